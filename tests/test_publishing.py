@@ -1,0 +1,193 @@
+"""Publishing: what goes up, what never does, and what is left behind when a push breaks off."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from tests.loopback_hub import TOKEN, LoopbackHub, connect
+from wbc_hf.errors import HubUnreachableError, WbcError
+from wbc_hf.hub import UNNAMED_MODEL, fetch_model, push_folder
+
+CARD = f"""---
+license: apache-2.0
+tags:
+- leucocytes
+---
+
+# A model
+
+`pipeline("image-classification", model="{UNNAMED_MODEL}")`
+"""
+
+PUBLISHED = {
+    "config.json": b"{}",
+    "model.safetensors": bytes(range(256)) * 40,
+    "preprocessor_config.json": b'{"size": 32}',
+    "wbc.json": b'{"temperature": 1.5}',
+    "wbc_statistics.safetensors": b"statistics",
+    "metrics.json": b'{"accuracy": 0.5}',
+    "run.json": b'{"seed": 0}',
+    "figures/confusion_matrix.png": b"a chart",
+    "README.md": CARD.replace(UNNAMED_MODEL, "me/name").encode(),
+}
+KEPT_AT_HOME = {
+    "README.md": CARD.encode(),
+    "training_args.bin": b"a pickle",
+    "optimizer.pt": b"a pickle",
+    "predictions.csv": b"smear_of_somebody.png,monocyte",
+    "figures/misclassified.png": b"cells of somebody",
+    "figures/notes.txt": b"notes",
+    "checkpoint-10/model.safetensors": b"older weights",
+    "checkpoint-10/config.json": b"{}",
+    ".env": b"HF_TOKEN=hf_secret",
+}
+LOCAL = PUBLISHED | KEPT_AT_HOME
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # huggingface_hub waits 23 s before it gives up
+    with LoopbackHub() as hub:
+        connect(hub, monkeypatch, tmp_path)
+        yield hub
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, content in LOCAL.items():
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "run"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_goes_up_without_what_is_private(hub: LoopbackHub, folder: Path):
+    assert push_folder(folder, "me/name") == f"{hub.endpoint}/me/name"
+    assert hub.files("me/name") == PUBLISHED
+    assert not hub.is_private("me/name")
+    assert contents(folder) == LOCAL
+
+
+def test_what_was_pushed_is_fetched_byte_for_byte(hub: LoopbackHub, folder: Path):
+    push_folder(folder, "me/name")
+    fetched = contents(fetch_model("me/name"))
+    assert fetched == {name: PUBLISHED[name] for name in fetched}
+    assert set(PUBLISHED) - set(fetched) == {"run.json", "figures/confusion_matrix.png"}
+
+
+def test_pushing_twice_changes_nothing(hub: LoopbackHub, folder: Path):
+    push_folder(folder, "me/name")
+    commits = hub.commit_count("me/name")
+    assert push_folder(folder, "me/name") == f"{hub.endpoint}/me/name"
+    assert hub.commit_count("me/name") == commits
+    assert hub.files("me/name") == PUBLISHED
+
+
+def test_other_files_on_the_hub_stay_and_the_card_is_replaced(hub: LoopbackHub, folder: Path):
+    hub.add_repo("me/name", {"README.md": b"# Other weights\n", ".gitattributes": b"*.bin", "paper.pdf": b"paper"})
+    push_folder(folder, "me/name")
+    assert hub.files("me/name") == PUBLISHED | {".gitattributes": b"*.bin", "paper.pdf": b"paper"}
+
+
+def test_the_token_is_sent_and_written_nowhere(hub: LoopbackHub, folder: Path):
+    push_folder(folder, "me/name")
+    assert f"Bearer {TOKEN}" in {request.authorization for request in hub.requests}
+    assert not [name for name, content in hub.files("me/name").items() if b"hf_" in content]
+    assert contents(folder) == LOCAL
+    assert not Path(constants.HF_TOKEN_PATH).exists()
+
+
+def test_a_private_push_stays_private(hub: LoopbackHub, folder: Path):
+    push_folder(folder, "me/name", private=True)
+    push_folder(folder, "me/name", private=True)
+    assert hub.is_private("me/name")
+
+
+def test_a_private_push_into_a_public_repository_is_refused(hub: LoopbackHub, folder: Path):
+    hub.add_repo("me/name", {"a.txt": b"a"})
+    with pytest.raises(WbcError, match="exists and is public"):
+        push_folder(folder, "me/name", private=True)
+    assert hub.files("me/name") == {"a.txt": b"a"}
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "README.md"])
+def test_a_folder_without_a_model_is_refused(hub: LoopbackHub, folder: Path, missing: str):
+    (folder / missing).unlink()
+    with pytest.raises(WbcError, match=f"has no {missing}"):
+        push_folder(folder, "me/name")
+    assert hub.requests == []
+
+
+def test_a_name_that_is_none_is_refused(hub: LoopbackHub, folder: Path):
+    with pytest.raises(WbcError, match="a/b/c: not a name for a model"):
+        push_folder(folder, "a/b/c")
+    assert hub.requests == []
+
+
+def test_no_token_is_said_before_anything_is_sent(hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(WbcError, match=r"No token.*hf auth login.*HF_TOKEN"):
+        push_folder(folder, "me/name")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("front_matter", ["license: free-beer", "license: [", "model-index:\n- name: a"])
+def test_a_card_that_the_hub_refuses_stops_the_push(hub: LoopbackHub, folder: Path, front_matter: str):
+    (folder / "README.md").write_text(f"---\n{front_matter}\n---\n# A model\n")
+    with pytest.raises(WbcError, match=r"README\.md: the Hub does not accept this model card"):
+        push_folder(folder, "me/name")
+    assert not [request for request in hub.requests if request.path == "/api/repos/create"]
+
+
+def test_a_dead_hub_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    connect("http://127.0.0.1:1", monkeypatch, tmp_path)  # port 1 is nobody's
+    with pytest.raises(HubUnreachableError, match=r"127\.0\.0\.1:1"):
+        push_folder(folder, "me/name")
+
+
+@pytest.mark.parametrize("status", [None, 401, 403, 500])
+@pytest.mark.parametrize(
+    "step",
+    ["POST /api/validate-yaml", "POST /api/repos/create", "preupload", "POST .*objects/batch", "PUT /lfs/", "commit"],
+)
+def test_a_push_that_breaks_off_can_be_repeated(hub: LoopbackHub, folder: Path, step: str, status: int | None):
+    hub.fail_next(step, status, times=None)
+    with pytest.raises(WbcError) as caught:
+        push_folder(folder, "me/name")
+    message = str(caught.value)
+    assert "did not finish" in message
+    assert "whole and unchanged" in message
+    assert message.endswith(f"wbc-hf push {folder} me/name")
+    assert status is None or f"answered {status}" in message
+    assert contents(folder) == LOCAL
+
+    hub.heal()
+    push_folder(folder, "me/name")
+    assert hub.files("me/name") == PUBLISHED
+    assert contents(folder) == LOCAL
+
+
+def test_a_connection_lost_at_any_request_leaves_the_old_model(
+    hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    push_folder(folder, "me/name")
+    old = {"config.json": b"old", "model.safetensors": b"old"}
+    for answered in range(len(hub.requests)):
+        with LoopbackHub() as dropping_hub:
+            connect(dropping_hub, monkeypatch, tmp_path)
+            dropping_hub.add_repo("me/name", old)
+            dropping_hub.drop_after(answered)
+            with pytest.raises(WbcError):
+                push_folder(folder, "me/name")
+            assert dropping_hub.files("me/name") == old
+            dropping_hub.heal()
+            push_folder(folder, "me/name")
+            assert dropping_hub.files("me/name") == PUBLISHED
+    assert contents(folder) == LOCAL

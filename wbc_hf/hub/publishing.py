@@ -1,0 +1,137 @@
+"""A trained model's folder, published as an ordinary model repository on the Hugging Face Hub."""
+
+import fnmatch
+from pathlib import Path
+
+import httpx2
+import yaml
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from wbc_hf.errors import WbcError
+from wbc_hf.hub.fetching import CONFIG_FILE, WEIGHTS_FILE, check_hub_reachable, first_line
+
+CARD_FILE = "README.md"
+REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+
+# What is published, and nothing else: a run's folder also holds training_args.bin (a pickle that may carry a token),
+# optimizer.pt, checkpoints, and predictions.csv and run.json (names and paths of somebody's images).
+PUBLISHED_FILES = (
+    *REQUIRED_FILES,
+    "preprocessor_config.json",
+    "wbc.json",
+    "wbc*.safetensors",
+    "metrics.json",
+    "figures/*.png",
+)
+
+# These figures show cells of the data set, whose licence may forbid passing them on; the other figures are charts.
+WITHHELD_FILES = ("figures/misclassified*",)
+
+# Stands in a card for the id of a model that has not been published yet.
+UNNAMED_MODEL = "OWNER/NAME"
+
+_UNAUTHORISED = 401
+_FORBIDDEN = 403
+
+
+def push_folder(folder: Path, repo_id: str, *, private: bool = False) -> str:
+    """Publish the model in a folder. Nothing in the folder is changed, whatever happens.
+
+    All files go up in one commit, so that the repository holds either the whole new model or what it held before.
+    Files on the Hub that this folder does not have stay; its `README.md` is replaced, being the card of other weights.
+    The token comes from HF_TOKEN or `hf auth login` and is written nowhere.
+
+    Args:
+        folder: What training wrote, with at least `REQUIRED_FILES`.
+        repo_id: `owner/name`; made if it does not exist.
+        private: Make a new repository private. Without it, the owner's own default holds.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        HubUnreachableError: The Hub does not answer.
+        WbcError: A required file or the token is missing, `repo_id` is none, the card is not valid, an existing
+            repository is public where `private` was asked for, or the push broke off.
+    """
+    published = list_published(folder)
+    _check_repo_id(repo_id)
+    _check_token()
+    check_hub_reachable()
+    try:
+        return _push(folder, published, repo_id, private)
+    # A dropped connection is an HTTPError, an answer of 500 is an HTTPError too; what goes wrong with a large file
+    # comes as RuntimeError (one file) or ValueError (the whole batch), in the Xet client as OSError.
+    except (httpx2.HTTPError, RuntimeError, ValueError, OSError) as error:
+        raise WbcError(
+            f"{repo_id}: the push to {constants.ENDPOINT} did not finish: {_reason(error)}. "
+            f"The model in {folder} is whole and unchanged. To push it again: wbc-hf push {folder} {repo_id}"
+            + (" --private" if private else "")
+        ) from error
+
+
+def list_published(folder: Path) -> list[str]:
+    """The files of a folder that are published, sorted, as paths relative to it with forward slashes.
+
+    Raises:
+        WbcError: One of `REQUIRED_FILES` is missing.
+    """
+    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    if missing:
+        raise WbcError(f"{folder}: has no {' and no '.join(missing)}. Push the folder that a finished training wrote.")
+    matches = {path for pattern in PUBLISHED_FILES for path in folder.glob(pattern) if path.is_file()}
+    names = sorted(path.relative_to(folder).as_posix() for path in matches)
+    return [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in WITHHELD_FILES)]
+
+
+def _push(folder: Path, published: list[str], repo_id: str, private: bool) -> str:
+    card = (folder / CARD_FILE).read_text(encoding="utf-8").replace(UNNAMED_MODEL, repo_id)
+    _check_card(card, folder / CARD_FILE)
+    api = HfApi()
+    # `private=False` would make a repository public even where an organisation's own default is private.
+    url = api.create_repo(repo_id, private=private or None, exist_ok=True)
+    if private and not api.model_info(repo_id).private:
+        raise WbcError(f"{repo_id}: exists and is public, so this push would not be private. Choose another name.")
+    additions = [CommitOperationAdd(name, folder / name) for name in published if name != CARD_FILE]
+    additions.append(CommitOperationAdd(CARD_FILE, card.encode()))
+    # Not `upload_folder`: with Xet it commits in several steps, and a break between two leaves half a model.
+    api.create_commit(repo_id, additions, commit_message="Publish model with wbc-hf")
+    return str(url)
+
+
+def _check_repo_id(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise WbcError(f"{repo_id}: not a name for a model on the Hub ({error}) Give one like owner/name.") from error
+
+
+def _check_token() -> None:
+    if get_token() is None:
+        raise WbcError(
+            "No token for the Hub. Make one with write permission on https://huggingface.co/settings/tokens, "
+            "then run `hf auth login` or set HF_TOKEN."
+        )
+
+
+def _check_card(card: str, path: Path) -> None:
+    try:
+        ModelCard(card).validate()
+    except HfHubHTTPError:
+        raise
+    # Front matter that is no YAML fails here, before the Hub is asked.
+    except (ValueError, yaml.YAMLError) as error:
+        raise WbcError(f"{path}: the Hub does not accept this model card: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    # "Error while uploading 'model.safetensors' to the Hub." says which file, its cause says why.
+    cause = error.__cause__ if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception) else error
+    if isinstance(cause, HfHubHTTPError):
+        status = cause.response.status_code
+        if status in (_UNAUTHORISED, _FORBIDDEN):
+            return f"the Hub answered {status}: the token is not valid or may not write there"
+        return f"the Hub answered {status} ({first_line(cause)})"
+    return first_line(cause)
