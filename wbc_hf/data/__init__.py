@@ -1,0 +1,24 @@
+"""Images in: where they come from, how they are read, split, varied and painted."""
+
+from wbc_hf.data.augmentation import Augmentation
+from wbc_hf.data.known_sets import KNOWN_SETS, KnownSet
+from wbc_hf.data.reading import FORMATS, MAX_PIXELS, SUFFIXES, ImageSource, read_image
+from wbc_hf.data.sources import Leucocytes, Provenance, load_leucocytes
+from wbc_hf.data.synthetic import PaintedField, paint_cells, paint_field
+
+__all__ = [
+    "FORMATS",
+    "KNOWN_SETS",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Augmentation",
+    "ImageSource",
+    "KnownSet",
+    "Leucocytes",
+    "PaintedField",
+    "Provenance",
+    "load_leucocytes",
+    "paint_cells",
+    "paint_field",
+    "read_image",
+]

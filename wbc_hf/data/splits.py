@@ -1,0 +1,76 @@
+"""Cut a set into training, validation and test: stratified by class, seeded, never through a group."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")
+FRACTIONS = {"train": 0.70, "validation": 0.15, "test": 0.15}
+
+
+def split_by_group(
+    labels: Sequence[int],
+    groups: Sequence[Hashable],
+    fractions: Mapping[str, float] = FRACTIONS,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Assign whole groups to splits so that each class is divided in the given proportions.
+
+    Large groups go first, each to the split that lacks most of the group's class; the first groups of a class reach
+    every split once, so that a class with as many groups as there are splits is trained on, chosen on and tested.
+    A group whose images carry several labels counts as its most frequent one.
+
+    Args:
+        labels: Class index of each of the n images.
+        groups: Group of each image.
+        fractions: Share of each split, in the order in which a class with few groups fills them; they add up to 1.
+        seed: Which of the many possible splits.
+
+    Returns:
+        For each split the sorted indices of its images; together 0 to n - 1, each once.
+    """
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        members[group].append(index)
+    by_class: dict[int, list[list[int]]] = defaultdict(list)
+    for indices in members.values():
+        most_frequent = min(Counter(labels[i] for i in indices).items(), key=lambda item: (-item[1], item[0]))[0]
+        by_class[most_frequent].append(indices)
+
+    generator = np.random.default_rng(seed)
+    # After training, a class with two groups is better tested than chosen on.
+    seeding_order = sorted(fractions, key=lambda name: (name != "train", name != "test"))
+    chosen: dict[str, list[int]] = {name: [] for name in fractions}
+    for label in sorted(by_class):
+        class_groups = by_class[label]
+        generator.shuffle(class_groups)
+        class_groups.sort(key=len, reverse=True)  # stable: equal sizes stay shuffled
+        total = sum(map(len, class_groups))
+        lacking = {name: share * total for name, share in fractions.items()}
+        for position, indices in enumerate(class_groups):
+            if position < len(seeding_order):
+                name = seeding_order[position]
+            else:
+                name = max(lacking, key=lacking.__getitem__)
+            chosen[name] += indices
+            lacking[name] -= len(indices)
+    return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in chosen.items()}
+
+
+def groups_across(groups_of: Mapping[str, Sequence[Hashable]]) -> set[Hashable]:
+    """Groups that stand in more than one split."""
+    seen = Counter(group for groups in groups_of.values() for group in set(groups))
+    return {group for group, splits in seen.items() if splits > 1}
+
+
+def stream_split(group: str, fractions: Mapping[str, float] = FRACTIONS) -> str:
+    """The split of a group in a stream, where nothing is known of the others: by a hash, the same in every run."""
+    position = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    upper = 0.0
+    for name, share in fractions.items():
+        upper += share
+        if position < upper:
+            return name
+    return name
