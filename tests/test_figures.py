@@ -1,0 +1,162 @@
+import numpy as np
+import PIL.Image
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from wbc_hf.evaluation.figures import (
+    GALLERY_SIZE,
+    MisclassifiedCell,
+    confusion_matrix_figure,
+    misclassified_figure,
+    training_curves_figure,
+)
+from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
+
+
+def texts(figure: Figure) -> list[str]:
+    """Everything written inside the axes, and the figure's own text."""
+    return [text.get_text() for holder in (figure, *figure.axes) for text in holder.texts]
+
+
+def assert_nothing_is_cut(figure: Figure) -> None:
+    """Everything drawn lies within the picture."""
+    figure.draw_without_rendering()  # lays the figure out
+    drawn, picture = figure.get_tightbbox(), figure.bbox_inches
+    assert picture.x0 <= drawn.x0 and drawn.x1 <= picture.x1, (drawn, picture)
+    assert picture.y0 <= drawn.y0 and drawn.y1 <= picture.y1, (drawn, picture)
+
+
+def history(epochs: int, with_validation: bool) -> list[dict]:
+    entries = []
+    for epoch in range(1, epochs + 1):
+        entries.append({"loss": 1 / epoch, "learning_rate": 1e-3 / epoch, "grad_norm": 1.0, "epoch": float(epoch)})
+        if with_validation:
+            score = 0.9 - 0.1 * abs(epoch - 3)
+            entries.append(
+                {"eval_loss": 2 / epoch, "eval_macro_f1": score, "eval_accuracy": 0.95, "epoch": float(epoch)}
+            )
+    return [*entries, {"train_runtime": 1.0, "train_loss": 0.5, "epoch": float(epochs)}]
+
+
+def mistake(probability: float = 0.8, name: str = "cell.png", size: tuple[int, int] = (32, 32)) -> MisclassifiedCell:
+    return MisclassifiedCell(PIL.Image.new("RGB", size, "#c080c0"), "monocyte", "lymphocyte", probability, name)
+
+
+def test_confusion_matrix_writes_counts_and_row_shares():
+    matrix = np.diag([10, 20, 30, 40, 9999])
+    matrix[0, 4] = 30
+    figure = confusion_matrix_figure(matrix)
+
+    written = texts(figure)
+    assert {"10", "25.0%", "30", "75.0%", "9999", "100.0%"} <= set(written)
+    assert written.count("0") == 5 * 5 - 6
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(CLASS_NAMES)
+    assert axes.get_yticklabels()[0].get_text() == "basophil\n(n = 40)"
+    assert_nothing_is_cut(figure)
+
+
+def test_confusion_matrix_text_stands_out_from_its_cell():
+    matrix = np.diag([1, 1, 1, 1, 1])
+    matrix[0, 1] = 9
+    figure = confusion_matrix_figure(matrix)
+
+    colours = {text.get_text(): to_hex(text.get_color()) for text in figure.axes[0].texts}
+    assert colours["90.0%"] == "#ffffff"
+    assert colours["10.0%"] == "#222222"
+
+
+def test_confusion_matrix_says_which_rows_are_empty():
+    figure = confusion_matrix_figure(np.diag([5, 0, 5, 0, 5]))
+
+    assert texts(figure).count("no cells of this class") == 2
+    assert figure.axes[0].get_yticklabels()[1].get_text() == "eosinophil\n(n = 0)"
+
+
+def test_training_curves_hold_the_history():
+    figure = training_curves_figure(history(15, with_validation=True))
+
+    loss, scores, rate = figure.axes
+    lines = {line.get_label(): line for axes in (loss, scores, rate) for line in axes.lines}
+    assert lines["training"].get_ydata().tolist() == [1 / epoch for epoch in range(1, 16)]
+    assert lines["validation"].get_ydata()[0] == 2.0
+    assert lines["macro F1"].get_xdata().tolist() == list(range(1, 16))
+    assert lines["learning rate"].get_ydata()[0] == 1e-3
+    assert "best: 0.900, epoch 3" in lines
+    assert "not recorded" not in texts(figure)
+    for axes, shown in ((loss, 0), (scores, 1), (rate, 0)):
+        assert axes.get_ylim()[0] <= shown <= axes.get_ylim()[1]
+    assert_nothing_is_cut(figure)
+
+
+def test_training_curves_without_validation_say_so():
+    figure = training_curves_figure(history(15, with_validation=False))
+
+    loss, scores, rate = figure.axes
+    assert [text.get_text() for text in scores.texts] == ["not recorded"]
+    assert len(loss.lines) == len(rate.lines) == 1
+
+
+def test_training_curves_of_one_epoch_show_their_points():
+    figure = training_curves_figure(history(1, with_validation=True))
+
+    for axes in figure.axes:
+        for line in axes.lines:
+            assert line.get_markersize() > 0
+            assert axes.get_xlim()[0] < line.get_xdata()[0] < axes.get_xlim()[1]
+            assert axes.get_ylim()[0] < line.get_ydata()[0] < axes.get_ylim()[1]
+
+
+def test_training_curves_of_an_empty_history():
+    figure = training_curves_figure([])
+    assert texts(figure) == ["not recorded"] * 3
+    assert_nothing_is_cut(figure)
+
+
+def test_gallery_of_no_mistakes_says_so():
+    assert texts(misclassified_figure([])) == ["No cell was misclassified."]
+
+
+def test_gallery_names_classes_probability_and_file_in_class_colours():
+    figure = misclassified_figure([mistake(0.876, "MO_1.jpg")])
+
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["true: monocyte", "given: lymphocyte 88%"]
+    assert axes.get_title() == "MO_1.jpg"
+    colours = [to_hex(patch.get_facecolor()) for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert colours == [LEUCOCYTES[3].colour, LEUCOCYTES[2].colour]
+    assert figure.get_suptitle() == "1 misclassified cell"
+    assert_nothing_is_cut(figure)
+
+
+def test_gallery_shows_the_most_confident_mistakes_first():
+    cells = [mistake(probability=number / 100, name=f"{number}") for number in range(30, 90)]
+    figure = misclassified_figure(cells)
+
+    shown = [axes.get_title() for axes in figure.axes if axes.images]
+    assert shown == [f"{number}" for number in range(89, 89 - GALLERY_SIZE, -1)]
+    assert figure.get_suptitle() == "40 of 60 misclassified cells, most confident first"
+
+
+@pytest.mark.parametrize(
+    ("total", "title"),
+    [
+        (None, "3 misclassified cells, most confident first"),
+        (700, "3 of 700 misclassified cells, most confident first"),
+    ],
+)
+def test_gallery_title_counts_the_mistakes(total, title):
+    assert misclassified_figure([mistake()] * 3, total=total).get_suptitle() == title
+
+
+def test_gallery_keeps_the_shape_of_an_image_and_shortens_its_name():
+    long = mistake(1.0, "a/very/long/way/to/the/photograph_0001.jpg", size=(64, 32))
+    figure = misclassified_figure([long, mistake(), mistake()])
+
+    pixels = np.asarray(figure.axes[0].images[0].get_array())
+    assert pixels.shape[0] == pixels.shape[1]
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert figure.axes[0].get_title() == "…the/photograph_0001.jpg"
+    assert_nothing_is_cut(figure)

@@ -1,0 +1,240 @@
+"""The model card: valid front matter, figures that are the run's own, nothing private, the warnings in place."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from tests.loopback_hub import LoopbackHub, connect
+from wbc_hf.evaluation.model_card import render_card
+from wbc_hf.labels import CLASS_NAMES
+
+METRICS = {
+    "count": 103,
+    "accuracy": 0.91262,
+    "balanced_accuracy": 0.8654,
+    "macro_precision": 0.8321,
+    "macro_recall": 0.8654,
+    "macro_f1": 0.84567,
+    "matthews_correlation": 0.8877,
+    "roc_auc": 0.97123,
+    "per_class": {
+        "basophil": {"precision": 0.5, "recall": 0.6667, "f1": 0.5714, "support": 3, "roc_auc": 0.9234},
+        "eosinophil": {"precision": 0.9, "recall": 0.95, "f1": 0.9243, "support": 20, "roc_auc": 0.9811},
+        "lymphocyte": {"precision": 0.96, "recall": 0.93, "f1": 0.9447, "support": 40, "roc_auc": 0.9922},
+        "monocyte": {"precision": None, "recall": None, "f1": None, "support": 0, "roc_auc": None},
+        "neutrophil": {"precision": 0.97, "recall": 0.92, "f1": 0.9443, "support": 40, "roc_auc": 0.9888},
+    },
+    "confusion_matrix": [[2, 1, 0, 0, 0], [1, 19, 0, 0, 0], [0, 0, 37, 3, 0], [0, 0, 0, 0, 0], [1, 1, 0, 1, 37]],
+}
+RUN = {
+    "base_model": "microsoft/resnet-50",
+    "width": 1.0,
+    "image_size": 224,
+    "freeze": "stage2",
+    "arguments": {"learning_rate": 0.0005, "num_train_epochs": 15.0, "seed": 7, "output_dir": "/home/anna/runs/a"},
+    "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+    "data": {
+        "spec": "somebody/cells",
+        "title": "Cells of Somebody (2020)",
+        "licence": "CC-BY-4.0",
+        "homepage": "https://example.org/cells",
+        "fingerprint": "f1a2b3c4",
+        "given_splits": False,
+        "splits": {
+            "train": {"basophil": 14, "eosinophil": 93, "lymphocyte": 187, "monocyte": 1, "neutrophil": 188},
+            "validation": {"basophil": 3, "eosinophil": 21, "lymphocyte": 41, "neutrophil": 42},
+            "test": {"basophil": 3, "eosinophil": 20, "lymphocyte": 40, "monocyte": 0, "neutrophil": 40},
+        },
+        "skipped": [{"name": "/home/anna/smears/broken.png", "reason": "not an image"}],
+    },
+}
+
+
+def run_with(**changes: object) -> dict:
+    """`RUN` with some values changed; a key of `data` is given as `data_key`."""
+    run = copy.deepcopy(RUN)
+    for key, value in changes.items():
+        target, key = (run["data"], key.removeprefix("data_")) if key.startswith("data_") else (run, key)
+        target[key] = value
+    return run
+
+
+def front_matter(card: str) -> dict:
+    return ModelCard(card).data.to_dict()
+
+
+def test_front_matter():
+    data = front_matter(render_card(RUN, METRICS, "me/name"))
+    index = data.pop("model-index")
+    tags = data.pop("tags")
+    assert data == {
+        "library_name": "transformers",
+        "pipeline_tag": "image-classification",
+        "license": "apache-2.0",
+        "base_model": "microsoft/resnet-50",
+        "datasets": ["somebody/cells"],
+        "metrics": ["accuracy", "precision", "recall", "f1", "matthews_correlation", "roc_auc"],
+    }
+    assert {"leucocytes", "haematology"} <= set(tags)
+    [model] = index
+    [result] = model["results"]
+    assert model["name"] == "me/name"
+    assert result["task"]["type"] == "image-classification"
+    assert result["dataset"] == {"type": "somebody/cells", "name": "Cells of Somebody (2020)", "split": "test"}
+    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert values == {
+        "accuracy": 0.9126,
+        "precision": 0.8321,
+        "recall": 0.8654,
+        "f1": 0.8457,
+        "matthews_correlation": 0.8877,
+        "roc_auc": 0.9712,
+    }
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        RUN,
+        run_with(base_model=None, width=0.25, data_spec="synthetic", data_title="Painted cells", data_homepage=""),
+        run_with(data_spec="/home/anna/smears", data_title="/home/anna/smears", data_licence=None, data_homepage=None),
+        run_with(data_title='Cells: "a" & b # c', arguments={}, width=None),
+        run_with(data_given_splits=True, data_groups_across=0),
+        run_with(data_given_splits=None, data_fingerprint=None, data_splits={"test": RUN["data"]["splits"]["test"]}),
+    ],
+)
+def test_the_hub_accepts_it(run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    card = render_card(run, METRICS)
+    with LoopbackHub() as hub:
+        connect(hub, monkeypatch, tmp_path)
+        ModelCard(card).validate()
+    assert front_matter(card)["model-index"][0]["results"][0]["dataset"]["name"]
+    for leftover in ("{{", "{%", "None", " \n"):
+        assert leftover not in card
+    assert "\n\n\n" not in card
+
+
+def test_every_figure_comes_from_the_run():
+    """All numbers of a card are replaced in the run; what is left over is the template's own."""
+    body = render_card(RUN, METRICS, "me/name").split("\n---\n", 1)[1]
+    numbers = set(re.findall(r"\d+\.\d+", body)) - {"2.0"}  # Apache-2.0
+    given = {f"{METRICS[key]:.3f}" for key in METRICS if isinstance(METRICS[key], float)}
+    for figures in METRICS["per_class"].values():
+        given |= {f"{value:.3f}" for value in figures.values() if isinstance(value, float)}
+    assert numbers - given == {"2.13", "5.23", "0.0005", "15.0", "4.0"} | ({"13.0", "23.0"} & numbers)
+    assert given <= numbers
+
+
+def test_tables():
+    card = render_card(RUN, METRICS)
+    assert "| class | train | validation | test |" in card
+    assert "| eosinophil | 93 | 21 | 20 |" in card
+    assert "| monocyte | 1 | 0 | 0 |" in card
+    assert "| **all** | 483 | 107 | 103 |" in card
+    assert "| Macro F1 | 0.846 |" in card
+    assert "| basophil | 0.500 | 0.667 | 0.571 | 0.923 | 3 | too few to judge |" in card
+    assert "| eosinophil | 0.900 | 0.950 | 0.924 | 0.981 | 20 |  |" in card
+    assert "| monocyte | – | – | – | – | 0 | not judged: no test cells |" in card
+    assert "| `learning_rate` | 0.0005 |" in card
+    assert "Fewer than 20 test cells are too few" in card
+
+
+def test_no_class_is_called_too_small_where_none_is():
+    metrics = copy.deepcopy(METRICS)
+    for name in CLASS_NAMES:
+        metrics["per_class"][name]["support"] = 20
+    assert "too few" not in render_card(RUN, metrics)
+
+
+def test_an_undefined_measure_is_left_out_of_the_model_index():
+    card = render_card(RUN, METRICS | {"roc_auc": None, "matthews_correlation": None})
+    assert front_matter(card)["metrics"] == ["accuracy", "precision", "recall", "f1"]
+    assert "| Matthews correlation | – |" in card
+
+
+def test_warnings_and_limits_stand_in_the_body():
+    card = render_card(RUN, METRICS)
+    first_section = card.split("\n---\n", 1)[1].split("\n## ")[0]
+    assert "**For research and teaching only. Not for diagnosis.**" in first_section
+    for words in ("Other laboratories", "Five classes only", "by patient", "figures/confusion_matrix.png"):
+        assert words in card
+    assert "figures/misclassified.png" not in card
+    assert "1 file could not be read and was left out." in card
+    assert "torch 2.13.0, transformers 5.23.0." in card
+    assert "f1a2b3c4" in card
+
+
+def test_snippets_name_the_model():
+    card = render_card(RUN, METRICS, "me/name")
+    assert 'pipeline("image-classification", model="me/name")' in card
+    assert 'Predictor.from_pretrained("me/name")' in card
+    assert "OWNER/NAME" not in card
+    assert render_card(RUN, METRICS).count("OWNER/NAME") == 3  # two snippets and the model-index
+
+
+def test_splits_given_or_cut():
+    assert "divided here, 70/15/15" in render_card(RUN, METRICS)
+    given = render_card(run_with(data_given_splits=True), METRICS)
+    assert "published with the data" in given
+    assert "70/15/15" not in given
+    assert "both sides of it" not in given
+    leaking = render_card(run_with(data_given_splits=True, data_groups_across=12), METRICS)
+    assert "**12 groups of images that show the same cell or photograph stand on both sides of it**" in leaking
+
+
+def test_a_stream_is_called_one():
+    run = run_with(data_given_splits=None, data_fingerprint=None, data_splits={"test": RUN["data"]["splits"]["test"]})
+    card = render_card(run, METRICS)
+    assert "read as a stream" in card
+    assert "| class | test |" in card
+    assert "Fingerprint" not in card
+    assert "could be read" not in card
+
+
+@pytest.mark.parametrize(
+    ("base_model", "width", "name"),
+    [
+        ("microsoft/resnet-50", None, "A ResNet-50 that"),
+        ("microsoft/resnet-18", None, "A ResNet that"),
+        (None, 1.0, "A ResNet-50 that"),
+        (None, 0.25, "A ResNet-50 with 0.25 times the channels that"),
+    ],
+)
+def test_the_network_is_named(base_model: str | None, width: float | None, name: str):
+    assert name in render_card(run_with(base_model=base_model, width=width), METRICS)
+
+
+def test_no_local_path_gets_out():
+    run = run_with(base_model="/home/anna/checkpoint", data_spec="/home/anna/smears", data_title="/home/anna/smears")
+    card = render_card(run, METRICS)
+    assert "anna" not in card
+    assert "a folder of images that is not published" in card
+    assert "Fine-tuned from a local checkpoint." in card
+    assert not {"datasets", "base_model"} & set(front_matter(card))
+
+
+def test_a_relative_folder_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "cells").mkdir(parents=True)
+    run = run_with(data_spec="data/cells", data_title="data/cells")
+    assert "datasets" not in front_matter(render_card(run, METRICS))
+    assert "data/cells" not in render_card(run, METRICS)
+
+
+@pytest.mark.parametrize("spec", ["kaggle:somebody/cells", "synthetic:5", "cells"])
+def test_only_a_hub_id_counts_as_a_data_set(spec: str):
+    data = front_matter(render_card(run_with(data_spec=spec), METRICS))
+    assert "datasets" not in data
+    assert data["model-index"][0]["results"][0]["dataset"]["type"] == "imagefolder"
+
+
+def test_painted_cells_are_called_painted():
+    assert "drawn by a program" not in render_card(RUN, METRICS)
+    card = render_card(run_with(data_spec="synthetic", base_model=None, width=0.25), METRICS)
+    assert "drawn by a program" in card
+    assert "Trained from scratch" in card
+    assert "ResNet-50 with 0.25 times the channels" in card
+    assert "by patient" not in card
