@@ -1,0 +1,127 @@
+"""The classifier: a ResNet with a head for the five leucocytes, its image processor, and what of it is frozen."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoImageProcessor, ResNetConfig, ResNetForImageClassification
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+
+from wbc_hf.errors import WbcError
+from wbc_hf.hub import fetch_model
+from wbc_hf.labels import CLASS_NAMES, class_index
+
+DEFAULT_MODEL = "microsoft/resnet-50"
+FREEZE_DEPTHS = ("none", "embedder", "stage1", "stage2", "stage3", "stage4", "all")
+
+# microsoft/resnet-50's own numbers, from its preprocessor_config.json.
+_CROP_FRACTION = 0.875
+_MEAN = [0.485, 0.456, 0.406]
+_STD = [0.229, 0.224, 0.225]
+# The processor warps instead of cropping from 384 px on, and five halvings need 32 px.
+_SIZES = range(32, 384)
+
+
+def fetch_pretrained(model: str | Path) -> Path:
+    """The local folder of a ResNet checkpoint, downloaded if it is a Hub id.
+
+    Raises:
+        WbcError: Not a model of the ResNet family, or not to be had.
+        HubUnreachableError: The Hub did not answer and the model is not in the cache.
+    """
+    folder = fetch_model(model)
+    model_type = AutoConfig.from_pretrained(folder).model_type
+    if model_type != "resnet":
+        raise WbcError(f"{model}: is a {model_type!r} model; one of the ResNet family is needed, such as {DEFAULT_MODEL}.")
+    return folder
+
+
+def build_from_scratch(width: float = 1.0, *, image_size: int = 224) -> tuple[ResNetForImageClassification, BaseImageProcessor]:
+    """A ResNet-50 with untrained weights whose layers have `width` times the channels of the original (1.0).
+
+    Returns:
+        The model, for float images (n, 3, image_size, image_size), and its processor.
+    """
+    if not 1 / 16 <= width <= 2:
+        raise WbcError(f"--width {width}: between 0.0625 and 2 is allowed; 1.0 is ResNet-50.")
+    config = ResNetConfig(
+        embedding_size=round(64 * width),
+        # Divisible by the bottleneck's reduction of 4.
+        hidden_sizes=[4 * round(channels * width / 4) for channels in (256, 512, 1024, 2048)],
+        **_labels(),
+    )
+    processor = ConvNextImageProcessorPil(
+        size={"shortest_edge": _checked_size(image_size)}, crop_pct=_CROP_FRACTION, image_mean=_MEAN, image_std=_STD
+    )
+    return ResNetForImageClassification(config), processor
+
+
+def build_from_pretrained(
+    folder: Path, *, image_size: int | None = None
+) -> tuple[ResNetForImageClassification, BaseImageProcessor]:
+    """A trained ResNet with a head for the five leucocytes, to be fine-tuned.
+
+    The head is new unless the checkpoint already tells these five apart, in this order.
+
+    Args:
+        folder: As `fetch_pretrained` returns it.
+        image_size: Side of the square that the network sees, in pixels; None keeps the checkpoint's.
+    """
+    names = list(AutoConfig.from_pretrained(folder).id2label.values())
+    has_our_head = [class_index(name) for name in names] == list(range(len(CLASS_NAMES)))
+    model = ResNetForImageClassification.from_pretrained(
+        folder, use_safetensors=True, ignore_mismatched_sizes=True, **_labels()
+    )
+    if not has_our_head:
+        # Also where the old head happens to have five outputs, which would be kept silently.
+        model.classifier.apply(model._init_weights)
+        model.classifier[-1].reset_parameters()
+    processor = load_processor(folder)
+    if image_size is not None:
+        processor.size = {"shortest_edge": _checked_size(image_size)}
+    return model, processor
+
+
+def load_processor(folder: Path) -> BaseImageProcessor:
+    """The image processor saved with a model, in its Pillow form: the same numbers with and without torchvision."""
+    return AutoImageProcessor.from_pretrained(folder, backend="pil")
+
+
+def freeze(model: ResNetForImageClassification, depth: str) -> None:
+    """Stop training the layers from the input up to and including `depth`, one of `FREEZE_DEPTHS`.
+
+    "all" leaves only the head, as "stage4" does. Frozen means weights and, with `keep_frozen_in_eval`, batch-norm
+    statistics.
+    """
+    if depth not in FREEZE_DEPTHS:
+        raise WbcError(f"--freeze {depth}: is none of {', '.join(FREEZE_DEPTHS)}.")
+    for block in _blocks(model)[: FREEZE_DEPTHS.index(depth)]:
+        block.requires_grad_(False)
+
+
+def keep_frozen_in_eval(model: ResNetForImageClassification) -> None:
+    """Put frozen blocks back into evaluation mode, so that their batch-norm statistics stay as they are.
+
+    To be called after every `model.train()`, which puts everything into training mode.
+    """
+    for block in _blocks(model):
+        if not any(parameter.requires_grad for parameter in block.parameters()):
+            block.eval()
+
+
+def _blocks(model: ResNetForImageClassification) -> list[torch.nn.Module]:
+    return [model.resnet.embedder, *model.resnet.encoder.stages]
+
+
+def _labels() -> dict:
+    return {
+        "num_labels": len(CLASS_NAMES),
+        "id2label": dict(enumerate(CLASS_NAMES)),
+        "label2id": {name: index for index, name in enumerate(CLASS_NAMES)},
+    }
+
+
+def _checked_size(image_size: int) -> int:
+    if image_size not in _SIZES:
+        raise WbcError(f"--image_size {image_size}: between {_SIZES[0]} and {_SIZES[-1]} pixels is allowed.")
+    return image_size
