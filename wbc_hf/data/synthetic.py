@@ -21,7 +21,7 @@ MAX_LOBES, MAX_GRANULES, MAX_VACUOLES = 5, 420, 10
 ROUNDING = 0.5  # of the creases between lobes, µm
 GOLDEN_ANGLE = np.pi * (3 - 5**0.5)
 CHUNK_PIXELS = 2**17  # painted at once: bounds the memory and keeps the maps in the processor's cache
-FIELD_SCALE = 7.5  # pixels per µm of a field of 640 x 480, as in BCCD: a neutrophil is about 100 px across
+FIELD_SCALE = 7.5  # pixels per µm of a field of 640 x 480: a neutrophil is about 90 px across
 MAX_COVER = 0.36  # share of a field that the squares round its leucocytes may take before it is scaled down
 
 Range = tuple[float, float]
