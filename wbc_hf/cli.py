@@ -1,0 +1,142 @@
+"""`wbc-hf …`: everything beside training."""
+
+import csv
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wbc_hf import __version__
+from wbc_hf.errors import UnreadableImageError, WbcError
+
+app = typer.Typer(
+    help="Tell leucocytes apart in pictures of stained blood smears. Research use, not for diagnosis.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+class Format(StrEnum):
+    """How `predict` prints its answers."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def main() -> None:
+    """Run the command; an error that the user can solve is one line and exit status 2."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except WbcError as error:
+        print(f"wbc-hf: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Pictures of one cell each, or folders of them.")],
+    model: Annotated[str, typer.Option(help="Model folder, or the id of a model on the Hub.")],
+    format: Annotated[Format, typer.Option(help="How to print the answers.")] = Format.TABLE,
+) -> None:
+    """Say for each picture which leucocyte it shows.
+
+    A file that is no readable picture is named on standard error, the others are answered, and the exit status is 1.
+
+        wbc-hf predict cells/ --model runs/cells --format csv > answers.csv
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from wbc_hf.serving import Predictor
+
+    disable_progress_bar()
+    files = list(find_files(paths))
+    predictor = Predictor.from_pretrained(model)
+    failed = 0
+
+    def answers() -> Iterator[dict]:
+        nonlocal failed
+        for file, answer in zip(files, predictor.predict_each(files), strict=True):
+            if isinstance(answer, UnreadableImageError):
+                print(f"wbc-hf: {answer}", file=sys.stderr)
+                failed += 1
+                continue
+            probabilities = dict([(answer.label, answer.probability), *answer.alternatives])
+            row = {"file": str(file), "label": answer.label, "probability": answer.probability, "status": answer.status}
+            yield row | {label: probabilities[label] for label in predictor.labels}
+
+    _PRINTERS[format](answers(), predictor.labels)
+    if failed:
+        print(f"wbc-hf: {failed} of {len(files)} files are not readable pictures.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def find_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files that are meant: each path itself, or every picture below it where it is a folder, in order of name.
+
+    Raises:
+        WbcError: A folder without pictures.
+    """
+    from wbc_hf.data import SUFFIXES
+
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        pictures = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
+        if not pictures:
+            raise WbcError(f"{path}: no pictures in this folder ({', '.join(sorted(SUFFIXES))}).")
+        yield from pictures
+
+
+def _print_table(answers: Iterable[dict], labels: Iterable[str]) -> None:
+    print(f"{'class':<12} {'probability':>11}  {'status':<14} file")
+    for answer in answers:
+        print(f"{answer['label']:<12} {answer['probability']:>11.3f}  {answer['status']:<14} {answer['file']}")
+
+
+def _print_csv(answers: Iterable[dict], labels: Iterable[str]) -> None:
+    writer = csv.DictWriter(sys.stdout, ["file", "label", "probability", "status", *labels], lineterminator="\n")
+    writer.writeheader()
+    for answer in answers:
+        writer.writerow({key: f"{value:.6f}" if isinstance(value, float) else value for key, value in answer.items()})
+
+
+def _print_json(answers: Iterable[dict], labels: Iterable[str]) -> None:
+    print(json.dumps(list(answers), indent=2, ensure_ascii=False))
+
+
+_PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv, Format.JSON: _print_json}
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    repo_id: Annotated[str, typer.Argument(help="Where to: owner/name.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Publish a model with its card and figures on the Hugging Face Hub.
+
+    The token comes from HF_TOKEN or `hf auth login`. A push that breaks off leaves the folder whole: repeat it.
+    """
+    from wbc_hf.hub import push_folder
+
+    print(push_folder(folder, repo_id, private=private))
+
+
+if __name__ == "__main__":
+    main()
