@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoModelForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import ImageSource, read_image
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.hub import fetch_model
-from wbc_hf.modeling import load_processor
+from wbc_hf.modeling import load_classifier, load_processor
 
 BATCH_SIZE = 32
 
@@ -60,11 +59,14 @@ class Predictor:
             HubUnreachableError: The Hub did not answer and the model is not in the cache.
         """
         folder = fetch_model(model)
-        network = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
-        return cls(network, load_processor(folder), str(model))
+        return cls(load_classifier(folder), load_processor(folder), str(model))
 
     def probabilities(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Probabilities of each class for RGB images as `read_image` gives them: float32 (n, classes), rows sum to 1."""
+        """Probabilities of each class for RGB images as `read_image` gives them.
+
+        Returns:
+            float32 (n, classes), 0 to 1, rows sum to 1.
+        """
         if not images:
             return np.zeros((0, len(self.labels)), dtype=np.float32)
         pixels = self.processor(list(images), return_tensors="pt").pixel_values

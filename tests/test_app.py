@@ -1,0 +1,66 @@
+"""What `python app.py` makes of its arguments and of the variables that a Space sets."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+import app
+from wbc_hf.modeling import build_from_scratch
+
+
+@pytest.fixture(autouse=True)
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variables, and no models/demo below the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WBC_HF_MODEL", "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_help(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as exit_info:
+        app.main(["--help"])
+    assert exit_info.value.code == 0
+    assert "WBC_HF_MODEL" in capsys.readouterr().out
+
+
+def test_defaults():
+    arguments = app.make_parser().parse_args([])
+    assert (arguments.host, arguments.port, arguments.model) == ("127.0.0.1", 7860, None)
+
+
+def test_variables_of_a_space(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "8000")
+    monkeypatch.setenv("WBC_HF_MODEL", "owner/name")
+    arguments = app.make_parser().parse_args([])
+    assert (arguments.host, arguments.port, arguments.model) == ("0.0.0.0", 8000, "owner/name")
+    arguments = app.make_parser().parse_args(["--host=127.0.0.1", "--port=9000", "--model=cells"])
+    assert (arguments.host, arguments.port, arguments.model) == ("127.0.0.1", 9000, "cells")
+
+
+def test_the_demonstration_model_is_the_default(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as exit_info:
+        app.main([])
+    assert exit_info.value.code == 2
+    assert "make demo" in capsys.readouterr().err
+
+    app.DEMO_MODEL.mkdir(parents=True)
+    assert app.choose_model(None) == str(app.DEMO_MODEL)
+    assert app.choose_model("cells") == "cells"
+
+
+def test_a_folder_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as exit_info:
+        app.main(["--model", str(tmp_path)])
+    assert exit_info.value.code == 2
+    assert "config.json" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture):
+    for part in build_from_scratch(0.0625, image_size=32):
+        part.save_pretrained(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as exit_info:
+        app.main(["--model", str(tmp_path), "--port", str(taken.getsockname()[1])])
+    assert exit_info.value.code == 2
+    assert "Choose another port" in capsys.readouterr().err
