@@ -8,6 +8,7 @@ from wbc_hf.modeling.resnet import (
     fetch_pretrained,
     freeze,
     keep_frozen_in_eval,
+    load_classifier,
     load_processor,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "fetch_pretrained",
     "freeze",
     "keep_frozen_in_eval",
+    "load_classifier",
     "load_processor",
 ]

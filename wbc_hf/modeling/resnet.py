@@ -1,9 +1,19 @@
 """The classifier: a ResNet with a head for the five leucocytes, its image processor, and what of it is frozen."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, ResNetConfig, ResNetForImageClassification
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
@@ -30,17 +40,25 @@ def fetch_pretrained(model: str | Path) -> Path:
         HubUnreachableError: The Hub did not answer and the model is not in the cache.
     """
     folder = fetch_model(model)
-    model_type = AutoConfig.from_pretrained(folder).model_type
+    with _naming(folder):
+        model_type = AutoConfig.from_pretrained(folder).model_type
     if model_type != "resnet":
-        raise WbcError(f"{model}: is a {model_type!r} model; one of the ResNet family is needed, such as {DEFAULT_MODEL}.")
+        raise WbcError(
+            f"{model}: is a {model_type!r} model; one of the ResNet family is needed, such as {DEFAULT_MODEL}."
+        )
     return folder
 
 
-def build_from_scratch(width: float = 1.0, *, image_size: int = 224) -> tuple[ResNetForImageClassification, BaseImageProcessor]:
+def build_from_scratch(
+    width: float = 1.0, *, image_size: int = 224
+) -> tuple[ResNetForImageClassification, BaseImageProcessor]:
     """A ResNet-50 with untrained weights whose layers have `width` times the channels of the original (1.0).
 
     Returns:
         The model, for float images (n, 3, image_size, image_size), and its processor.
+
+    Raises:
+        WbcError: A width or size that no ResNet can have.
     """
     if not 1 / 16 <= width <= 2:
         raise WbcError(f"--width {width}: between 0.0625 and 2 is allowed; 1.0 is ResNet-50.")
@@ -66,25 +84,61 @@ def build_from_pretrained(
     Args:
         folder: As `fetch_pretrained` returns it.
         image_size: Side of the square that the network sees, in pixels; None keeps the checkpoint's.
+
+    Returns:
+        The model, for float images (n, 3, image_size, image_size), and its processor.
+
+    Raises:
+        WbcError: The folder's files cannot be used, or the size is one that no ResNet can have.
     """
-    names = list(AutoConfig.from_pretrained(folder).id2label.values())
-    has_our_head = [class_index(name) for name in names] == list(range(len(CLASS_NAMES)))
-    model = ResNetForImageClassification.from_pretrained(
-        folder, use_safetensors=True, ignore_mismatched_sizes=True, **_labels()
-    )
-    if not has_our_head:
+    with _naming(folder):
+        names = AutoConfig.from_pretrained(folder).id2label
+        model = ResNetForImageClassification.from_pretrained(
+            folder, use_safetensors=True, ignore_mismatched_sizes=True, **_labels()
+        )
+    if [class_index(names[index]) for index in sorted(names)] != list(range(len(CLASS_NAMES))):
         # Also where the old head happens to have five outputs, which would be kept silently.
-        model.classifier.apply(model._init_weights)
         model.classifier[-1].reset_parameters()
     processor = load_processor(folder)
-    if image_size is not None:
-        processor.size = {"shortest_edge": _checked_size(image_size)}
+    if not isinstance(processor, ConvNextImageProcessorPil):
+        raise WbcError(
+            f"{folder}: has a {type(processor).__name__}; fine-tuning needs a ResNet's ConvNextImageProcessor."
+        )
+    processor.size = {"shortest_edge": _checked_size(image_size or processor.size["shortest_edge"])}
     return model, processor
 
 
+def load_classifier(folder: Path) -> PreTrainedModel:
+    """Any image classifier as it was saved, from safetensors alone.
+
+    Raises:
+        WbcError: The folder's files cannot be used.
+    """
+    with _naming(folder):
+        return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
+
+
 def load_processor(folder: Path) -> BaseImageProcessor:
-    """The image processor saved with a model, in its Pillow form: the same numbers with and without torchvision."""
-    return AutoImageProcessor.from_pretrained(folder, backend="pil")
+    """The image processor saved with a model, in its Pillow form: the same numbers with and without torchvision.
+
+    Raises:
+        WbcError: The folder has none.
+    """
+    with _naming(folder):
+        return AutoImageProcessor.from_pretrained(folder, backend="pil")
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Errors of files that are missing, cut short or of something else become one that names the folder."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WbcError(
+            f"{folder}: cannot be loaded as an image classifier in safetensors ({reason}). "
+            "Pass a folder that training wrote, or the id of such a model on the Hub."
+        ) from error
 
 
 def freeze(model: ResNetForImageClassification, depth: str) -> None:
@@ -92,6 +146,9 @@ def freeze(model: ResNetForImageClassification, depth: str) -> None:
 
     "all" leaves only the head, as "stage4" does. Frozen means weights and, with `keep_frozen_in_eval`, batch-norm
     statistics.
+
+    Raises:
+        WbcError: `depth` is none of them.
     """
     if depth not in FREEZE_DEPTHS:
         raise WbcError(f"--freeze {depth}: is none of {', '.join(FREEZE_DEPTHS)}.")

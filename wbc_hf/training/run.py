@@ -3,18 +3,29 @@
 import dataclasses
 import json
 import logging
+import os
 import time
+import zipfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from datasets import IterableDatasetDict
+from accelerate.utils import broadcast_object_list
+from datasets import IterableDataset, IterableDatasetDict
+from huggingface_hub import get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model
 from tqdm.auto import tqdm
-from transformers import set_seed
-from transformers.trainer_callback import TrainerState
+from transformers import ResNetForImageClassification, TrainerState, set_seed
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from wbc_hf import __version__
 from wbc_hf.data import Augmentation, Leucocytes, load_leucocytes, read_image
@@ -28,6 +39,7 @@ from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments,
 from wbc_hf.training.trainer import EvaluationTransform, LeucocyteTrainer, TrainingTransform, balanced_weights
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 START_FILE = "arguments.json"
 _DEFAULT_IMAGE_SIZE = 224
@@ -39,16 +51,26 @@ _FIXED = (
     *(field.name for field in dataclasses.fields(DataArguments)),
     *(field.name for field in dataclasses.fields(ModelArguments)),
     "seed",
+    "data_seed",
     "num_train_epochs",
     "max_steps",
     "learning_rate",
     "weight_decay",
+    "optim",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
     "lr_scheduler_type",
     "warmup_steps",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "label_smoothing_factor",
     "class_weights",
+    "early_stopping_patience",
+    "eval_strategy",
+    "eval_steps",
+    "metric_for_best_model",
     "bf16",
 )
 
@@ -63,19 +85,24 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
     Raises:
         WbcError: Something in the arguments or the data cannot be used.
     """
-    folder = Path(training.output_dir)
     started = time.time()
-    leucocytes = load_leucocytes(data.dataset, streaming=data.streaming, seed=data.split_seed)
-    _check_streaming(data, training)
-    arguments = _arguments(data, model, training)
-    checkpoint = _find_checkpoint(folder, arguments, _fingerprint(leucocytes), training)
+    _check(data, training)
+    folder = Path(training.output_dir)
+    # Before the images, which take longer: what is wrong here is said at once.
+    _on_main_process(training, lambda: _open_folder(folder, training.resume))
+    network, processor = build_network(model, training)
+    with training.main_process_first(desc="loading the images"):
+        leucocytes = load_leucocytes(data.dataset, streaming=data.streaming, seed=data.split_seed)
+    arguments = dataclasses.asdict(data) | dataclasses.asdict(model) | training.to_dict()
+    start = _start(arguments, leucocytes, training)
+    checkpoint = _on_main_process(training, lambda: _claim(folder, start))
 
-    trainer = build_trainer(leucocytes, data, model, training)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.accelerator.wait_for_everyone()
+    trainer = build_trainer(leucocytes, network, processor, data, training)
+    _train(trainer, checkpoint)
+    # The other processes are done: nothing below waits for them, and an error here leaves none of them waiting.
     if trainer.is_world_process_zero():
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
-        trainer.processing_class.save_pretrained(folder)
+        processor.save_pretrained(folder)
         metrics = _judge(folder, leucocytes, trainer.state)
         record = _record(leucocytes, data, model, arguments, trainer, metrics, time.time() - started)
         write_json(folder / "run.json", record)
@@ -83,17 +110,17 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
         print(f"\n{format_metrics(metrics)}\n\nThe model, its report and its card are in {folder}")
         if training.publish:
             print(f"Published: {push_folder(folder, training.hub_model_id, private=bool(training.hub_private_repo))}")
-    trainer.accelerator.wait_for_everyone()
     return folder
 
 
-def build_trainer(
-    leucocytes: Leucocytes | IterableDatasetDict,
-    data: DataArguments,
-    model: ModelArguments,
-    training: LeucocyteTrainingArguments,
-) -> LeucocyteTrainer:
-    """The trainer of a run: network, frozen layers, transforms and augmentation in place."""
+def build_network(
+    model: ModelArguments, training: LeucocyteTrainingArguments
+) -> tuple[ResNetForImageClassification, BaseImageProcessor]:
+    """The network of a run with its frozen layers, and its image processor.
+
+    Raises:
+        WbcError: No such model, or a width, size or depth that it cannot have.
+    """
     set_seed(training.seed)
     if model.from_scratch:
         network, processor = build_from_scratch(model.width, image_size=model.image_size or _DEFAULT_IMAGE_SIZE)
@@ -102,23 +129,30 @@ def build_trainer(
             source = fetch_pretrained(model.model)
         network, processor = build_from_pretrained(source, image_size=model.image_size)
     freeze(network, model.freeze)
+    return network, processor
 
+
+def build_trainer(
+    leucocytes: Leucocytes | IterableDatasetDict,
+    network: ResNetForImageClassification,
+    processor: BaseImageProcessor,
+    data: DataArguments,
+    training: LeucocyteTrainingArguments,
+) -> LeucocyteTrainer:
+    """The trainer of a run: transforms, augmentation and class weights in place."""
     size = processor.size["shortest_edge"]
     train_transform = TrainingTransform(edge=int(size / processor.crop_pct))
     evaluation_transform = EvaluationTransform(processor)
+    weights = None
     if isinstance(leucocytes, IterableDatasetDict):
         stream = leucocytes["train"].shuffle(seed=training.seed, buffer_size=_SHUFFLE_BUFFER)
-        columns = list(stream.features)
-        train = stream.map(train_transform, batched=True, batch_size=BATCH_SIZE, remove_columns=columns)
-        validation = leucocytes["validation"].map(
-            evaluation_transform, batched=True, batch_size=BATCH_SIZE, remove_columns=columns
-        )
-        weights = None
+        train = _map(stream, train_transform)
+        validation = _map(leucocytes["validation"], evaluation_transform)
     else:
         train = leucocytes["train"].with_transform(train_transform)
         validation = leucocytes["validation"].with_transform(evaluation_transform)
-        balanced = training.class_weights == "balanced"
-        weights = balanced_weights(leucocytes["train"]["label"], len(CLASS_NAMES)) if balanced else None
+        if training.class_weights == "balanced":
+            weights = balanced_weights(leucocytes["train"]["label"], len(CLASS_NAMES))
     return LeucocyteTrainer(
         network,
         training,
@@ -130,69 +164,137 @@ def build_trainer(
     )
 
 
-def _check_streaming(data: DataArguments, training: LeucocyteTrainingArguments) -> None:
-    if not data.streaming:
-        return
-    if training.max_steps <= 0:
+def _map(stream: IterableDataset, transform: TrainingTransform | EvaluationTransform) -> IterableDataset:
+    return stream.map(transform, batched=True, batch_size=BATCH_SIZE, remove_columns=list(stream.features))
+
+
+def _check(data: DataArguments, training: LeucocyteTrainingArguments) -> None:
+    """What can be said without looking at model or images."""
+    if data.augmentation < 0:
+        raise WbcError(f"--augmentation {data.augmentation}: 0 or more.")
+    if data.streaming and training.max_steps <= 0:
         raise WbcError("--streaming: a stream has no length, so say how long to train, with --max_steps N.")
-    if training.class_weights != "none":
+    if data.streaming and training.class_weights != "none":
         raise WbcError("--class_weights balanced: counts the classes first, which a stream does not allow.")
+    if training.publish:
+        _check_publishing(training.hub_model_id)
 
 
-def _arguments(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingArguments) -> dict:
-    return dataclasses.asdict(data) | dataclasses.asdict(model) | training.to_dict()
-
-
-def _fingerprint(leucocytes: Leucocytes | IterableDatasetDict) -> str | None:
-    return leucocytes.provenance.fingerprint if isinstance(leucocytes, Leucocytes) else None
+def _check_publishing(repo_id: str) -> None:
+    """What would otherwise be noticed after hours of training."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise WbcError(f"--hub_model_id {repo_id}: not a name for a model on the Hub ({error})") from None
+    if get_token() is None:
+        raise WbcError(
+            "--push_to_hub: no token for the Hub. Make one with write permission on "
+            "https://huggingface.co/settings/tokens, then run `hf auth login` or set HF_TOKEN."
+        )
 
 
 # ---- starting and going on
 
 
-def _find_checkpoint(
-    folder: Path, arguments: dict, fingerprint: str | None, training: LeucocyteTrainingArguments
-) -> Path | None:
-    """Where to go on from; None at the beginning. Notes in the folder what run it holds."""
-    start = {name: arguments[name] for name in _FIXED} | {"data_fingerprint": fingerprint}
-    with training.main_process_first(desc="looking for an earlier run"):
-        if training.process_index == 0:
-            _claim(folder, start, training.resume)
-        return last_complete_checkpoint(folder)
+def _on_main_process(training: LeucocyteTrainingArguments, work: Callable[[], T]) -> T:
+    """What `work` returns on the first process, for all; its error is raised on all, so that none waits for it."""
+    outcome: list[T | WbcError | None] = [None]
+    if training.process_index == 0:
+        try:
+            outcome = [work()]
+        except WbcError as error:
+            outcome = [error]
+    broadcast_object_list(outcome)
+    if isinstance(outcome[0], WbcError):
+        raise outcome[0]
+    return outcome[0]
 
 
-def _claim(folder: Path, start: dict, resume: bool) -> None:
+def _start(
+    arguments: dict, leucocytes: Leucocytes | IterableDatasetDict, training: LeucocyteTrainingArguments
+) -> dict[str, object]:
+    """What must be the same when a run is taken up again."""
+    fingerprint = leucocytes.provenance.fingerprint if isinstance(leucocytes, Leucocytes) else None
+    fixed = {name: arguments[name] for name in _FIXED}
+    return fixed | {"data_fingerprint": fingerprint, "processes": training.world_size}
+
+
+def _open_folder(folder: Path, resume: bool) -> None:
+    if (folder / START_FILE).exists():
+        if not resume:
+            raise WbcError(f"{folder}: holds a run already. Go on with it: --resume. Or give another --output_dir.")
+        return
+    taken = [name for name in (CONFIG_NAME, SAFE_WEIGHTS_NAME) if (folder / name).exists()]
+    if taken:
+        raise WbcError(f"{folder}: holds a {taken[0]} that no run wrote. Give another --output_dir.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WbcError(f"{folder}: the folder of the run cannot be made ({error.strerror}).") from None
+    if not os.access(folder, os.W_OK):
+        raise WbcError(f"{folder}: the folder of the run may not be written to. Give another --output_dir.")
+
+
+def _claim(folder: Path, start: dict[str, object]) -> Path | None:
+    """Note in the folder what run it holds, or check that it holds this one; where to go on from, if anywhere."""
     start_file = folder / START_FILE
     if not start_file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(start_file, start)
-        return
-    if not resume:
-        raise WbcError(f"{folder}: holds a run already. Go on with it: --resume. Or give another --output_dir.")
+        return None
     before = json.loads(start_file.read_text(encoding="utf-8"))
-    changed = [f"{name} was {before.get(name)!r}, now {now!r}" for name, now in start.items() if before.get(name) != now]
+    # A name that only one side knows is one that another version of this project has.
+    changed = {name: value for name, value in before.items() if name in start and start[name] != value}
+    if changed.pop("data_fingerprint", None):
+        raise WbcError(f"{folder}: --resume goes on with the same run, but these are other images than it began with.")
     if changed:
-        raise WbcError(f"{folder}: --resume goes on with the same run, but {'; '.join(changed)}.")
+        each = "; ".join(f"--{name} was {value!r}, now {start[name]!r}" for name, value in changed.items())
+        raise WbcError(f"{folder}: --resume goes on with the same run, but {each}.")
+    return last_complete_checkpoint(folder)
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end.
-
-    Trainer writes `trainer_state.json` after weights, optimiser and random state: one that cannot be read belongs to a
-    checkpoint whose writing was killed.
-    """
+    """The newest checkpoint that was written to its end; one warning for each that was not."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
-        try:
-            TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        except (OSError, ValueError, TypeError):
-            logger.warning("%s was not written to its end; going on from the one before.", checkpoint)
-            continue
-        return checkpoint
+        if _is_complete(checkpoint):
+            return checkpoint
+        logger.warning("%s was not written to its end; going on from the one before.", checkpoint)
     return None
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether every file can be read to its end.
+
+    Trainer's first process writes weights, optimiser, schedule, random state and `trainer_state.json`, in this order;
+    other processes write their random state at the same time, and a rotation may have been deleting the folder.
+    """
+    try:
+        TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        with safe_open(checkpoint / SAFE_WEIGHTS_NAME, framework="pt"):
+            pass
+    except (OSError, ValueError, TypeError, SafetensorError):
+        return False
+    # torch's files are zip archives, whose table of contents is written last.
+    archives = [checkpoint / OPTIMIZER_NAME, checkpoint / SCHEDULER_NAME, *checkpoint.glob("rng_state*.pth")]
+    return len(archives) > 2 and all(map(zipfile.is_zipfile, archives))
 
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
+
+
+def _train(trainer: LeucocyteTrainer, checkpoint: Path | None) -> None:
+    """Train to the end, from a checkpoint if there is one; the best weights are in the model afterwards."""
+    if checkpoint is None:
+        trainer.train()
+        return
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+        return
+    # It had ended. Trainer would go on after an early stop, and train past the weights that were the best.
+    trainer.state = state
+    best = checkpoint.with_name(f"checkpoint-{state.best_global_step}") if state.best_global_step else checkpoint
+    load_model(trainer.model, best / SAFE_WEIGHTS_NAME)
 
 
 # ---- judging
@@ -242,7 +344,8 @@ def _record(
     metrics: dict,
     seconds: float,
 ) -> dict:
-    """What `run.json` says: enough to repeat the run and to write its card."""
+    """What `run.json` says: enough to repeat the run and to write its card. Seconds count from the last resumption."""
+    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
     return {
         "base_model": None if model.from_scratch else model.model,
         "width": model.width if model.from_scratch else None,
@@ -254,7 +357,7 @@ def _record(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "steps": trainer.state.global_step,
-        "best_checkpoint": Path(trainer.state.best_model_checkpoint).name if trainer.state.best_model_checkpoint else None,
+        "best_step": best,
         "data": _describe(leucocytes, data, metrics),
     }
 
@@ -262,8 +365,8 @@ def _record(
 def _describe(leucocytes: Leucocytes | IterableDatasetDict, data: DataArguments, metrics: dict) -> dict:
     if isinstance(leucocytes, IterableDatasetDict):
         tested = {name: figures["support"] for name, figures in metrics["per_class"].items()}
-        return {"spec": data.dataset, "title": data.dataset, "licence": None, "homepage": None, "fingerprint": None,
-                "given_splits": None, "groups_across": None, "splits": {"test": tested}, "skipped": []}
+        known = {"spec": data.dataset, "title": data.dataset, "splits": {"test": tested}, "skipped": []}
+        return dict.fromkeys(("licence", "homepage", "fingerprint", "given_splits", "groups_across")) | known
     provenance = dataclasses.asdict(dataclasses.replace(leucocytes.provenance, skipped=()))
     counts = {}
     for name, split in leucocytes.items():

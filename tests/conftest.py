@@ -1,0 +1,81 @@
+"""What several test files share: a folder of painted cells, the command of a tiny run, and one such run."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+# Before torch: a network of these sizes gains nothing from threads, and loses much on a machine with other work.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import train
+from wbc_hf.data import paint_cells
+from wbc_hf.labels import CLASS_NAMES
+
+CELLS_PER_CLASS = 12
+Command = Callable[..., list[str]]
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A finished run.
+
+    Attributes:
+        command: The words it was started with.
+        folder: What it wrote. Not to be changed: other tests read it.
+        output: What it printed.
+    """
+
+    command: list[str]
+    folder: Path
+    output: str
+
+
+@pytest.fixture(scope="session")
+def folder_of_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty painted cells of 32 px in five class folders, of which 40 are to train on."""
+    root = tmp_path_factory.mktemp("cells")
+    labels = np.repeat(np.arange(len(CLASS_NAMES)), CELLS_PER_CLASS)
+    for index, (label, cell) in enumerate(zip(labels, paint_cells(labels, size=32, seed=0), strict=True)):
+        folder = root / CLASS_NAMES[label]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(cell).save(folder / f"{index:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def command(folder_of_cells: Path) -> Command:
+    """`command(output_dir, freeze="all")` → the words of a run of seconds: three epochs of five steps."""
+    tiny = {
+        "dataset": folder_of_cells,
+        "from_scratch": True,
+        "width": 0.0625,
+        "image_size": 32,
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 3e-3,
+        "precision": "fp32",
+    }
+
+    def words(output_dir: Path, **changes: object) -> list[str]:
+        return [f"--{name}={value}" for name, value in (tiny | {"output_dir": output_dir} | changes).items()]
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def tiny_run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """The tiny command, run once without interruption."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    words = command(folder)
+    # `capsys` lives for one test only.
+    with pytest.MonkeyPatch.context() as patch:
+        printed: list[str] = []
+        patch.setattr("builtins.print", lambda *values, **_: printed.append(" ".join(map(str, values))))
+        patch.setattr("tqdm.auto.tqdm.write", lambda *values, **_: printed.append(" ".join(map(str, values[-1:]))))
+        train.main(words)
+    return TinyRun(words, folder, "\n".join(printed))
