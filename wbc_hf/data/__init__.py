@@ -2,8 +2,8 @@
 
 from wbc_hf.data.augmentation import Augmentation
 from wbc_hf.data.known_sets import KNOWN_SETS, KnownSet
+from wbc_hf.data.loading import Leucocytes, Provenance, load_leucocytes
 from wbc_hf.data.reading import FORMATS, MAX_PIXELS, SUFFIXES, ImageSource, read_image
-from wbc_hf.data.sources import Leucocytes, Provenance, load_leucocytes
 from wbc_hf.data.synthetic import PaintedField, paint_cells, paint_field
 
 __all__ = [

@@ -20,11 +20,12 @@ _BLUR_TAPS = 7
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of one strength; 0 changes nothing but the crop, 1 is the default for one laboratory.
+    """Random changes of one strength; 0 is the centre crop and nothing else, 1 is the default for one laboratory.
 
     Attributes:
         size: Side of the square that comes out, in pixels.
-        strength: Scales every range but rotation and reflection, which any microscope gives.
+        strength: Scales every range but rotation and reflection, which any microscope gives: those are whole at any
+            strength above 0.
     """
 
     size: int
@@ -34,18 +35,25 @@ class Augmentation:
         """Augment a batch.
 
         Args:
-            images: uint8 (n, 3, height, width), RGB, with some margin around what a model will see.
+            images: uint8 (n, 3, height, width), RGB, at least `size` high and wide: some margin around what a model
+                will see.
             seeds: (n, k) integers of 0 and above, one row an image.
 
         Returns:
             float32 (n, 3, size, size) on the same device, values 0 to 1.
         """
+        if self.strength == 0:
+            return self._centre_crop(images).float() / 255
         drawn = [np.random.default_rng(row) for row in seeds]
         uniform = torch.from_numpy(np.stack([rng.uniform(-1, 1, 16) for rng in drawn])).float().to(images.device)
         result = self._move(images.float() / 255, uniform[:, :6])
         result = self._stain(result, uniform[:, 6:13])
         result = self._blur(result, uniform[:, 13])
         return self._noise(result, uniform[:, 14], [int(rng.integers(2**62)) for rng in drawn]).clamp_(0, 1)
+
+    def _centre_crop(self, images: torch.Tensor) -> torch.Tensor:
+        top, left = ((side - self.size) // 2 for side in images.shape[2:])
+        return images[:, :, top : top + self.size, left : left + self.size]
 
     def _move(self, images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """Rotation by any angle, reflection, zoom, a slight stretch and shift, in one resampling."""
@@ -81,7 +89,7 @@ class Augmentation:
     def _blur(self, images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """Half of the images lose focus: a Gaussian of up to 1.2 px."""
         chosen = u > 0
-        if self.strength == 0 or not chosen.any():
+        if not chosen.any():
             return images
         sigma = 1.2 * self.strength * u[chosen].clamp_min(1e-3)
         offsets = torch.arange(_BLUR_TAPS, device=images.device) - _BLUR_TAPS // 2

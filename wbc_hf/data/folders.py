@@ -20,6 +20,7 @@ SPLIT_NAMES = {
     # Kaggle's paultimothymooney/blood-cells keeps the originals of its augmented TEST images beside them.
     "test simple": "test",
 }
+METADATA_FILE = "metadata.csv"
 # What operating systems leave behind.
 _NOT_DATA = frozenset({"thumbs.db", "desktop.ini"})
 
@@ -44,7 +45,7 @@ class FolderImage:
 
 
 def split_name(name: str) -> str | None:
-    """"TRAIN", "val", "Testing" → the split's name here; None where it names no split."""
+    """The split that a folder's or a part's name means ("TRAIN", "val", "Testing"); None where it means none."""
     return SPLIT_NAMES.get(normalise_name(name))
 
 
@@ -56,7 +57,8 @@ def scan_folder(root: Path) -> list[FolderImage]:
     `file_name` (relative to `root`) and `group` says which files show one physical cell.
 
     Raises:
-        WbcError: No such folder, no class folders (a set without labels), or a class folder without files.
+        WbcError: No such folder, no class folders (a set without labels), a class folder without files, or a
+            `metadata.csv` that lacks a column or names files that are not there.
     """
     if not root.exists():
         raise WbcError(
@@ -65,7 +67,7 @@ def scan_folder(root: Path) -> list[FolderImage]:
         )
     if not root.is_dir():
         raise WbcError(f"{root}: is a file; a folder with one sub-folder per class is expected.")
-    groups = _read_groups(root / "metadata.csv")
+    groups = _read_groups(root / METADATA_FILE)
     images, unlabelled = [], 0
     for folder in sorted([root, *(path for path in root.rglob("*") if path.is_dir())]):
         parts = folder.relative_to(root).parts
@@ -78,12 +80,18 @@ def scan_folder(root: Path) -> list[FolderImage]:
             continue
         if class_index(parts[-1]) is None and not with_picture:
             continue
-        if not files and not any(folder.iterdir()):
+        if not files and not any(path.is_dir() for path in folder.iterdir()):
             raise WbcError(f"{folder}: this class folder is empty. Put images into it, or remove it.")
         split = next((name for part in reversed(parts[:-1]) if (name := split_name(part))), None)
         for path in files:
             source = path.relative_to(root).as_posix()
             images.append(FolderImage(path, source, parts[-1], split, groups.get(source)))
+    unknown = sorted(groups.keys() - {image.source for image in images})
+    if unknown:
+        raise WbcError(
+            f"{root / METADATA_FILE}: {len(unknown)} of its {len(groups)} file names are no files in class folders, "
+            f"{unknown[0]} for one. They are written relative to the folder of {METADATA_FILE}, with forward slashes."
+        )
     if not images:
         found = "pictures without class folders: a set without labels" if unlabelled else "no pictures"
         raise WbcError(f"{root}: {found}. Put each picture into a sub-folder named after its class.")
@@ -97,7 +105,7 @@ def _is_data(path: Path) -> bool:
 def _read_groups(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if not {"file_name", "group"} <= set(reader.fieldnames or ()):
             raise WbcError(f"{path}: has the columns {reader.fieldnames}; 'file_name' and 'group' are needed.")

@@ -41,7 +41,7 @@ KNOWN_SETS = (
         licence="Apache-2.0",
         classes={"basophil": 300, "eosinophil": 300, "lymphocyte": 300, "monocyte": 300, "neutrophil": 300},
         spec="synthetic",
-        remark="Drawn by a program, for demonstration and tests. Nothing measured on them says anything of real cells.",
+        remark="Drawn by a program, for demonstration and tests. Figures measured on them say nothing of real cells.",
     ),
     KnownSet(
         title="BCCD White Blood Cell (Kaggle, brikwerk)",
@@ -50,8 +50,8 @@ KNOWN_SETS = (
         classes={"basophil": 700, "eosinophil": 700, "lymphocyte": 700, "monocyte": 700, "neutrophil": 700},
         splits={"train": 2445, "validation": 525, "test": 530},
         spec="kaggle:brikwerk/bccd-white-blood-cell",
-        remark="The source study's set. Balanced from BCCD by augmentation: BCCD holds 3 basophils, so 700 of them can "
-        "only be copies, and copies of one cell may stand on both sides of its splits.",
+        remark="The source study's set. Balanced from BCCD by augmentation: BCCD holds 3 basophils, so 700 of them "
+        "can only be copies, and copies of one cell may stand on both sides of its splits.",
     ),
     KnownSet(
         title="Blood Cell Images (Kaggle, paultimothymooney)",
@@ -62,8 +62,8 @@ KNOWN_SETS = (
         spec="kaggle:paultimothymooney/blood-cells",
         subfolder="dataset2-master/dataset2-master/images",
         file_pattern=r"^_\d+_\d+\.jpe?g$",
-        remark="Rotated, shifted, sheared and flipped copies of about 350 BCCD photographs. TRAIN and TEST share none; "
-        "any part cut from TRAIN at random shares nearly all. TEST comes from 71 photographs.",
+        remark="Rotated, shifted, sheared and flipped copies of about 350 BCCD photographs. TRAIN and TEST share "
+        "none; any part cut from TRAIN at random shares nearly all. TEST comes from 71 photographs.",
     ),
     KnownSet(
         title="PBC, Hospital Clinic Barcelona (Acevedo et al. 2020)",
@@ -107,9 +107,10 @@ def known_by_file_names(names: Sequence[str]) -> KnownSet | None:
     return None
 
 
-def photograph(known: KnownSet | None, name: str) -> str | None:
-    """The photograph that a file of a known set was cut from, where its name tells."""
-    if known is None or known.file_pattern is None:
-        return None
-    match = re.match(known.file_pattern, PurePath(name).name)
-    return match[1] if match and match.groups() else None
+def photograph(name: str) -> str | None:
+    """The photograph that a file of any known set was cut from, where its name tells; among other files too."""
+    for known in KNOWN_SETS:
+        match = re.match(known.file_pattern, PurePath(name).name) if known.file_pattern else None
+        if match and match.groups():
+            return match[1]
+    return None

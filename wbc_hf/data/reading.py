@@ -1,4 +1,4 @@
-"""The one boundary: whatever a user gives becomes an upright RGB image here, or an error that names it and says why."""
+"""The one boundary: whatever a user gives becomes an upright RGB image here, or an error that names it and why."""
 
 import io
 import struct
@@ -17,18 +17,20 @@ MIN_SIDE = 16
 # Pillow can open formats that call outside programs (EPS) or hold no photograph: only these are tried.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .tif .tiff .bmp .dib .webp .gif .ppm .pgm .pnm .jp2 .j2k".split()
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif"}
+    | {".ppm", ".pgm", ".pnm", ".jp2", ".j2k"}
 )
 
+_EMPTY = "is empty (0 bytes)"
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, OverflowError, struct.error)
 
 
 def read_image(source: ImageSource, name: str | None = None) -> Image.Image:
     """Turn one input into an upright 8-bit RGB image.
 
-    The conversion is Pillow's `exif_transpose` and `convert("RGB")`, as in transformers' own pipeline, so that both see
-    the same picture. The exception is 16-bit grey, which Pillow would clip to white: it is scaled to 8 bit. Of an
-    animation the first frame is taken.
+    The conversion is Pillow's `exif_transpose` and `convert("RGB")`, as in transformers' own pipeline, so that both
+    see the same picture. The exception is grey of more than 8 bits, which Pillow would clip to white: of the bits in
+    use the upper 8 are kept. Of an animation the first frame is taken.
 
     Args:
         source: A path, the bytes of an image file, a PIL image of any mode, or a uint8 array (height, width) or
@@ -50,7 +52,10 @@ def read_image(source: ImageSource, name: str | None = None) -> Image.Image:
         image = ImageOps.exif_transpose(image)
         return _to_rgb(image, name)
     except Image.DecompressionBombError:
-        raise UnreadableImageError(name, _too_large("more than twice Pillow's own limit")) from None
+        # Pillow's own limit, met before ours.
+        raise UnreadableImageError(
+            name, _too_large(f"over {2 * Image.MAX_IMAGE_PIXELS // 1_000_000} million")
+        ) from None
     except FileNotFoundError:
         raise UnreadableImageError(name, "there is no such file") from None
     except IsADirectoryError:
@@ -69,9 +74,11 @@ def _open(source: ImageSource, name: str) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _from_array(source, name)
     if isinstance(source, bytes):
+        if not source:
+            raise UnreadableImageError(name, _EMPTY)
         return Image.open(io.BytesIO(source), formats=FORMATS)
     if Path(source).is_file() and Path(source).stat().st_size == 0:
-        raise UnreadableImageError(name, "is empty (0 bytes)")
+        raise UnreadableImageError(name, _EMPTY)
     return Image.open(source, formats=FORMATS)
 
 
@@ -101,8 +108,11 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         raise UnreadableImageError(name, "holds floating-point values; save it with 8 or 16 bits per channel")
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.max() > 255:
-            values = np.clip(values, 0, 65535) >> 8
-        image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+        image = Image.fromarray(_upper_8_bits(np.asarray(image)))
     return image.convert("RGB")
+
+
+def _upper_8_bits(values: np.ndarray) -> np.ndarray:
+    """Integers of any size → uint8. Cameras of 10, 12 or 14 bits leave the upper ones of 16 empty: not counted."""
+    values = np.maximum(values, 0)
+    return (values >> max(int(values.max()).bit_length() - 8, 0)).astype(np.uint8)

@@ -18,9 +18,10 @@ def split_by_group(
 ) -> dict[str, np.ndarray]:
     """Assign whole groups to splits so that each class is divided in the given proportions.
 
-    Large groups go first, each to the split that lacks most of the group's class; the first groups of a class reach
-    every split once, so that a class with as many groups as there are splits is trained on, chosen on and tested.
-    A group whose images carry several labels counts as its most frequent one.
+    Large groups go first, each to the split that lacks most of the group's class. Each split gets a group of every
+    class before any gets its second, unless that group is more than the split's share and others are left: a class
+    with as many groups as there are splits is trained on, chosen on and tested. A group whose images carry several
+    labels counts as its most frequent one.
 
     Args:
         labels: Class index of each of the n images.
@@ -49,11 +50,15 @@ def split_by_group(
         class_groups.sort(key=len, reverse=True)  # stable: equal sizes stay shuffled
         total = sum(map(len, class_groups))
         lacking = {name: share * total for name, share in fractions.items()}
+        without = list(seeding_order)
         for position, indices in enumerate(class_groups):
-            if position < len(seeding_order):
-                name = seeding_order[position]
+            scarce = len(class_groups) - position <= len(without)
+            if without and (scarce or len(indices) <= lacking[without[0]]):
+                name = without[0]
             else:
                 name = max(lacking, key=lacking.__getitem__)
+            if name in without:
+                without.remove(name)
             chosen[name] += indices
             lacking[name] -= len(indices)
     return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in chosen.items()}

@@ -1,0 +1,61 @@
+"""Make the README's pictures: painted cells, and the page after it has classified one.
+
+    python docs/pictures.py --model models/demo
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wbc_hf.data import paint_cells
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.serving import Predictor
+from wbc_hf.serving.page import build_page, launch_page
+
+IMAGES = Path(__file__).parent / "images"
+COLUMNS, CELL = 9, 128
+VIEWPORT = {"width": 1120, "height": 740}
+
+
+def paint_sheet() -> Image.Image:
+    """A row of painted cells for each class."""
+    labels = np.tile(np.arange(len(CLASS_NAMES)), COLUMNS)
+    cells = paint_cells(labels, size=CELL, seed=7).reshape(COLUMNS, len(CLASS_NAMES), CELL, CELL, 3)
+    return Image.fromarray(cells.transpose(1, 2, 0, 3, 4).reshape(len(CLASS_NAMES) * CELL, COLUMNS * CELL, 3))
+
+
+def take_screenshot(model: str, path: Path) -> None:
+    """The page in a browser, with the answer for a painted neutrophil."""
+    from playwright.sync_api import sync_playwright
+
+    page = build_page(Predictor.from_pretrained(model))
+    url = launch_page(page, "127.0.0.1", None)
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        cell = Path(folder) / "smear_12_cell_03.png"
+        Image.fromarray(paint_cells([CLASS_NAMES.index("neutrophil")], size=256, seed=11)[0]).save(cell)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page(viewport=VIEWPORT)
+        tab.goto(url)
+        tab.wait_for_selector(".wbc-examples button")
+        tab.set_input_files("input[type=file] >> nth=0", str(cell))
+        tab.wait_for_selector(".wbc-answer")
+        tab.screenshot(path=str(path))
+        browser.close()
+    page.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models/demo", help="Folder or Hub id of the model on the page.")
+    arguments = parser.parse_args()
+    IMAGES.mkdir(exist_ok=True)
+    paint_sheet().save(IMAGES / "painted_cells.jpg", quality=88)
+    take_screenshot(arguments.model, IMAGES / "page.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Data sets of the Hugging Face Hub: opening one, and finding out which of its columns holds what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+from datasets import ClassLabel, DatasetDict, Features, Image, IterableDatasetDict, load_dataset
+from datasets.exceptions import DatasetsError
+from huggingface_hub import constants
+
+from wbc_hf.data.folders import split_name
+from wbc_hf.errors import HubUnreachableError, WbcError
+from wbc_hf.hub import check_hub_reachable
+
+LABEL_COLUMNS = ("label", "labels", "class", "category", "cell_type")
+IMAGE_COLUMN = "image"
+# What ClassLabel holds where a split was published without its labels.
+_NO_LABEL = -1
+
+
+def open_hub_set(spec: str, *, streaming: bool) -> DatasetDict | IterableDatasetDict:
+    """Every split of a Hub data set under its own name, from the cache where it is already there.
+
+    Raises:
+        HubUnreachableError: The Hub did not answer.
+        WbcError: There is no such set, it is not open to this user, or it is of a form that cannot be loaded.
+    """
+    try:
+        # Told to stay offline, load_dataset looks into its cache and asks nobody.
+        if not constants.HF_HUB_OFFLINE:
+            check_hub_reachable()
+        return load_dataset(spec, streaming=streaming)
+    except (HubUnreachableError, ConnectionError) as error:
+        raise HubUnreachableError(f"{spec}: no such folder here, so taken for a Hub data set. {error}") from error
+    # Beside its own errors datasets lets pass what it meets: files that are no Parquet and sets of several
+    # configurations (ValueError), loading scripts (RuntimeError), no data files or a full disk (OSError).
+    except (DatasetsError, ValueError, RuntimeError, OSError, httpx2.HTTPError) as error:
+        raise WbcError(
+            f"{spec}: no such folder here, and not loadable from the Hub ({' '.join(str(error).split())}). "
+            "Check the spelling; for a private or gated set, log in with `hf auth login` or set HF_TOKEN."
+        ) from error
+
+
+@dataclass(frozen=True)
+class HubColumns:
+    """Which columns of a Hub set hold what.
+
+    Attributes:
+        image: Column of images.
+        label: Column of classes, as strings or as indices into `names`.
+        names: Class names of a ClassLabel; None where the column holds the names themselves.
+        group: Column that tells the physical cell or photograph, or None.
+    """
+
+    image: str
+    label: str
+    names: Sequence[str] | None
+    group: str | None
+
+    def class_name(self, value: int | str | None) -> str | None:
+        """The class name as published; None where a row has no label."""
+        if value is None or value == "" or (self.names is not None and value == _NO_LABEL):
+            return None
+        return str(value) if self.names is None else self.names[value]
+
+
+def find_columns(spec: str, features: Features) -> HubColumns:
+    """Tell the columns by type and name: an Image, and a ClassLabel or one of `LABEL_COLUMNS`.
+
+    Raises:
+        WbcError: No images, or no labels.
+    """
+    images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    labels = [name for name in LABEL_COLUMNS if name in features]
+    labels += [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
+    if not images or not labels:
+        found = ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items())
+        raise WbcError(
+            f"{spec}: has the columns {found}; one of type Image and one with the class (a ClassLabel, or a string "
+            "called 'label') are needed."
+        )
+    label = features[labels[0]]
+    return HubColumns(
+        image=IMAGE_COLUMN if IMAGE_COLUMN in images else images[0],
+        label=labels[0],
+        names=label.names if isinstance(label, ClassLabel) else None,
+        group="group" if "group" in features else None,
+    )
+
+
+def known_split(spec: str, name: str) -> str:
+    """The split's name here. WbcError where a Hub set has a split that is none of the three."""
+    known = split_name(name)
+    if known is None:
+        raise WbcError(
+            f"{spec}: its split {name!r} is not known: train, validation and test (or val, dev …) are. "
+            "Download the set and put the pictures to use into folders."
+        )
+    return known
+
+
+def group_name(value: str | int | float | None) -> str | None:
+    """A group column's value as text; None where it says nothing."""
+    return None if value is None or value == "" else str(value)
+
+
+def source_name(split: str, index: int, image: dict | None) -> str:
+    """What an image of a Hub set is called: split, row and file name, for file names alone may come twice."""
+    path = image["path"] if image else None
+    return f"{split}/{index}/{Path(path).name}" if path else f"{split}/{index}"
+
+
+def _type_name(feature: object) -> str:
+    return getattr(feature, "dtype", None) or type(feature).__name__

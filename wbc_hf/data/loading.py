@@ -1,0 +1,232 @@
+"""`load_leucocytes`: a folder, a Hub data set, a Kaggle set or painted cells become one `DatasetDict` of one form."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, DatasetDict, Features, Image, IterableDatasetDict, concatenate_datasets
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from wbc_hf.data.checking import check_readable, count_contradictions, examine, label_indices
+from wbc_hf.data.known_sets import KnownSet, known_by_file_names, known_by_spec, photograph
+from wbc_hf.data.sources import FEATURES, fetch_kaggle_set, folder_rows, hub_rows, painted_rows
+from wbc_hf.data.splits import FRACTIONS, SPLITS, groups_across, split_by_group
+from wbc_hf.data.streaming import stream_hub_set
+from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.labels import CLASS_NAMES
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a loaded set comes from and what was done to it, for reports and cards.
+
+    Attributes:
+        spec: What the user gave.
+        title, licence, homepage: Of a known set; else the spec, None and None.
+        given_splits: Whether the test split was published with the set (else it was cut here).
+        skipped: Names and reasons of files that are no readable image.
+        groups_across: Groups that stand on both sides of a given split.
+        contradictions: Images that stand under more than one class, byte for byte the same.
+        fingerprint: SHA-256 over content, label and split of every image; the same data give the same value.
+    """
+
+    spec: str
+    title: str
+    licence: str | None
+    homepage: str | None
+    given_splits: bool
+    skipped: tuple[UnreadableImageError, ...]
+    groups_across: int
+    contradictions: int
+    fingerprint: str
+
+
+class Leucocytes(DatasetDict):
+    """The splits "train", "validation" and "test" of one set, with its `provenance`."""
+
+    provenance: Provenance
+
+
+def load_leucocytes(spec: str | Path, *, streaming: bool = False, seed: int = 0) -> Leucocytes | IterableDatasetDict:
+    """Load pictures of leucocytes from wherever they are.
+
+    Every row has `image` (any mode and size; `read_image` makes it RGB), `label` (ClassLabel over the five names),
+    `group` (images with the same value show the same physical cell or photograph) and `source` (the file's name).
+    Groups come from a `group` column or `metadata.csv`, from the file names of known sets, and from identical bytes.
+    Given splits are kept; missing ones are cut, 70/15/15, stratified by class, never through a group.
+
+    Args:
+        spec: A folder of class sub-folders with or without split folders above them; `synthetic` or `synthetic:N`
+            (N painted cells a class); `kaggle:owner/name`; or a Hub data set id. A folder that exists wins over an id.
+        streaming: For Hub sets that do not fit the disk: splits that read from the Hub while they are iterated.
+            See `stream_hub_set`.
+        seed: Of the split and of painted cells.
+
+    Raises:
+        WbcError: No such set, unknown class names, an empty class, no labels, a class of which no file is readable,
+            or more than 5 % unreadable images.
+        HubUnreachableError: The Hub did not answer.
+    """
+    spec = str(spec)
+    kaggle = spec.startswith("kaggle:")
+    painted = spec == "synthetic" or spec.startswith("synthetic:")
+    folder = not (kaggle or painted) and (_is_path(spec) or Path(spec).exists())
+    if streaming and (kaggle or painted or folder):
+        raise WbcError(
+            f"{spec}: streaming is for Hub data sets; a folder is read image by image anyway. Leave it out."
+        )
+    if streaming:
+        return stream_hub_set(spec)
+
+    known = known_by_spec("synthetic" if painted else spec)
+    if kaggle:
+        rows = folder_rows(fetch_kaggle_set(spec.removeprefix("kaggle:")) / (known.subfolder if known else "."))
+    elif painted:
+        rows = painted_rows(spec, seed)
+    elif folder:
+        rows = folder_rows(Path(spec))
+    else:
+        rows = hub_rows(spec)
+    return _finish(rows, spec, known, seed, tell_by_names=folder)
+
+
+def _is_path(spec: str) -> bool:
+    return spec.startswith((".", "/", "~")) or spec.endswith("/") or spec.count("/") != 1
+
+
+def _finish(rows: Dataset, spec: str, known: KnownSet | None, seed: int, *, tell_by_names: bool) -> Leucocytes:
+    """Check the rows of any source, group them, and cut them into splits."""
+    labels = label_indices(rows["class_name"], spec)
+    examined = examine(rows)
+    check_readable(examined, labels, spec)
+    kept = np.array([index for index, digest in enumerate(examined.digests) if digest is not None])
+    readable = rows.select(kept)
+    sources, named, given = (list(readable[name]) for name in ("source", "group", "split"))
+    labels, digests = labels[kept], [examined.digests[index] for index in kept]
+
+    contradictions = count_contradictions(digests, labels, sources, spec)
+    groups = _merge_groups(named, digests, sources)
+    splits, test_given = _assign_splits(given, labels, groups, spec, seed)
+    across = _count_groups_across(splits, groups, spec)
+    _warn_of_missing_classes(splits, labels, spec)
+
+    result = Leucocytes(_take(rows, kept, splits, labels, groups))
+    known = known_by_file_names(sources) if tell_by_names else known
+    result.provenance = Provenance(
+        spec=spec,
+        title=known.title if known else spec,
+        licence=known.licence if known else None,
+        homepage=known.homepage if known else None,
+        given_splits=test_given,
+        skipped=tuple(examined.unreadable),
+        groups_across=across,
+        contradictions=contradictions,
+        fingerprint=_fingerprint(splits, labels, digests),
+    )
+    return result
+
+
+def _take(
+    rows: Dataset, kept: np.ndarray, splits: dict[str, np.ndarray], labels: np.ndarray, groups: Sequence[str]
+) -> dict[str, Dataset]:
+    """The splits as data sets of `FEATURES`. `splits`, `labels` and `groups` are of the rows in `kept`.
+
+    No image is copied: the splits are lists of row numbers into one table, that of the source with two columns more.
+    (Columns joined to a selection of rows would make datasets write all of them anew, pictures and all.)
+    """
+    all_labels, all_groups = np.zeros(len(rows), dtype=np.int64), np.full(len(rows), None, dtype=object)
+    all_labels[kept], all_groups[kept] = labels, groups
+    beside = Dataset.from_dict(
+        {"label": all_labels, "group": all_groups.tolist()},
+        features=Features({name: FEATURES[name] for name in ("label", "group")}),
+    )
+    rows = rows.select_columns(["image", "source"]).cast_column("image", Image())
+    whole = concatenate_datasets([rows, beside], axis=1).select_columns(list(FEATURES))
+    return {name: whole.select(kept[splits[name]]) for name in SPLITS}
+
+
+def _merge_groups(given: Sequence[str | None], digests: Sequence[str], sources: Sequence[str]) -> list[str]:
+    """One group where the given group, the photograph or the content is shared, named after its first image."""
+    keys = [
+        [("group", group or photograph(source)), ("content", digest)]
+        for group, digest, source in zip(given, digests, sources, strict=True)
+    ]
+    number: dict[tuple[str, str | None], int] = {}
+    links = [
+        (image, number.setdefault(key, len(number)))
+        for image, image_keys in enumerate(keys)
+        for key in image_keys
+        if key[1] is not None
+    ]
+    # A graph of images and of what they share; its connected parts are the groups.
+    images, shared = np.array(links).T
+    size = len(sources) + len(number)
+    graph = coo_array((np.ones(len(links)), (images, shared + len(sources))), shape=(size, size))
+    _, part = connected_components(graph, directed=False)
+    first: dict[int, str] = {}
+    return [first.setdefault(part[image], source) for image, source in enumerate(sources)]
+
+
+def _assign_splits(
+    given: Sequence[str | None], labels: np.ndarray, groups: Sequence[str], spec: str, seed: int
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Keep given splits and cut those that are missing out of the training images. True: the test split is given."""
+    named = set(given)
+    if None in named and len(named) > 1:
+        raise WbcError(
+            f"{spec}: some class folders stand below {', '.join(sorted(filter(None, named)))} and some do not. "
+            "Move all of them into split folders, or none."
+        )
+    members = {name: np.flatnonzero([split == name for split in given]) for name in SPLITS}
+    source = np.arange(len(given)) if None in named else members["train"]
+    if not len(source):
+        raise WbcError(f"{spec}: has {', '.join(sorted(map(str, named))) or 'no rows'} but nothing to train on.")
+    missing = [name for name in ("validation", "test") if not len(members[name])]
+    if missing:
+        fractions = {name: FRACTIONS[name] for name in missing}
+        cut = split_by_group(
+            labels[source], [groups[i] for i in source], {"train": 1 - sum(fractions.values())} | fractions, seed
+        )
+        members |= {name: source[indices] for name, indices in cut.items()}
+    empty = [name for name in SPLITS if not len(members[name])]
+    if empty:
+        raise WbcError(
+            f"{spec}: {len(given)} images in {len(set(groups))} groups leave {' and '.join(empty)} empty; "
+            "at least three distinct cells of a class are needed."
+        )
+    return members, "test" not in missing
+
+
+def _count_groups_across(splits: dict[str, np.ndarray], groups: Sequence[str], spec: str) -> int:
+    """How many groups stand in more than one split, which only given splits can have; one warning if any do."""
+    across = groups_across({name: [groups[i] for i in indices] for name, indices in splits.items()})
+    if across:
+        logger.warning(
+            "%s: %d groups (copies of one cell or photograph) stand in more than one of its splits, for example that "
+            "of %s; figures on its test split are too good by what that gives away.",
+            spec,
+            len(across),
+            min(across),
+        )
+    return len(across)
+
+
+def _warn_of_missing_classes(splits: dict[str, np.ndarray], labels: np.ndarray, spec: str) -> None:
+    lacking = []
+    for name, indices in splits.items():
+        missing = sorted(set(labels) - set(labels[indices]))
+        if missing:
+            lacking.append(f"{name} has no {' and no '.join(CLASS_NAMES[label] for label in missing)}")
+    if lacking:
+        logger.warning("%s: %s; nothing can be measured of them there.", spec, ", ".join(lacking))
+
+
+def _fingerprint(splits: dict[str, np.ndarray], labels: np.ndarray, digests: Sequence[str]) -> str:
+    lines = sorted(f"{name} {labels[i]} {digests[i]}" for name, indices in splits.items() for i in indices)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,148 @@
+"""Hub sets that do not fit the disk: the same columns, read, checked and split while they are iterated."""
+
+import hashlib
+import logging
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import fsspec
+import httpx2
+from datasets import IterableDataset, IterableDatasetDict, concatenate_datasets
+
+from wbc_hf.data.checking import MAX_UNREADABLE, NAMED_IN_WARNINGS, NO_IMAGE, class_indices, holds_image
+from wbc_hf.data.hub_sets import HubColumns, find_columns, group_name, known_split, open_hub_set, source_name
+from wbc_hf.data.reading import read_image
+from wbc_hf.data.sources import FEATURES
+from wbc_hf.data.splits import FRACTIONS, SPLITS, stream_split
+from wbc_hf.errors import HubUnreachableError, UnreadableImageError, WbcError
+
+logger = logging.getLogger(__name__)
+
+# Of an image folder every picture is a request of its own: so many are under way at a time.
+BATCH_SIZE = 32
+# A share of unreadable images says something from here on.
+_ROWS_TO_JUDGE = 100
+
+
+def stream_hub_set(spec: str) -> IterableDatasetDict:
+    """The splits "train", "validation" and "test" of a Hub set, none of it stored.
+
+    Images are checked as they come by: unreadable ones are skipped with a warning, and an iteration stops once more
+    than 5 % of at least 100 rows were. The group is that of a `group` column, else the image's own bytes; missing
+    splits are cut from the training images by a hash of it, so that every run cuts them alike.
+
+    Raises:
+        WbcError: No such set, no images, no labels, nothing to train on, or a class name that is none of the five:
+            at once where the set declares its classes, else when the row comes by.
+        HubUnreachableError: The Hub did not answer.
+    """
+    parts: dict[str, list[IterableDataset]] = defaultdict(list)
+    for name, part in open_hub_set(spec, streaming=True).items():
+        parts[known_split(spec, name)].append(_converted(spec, name, part))
+    given = {name: concatenate_datasets(streams) for name, streams in parts.items()}
+    if "train" not in given:
+        raise WbcError(f"{spec}: has {', '.join(given)} but nothing to train on.")
+    missing = [name for name in ("validation", "test") if name not in given]
+    if missing:
+        fractions = {name: FRACTIONS[name] for name in missing}
+        fractions = {"train": 1 - sum(fractions.values())} | fractions
+        whole = given["train"]
+        given |= {name: whole.filter(_InSplit(name, fractions)) for name in fractions}
+    return IterableDatasetDict({name: given[name] for name in SPLITS})
+
+
+@dataclass(frozen=True)
+class _InSplit:
+    name: str
+    fractions: dict[str, float]
+
+    def __call__(self, row: dict) -> bool:
+        return stream_split(row["group"], self.fractions) == self.name
+
+
+def _converted(spec: str, split: str, part: IterableDataset) -> IterableDataset:
+    if part.features is None:
+        raise WbcError(f"{spec}: does not declare its columns, so it cannot be streamed. Load it without streaming.")
+    columns = find_columns(spec, part.features)
+    if columns.names is not None:
+        class_indices(columns.names, spec)
+    # An image folder decodes as it reads, whatever its column is cast to, and one broken file would end the stream.
+    part = part.decode(False)
+    converter = _Converter(spec, split, columns)
+    return part.map(
+        converter, batched=True, batch_size=BATCH_SIZE, with_indices=True, remove_columns=list(part.features)
+    ).cast(FEATURES)
+
+
+class _Converter:
+    """Rows of a Hub set → rows of `FEATURES`, without those whose image is unreadable."""
+
+    def __init__(self, spec: str, split: str, columns: HubColumns):
+        self.spec = spec
+        self.split = split
+        self.columns = columns
+        self.seen = 0
+        self.unreadable = 0
+        self.warnings = 0
+
+    def __call__(self, rows: dict[str, list], indices: list[int]) -> dict[str, list]:
+        if indices[0] == 0:
+            self.seen = self.unreadable = 0
+        images = rows[self.columns.image]
+        labels = [self._label(value, index) for value, index in zip(rows[self.columns.label], indices, strict=True)]
+        sources = [source_name(self.split, index, image) for index, image in zip(indices, images, strict=True)]
+        groups = rows[self.columns.group] if self.columns.group else [None] * len(indices)
+        with ThreadPoolExecutor(BATCH_SIZE) as pool:
+            contents = list(pool.map(_readable_content, images, sources))
+        result: dict[str, list] = {name: [] for name in FEATURES}
+        for content, label, group, source in zip(contents, labels, map(group_name, groups), sources, strict=True):
+            if isinstance(content, UnreadableImageError):
+                self._skip(content)
+                continue
+            result["image"].append({"bytes": content, "path": None})
+            result["label"].append(label)
+            result["group"].append(hashlib.sha256(content).hexdigest() if group is None else group)
+            result["source"].append(source)
+        self.seen += len(indices)
+        self._check_share()
+        return result
+
+    def _label(self, value: int | str | None, index: int) -> int:
+        name = self.columns.class_name(value)
+        if name is None:
+            raise WbcError(f"{self.spec}: row {index} of its split {self.split!r} has no label.")
+        return class_indices([name], self.spec)[name]
+
+    def _skip(self, error: UnreadableImageError) -> None:
+        self.unreadable += 1
+        self.warnings += 1
+        if self.warnings <= NAMED_IN_WARNINGS:
+            logger.warning("Skipped %s", error)
+        if self.warnings == NAMED_IN_WARNINGS:
+            logger.warning("%s: further unreadable images are skipped without a warning.", self.spec)
+
+    def _check_share(self) -> None:
+        if self.seen >= _ROWS_TO_JUDGE and self.unreadable > MAX_UNREADABLE * self.seen:
+            raise WbcError(
+                f"{self.spec}: {self.unreadable} of the first {self.seen} rows of its split {self.split!r} are not "
+                f"readable images, more than {MAX_UNREADABLE:.0%}."
+            )
+
+
+def _readable_content(image: dict | None, source: str) -> bytes | UnreadableImageError:
+    """The bytes of a readable image, or what is wrong with it."""
+    if not holds_image(image):
+        return UnreadableImageError(source, NO_IMAGE)
+    try:
+        content = image["bytes"]
+        if content is None:
+            with fsspec.open(image["path"], "rb") as file:
+                content = file.read()
+    except (OSError, httpx2.HTTPError) as error:
+        raise HubUnreachableError(f"{source}: the stream from the Hub broke off ({error}). Start again.") from error
+    try:
+        read_image(content, name=source)
+    except UnreadableImageError as error:
+        return error
+    return content
