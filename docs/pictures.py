@@ -1,6 +1,6 @@
 """Make the README's pictures: painted cells, and the page after it has classified one.
 
-    python docs/pictures.py --model models/demo
+python docs/pictures.py --model models/demo
 """
 
 import argparse

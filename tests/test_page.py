@@ -3,7 +3,6 @@
 import base64
 import csv
 import io
-import json
 import re
 import socket
 from collections.abc import Iterator
@@ -17,10 +16,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from wbc_hf.data import paint_cells
+from wbc_hf.data import PAINTED_TITLE, paint_cells
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
-from wbc_hf.modeling import build_from_scratch
+from wbc_hf.modeling import build_from_scratch, fit_trust
 from wbc_hf.serving import Prediction, Predictor
 from wbc_hf.serving.page import (
     MAX_FILES,
@@ -236,18 +235,41 @@ def _html(page: gr.Blocks) -> str:
     return "".join(block.value for block in page.blocks.values() if isinstance(block, gr.HTML))
 
 
-@pytest.mark.parametrize(("spec", "painted"), [("synthetic", True), ("synthetic:60", True), ("cells/", False)])
-def test_page_says_what_the_model_was_trained_on(predictor: Predictor, tmp_path: Path, spec: str, painted: bool):
+def _trust(trained_on: str):
+    generator = np.random.default_rng(0)
+    features, labels = generator.normal(size=(40, 8)).astype(np.float32), np.tile(np.arange(5), 8)
+    probabilities = generator.dirichlet(np.ones(5), 40)
+    return fit_trust(
+        temperature=1.0,
+        probabilities=probabilities,
+        labels=labels,
+        features=features,
+        strange_features=features + 9,
+        training_features=features,
+        training_labels=labels,
+        trained_on=trained_on,
+    )
+
+
+@pytest.mark.parametrize(("title", "painted"), [(PAINTED_TITLE, True), ("cells/", False)])
+def test_page_says_what_the_model_was_trained_on(predictor: Predictor, tmp_path: Path, title: str, painted: bool):
     folder = tmp_path / "my-model"
     predictor.model.save_pretrained(folder)
     predictor.processor.save_pretrained(folder)
-    (folder / "run.json").write_text(json.dumps({"data": {"spec": spec}}))
+    _trust(title).save(folder)
 
     html = _html(build_page(Predictor.from_pretrained(folder)))
 
     assert RESEARCH_USE in html
     assert "<b>my-model</b>" in html
     assert (PAINTED_ONLY in html) == painted
+
+
+def test_a_picture_without_a_cell_gets_no_class(predictor: Predictor):
+    prediction = Prediction("monocyte", 0.9, (("basophil", 0.1),), "not_a_cell")
+    html = render_answer(Answer("sky.png", prediction, Image.new("RGB", (64, 64)), (64, 64)))
+    assert "<b>No leucocyte</b>" in html
+    assert "Not a cell" in html
 
 
 def test_page_claims_nothing_of_an_unknown_run(predictor: Predictor):

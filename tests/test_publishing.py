@@ -27,9 +27,8 @@ PUBLISHED = {
     "model.safetensors": bytes(range(256)) * 40,
     "preprocessor_config.json": b'{"size": 32}',
     "wbc.json": b'{"temperature": 1.5}',
-    "wbc_statistics.safetensors": b"statistics",
+    "wbc.safetensors": b"statistics",
     "metrics.json": b'{"accuracy": 0.5}',
-    "run.json": b'{"seed": 0}',
     "figures/confusion_matrix.png": b"a chart",
     "README.md": CARD.replace(UNNAMED_MODEL, "me/name").encode(),
 }
@@ -40,6 +39,7 @@ KEPT_AT_HOME = {
     "predictions.csv": b"smear_of_somebody.png,monocyte",
     "figures/misclassified.png": b"cells of somebody",
     "figures/notes.txt": b"notes",
+    "run.json": b'{"data": {"spec": "cells/of/somebody"}}',
     "checkpoint-10/model.safetensors": b"older weights",
     "checkpoint-10/config.json": b"{}",
     ".env": b"HF_TOKEN=hf_secret",
@@ -79,7 +79,7 @@ def test_what_was_pushed_is_fetched_byte_for_byte(hub: LoopbackHub, folder: Path
     push_folder(folder, "me/name")
     fetched = contents(fetch_model("me/name"))
     assert fetched == {name: PUBLISHED[name] for name in fetched}
-    assert set(PUBLISHED) - set(fetched) == {"run.json", "figures/confusion_matrix.png"}
+    assert set(PUBLISHED) - set(fetched) == {"figures/confusion_matrix.png"}
 
 
 def test_pushing_twice_changes_nothing(hub: LoopbackHub, folder: Path):

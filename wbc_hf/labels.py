@@ -1,4 +1,4 @@
-"""The five leucocytes of a differential: the one place where their names, colours, synonyms and reference ranges stand."""
+"""The five leucocytes of a differential: names, colours, synonyms and reference ranges stand here and only here."""
 
 import re
 from dataclasses import dataclass
@@ -46,12 +46,10 @@ def normalise_name(name: str) -> str:
 
 
 _INDEX = {
-    spelling: index
-    for index, leucocyte in enumerate(LEUCOCYTES)
-    for spelling in (leucocyte.name, *leucocyte.synonyms)
+    spelling: index for index, leucocyte in enumerate(LEUCOCYTES) for spelling in (leucocyte.name, *leucocyte.synonyms)
 }
 
 
 def class_index(name: str) -> int | None:
-    """Index into `CLASS_NAMES` of a class name in any known spelling ("EOSINOPHIL", "eos", "Neutrophils"), else None."""
+    """Index into `CLASS_NAMES` of a name in any known spelling ("EOSINOPHIL", "eos", "Neutrophils"), else None."""
     return _INDEX.get(normalise_name(name))

@@ -1,15 +1,17 @@
 """Images in: where they come from, how they are read, split, varied and painted."""
 
 from wbc_hf.data.augmentation import Augmentation
-from wbc_hf.data.known_sets import KNOWN_SETS, KnownSet
+from wbc_hf.data.known_sets import KNOWN_SETS, PAINTED_TITLE, KnownSet
 from wbc_hf.data.loading import Leucocytes, Provenance, load_leucocytes
 from wbc_hf.data.reading import FORMATS, MAX_PIXELS, SUFFIXES, ImageSource, read_image
+from wbc_hf.data.stained import may_be_stained_cell, strange_pictures
 from wbc_hf.data.synthetic import PaintedField, paint_cells, paint_field
 
 __all__ = [
     "FORMATS",
     "KNOWN_SETS",
     "MAX_PIXELS",
+    "PAINTED_TITLE",
     "SUFFIXES",
     "Augmentation",
     "ImageSource",
@@ -18,7 +20,9 @@ __all__ = [
     "PaintedField",
     "Provenance",
     "load_leucocytes",
+    "may_be_stained_cell",
     "paint_cells",
     "paint_field",
     "read_image",
+    "strange_pictures",
 ]

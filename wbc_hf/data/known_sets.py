@@ -34,9 +34,11 @@ class KnownSet:
     remark: str = ""
 
 
+PAINTED_TITLE = "Painted cells of wbc_hf"
+
 KNOWN_SETS = (
     KnownSet(
-        title="Painted cells of wbc_hf",
+        title=PAINTED_TITLE,
         homepage="",
         licence="Apache-2.0",
         classes={"basophil": 300, "eosinophil": 300, "lymphocyte": 300, "monocyte": 300, "neutrophil": 300},

@@ -1,4 +1,4 @@
-"""The ResNet, its new head, its processor, and what is frozen."""
+"""The ResNet, its new head, its processor, what is frozen, and when to trust it."""
 
 from wbc_hf.modeling.resnet import (
     DEFAULT_MODEL,
@@ -11,15 +11,29 @@ from wbc_hf.modeling.resnet import (
     load_classifier,
     load_processor,
 )
+from wbc_hf.modeling.trust import (
+    Trust,
+    before_temperature,
+    fit_temperature,
+    fit_trust,
+    fold_temperature,
+    look,
+)
 
 __all__ = [
     "DEFAULT_MODEL",
     "FREEZE_DEPTHS",
+    "Trust",
+    "before_temperature",
     "build_from_pretrained",
     "build_from_scratch",
     "fetch_pretrained",
+    "fit_temperature",
+    "fit_trust",
+    "fold_temperature",
     "freeze",
     "keep_frozen_in_eval",
     "load_classifier",
     "load_processor",
+    "look",
 ]

@@ -1,6 +1,5 @@
 """The page in which a laboratory asks a model: one cell, or many files at once. Nothing is fetched from outside."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from wbc_hf.data import paint_cells, read_image
+from wbc_hf.data import PAINTED_TITLE, paint_cells, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.serving.predictor import Predictor
@@ -150,12 +149,9 @@ def classify_many(predictor: Predictor, uploads: Sequence[Upload]) -> list[dict]
     return [to_record(answer) for answer in answer_uploads(predictor, uploads)]
 
 
-def trained_on_painted_cells(folder: Path) -> bool:
-    """Whether the run in a model's folder saw painted cells only; False where the folder says nothing of its run."""
-    run_file = folder / "run.json"
-    if not run_file.is_file():
-        return False
-    return json.loads(run_file.read_text(encoding="utf-8"))["data"]["spec"].startswith("synthetic")
+def trained_on_painted_cells(predictor: Predictor) -> bool:
+    """Whether a model saw painted cells only; False where its folder does not say what it was trained on."""
+    return predictor.trust is not None and predictor.trust.trained_on == PAINTED_TITLE
 
 
 def _read_or_error(upload: Upload) -> Image.Image | UnreadableImageError:
@@ -304,9 +300,7 @@ def _add_endpoints(predictor: Predictor) -> None:
 def _header(predictor: Predictor) -> str:
     folder = Path(predictor.name)
     name = folder.resolve().name if folder.is_dir() else predictor.name
-    # A model from the Hub lies in a cache, and transformers alone knows where.
-    loaded_from = Path(predictor.model.name_or_path)
-    demonstration = f"<p>{PAINTED_ONLY}</p>" if trained_on_painted_cells(loaded_from) else ""
+    demonstration = f"<p>{PAINTED_ONLY}</p>" if trained_on_painted_cells(predictor) else ""
     return (
         f'<header class="wbc-head"><h1>Leucocytes</h1><p>Model <b>{escape(name)}</b></p>'
         f"<p>Says which leucocyte a picture of a stained blood smear shows: {escape(', '.join(predictor.labels))}.</p>"

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor
 
-from wbc_hf.data import ImageSource, read_image
+from wbc_hf.data import ImageSource, may_be_stained_cell, read_image
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.hub import fetch_model
-from wbc_hf.modeling import load_classifier, load_processor
+from wbc_hf.modeling import Trust, load_classifier, load_processor, look
 
 BATCH_SIZE = 32
 
@@ -26,7 +26,9 @@ class Prediction:
         label: The most likely class.
         probability: Of that class, 0 to 1.
         alternatives: The other classes with their probabilities, the likeliest first.
-        status: "uncalibrated": the model folder says nothing of when to trust it.
+        status: "confident"; "review", a person should look; "unfamiliar", unlike the training images; "not_a_cell",
+            nothing that looks like a stained nucleus; or "uncalibrated", where the model folder does not say when to
+            trust it.
     """
 
     label: str
@@ -41,13 +43,17 @@ class Predictor:
     Attributes:
         labels: Names of the classes, in the order of the probabilities.
         name: The folder or Hub id it came from.
+        trust: When to trust the model; None where its folder does not say.
     """
 
-    def __init__(self, model: torch.nn.Module, processor: BaseImageProcessor, name: str):
+    def __init__(
+        self, model: torch.nn.Module, processor: BaseImageProcessor, name: str, trust: Trust | None = None
+    ):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)
         self.processor = processor
         self.name = name
+        self.trust = trust
         self.labels = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
 
     @classmethod
@@ -59,7 +65,7 @@ class Predictor:
             HubUnreachableError: The Hub did not answer and the model is not in the cache.
         """
         folder = fetch_model(model)
-        return cls(load_classifier(folder), load_processor(folder), str(model))
+        return cls(load_classifier(folder), load_processor(folder), str(model), Trust.load(folder))
 
     def probabilities(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Probabilities of each class for RGB images as `read_image` gives them.
@@ -69,10 +75,30 @@ class Predictor:
         """
         if not images:
             return np.zeros((0, len(self.labels)), dtype=np.float32)
-        pixels = self.processor(list(images), return_tensors="pt").pixel_values
-        pixels = pixels.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            return self.model(pixels).logits.softmax(1).cpu().numpy()
+            return self.model(self._pixels(images)).logits.softmax(1).cpu().numpy()
+
+    def look(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and features of a ResNet for RGB images, one at least: float32 (n, classes) and (n, d).
+
+        See `wbc_hf.modeling.look`.
+        """
+        with torch.inference_mode():
+            logits, features = look(self.model, self._pixels(images))
+        return logits.cpu().numpy(), features.cpu().numpy()
+
+    def answer(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, list[str]]:
+        """Probabilities and status of RGB images: float32 (n, classes) and n of the words in `Prediction`."""
+        if self.trust is None or not images:
+            return self.probabilities(images), ["uncalibrated"] * len(images)
+        logits, features = self.look(images)
+        probabilities = torch.from_numpy(logits).softmax(1).numpy()
+        may_be_cell = [may_be_stained_cell(image) for image in images]
+        return probabilities, self.trust.statuses(probabilities.max(1), features, may_be_cell)
+
+    def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        pixels = self.processor(list(images), return_tensors="pt").pixel_values
+        return pixels.to(self.device).contiguous(memory_format=torch.channels_last)
 
     def predict(self, sources: Iterable[ImageSource]) -> list[Prediction]:
         """Answers for all images, or the error of the first that cannot be read.
@@ -90,13 +116,13 @@ class Predictor:
         """For each input, in order, an answer or what is wrong with it. Reads and answers batch by batch."""
         remaining = iter(sources)
         while read := [_read_or_error(source) for source in islice(remaining, BATCH_SIZE)]:
-            rows = iter(self.probabilities([image for image in read if isinstance(image, Image.Image)]))
+            answers = zip(*self.answer([image for image in read if isinstance(image, Image.Image)]), strict=True)
             for image in read:
-                yield self._prediction(next(rows)) if isinstance(image, Image.Image) else image
+                yield self._prediction(*next(answers)) if isinstance(image, Image.Image) else image
 
-    def _prediction(self, probabilities: np.ndarray) -> Prediction:
+    def _prediction(self, probabilities: np.ndarray, status: str) -> Prediction:
         ranked = [(self.labels[index], float(probabilities[index])) for index in np.argsort(-probabilities)]
-        return Prediction(*ranked[0], alternatives=tuple(ranked[1:]), status="uncalibrated")
+        return Prediction(*ranked[0], alternatives=tuple(ranked[1:]), status=status)
 
 
 def _read_or_error(source: ImageSource) -> Image.Image | UnreadableImageError:

@@ -205,11 +205,18 @@ def render_answer(answer: Answer) -> str:
     return (
         '<div class="wbc-answer" role="status">'
         f'<div class="wbc-file">{escape(answer.name)} <span>{width} × {height} pixels</span></div>'
-        f'<div class="wbc-class">{_dot(prediction.label)}<b>{escape(prediction.label.capitalize())}</b>'
-        f"<span>{format_percent(prediction.probability)}</span></div>"
+        f'<div class="wbc-class">{_headline(prediction)}</div>'
         f'<div class="wbc-status wbc-{status.tone}"><strong>{status.title}</strong> {status.sentence}</div>'
         f'<ul class="wbc-bars" aria-label="Probability of each class">{bars}</ul></div>'
     )
+
+
+def _headline(prediction: Prediction) -> str:
+    """The class and its probability; a picture that shows no cell has none."""
+    if prediction.status == "not_a_cell":
+        return "<b>No leucocyte</b>"
+    name, probability = escape(prediction.label.capitalize()), format_percent(prediction.probability)
+    return f"{_dot(prediction.label)}<b>{name}</b><span>{probability}</span>"
 
 
 def render_table(answers: Sequence[Answer | UnreadableImageError], labels: Sequence[str]) -> str:

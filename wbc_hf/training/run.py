@@ -7,7 +7,7 @@ import os
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +36,7 @@ from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_pretrained, build_from_scratch, fetch_pretrained, freeze
 from wbc_hf.serving import BATCH_SIZE, Predictor
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
+from wbc_hf.training.calibrate import batches, calibrate
 from wbc_hf.training.trainer import EvaluationTransform, LeucocyteTrainer, TrainingTransform, balanced_weights
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
     if trainer.is_world_process_zero():
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
         processor.save_pretrained(folder)
+        calibrate(folder, leucocytes, _title(leucocytes, data), training.seed)
         metrics = _judge(folder, leucocytes, trainer.state)
         record = _record(leucocytes, data, model, arguments, trainer, metrics, time.time() - started)
         write_json(folder / "run.json", record)
@@ -304,7 +306,7 @@ def _judge(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, state: Tr
     """Answer the test split through the saved folder, as anyone who loads it will, and write the report."""
     predictor = Predictor.from_pretrained(folder)
     labels, names, probabilities, mistakes = [], [], [], {}
-    for rows in tqdm(_batches(leucocytes["test"]), desc="Test split", unit="batch", delay=2):
+    for rows in tqdm(batches(leucocytes["test"]), desc="Test split", unit="batch", delay=2):
         images = [read_image(row["image"]) for row in rows]
         answers = predictor.probabilities(images)
         for row, image, answer in zip(rows, images, answers, strict=True):
@@ -322,17 +324,6 @@ def _judge(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, state: Tr
         image_at=mistakes.__getitem__,
         log_history=state.log_history,
     )
-
-
-def _batches(rows: Iterable[dict]) -> Iterable[list[dict]]:
-    batch = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == BATCH_SIZE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _record(
@@ -360,6 +351,10 @@ def _record(
         "best_step": best,
         "data": _describe(leucocytes, data, metrics),
     }
+
+
+def _title(leucocytes: Leucocytes | IterableDatasetDict, data: DataArguments) -> str:
+    return leucocytes.provenance.title if isinstance(leucocytes, Leucocytes) else data.dataset
 
 
 def _describe(leucocytes: Leucocytes | IterableDatasetDict, data: DataArguments, metrics: dict) -> dict:

@@ -1,0 +1,93 @@
+"""After training: make the saved model's probabilities honest, and let it say when to look."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, IterableDatasetDict
+from PIL import Image
+from scipy.special import softmax
+from tqdm.auto import tqdm
+
+from wbc_hf.data import Leucocytes, read_image, strange_pictures
+from wbc_hf.modeling import Trust, fit_temperature, fit_trust, fold_temperature
+from wbc_hf.serving import BATCH_SIZE, Predictor
+
+# Enough for the densities that familiarity is measured by; more only makes the published folder larger.
+MAX_REFERENCES = 6000
+MAX_STRANGE = 400
+_STRANGE_SIDE = 256
+
+
+def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title: str, seed: int) -> Trust:
+    """Fit temperature, thresholds and familiarity on validation, and save them with the model.
+
+    The temperature goes into the classifier's weights in `folder`, everything else into `wbc.json` and
+    `wbc.safetensors` beside them. To be called once for weights as they were trained.
+
+    Args:
+        folder: Of a model that has not been calibrated.
+        leucocytes: Validation is fitted on; training images are what is familiar.
+        title: Of the training set, for those who load the model.
+        seed: Of the choice of training images and of strange pictures.
+    """
+    predictor = Predictor.from_pretrained(folder)
+    logits, features, labels = _look_at(predictor, leucocytes["validation"], "Calibrating")
+    temperature = fit_temperature(logits, labels)
+    cells = [_small(row["image"]) for row in _sample(leucocytes["validation"], MAX_STRANGE, seed)]
+    _, strange = _look(predictor, strange_pictures(cells, seed))
+    _, training_features, training_labels = _look_at(
+        predictor, _sample(leucocytes["train"], MAX_REFERENCES, seed), "Learning what is familiar"
+    )
+    trust = fit_trust(
+        temperature=temperature,
+        probabilities=softmax(logits / temperature, axis=1),
+        labels=labels,
+        features=features,
+        strange_features=strange,
+        training_features=training_features,
+        training_labels=training_labels,
+        trained_on=title,
+    )
+    fold_temperature(predictor.model, temperature)
+    predictor.model.save_pretrained(folder)
+    trust.save(folder)
+    return trust
+
+
+def batches(rows: Iterable, size: int = BATCH_SIZE) -> Iterator[list]:
+    """Lists of `size` rows, the last one shorter."""
+    remaining = iter(rows)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def _look_at(predictor: Predictor, rows: Iterable[dict], title: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    labels: list[int] = []
+
+    def images() -> Iterator[Image.Image]:
+        for row in tqdm(rows, desc=title, unit="image", delay=2, leave=False):
+            labels.append(row["label"])
+            yield read_image(row["image"])
+
+    logits, features = _look(predictor, images())
+    return logits, features, np.array(labels)
+
+
+def _look(predictor: Predictor, images: Iterable[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
+    logits, features = zip(*(predictor.look(batch) for batch in batches(images)), strict=True)
+    return np.concatenate(logits), np.concatenate(features)
+
+
+def _sample(rows: Iterable[dict], count: int, seed: int) -> Iterable[dict]:
+    if not isinstance(rows, Dataset):
+        return islice(rows, count)
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
+    return rows.select(np.sort(chosen))
+
+
+def _small(image: Image.Image) -> Image.Image:
+    image = read_image(image)
+    image.thumbnail((_STRANGE_SIDE, _STRANGE_SIDE))
+    return image
