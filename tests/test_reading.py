@@ -1,5 +1,6 @@
 """Reading: every kind of picture becomes upright RGB, all else an error that names it and says why."""
 
+import errno
 import io
 import os
 import random
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
+from tests.broken_inputs import tiled_tiff
 from tests.tiny_sets import picture
 from wbc_hf.data import FORMATS, MAX_PIXELS, read_image
+from wbc_hf.data.reading import MAX_BYTES, MAX_SCANS
 from wbc_hf.errors import UnreadableImageError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -190,6 +193,14 @@ def test_a_file_cut_short(form: str):
     assert refused(content[: len(content) // 2], "cell").startswith("cell: is broken or cut short (")
 
 
+def test_an_error_keeps_no_picture_in_memory():
+    with pytest.raises(UnreadableImageError) as caught:
+        read_image(encoded(RGB, "PNG")[:-400])
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    frames = [entry.name for entry in caught.traceback]
+    assert frames == ["test_an_error_keeps_no_picture_in_memory", "read_image"]
+
+
 def test_floating_point():
     values = np.full((20, 20), np.nan, dtype=np.float32)
     expected = "cell.tif: holds floating-point values; save it with 8 or 16 bits per channel"
@@ -225,6 +236,86 @@ def test_a_header_that_claims_too_much_is_refused_before_a_pixel_is_decoded(
     assert time.perf_counter() - started < 0.5
     assert message == f"bomb.png: is too large ({size} pixels); at most 50 million pixels are read: crop it first"
     assert loads == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
+def test_a_pipe_is_not_waited_for_and_a_device_not_read(tmp_path: Path):
+    os.mkfifo(tmp_path / "cell.png")
+    assert refused(tmp_path / "cell.png").endswith(": is a pipe or a device, not an image file")
+    assert refused("/dev/zero") == "/dev/zero: is a pipe or a device, not an image file"
+
+
+def test_a_link_to_itself(tmp_path: Path):
+    path = tmp_path / "cell.png"
+    path.symlink_to(path)
+    assert refused(path) == f"{path}: could not be read ({os.strerror(errno.ELOOP)})"
+
+
+def test_a_huge_file_is_not_taken_into_memory(tmp_path: Path):
+    path = tmp_path / "cell.png"
+    path.write_bytes(picture(0))
+    os.truncate(path, MAX_BYTES + 1)
+    assert refused(path) == f"{path}: is too large (512 MiB); files of at most 512 MiB are read"
+
+
+def test_a_long_side_is_refused_though_the_pixels_are_few():
+    assert refused(Image.new("L", (65_536, 16))) == "image: is 65536 x 16 pixels; at most 65535 on a side are read"
+    assert read_image(Image.new("L", (65_535, 16))).size == (65_535, 16)
+
+
+def test_jpeg_2000_of_many_pixels():
+    content = encoded(Image.new("L", (3500, 3500)), "JPEG2000")
+    assert refused(content) == (
+        "image: is too large (3500 x 3500 pixels); of JPEG 2000 at most 12 million pixels are read: "
+        "save it as PNG or TIFF"
+    )
+
+
+@pytest.mark.parametrize("times", [30, 3000])
+def test_a_jpeg_that_goes_over_its_pixels_again_and_again(times: int):
+    content = encoded(RGB, "JPEG", progressive=True)
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    repeated = content[:-2] + last_scan * times + b"\xff\xd9"
+    # What comes behind the picture, of a film for one, is no scan.
+    repeated += b"\xff\xda" * 3000
+    if times > MAX_SCANS:
+        assert refused(repeated) == "image: is a JPEG of more than 50 scans: save it anew"
+    else:
+        assert read_image(repeated).size == RGB.size
+
+
+def test_a_small_tiff_in_a_huge_tile():
+    assert refused(tiled_tiff(8_000)) == "image: is stored in tiles of 8000 x 8000 pixels: save it anew"
+    assert read_image(tiled_tiff(64)).size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyError(273), "is broken or cut short (KeyError 273)"),
+        (struct.error("unpack requires 4 bytes"), "is broken or cut short (error unpack requires 4 bytes)"),
+        (RecursionError(), "is broken or cut short (RecursionError)"),
+        (ValueError("two\nlines"), "is broken or cut short (two lines)"),
+        (MemoryError(), "needs more memory than there is"),
+        (OSError(errno.EIO, "Input/output error"), "could not be read (Input/output error)"),
+    ],
+)
+def test_whatever_pillow_raises_names_the_image(error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    assert refused(encoded(RGB, "BMP"), "cell") == f"cell: {reason}"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_being_stopped_is_no_fault_of_the_image(error: type[BaseException], monkeypatch: pytest.MonkeyPatch):
+    def stop(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", stop)
+    with pytest.raises(error):
+        read_image(encoded(RGB, "BMP"))
 
 
 def test_the_largest_that_is_read():

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
 logger = logging.getLogger(__name__)
 
 MAX_UNREADABLE = 0.05
+_THREADS = 8
 NAMED_IN_WARNINGS = 20
 NO_IMAGE = "the row holds no image"
 
@@ -74,13 +76,12 @@ def examine(rows: Dataset) -> Examined:
         # Fetched by index, here: handing over rows would gather the bytes of the whole set in memory.
         row = rows[index]
         try:
-            content = _content(row["image"], row["source"])
-            read_image(content, name=row["source"])
+            return _read_and_digest(row["image"], row["source"])
         except UnreadableImageError as error:
             return error
-        return hashlib.sha256(content).hexdigest()
 
-    with ThreadPoolExecutor() as pool:
+    # Each thread may hold an image of 400 MB.
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         answers = pool.map(examine_row, range(len(rows)))
         results = list(tqdm(answers, total=len(rows), desc="Reading images", unit="image", delay=2, leave=False))
     return Examined(
@@ -136,13 +137,17 @@ def holds_image(image: dict | None) -> bool:
     return image is not None and (image["bytes"] is not None or image["path"] is not None)
 
 
-def _content(image: dict | None, source: str) -> bytes:
-    """The bytes of an image file, from a row or from the disk."""
+def _read_and_digest(image: dict | None, source: str) -> str:
+    """The SHA-256 of an image file, from a row or from the disk, that can be read."""
     if not holds_image(image):
         raise UnreadableImageError(source, NO_IMAGE)
     if image["bytes"] is not None:
-        return image["bytes"]
+        read_image(image["bytes"], name=source)
+        return hashlib.sha256(image["bytes"]).hexdigest()
+    # Reading comes first, because it refuses what is too large for the memory.
+    read_image(image["path"], name=source)
     try:
-        return Path(image["path"]).read_bytes()
+        with Path(image["path"]).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UnreadableImageError(source, f"could not be read ({error.strerror})") from error

@@ -37,6 +37,17 @@ class Prediction:
     status: str
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """What is kept of an image until its batch is full: the image itself may have 50 million pixels.
+
+    pixels float32 (3, height, width), as the processor gives them.
+    """
+
+    pixels: torch.Tensor
+    may_be_cell: bool
+
+
 class Predictor:
     """A classifier with its own image processor, ready to answer.
 
@@ -67,16 +78,13 @@ class Predictor:
         folder = fetch_model(model)
         return cls(load_classifier(folder), load_processor(folder), str(model), Trust.load(folder))
 
-    def probabilities(self, images: Sequence[Image.Image]) -> np.ndarray:
+    def probabilities(self, images: Iterable[Image.Image]) -> np.ndarray:
         """Probabilities of each class for RGB images as `read_image` gives them.
 
         Returns:
             float32 (n, classes), 0 to 1, rows sum to 1.
         """
-        if not images:
-            return np.zeros((0, len(self.labels)), dtype=np.float32)
-        with torch.inference_mode():
-            return self.model(self._pixels(images)).logits.softmax(1).cpu().numpy()
+        return self.answer(images)[0]
 
     def look(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
         """Logits and features of a ResNet for RGB images, one at least: float32 (n, classes) and (n, d).
@@ -84,21 +92,34 @@ class Predictor:
         See `wbc_hf.modeling.look`.
         """
         with torch.inference_mode():
-            logits, features = look(self.model, self._pixels(images))
+            logits, features = look(self.model, self._batch([self._prepare(image) for image in images]))
         return logits.cpu().numpy(), features.cpu().numpy()
 
-    def answer(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, list[str]]:
+    def answer(self, images: Iterable[Image.Image]) -> tuple[np.ndarray, list[str]]:
         """Probabilities and status of RGB images: float32 (n, classes) and n of the words in `Prediction`."""
-        if self.trust is None or not images:
-            return self.probabilities(images), ["uncalibrated"] * len(images)
-        logits, features = self.look(images)
-        probabilities = torch.from_numpy(logits).softmax(1).numpy()
-        may_be_cell = [may_be_stained_cell(image) for image in images]
-        return probabilities, self.trust.statuses(probabilities.max(1), features, may_be_cell)
+        return self._answer([self._prepare(image) for image in images])
 
-    def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        pixels = self.processor(list(images), return_tensors="pt").pixel_values
+    def _prepare(self, image: Image.Image) -> "_Prepared":
+        pixels = self.processor([image], return_tensors="pt").pixel_values[0]
+        return _Prepared(pixels, self.trust is None or may_be_stained_cell(image))
+
+    def _batch(self, prepared: Sequence["_Prepared"]) -> torch.Tensor:
+        pixels = torch.stack([one.pixels for one in prepared])
         return pixels.to(self.device).contiguous(memory_format=torch.channels_last)
+
+    def _answer(self, prepared: Sequence["_Prepared"]) -> tuple[np.ndarray, list[str]]:
+        if not prepared:
+            return np.zeros((0, len(self.labels)), dtype=np.float32), []
+        with torch.inference_mode():
+            if self.trust is None:
+                logits, features = self.model(self._batch(prepared)).logits, None
+            else:
+                logits, features = look(self.model, self._batch(prepared))
+        probabilities = logits.softmax(1).cpu().numpy()
+        if features is None:
+            return probabilities, ["uncalibrated"] * len(prepared)
+        may_be_cell = [one.may_be_cell for one in prepared]
+        return probabilities, self.trust.statuses(probabilities.max(1), features.cpu().numpy(), may_be_cell)
 
     def predict(self, sources: Iterable[ImageSource]) -> list[Prediction]:
         """Answers for all images, or the error of the first that cannot be read.
@@ -115,18 +136,18 @@ class Predictor:
     def predict_each(self, sources: Iterable[ImageSource]) -> Iterator[Prediction | UnreadableImageError]:
         """For each input, in order, an answer or what is wrong with it. Reads and answers batch by batch."""
         remaining = iter(sources)
-        while read := [_read_or_error(source) for source in islice(remaining, BATCH_SIZE)]:
-            answers = zip(*self.answer([image for image in read if isinstance(image, Image.Image)]), strict=True)
-            for image in read:
-                yield self._prediction(*next(answers)) if isinstance(image, Image.Image) else image
+        while batch := [self._read(source) for source in islice(remaining, BATCH_SIZE)]:
+            answers = zip(*self._answer([one for one in batch if isinstance(one, _Prepared)]), strict=True)
+            for one in batch:
+                yield self._prediction(*next(answers)) if isinstance(one, _Prepared) else one
+
+    def _read(self, source: ImageSource) -> "_Prepared | UnreadableImageError":
+        try:
+            return self._prepare(read_image(source))
+        except UnreadableImageError as error:
+            return error
 
     def _prediction(self, probabilities: np.ndarray, status: str) -> Prediction:
         ranked = [(self.labels[index], float(probabilities[index])) for index in np.argsort(-probabilities)]
         return Prediction(*ranked[0], alternatives=tuple(ranked[1:]), status=status)
 
-
-def _read_or_error(source: ImageSource) -> Image.Image | UnreadableImageError:
-    try:
-        return read_image(source)
-    except UnreadableImageError as error:
-        return error
