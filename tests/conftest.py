@@ -1,12 +1,15 @@
 """What several test files share: a folder of painted cells, the command of a tiny run, and one such run."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 # Before torch: a network of these sizes gains nothing from threads, and loses much on a machine with other work.
 os.environ["OMP_NUM_THREADS"] = "1"
+# What was found by looking at images of one test is no business of another run.
+os.environ["WBC_HF_CACHE"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
 
 import numpy as np
 import pytest

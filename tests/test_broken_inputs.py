@@ -83,7 +83,7 @@ def measured(program: str, *words: str | Path, report: Path) -> tuple[subprocess
         [sys.executable, "-c", MEASURED, report, program, *words],
         capture_output=True,
         timeout=100,
-        env=os.environ | {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     return done, int(report.read_text()) / 1024
 

@@ -10,8 +10,11 @@ from wbc_hf.evaluation.figures import (
     MisclassifiedCell,
     confusion_matrix_figure,
     misclassified_figure,
+    reliability_figure,
+    risk_coverage_figure,
     training_curves_figure,
 )
+from wbc_hf.evaluation.reliability import ReliabilityBins, RiskCoverage
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
 
 
@@ -112,6 +115,75 @@ def test_training_curves_of_one_epoch_show_their_points():
 def test_training_curves_of_an_empty_history():
     figure = training_curves_figure([])
     assert texts(figure) == ["not recorded"] * 3
+    assert_nothing_is_cut(figure)
+
+
+def bins(*accuracies: float, first: float = 0.4, error: float = 0.123) -> ReliabilityBins:
+    """Bins of a tenth from `first`, with 10, 20, … images."""
+    low = first + np.arange(len(accuracies)) / 10
+    count = 10 * np.arange(1, len(accuracies) + 1)
+    return ReliabilityBins(low, low + 0.1, low + 0.05, np.array(accuracies), count, error)
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for holder in figure.legends for text in holder.get_texts()]
+
+
+def test_reliability_stands_before_and_after():
+    figure = reliability_figure(bins(0.2, 0.5, 0.9), bins(0.45, 0.55, error=0.01))
+
+    left, right = figure.axes
+    assert left.get_title() == "before calibration: ECE 0.123"
+    assert right.get_title() == "after calibration: ECE 0.010"
+    assert [bar.get_height() for bar in left.patches] == [0.2, 0.5, 0.9]
+    assert [bar.get_x() for bar in right.patches] == pytest.approx([0.4, 0.5])
+    assert [text.get_text() for text in left.texts] == ["10", "20", "30"]
+    diagonal = right.lines[-1]
+    assert [list(diagonal.get_xdata()), list(diagonal.get_ydata())] == [[0, 1], [0, 1]]
+    assert_nothing_is_cut(figure)
+
+
+def test_reliability_of_a_single_bin():
+    figure = reliability_figure(bins(1.0, first=0.9), bins(1.0, first=0.9))
+    assert figure.axes[0].get_xlim()[0] < 0.2  # not zoomed in on it
+    assert_nothing_is_cut(figure)
+
+
+CURVE = RiskCoverage(np.array([0.1, 0.5, 1.0]), np.array([1.0, 0.02, 0.06]))
+
+
+def test_risk_coverage_marks_threshold_and_target():
+    figure = risk_coverage_figure(
+        CURVE, threshold=0.87, coverage=0.6, error=0.03, interval=[0.01, 0.05], target_error=0.01
+    )
+
+    assert legend(figure) == [
+        "the most probable answers first",
+        "target: 1.0% wrong",
+        "review below 0.87: 60.0% accepted, 3.0% of them wrong",
+    ]
+    curve, target, mark = figure.axes[0].lines
+    assert curve.get_xdata().tolist() == [0.1, 0.5, 1.0]
+    assert target.get_ydata() == [0.01, 0.01]
+    assert (mark.get_xdata(), mark.get_ydata()) == ([0.6], [0.03])
+    [bar] = figure.axes[0].collections
+    assert bar.get_segments()[0].tolist() == [[0.6, 0.01], [0.6, 0.05]]
+    # The first images of a curve may all be wrong; they do not flatten the rest.
+    assert 0.06 < figure.axes[0].get_ylim()[1] < 0.1
+    assert_nothing_is_cut(figure)
+
+
+def test_risk_coverage_of_a_model_that_accepts_nothing():
+    figure = risk_coverage_figure(CURVE, threshold=0.99, coverage=0.0, error=None)
+    assert legend(figure)[1] == "review below 0.99: none accepted"
+    assert_nothing_is_cut(figure)
+
+
+def test_risk_coverage_without_a_mistake():
+    curve = RiskCoverage(np.array([0.5, 1.0]), np.zeros(2))
+    figure = risk_coverage_figure(curve, threshold=0.9, coverage=0.8, error=0.0, interval=[0.0, 0.0])
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0 < high  # the line on the axis is to be seen
     assert_nothing_is_cut(figure)
 
 

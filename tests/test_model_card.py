@@ -11,6 +11,7 @@ from tests.loopback_hub import LoopbackHub, connect
 from wbc_hf.evaluation.model_card import render_card
 from wbc_hf.labels import CLASS_NAMES
 
+# Limits end in 1 and 9, other figures do not: a number in a card tells what it is.
 METRICS = {
     "count": 103,
     "accuracy": 0.91262,
@@ -28,6 +29,62 @@ METRICS = {
         "neutrophil": {"precision": 0.97, "recall": 0.92, "f1": 0.9443, "support": 40, "roc_auc": 0.9888},
     },
     "confusion_matrix": [[2, 1, 0, 0, 0], [1, 19, 0, 0, 0], [0, 0, 37, 3, 0], [0, 0, 0, 0, 0], [1, 1, 0, 1, 37]],
+    "intervals": {
+        "accuracy": [0.851, 0.959],
+        "balanced_accuracy": [0.701, 0.909],
+        "macro_precision": [0.711, 0.919],
+        "macro_recall": [0.701, 0.909],
+        "macro_f1": [0.721, 0.929],
+        "matthews_correlation": [0.801, 0.949],
+        "roc_auc": [0.931, 0.989],
+        "per_class": {
+            "basophil": dict.fromkeys(("precision", "recall", "f1", "roc_auc")),
+            "eosinophil": {
+                "precision": [0.741, 0.979],
+                "recall": [0.801, 0.999],
+                "f1": [0.791, 0.969],
+                "roc_auc": [0.901, 0.999],
+            },
+            "lymphocyte": {
+                "precision": [0.881, 0.999],
+                "recall": [0.841, 0.989],
+                "f1": [0.881, 0.979],
+                "roc_auc": [0.951, 0.999],
+            },
+            "monocyte": dict.fromkeys(("precision", "recall", "f1", "roc_auc")),
+            "neutrophil": {
+                "precision": [0.891, 0.999],
+                "recall": [0.831, 0.979],
+                "f1": [0.881, 0.979],
+                "roc_auc": [0.941, 0.999],
+            },
+        },
+    },
+    "distinct_cells": {"basophil": 1, "eosinophil": 20, "lymphocyte": 33, "monocyte": 0, "neutrophil": 19},
+}
+CALIBRATION = {
+    "temperature": 1.4567,
+    "before": {"ece": 0.0812, "brier": 0.1534, "intervals": {"ece": [0.041, 0.129], "brier": [0.091, 0.219]}},
+    "after": {"ece": 0.0234, "brier": 0.1432, "intervals": {"ece": [0.011, 0.069], "brier": None}},
+}
+REVIEW = {
+    "threshold": 0.8768,
+    "target_accuracy": 0.99,
+    "coverage": 0.8252,
+    "accuracy_of_accepted": 0.9882,
+    "intervals": {"coverage": [0.751, 0.889], "accuracy_of_accepted": [0.961, 0.999]},
+    "error_at_coverage": [[0.5, 0.0], [0.95, 0.0612], [1.0, 0.0874]],
+}
+WITHOUT_LEAKED = METRICS | {"count": 91, "accuracy": 0.8022, "intervals": METRICS["intervals"] | {"accuracy": None}}
+AUDIT = {
+    "distinct_cells": {
+        "train": {"basophil": 7, "eosinophil": 50, "lymphocyte": 60, "monocyte": 1, "neutrophil": 70},
+        "validation": {"basophil": 2, "eosinophil": 21, "lymphocyte": 30, "neutrophil": 31},
+        "test": {"basophil": 1, "eosinophil": 20, "lymphocyte": 33, "monocyte": 0, "neutrophil": 19},
+    },
+    "across": 4,
+    "contradictions": 1,
+    "copies": 250,
 }
 RUN = {
     "base_model": "microsoft/resnet-50",
@@ -104,10 +161,20 @@ def test_front_matter():
         run_with(data_title='Cells: "a" & b # c', arguments={}, width=None),
         run_with(data_given_splits=True, data_groups_across=0),
         run_with(data_given_splits=None, data_fingerprint=None, data_splits={"test": RUN["data"]["splits"]["test"]}),
+        run_with(data_audit=AUDIT, data_given_splits=True),
     ],
 )
-def test_the_hub_accepts_it(run: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    card = render_card(run, METRICS)
+@pytest.mark.parametrize(
+    "added",
+    [
+        {},
+        {"calibration": CALIBRATION},
+        {"review": REVIEW},
+        {"calibration": CALIBRATION, "review": REVIEW, "leaked": 12, "without_leaked": WITHOUT_LEAKED},
+    ],
+)
+def test_the_hub_accepts_it(run: dict, added: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    card = render_card(run, METRICS | added)
     with LoopbackHub() as hub:
         connect(hub, monkeypatch, tmp_path)
         ModelCard(card).validate()
@@ -117,15 +184,20 @@ def test_the_hub_accepts_it(run: dict, tmp_path: Path, monkeypatch: pytest.Monke
     assert "\n\n\n" not in card
 
 
-def test_every_figure_comes_from_the_run():
-    """All numbers of a card are replaced in the run; what is left over is the template's own."""
-    body = render_card(RUN, METRICS, "me/name").split("\n---\n", 1)[1]
+def numbers_in(value: object) -> set[str]:
+    """Every float in a structure, with three places and as percentage with one."""
+    if isinstance(value, float):
+        return {f"{value:.3f}", f"{100 * value:.1f}"}
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return set().union(*map(numbers_in, inner))
+
+
+@pytest.mark.parametrize("added", [{}, {"calibration": CALIBRATION, "review": REVIEW}])
+def test_every_figure_comes_from_the_run(added: dict):
+    body = render_card(RUN, METRICS | added, "me/name").split("\n---\n", 1)[1]
     numbers = set(re.findall(r"\d+\.\d+", body)) - {"2.0"}  # Apache-2.0
-    given = {f"{METRICS[key]:.3f}" for key in METRICS if isinstance(METRICS[key], float)}
-    for figures in METRICS["per_class"].values():
-        given |= {f"{value:.3f}" for value in figures.values() if isinstance(value, float)}
-    assert numbers - given == {"2.13", "5.23", "0.0005", "15.0", "4.0"} | ({"13.0", "23.0"} & numbers)
-    assert given <= numbers
+    assert numbers - numbers_in(METRICS | added) == {"2.13", "5.23", "0.0005", "15.0", "4.0"}
+    assert {number for number in numbers_in(METRICS) if len(number) == 5} <= numbers
 
 
 def test_tables():
@@ -134,31 +206,123 @@ def test_tables():
     assert "| eosinophil | 93 | 21 | 20 |" in card
     assert "| monocyte | 1 | 0 | 0 |" in card
     assert "| **all** | 483 | 107 | 103 |" in card
-    assert "| Macro F1 | 0.846 |" in card
-    assert "| basophil | 0.500 | 0.667 | 0.571 | 0.923 | 3 | too few to judge |" in card
-    assert "| eosinophil | 0.900 | 0.950 | 0.924 | 0.981 | 20 |  |" in card
-    assert "| monocyte | – | – | – | – | 0 | not judged: no test cells |" in card
+    assert "| measure | value | 95 % interval |\n|---|---:|---:|\n| Accuracy | 0.913 | 0.851 to 0.959 |\n" in card
+    assert "| Macro F1 | 0.846 | 0.721 to 0.929 |" in card
+    assert "| basophil | 0.500 | 0.667 | 0.571 | 0.923 | 3 | 1 | too few to judge |" in card
+    eosinophil = "0.900 (0.741 to 0.979) | 0.950 (0.801 to 0.999) | 0.924 (0.791 to 0.969) | 0.981 (0.901 to 0.999)"
+    assert f"| eosinophil | {eosinophil} | 20 | 20 |  |" in card
+    assert "| monocyte | – | – | – | – | 0 | 0 | not judged: no test cells |" in card
+    assert "| 40 | 19 | too few to judge |" in card  # twenty cells, not twenty images
     assert "| `learning_rate` | 0.0005 |" in card
-    assert "Fewer than 20 test cells are too few" in card
+    assert "Fewer than 20 distinct test cells are too few" in card
+    for heading in ("without those", "brackets how many", "probabilities hold\n", "left to a person", "3/n"):
+        assert heading not in card
+
+
+def test_every_row_of_a_table_is_as_wide_as_its_head():
+    run = run_with(data_audit=AUDIT)
+    leak = {"leaked": 12, "without_leaked": WITHOUT_LEAKED}
+    for metrics in (METRICS, METRICS | leak | {"calibration": CALIBRATION, "review": REVIEW}):
+        tables = re.findall(r"(?:^\|.*\n)+", render_card(run, metrics).split("\n---\n", 1)[1], re.MULTILINE)
+        assert len(tables) == (4 if metrics is METRICS else 6)
+        for table in tables:
+            head, rule, *rows = table.splitlines()
+            assert set(rule) <= set("|-:")
+            assert rows
+            assert {row.count("|") for row in (rule, *rows)} == {head.count("|")}
 
 
 def test_no_class_is_called_too_small_where_none_is():
-    metrics = copy.deepcopy(METRICS)
-    for name in CLASS_NAMES:
-        metrics["per_class"][name]["support"] = 20
+    metrics = METRICS | {"distinct_cells": dict.fromkeys(CLASS_NAMES, 20)}
     assert "too few" not in render_card(RUN, metrics)
+
+
+def test_calibration():
+    card = render_card(RUN, METRICS | {"calibration": CALIBRATION})
+    assert "| Expected calibration error | 0.081 (0.041 to 0.129) | 0.023 (0.011 to 0.069) |" in card
+    assert "| Brier score, 0 to 2 | 0.153 (0.091 to 0.219) | 0.143 |" in card
+    assert "divides the logits by\n1.457" in card
+    assert "(figures/reliability.png)" in card
+    assert "figures/risk_coverage.png" not in card
+
+
+def test_review():
+    card = render_card(RUN, METRICS | {"review": REVIEW})
+    assert "below 0.877 carry the status `review`" in card
+    share = "82.5 % (75.1 to 88.9 %) of the images, and 98.8 % (96.1 to 99.9 %) of those are right."
+    assert f"On the test split these are {share}" in card
+    assert "aiming at 99 % right answers" in card
+    assert (
+        "| accepted | 50 % | 95 % | 100 % |\n|---|---:|---:|---:|\n| wrong among those | 0.0 % | 6.1 % | 8.7 % |"
+        in card
+    )
+    assert "(figures/risk_coverage.png)" in card
+    assert "figures/reliability.png" not in card
+
+
+def test_review_that_accepts_nothing_for_no_target():
+    nothing = {
+        "coverage": 0.0,
+        "accuracy_of_accepted": None,
+        "target_accuracy": None,
+        "intervals": {"coverage": None, "accuracy_of_accepted": None},
+    }
+    card = render_card(RUN, METRICS | {"review": REVIEW | nothing})
+    assert "On the test split these are 0.0 % of the images.\n" in card
+    assert "aiming at" not in card
+    assert "None" not in card
+
+
+def test_leaked_images_are_reported_both_ways():
+    card = render_card(RUN, METRICS | {"leaked": 12, "without_leaked": WITHOUT_LEAKED})
+    assert "**12 of the test images show cells that were also trained or chosen on**. The columns" in card
+    assert "from 91 images" in card
+    assert "| Accuracy | 0.913 | 0.851 to 0.959 | 0.802 | – |" in card
+    assert front_matter(card)["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.9126
+
+
+def test_leaks_of_none_of_one_and_of_all():
+    assert render_card(RUN, METRICS | {"leaked": 0}) == render_card(RUN, METRICS)
+    one = render_card(RUN, METRICS | {"leaked": 1, "without_leaked": WITHOUT_LEAKED})
+    assert "**1 of the test images shows a cell that was also trained or chosen on**" in one
+    every = render_card(RUN, METRICS | {"leaked": 103, "without_leaked": None})
+    assert "**103 of the test images show cells that were also trained or chosen on**: none is left" in every
+    assert "without those" not in every
+
+
+def test_an_interval_without_width_is_explained():
+    perfect = copy.deepcopy(METRICS)
+    perfect["intervals"]["per_class"]["lymphocyte"]["recall"] = [1.0, 1.0]
+    assert "error rate of up to 3/n" in render_card(RUN, perfect)
+    review = REVIEW | {"intervals": {"coverage": [0.7, 0.9], "accuracy_of_accepted": [1.0, 1.0]}}
+    assert "error rate of up to 3/n" in render_card(RUN, METRICS | {"review": review})
+
+
+def test_audit():
+    card = render_card(run_with(data_audit=AUDIT, data_given_splits=True, data_groups_across=99), METRICS)
+    assert "| eosinophil | 93 (50) | 21 (21) | 20 (20) |" in card
+    assert "| monocyte | 1 (1) | 0 (0) | 0 (0) |" in card
+    assert "| **all** | 483 (188) | 107 (84) | 103 (73) |" in card
+    assert "250 of them show a cell that another one shows already, and 1 cell carries more than one class." in card
+    assert "**4 groups of images" in card
+    assert "99 groups" not in card
+
+
+def test_audit_that_finds_nothing():
+    card = render_card(run_with(data_audit=AUDIT | {"across": 0, "contradictions": 0, "copies": 0}), METRICS)
+    assert "none of them shows a cell that another one shows already, and no cells carry more than one class." in card
 
 
 def test_an_undefined_measure_is_left_out_of_the_model_index():
     card = render_card(RUN, METRICS | {"roc_auc": None, "matthews_correlation": None})
     assert front_matter(card)["metrics"] == ["accuracy", "precision", "recall", "f1"]
-    assert "| Matthews correlation | – |" in card
+    assert "| Matthews correlation | – | 0.801 to 0.949 |" in card
 
 
 def test_warnings_and_limits_stand_in_the_body():
     card = render_card(RUN, METRICS)
     first_section = card.split("\n---\n", 1)[1].split("\n## ")[0]
-    assert "**For research and teaching only. Not for diagnosis.**" in first_section
+    assert "**Research use, not for diagnosis.**" in first_section
     for words in ("Other laboratories", "Five classes only", "by patient", "figures/confusion_matrix.png"):
         assert words in card
     assert "figures/misclassified.png" not in card

@@ -33,6 +33,8 @@ class Format(StrEnum):
 def main() -> None:
     """Run the command; an error that the user can solve is one line and exit status 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    # File names are bytes: one that the terminal cannot show must not end the run.
+    sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
     try:
         app()
     except WbcError as error:
@@ -72,11 +74,16 @@ def predict(
         nonlocal failed
         for file, answer in zip(files, predictor.predict_each(files), strict=True):
             if isinstance(answer, UnreadableImageError):
-                print(f"wbc-hf: {answer}", file=sys.stderr)
+                print(f"wbc-hf: {_on_one_line(str(answer))}", file=sys.stderr)
                 failed += 1
                 continue
             probabilities = dict([(answer.label, answer.probability), *answer.alternatives])
-            row = {"file": str(file), "label": answer.label, "probability": answer.probability, "status": answer.status}
+            row = {
+                "file": str(file),
+                "label": answer.label,
+                "probability": answer.probability,
+                "status": answer.status,
+            }
             yield row | {label: probabilities[label] for label in predictor.labels}
 
     _PRINTERS[format](answers(), predictor.labels)
@@ -103,10 +110,19 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
         yield from pictures
 
 
+def _on_one_line(text: str) -> str:
+    """Line breaks and control characters of a file name, spelt out: they would break lines or colour terminals."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
+        for letter in text
+    )
+
+
 def _print_table(answers: Iterable[dict], labels: Iterable[str]) -> None:
     print(f"{'class':<12} {'probability':>11}  {'status':<14} file")
     for answer in answers:
-        print(f"{answer['label']:<12} {answer['probability']:>11.3f}  {answer['status']:<14} {answer['file']}")
+        name = _on_one_line(answer["file"])
+        print(f"{answer['label']:<12} {answer['probability']:>11.3f}  {answer['status']:<14} {name}")
 
 
 def _print_csv(answers: Iterable[dict], labels: Iterable[str]) -> None:
@@ -121,6 +137,52 @@ def _print_json(answers: Iterable[dict], labels: Iterable[str]) -> None:
 
 
 _PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv, Format.JSON: _print_json}
+
+
+@app.command()
+def audit(
+    spec: Annotated[str, typer.Argument(help="A folder, kaggle:owner/name, or the id of a data set on the Hub.")],
+    output: Annotated[Path | None, typer.Option(help="Folder for audit.json and audit.html.")] = None,
+    resplit: Annotated[Path | None, typer.Option(help="New folder for a clean split of the files.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+) -> None:
+    """Look through a data set: copies of one cell, contradicting labels, bad pictures, classes too small to judge.
+
+    Nothing is written into the set itself.
+
+        wbc-hf audit cells/ --output audit/ --resplit clean/
+    """
+    import dataclasses
+
+    from wbc_hf.data import load_leucocytes
+    from wbc_hf.data.audit import audit as audit_set
+    from wbc_hf.data.audit import check_new_folder, format_audit
+    from wbc_hf.data.audit import resplit as write_split
+    from wbc_hf.data.audit_page import write_page
+
+    if resplit is not None:
+        check_new_folder(resplit)
+    leucocytes = load_leucocytes(spec, seed=seed)
+    found = audit_set(leucocytes)
+    print(format_audit(found))
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False)
+        (output / "audit.json").write_text(content + "\n", encoding="utf-8")
+        write_page(found, leucocytes, output / "audit.html")
+    if resplit is not None:
+        write_split(leucocytes, resplit, seed)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    second: Annotated[Path, typer.Argument(help="Of another one, judged on the same test cells.")],
+) -> None:
+    """Say whether one model is better than another on the same cells, with paired intervals."""
+    from wbc_hf.evaluation import compare_reports, format_comparison
+
+    print(format_comparison(compare_reports(first, second)))
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from wbc_hf.data.augmentation import Augmentation
 from wbc_hf.data.known_sets import KNOWN_SETS, PAINTED_TITLE, KnownSet
-from wbc_hf.data.loading import Leucocytes, Provenance, load_leucocytes
+from wbc_hf.data.loading import Leucocytes, Provenance, leaked_test_indices, load_leucocytes
 from wbc_hf.data.reading import FORMATS, MAX_PIXELS, SUFFIXES, ImageSource, read_image
 from wbc_hf.data.stained import may_be_stained_cell, strange_pictures
 from wbc_hf.data.synthetic import PaintedField, paint_cells, paint_field
@@ -19,6 +19,7 @@ __all__ = [
     "Leucocytes",
     "PaintedField",
     "Provenance",
+    "leaked_test_indices",
     "load_leucocytes",
     "may_be_stained_cell",
     "paint_cells",

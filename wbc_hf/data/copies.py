@@ -1,15 +1,22 @@
 """Find images that show the same physical cell or field, however they were copied.
 
 Identical bytes need no looking. All else goes through local features: SIFT key points (Lowe 2004,
-doi:10.1023/B:VISI.0000029664.99615.94), which keep their descriptor under rotation, zoom and changes of light, and whose
-descriptor under reflection is a mere reordering of its numbers. Each key point asks an index of all others for its
-nearest neighbours and so votes for the images they come from; pairs with enough votes are matched again in full, and
-count as copies when one affine map (RANSAC) explains enough matches. Rotated, flipped, sheared, stretched, shifted,
-re-coloured and re-encoded copies pass, and so do overlapping crops and photographs of one field.
+doi:10.1023/B:VISI.0000029664.99615.94), which keep their descriptor under rotation, zoom and changes of light, and
+whose descriptor in a mirror image or a negative is a mere reordering of its numbers. Three steps:
+
+1. `describe` each image by its strongest key points.
+2. `candidates`: each key point asks an index of all others for its nearest neighbours, and so votes for the images
+   they come from. Of the four orders of a descriptor one is standard, so that mirror images and negatives meet there.
+3. `link`: pairs with enough votes are matched again in full, and are copies when one affine map (RANSAC) explains
+   enough matches.
+
+Rotated, flipped, sheared, stretched, shifted, re-coloured and re-encoded copies pass, and so do overlapping crops and
+photographs of one field.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,29 +25,46 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+# Raised whenever something below changes what is found: results that are kept on disk carry it.
+VERSION = 3
+
 # Longer sides are shrunk to this, in pixels: enough for the grain of a nucleus, little enough to be quick.
-_WORKING_SIDE = 320
+_WORKING_SIDE = 256
 _KEY_POINTS = 150
 _CONTRAST = 0.02
 # Rotated copies are often padded with black, whose edge draws key points that all padded images share.
 _BLACK = 20
 _BLACK_MARGIN = 9
+# The strongest key points of an image vote; all of them are matched once a pair is a candidate.
+_VOTERS = 80
 # The index holds the first principal components of the descriptors: compact, and nearly all of their variance.
-_COMPONENTS = 32
-_TREES = 4
-_CHECKS = 64
-_NEIGHBOURS = 6
-_VOTES = 6
+_COMPONENTS = 24
+_TREES = 2
+_CHECKS = 32
+_NEIGHBOURS = 3
+_VOTES = 5
 # Lowe's ratio: a match must be this much nearer than the second nearest.
 _RATIO = 0.9
-_REPROJECTION = 4.0
+_REPROJECTION = 3.0
 _INLIERS = 11
 _SHRINK, _GROW, _STRETCH = 0.4, 2.5, 2.0
 _CHUNK = 20_000
+_BATCH = 64
+_TURNS = 3
 
-# SIFT's 128 numbers are 4 rows x 4 columns x 8 directions, relative to the key point's own direction: a mirror image
-# has the rows in reverse and the directions turned the other way.
-_MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].reshape(-1)
+# SIFT's 128 numbers are 4 rows x 4 columns x 8 directions, relative to the key point's own direction. In a mirror
+# image the rows are in reverse and the directions turn the other way. In a negative the key point's own direction is
+# the opposite one, so rows and columns are in reverse.
+_PLACES = np.arange(128).reshape(4, 4, 8)
+_MIRROR = _PLACES[::-1][:, :, -np.arange(8) % 8].reshape(-1)
+_NEGATIVE = _PLACES[::-1, ::-1].reshape(-1)
+# (mirrored, order)
+_ORDERS = (
+    (False, _PLACES.reshape(-1)),
+    (True, _MIRROR),
+    (False, _NEGATIVE),
+    (True, _MIRROR[_NEGATIVE]),
+)
 
 
 @dataclass(frozen=True)
@@ -50,23 +74,23 @@ class Copy:
     Attributes:
         first, second: Indices of the images, first < second.
         matches: Key points that one affine map brings from the first onto the second.
-        affine: That map, (2, 3), pixels of the shrunk first image → pixels of the shrunk second.
+        mirrored: Whether one is a mirror image of the other.
     """
 
     first: int
     second: int
     matches: int
-    affine: np.ndarray
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether one is a mirror image of the other."""
-        return float(np.linalg.det(self.affine[:, :2])) < 0
+    mirrored: bool
 
 
 @dataclass(frozen=True)
-class _KeyPoints:
-    """positions float32 (k, 2) in pixels of the shrunk image; descriptors uint8 (k, 128), the square root of SIFT's."""
+class KeyPoints:
+    """Of one image, the strongest first.
+
+    Attributes:
+        positions: float32 (k, 2), pixels of the shrunk image.
+        descriptors: uint8 (k, 128), the square roots of SIFT's.
+    """
 
     positions: np.ndarray
     descriptors: np.ndarray
@@ -76,21 +100,26 @@ def find_copies(count: int, read: Callable[[int], Image.Image]) -> list[Copy]:
     """Look at every image of a set and say which show the same cell or field.
 
     Two images that a third connects are not compared again: the pairs returned link each group together, they are not
-    all of its pairs.
+    all of its pairs. The same images in the same order give the same pairs.
 
     Args:
         count: Number of images.
         read: Gives one as RGB; called from several threads, once for each index.
     """
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the threads are here
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        described = pool.map(lambda index: _describe(read(index)), range(count))
-        key_points = list(tqdm(described, total=count, desc="Looking for copies", unit="image", delay=2, leave=False))
-        candidates = _candidates(key_points, pool)
-        return list(_verified(candidates, key_points, count))
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            described = pool.map(lambda index: describe(read(index)), range(count))
+            progress = tqdm(described, total=count, desc="Looking for copies", unit="image", delay=2, leave=False)
+            return link(list(progress), pool)
+    finally:
+        cv2.setNumThreads(threads)
 
 
-def _describe(image: Image.Image) -> _KeyPoints:
+def describe(image: Image.Image) -> KeyPoints:
+    """The key points of an RGB image of any size."""
+    image = image.copy()
     image.thumbnail((_WORKING_SIDE, _WORKING_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     pixels = np.asarray(image)
     mask = cv2.copyMakeBorder((pixels.max(axis=2) > _BLACK).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
@@ -98,40 +127,72 @@ def _describe(image: Image.Image) -> _KeyPoints:
     sift = cv2.SIFT_create(nfeatures=_KEY_POINTS, contrastThreshold=_CONTRAST)
     found, descriptors = sift.detectAndCompute(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), mask * 255)
     if descriptors is None:
-        return _KeyPoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
+        return KeyPoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
+    strongest = np.argsort([-point.response for point in found], kind="stable")[:_KEY_POINTS]
     # The root of the share of each direction (RootSIFT, Arandjelovic & Zisserman 2012): sums to 1, so fits a byte.
     shares = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1)
     positions = np.array([point.pt for point in found], dtype=np.float32)
-    return _KeyPoints(positions[:_KEY_POINTS], np.sqrt(shares[:_KEY_POINTS] * 255**2).astype(np.uint8))
+    return KeyPoints(positions[strongest], np.sqrt(shares[strongest] * 255**2).astype(np.uint8))
 
 
-def _candidates(key_points: Sequence[_KeyPoints], pool: ThreadPoolExecutor) -> list[tuple[int, int, bool]]:
-    """Pairs of images (first, second, mirrored) that share enough near neighbours, the most alike first.
+def link(key_points: Sequence[KeyPoints], pool: ThreadPoolExecutor) -> list[Copy]:
+    """The pairs that link each image with its copies.
+
+    In a group of many copies each key point's nearest neighbours are siblings, and nothing is asked of the world
+    outside: such groups are compared once more by one image of each, then by another.
+    """
+    parts = _Parts(len(key_points))
+    found = list(_verified(candidates(key_points, pool), key_points, parts, pool))
+    for turn in range(_TURNS):
+        crowded = [members for members in parts.members() if len(members) > _NEIGHBOURS]
+        asked = [members[turn * len(members) // _TURNS] for members in crowded]
+        pairs = [(asked[a], asked[b]) for a, b in candidates([key_points[index] for index in asked], pool)]
+        found += _verified(pairs, key_points, parts, pool)
+    return found
+
+
+def candidates(key_points: Sequence[KeyPoints], pool: ThreadPoolExecutor) -> list[tuple[int, int]]:
+    """Pairs of images (first, second) that share enough near neighbours, the most alike first.
 
     A forest of k-d trees answers each key point in logarithmic time, so that the step grows with n log n.
     """
-    image_of = np.repeat(np.arange(len(key_points)), [len(points.positions) for points in key_points])
+    voters = [_standard_order(points.descriptors[:_VOTERS]) for points in key_points]
+    image_of = np.repeat(np.arange(len(voters)), [len(rows) for rows in voters])
     if len(image_of) <= _NEIGHBOURS:
         return []
-    descriptors = np.concatenate([points.descriptors for points in key_points])
+    descriptors = np.concatenate(voters)
     project = _principal_components(descriptors)
+    cv2.setRNGSeed(0)  # the trees are random ones
     index = cv2.flann.Index(project(descriptors), {"algorithm": 1, "trees": _TREES})
 
-    def votes(start: int, mirrored: bool) -> np.ndarray:
-        rows = descriptors[start : start + _CHUNK]
-        queries = project(rows[:, _MIRRORED] if mirrored else rows)
-        neighbours, _ = index.knnSearch(queries, _NEIGHBOURS + (not mirrored), params={"checks": _CHECKS})
-        asking = np.repeat(image_of[start : start + _CHUNK], neighbours.shape[1])
+    def votes(start: int) -> tuple[np.ndarray, np.ndarray]:
+        # One neighbour more, since each finds itself.
+        chunk = slice(start, start + _CHUNK)
+        neighbours, _ = index.knnSearch(project(descriptors[chunk]), _NEIGHBOURS + 1, params={"checks": _CHECKS})
+        asking = np.repeat(image_of[chunk], _NEIGHBOURS + 1)
         answering = image_of[neighbours.reshape(-1)]
-        pairs = np.stack([np.minimum(asking, answering), np.maximum(asking, answering)])[:, asking != answering]
-        return (pairs[0] * len(key_points) + pairs[1]) * 2 + mirrored
+        other = asking != answering
+        first, second = np.minimum(asking, answering)[other], np.maximum(asking, answering)[other]
+        return np.unique(first * len(voters) + second, return_counts=True)
 
-    jobs = [(start, mirrored) for mirrored in (False, True) for start in range(0, len(descriptors), _CHUNK)]
-    keys, counts = np.unique(np.concatenate(list(pool.map(lambda job: votes(*job), jobs))), return_counts=True)
+    counted = list(pool.map(votes, range(0, len(descriptors), _CHUNK)))
+    keys, place = np.unique(np.concatenate([keys for keys, _ in counted]), return_inverse=True)
+    counts = np.bincount(place, np.concatenate([counts for _, counts in counted]))
     enough = counts >= _VOTES
     keys = keys[enough][np.argsort(-counts[enough], kind="stable")]
-    pairs, mirrored = np.divmod(keys, 2)
-    return [(int(first), int(second), bool(m)) for first, second, m in zip(*divmod(pairs, len(key_points)), mirrored)]
+    return [(int(first), int(second)) for first, second in zip(*divmod(keys, len(voters)), strict=True)]
+
+
+def _standard_order(descriptors: np.ndarray) -> np.ndarray:
+    """Descriptors, (k, 128), in that of their four orders in which two moments are positive.
+
+    The moment over columns changes its sign in a negative, that over directions in a mirror image.
+    """
+    rows = descriptors.reshape(-1, 4, 4, 8).astype(np.float32)
+    negative = rows.sum(axis=(1, 3)) @ np.array([-1.5, -0.5, 0.5, 1.5], np.float32) < 0
+    mirrored = rows.sum(axis=(1, 2)) @ np.sin(np.arange(8, dtype=np.float32) * np.pi / 4) < 0
+    descriptors = np.where(negative[:, None], descriptors[:, _NEGATIVE], descriptors)
+    return np.where(mirrored[:, None], descriptors[:, _MIRROR], descriptors)
 
 
 def _principal_components(descriptors: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -140,42 +201,55 @@ def _principal_components(descriptors: np.ndarray) -> Callable[[np.ndarray], np.
     return lambda rows: np.ascontiguousarray(cv2.PCAProject(rows.astype(np.float32), mean, components))
 
 
+class _Parts:
+    """Which of so many nodes links connect."""
+
+    def __init__(self, count: int):
+        self._above = list(range(count))
+
+    def root(self, node: int) -> int:
+        while self._above[node] != node:
+            self._above[node] = self._above[self._above[node]]
+            node = self._above[node]
+        return node
+
+    def join(self, first: int, second: int) -> bool:
+        """Whether they were apart."""
+        roots = self.root(first), self.root(second)
+        self._above[max(roots)] = min(roots)
+        return roots[0] != roots[1]
+
+    def members(self) -> list[list[int]]:
+        """The nodes of each part, in order of its first."""
+        members: dict[int, list[int]] = defaultdict(list)
+        for node in range(len(self._above)):
+            members[self.root(node)].append(node)
+        return list(members.values())
+
+
 def _verified(
-    candidates: Iterable[tuple[int, int, bool]], key_points: Sequence[_KeyPoints], count: int
+    pairs: Sequence[tuple[int, int]], key_points: Sequence[KeyPoints], parts: _Parts, pool: ThreadPoolExecutor
 ) -> Iterator[Copy]:
-    root = list(range(count))
-
-    def find(index: int) -> int:
-        while root[index] != index:
-            root[index] = root[root[index]]
-            index = root[index]
-        return index
-
-    for first, second, mirrored in candidates:
-        if find(first) == find(second):
-            continue
-        found = _same_place(key_points[first], key_points[second], mirrored)
-        if found is not None:
-            root[find(first)] = find(second)
-            yield Copy(first, second, *found)
+    """The pairs that are copies, without those that `parts` connects already; connects them."""
+    for start in range(0, len(pairs), _BATCH):
+        asked = [pair for pair in pairs[start : start + _BATCH] if parts.root(pair[0]) != parts.root(pair[1])]
+        places = pool.map(lambda pair: _same_place(key_points[pair[0]], key_points[pair[1]]), asked)
+        for (first, second), place in zip(asked, places, strict=True):
+            if place is not None and parts.join(first, second):
+                yield Copy(min(first, second), max(first, second), *place)
 
 
-def _same_place(first: _KeyPoints, second: _KeyPoints, mirrored: bool) -> tuple[int, np.ndarray] | None:
-    """Number of matches that one plausible affine map explains, and the map; None where they are too few."""
+def _same_place(first: KeyPoints, second: KeyPoints) -> tuple[int, bool] | None:
+    """Number of matches that one plausible affine map explains, and whether it mirrors; None if they are too few."""
     if min(len(first.positions), len(second.positions)) < _INLIERS:
         return None
-    a = first.descriptors.astype(np.float32)
-    b = second.descriptors[:, _MIRRORED if mirrored else slice(None)].astype(np.float32)
-    distance = np.sqrt(np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T, 0))
-    nearest, second_nearest = np.partition(distance, 1, axis=1)[:, :2].T
-    partner = distance.argmin(axis=1)
-    mutual = distance.argmin(axis=0)[partner] == np.arange(len(a))
-    good = np.flatnonzero(mutual & (nearest < _RATIO * second_nearest))
-    if len(good) < _INLIERS:
+    matched = [(*_matches(first.descriptors, second.descriptors[:, order]), mirrored) for mirrored, order in _ORDERS]
+    here, there, mirrored = max(matched, key=lambda match: len(match[0]))
+    if len(here) < _INLIERS:
         return None
     affine, inliers = cv2.estimateAffine2D(
-        first.positions[good],
-        second.positions[partner[good]],
+        first.positions[here],
+        second.positions[there],
         method=cv2.RANSAC,
         ransacReprojThreshold=_REPROJECTION,
         maxIters=500,
@@ -186,4 +260,18 @@ def _same_place(first: _KeyPoints, second: _KeyPoints, mirrored: bool) -> tuple[
     grow, shrink = np.linalg.svd(affine[:, :2], compute_uv=False)
     if shrink < _SHRINK or grow > _GROW or grow > _STRETCH * shrink:
         return None
-    return int(inliers.sum()), affine
+    if (np.linalg.det(affine[:, :2]) < 0) != mirrored:
+        return None
+    return int(inliers.sum()), mirrored
+
+
+def _matches(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of descriptors, (k, 128) and (l, 128), that are mutually nearest and clearly nearer than the next."""
+    # As float32: OpenCV is ten times slower on bytes.
+    first, second = first.astype(np.float32), second.astype(np.float32)
+    distance, nearest = cv2.batchDistance(first, second, cv2.CV_32F, normType=cv2.NORM_L2, K=2)
+    _, back = cv2.batchDistance(second, first, cv2.CV_32F, normType=cv2.NORM_L2, K=1)
+    partner = nearest[:, 0]
+    mutual = back[partner, 0] == np.arange(len(first))
+    good = np.flatnonzero(mutual & (distance[:, 0] < _RATIO * distance[:, 1]))
+    return good, partner[good]

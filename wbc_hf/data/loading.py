@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 from datasets import Dataset, DatasetDict, Features, Image, IterableDatasetDict, concatenate_datasets
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from wbc_hf.data.checking import check_readable, count_contradictions, examine, label_indices
 from wbc_hf.data.known_sets import KnownSet, known_by_file_names, known_by_spec, photograph
+from wbc_hf.data.looking import CopyPair, pairs_of_copies
+from wbc_hf.data.reading import read_image
 from wbc_hf.data.sources import FEATURES, fetch_kaggle_set, folder_rows, hub_rows, painted_rows
 from wbc_hf.data.splits import FRACTIONS, SPLITS, groups_across, split_by_group
 from wbc_hf.data.streaming import stream_hub_set
@@ -33,6 +36,7 @@ class Provenance:
         skipped: Names and reasons of files that are no readable image.
         groups_across: Groups that stand on both sides of a given split.
         contradictions: Images that stand under more than one class, byte for byte the same.
+        copies: Pairs of different files that show the same cell, found by looking; None where nobody looked.
         fingerprint: SHA-256 over content, label and split of every image; the same data give the same value.
     """
 
@@ -44,21 +48,32 @@ class Provenance:
     skipped: tuple[UnreadableImageError, ...]
     groups_across: int
     contradictions: int
+    copies: int | None
     fingerprint: str
 
 
 class Leucocytes(DatasetDict):
-    """The splits "train", "validation" and "test" of one set, with its `provenance`."""
+    """The splits "train", "validation" and "test" of one set.
+
+    Attributes:
+        provenance: Where it comes from.
+        copies: Pairs of images that show the same cell or photograph, by their bytes or by looking: enough of them to
+            link every group of copies, not all.
+    """
 
     provenance: Provenance
+    copies: tuple[CopyPair, ...]
 
 
-def load_leucocytes(spec: str | Path, *, streaming: bool = False, seed: int = 0) -> Leucocytes | IterableDatasetDict:
+def load_leucocytes(
+    spec: str | Path, *, streaming: bool = False, look: bool = True, seed: int = 0
+) -> Leucocytes | IterableDatasetDict:
     """Load pictures of leucocytes from wherever they are.
 
     Every row has `image` (any mode and size; `read_image` makes it RGB), `label` (ClassLabel over the five names),
     `group` (images with the same value show the same physical cell or photograph) and `source` (the file's name).
-    Groups come from a `group` column or `metadata.csv`, from the file names of known sets, and from identical bytes.
+    Groups come from a `group` column or `metadata.csv`, from the file names of known sets, from identical bytes, and
+    from looking for copies.
     Given splits are kept; missing ones are cut, 70/15/15, stratified by class, never through a group.
 
     Args:
@@ -66,6 +81,8 @@ def load_leucocytes(spec: str | Path, *, streaming: bool = False, seed: int = 0)
             (N painted cells a class); `kaggle:owner/name`; or a Hub data set id. A folder that exists wins over an id.
         streaming: For Hub sets that do not fit the disk: splits that read from the Hub while they are iterated.
             See `stream_hub_set`.
+        look: Whether to look for copies of one cell, which takes some hundredths of a second an image, the first
+            time. Painted cells and streams are never looked at.
         seed: Of the split and of painted cells.
 
     Raises:
@@ -93,14 +110,22 @@ def load_leucocytes(spec: str | Path, *, streaming: bool = False, seed: int = 0)
         rows = folder_rows(Path(spec))
     else:
         rows = hub_rows(spec)
-    return _finish(rows, spec, known, seed, tell_by_names=folder)
+    return _finish(rows, spec, known, seed, tell_by_names=folder, look=look and not painted)
+
+
+def leaked_test_indices(leucocytes: Leucocytes) -> np.ndarray:
+    """Indices of the test images whose cell also stands in training or validation, sorted."""
+    seen = {*leucocytes["train"]["group"], *leucocytes["validation"]["group"]}
+    return np.flatnonzero([group in seen for group in leucocytes["test"]["group"]])
 
 
 def _is_path(spec: str) -> bool:
     return spec.startswith((".", "/", "~")) or spec.endswith("/") or spec.count("/") != 1
 
 
-def _finish(rows: Dataset, spec: str, known: KnownSet | None, seed: int, *, tell_by_names: bool) -> Leucocytes:
+def _finish(
+    rows: Dataset, spec: str, known: KnownSet | None, seed: int, *, tell_by_names: bool, look: bool
+) -> Leucocytes:
     """Check the rows of any source, group them, and cut them into splits."""
     labels = label_indices(rows["class_name"], spec)
     examined = examine(rows)
@@ -111,7 +136,8 @@ def _finish(rows: Dataset, spec: str, known: KnownSet | None, seed: int, *, tell
     labels, digests = labels[kept], [examined.digests[index] for index in kept]
 
     contradictions = count_contradictions(digests, labels, sources, spec)
-    groups = _merge_groups(named, digests, sources)
+    copies = pairs_of_copies(digests, sources, lambda index: _read(readable, index), look=look)
+    groups = _merge_groups(named, copies, sources)
     splits, test_given = _assign_splits(given, labels, groups, spec, seed)
     across = _count_groups_across(splits, groups, spec)
     _warn_of_missing_classes(splits, labels, spec)
@@ -127,8 +153,10 @@ def _finish(rows: Dataset, spec: str, known: KnownSet | None, seed: int, *, tell
         skipped=tuple(examined.unreadable),
         groups_across=across,
         contradictions=contradictions,
+        copies=sum(pair.matches is not None for pair in copies) if look else None,
         fingerprint=_fingerprint(splits, labels, digests),
     )
+    result.copies = tuple(copies)
     return result
 
 
@@ -151,21 +179,28 @@ def _take(
     return {name: whole.select(kept[splits[name]]) for name in SPLITS}
 
 
-def _merge_groups(given: Sequence[str | None], digests: Sequence[str], sources: Sequence[str]) -> list[str]:
-    """One group where the given group, the photograph or the content is shared, named after its first image."""
-    keys = [
-        [("group", group or photograph(source)), ("content", digest)]
-        for group, digest, source in zip(given, digests, sources, strict=True)
-    ]
-    number: dict[tuple[str, str | None], int] = {}
+def _read(rows: Dataset, index: int) -> PIL.Image.Image:
+    image = rows[index]["image"]
+    return read_image(image["path"] if image["bytes"] is None else image["bytes"])
+
+
+def _merge_groups(given: Sequence[str | None], copies: Sequence[CopyPair], sources: Sequence[str]) -> list[str]:
+    """One group where the given group, the photograph or the cell is shared, named after its first image."""
+    keys = [[group or photograph(source)] for group, source in zip(given, sources, strict=True)]
+    place = {source: index for index, source in enumerate(sources)}
+    for pair in copies:
+        # What the two share is the pair itself.
+        keys[place[pair.first]].append(pair)
+        keys[place[pair.second]].append(pair)
+    number: dict[str | CopyPair, int] = {}
     links = [
         (image, number.setdefault(key, len(number)))
         for image, image_keys in enumerate(keys)
         for key in image_keys
-        if key[1] is not None
+        if key is not None
     ]
     # A graph of images and of what they share; its connected parts are the groups.
-    images, shared = np.array(links).T
+    images, shared = np.array(links, dtype=np.int64).reshape(-1, 2).T
     size = len(sources) + len(number)
     graph = coo_array((np.ones(len(links)), (images, shared + len(sources))), shape=(size, size))
     _, part = connected_components(graph, directed=False)

@@ -1,25 +1,40 @@
-"""Judging: metrics, figures and the report of a model on a split."""
+"""Judging: metrics with their intervals, figures, the report of a model on a split, and one model beside another."""
 
+from wbc_hf.evaluation.comparison import compare_reports, format_comparison
 from wbc_hf.evaluation.figures import (
     MisclassifiedCell,
     confusion_matrix_figure,
     misclassified_figure,
+    reliability_figure,
+    risk_coverage_figure,
     training_curves_figure,
 )
+from wbc_hf.evaluation.intervals import bootstrap_intervals, draw_groups, paired_difference
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES, LeucocyteMetrics, compute_metrics, headline
 from wbc_hf.evaluation.model_card import render_card
+from wbc_hf.evaluation.reliability import brier_score, expected_calibration_error, risk_coverage
 from wbc_hf.evaluation.report import format_metrics, write_json, write_report
 
 __all__ = [
     "HEADLINE_NAMES",
     "LeucocyteMetrics",
     "MisclassifiedCell",
+    "bootstrap_intervals",
+    "brier_score",
+    "compare_reports",
     "compute_metrics",
     "confusion_matrix_figure",
+    "draw_groups",
+    "expected_calibration_error",
+    "format_comparison",
     "format_metrics",
     "headline",
     "misclassified_figure",
+    "paired_difference",
+    "reliability_figure",
     "render_card",
+    "risk_coverage",
+    "risk_coverage_figure",
     "training_curves_figure",
     "write_json",
     "write_report",

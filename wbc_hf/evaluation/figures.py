@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
+from wbc_hf.evaluation.intervals import Interval
+from wbc_hf.evaluation.reliability import ReliabilityBins, RiskCoverage
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
 
 GALLERY_SIZE = 40
@@ -28,6 +30,7 @@ _EMPTY = "#f2f2f2"
 _TRAINING = "#767676"
 _VALIDATION = "#0072b2"
 _SECOND_SCORE = "#d55e00"
+_GRID = "#e6e6e6"
 _CLASS_COLOURS = {leucocyte.name: leucocyte.colour for leucocyte in LEUCOCYTES}
 _GALLERY_COLUMNS = 8
 _THUMBNAIL_PIXELS = 200
@@ -170,8 +173,8 @@ def _finish_curves(axes: Axes, label: str, include: float) -> None:
     """Axes, grid and legend; the value `include` is always within sight, so that a flat curve looks flat."""
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
-    axes.spines[["top", "right"]].set_visible(False)
     if not axes.lines:
+        axes.spines[["top", "right"]].set_visible(False)
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color=_FAINT)
         return
@@ -182,10 +185,89 @@ def _finish_curves(axes: Axes, label: str, include: float) -> None:
     exponents = ScalarFormatter(useMathText=True)
     exponents.set_powerlimits((-3, 4))
     axes.yaxis.set_major_formatter(exponents)
-    axes.grid(color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
+    _draw_grid(axes)
     if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize=9)
+
+
+def _draw_grid(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def reliability_figure(before: ReliabilityBins, after: ReliabilityBins) -> Figure:
+    """Share of right answers against the probability they were given, before and after the temperature.
+
+    A dot on the dashed line is calibrated, one below it claims too much. At the foot of a bar stands how many images
+    it rests on.
+    """
+    figure = Figure(figsize=(9.0, 4.4), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12)
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    _draw_reliability(left, before, "before")
+    _draw_reliability(right, after, "after")
+    left.set_ylabel("share that is right")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_reliability(axes: Axes, bins: ReliabilityBins, when: str) -> None:
+    widths = bins.high - bins.low
+    style = {"color": "#a6cbe3", "edgecolor": "white", "linewidth": 1}
+    axes.bar(bins.low, bins.accuracy, widths, align="edge", label="share that is right, and number of images", **style)
+    axes.plot(bins.confidence, bins.accuracy, "o", color=_VALIDATION, markersize=5, label="at the mean probability")
+    axes.plot([0, 1], [0, 1], "--", color=_INK, linewidth=1, label="perfectly calibrated")
+    for low, width, count in zip(bins.low, widths, bins.count, strict=True):
+        axes.text(low + width / 2, 0.02, f"{count}", ha="center", va="bottom", color=_INK, fontsize=8)
+    axes.set_title(f"{when} calibration: ECE {bins.calibration_error:.3f}", fontsize=11, color=_INK)
+    axes.set_xlabel("probability of the given class")
+    axes.set(xlim=(1 / len(CLASS_NAMES) - 0.02, 1.02), ylim=(0, 1.04))  # the likeliest of five has at least 1/5
+    _draw_grid(axes)
+
+
+def risk_coverage_figure(
+    curve: RiskCoverage,
+    *,
+    threshold: float,
+    coverage: float,
+    error: float | None,
+    interval: Interval = None,
+    target_error: float | None = None,
+) -> Figure:
+    """Error rate against the share of images that is answered; the review threshold and its target are marked.
+
+    Args:
+        curve: From `risk_coverage`.
+        threshold: Probability below which a person should look.
+        coverage, error: Share of images that is accepted and how many of those are wrong, 0 to 1. Where unfamiliar
+            images are held back too, that point may lie beside the curve. `error` None where none is accepted.
+        interval: Of `error`, drawn as a bar.
+        target_error: The error rate that the threshold was chosen for.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(curve.coverage, curve.error, color=_VALIDATION, linewidth=1.5, label="the most probable answers first")
+    if target_error is not None:
+        axes.axhline(target_error, color=_INK, linestyle="--", linewidth=1, label=f"target: {target_error:.1%} wrong")
+    if error is None:
+        axes.plot([], [], "o", color=_SECOND_SCORE, label=f"review below {threshold:.2f}: none accepted")
+    else:
+        label = f"review below {threshold:.2f}: {coverage:.1%} accepted, {error:.1%} of them wrong"
+        axes.plot(coverage, error, "o", color=_SECOND_SCORE, markersize=7, label=label)
+    if interval is not None:
+        axes.vlines(coverage, *interval, color=_SECOND_SCORE, linewidth=1.5)
+    axes.set_xlabel("share of images accepted")
+    axes.set_ylabel("share of those that is wrong")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axes.set_xlim(0, 1.02)
+    # The first few images of a curve jump between 0 and 100 %: what matters lies below.
+    top = 1.25 * max(curve.error[-1], error or 0, target_error or 0, interval[1] if interval else 0, 0.005)
+    axes.set_ylim(-0.02 * top, top)
+    _draw_grid(axes)
+    figure.legend(loc="outside upper left", frameon=False, fontsize=9)
+    return figure
 
 
 def misclassified_figure(cells: Sequence[MisclassifiedCell], total: int | None = None) -> Figure:

@@ -1,11 +1,13 @@
 """The model card: what somebody who finds the model on the Hub has to know before using it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from wbc_hf.evaluation.intervals import Interval
 from wbc_hf.hub import UNNAMED_MODEL
-from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 
@@ -14,9 +16,6 @@ TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 LICENCE = "apache-2.0"
 
 TAGS = ["leucocytes", "white-blood-cells", "haematology", "blood-smear", "microscopy", "medical-imaging", "resnet"]
-
-# With 20 cells and half of them right, the exact 95 % limits of the recall are 27 and 73 %.
-ENOUGH_CELLS = 20
 
 # Key in the metrics, metric id on the Hub, name.
 _HEADLINE = (
@@ -57,9 +56,11 @@ def render_card(run: dict, metrics: dict, model_id: str | None = None) -> str:
     Args:
         run: As in `run.json`: `base_model` (None from scratch), `width`, `image_size` in pixels, `freeze`,
             `arguments`, `versions`, and `data` with `spec`, `title`, `licence`, `homepage`, `fingerprint`,
-            `given_splits`, `splits` (cells by split and class), `skipped`, and where known `groups_across`.
+            `given_splits`, `splits` (images by split and class), `skipped`, and where known `groups_across` and
+            `audit`: `distinct_cells` (as `splits`), `copies` (images that show a cell which another one shows
+            already), `contradictions` (cells with two classes) and `across` (cells in two splits).
             `fingerprint` and `given_splits` are None for a stream, `width` may be where weights were given.
-        metrics: As `compute_metrics` returns them, of the test split.
+        metrics: As `write_report` returns them, of the test split.
         model_id: `owner/name` on the Hub. Without it `UNNAMED_MODEL` stands there, which publishing replaces.
     """
     model_id = model_id or UNNAMED_MODEL
@@ -112,14 +113,19 @@ def _body(run: dict, metrics: dict, model_id: str) -> dict:
         "painted": _is_painted(data["spec"]),
         "data_sentence": f"Trained and judged on {_title(data)}.",
         "split_names": list(data["splits"]),
-        "cell_rows": _cell_rows(data["splits"]),
+        "cell_rows": _cell_rows(data["splits"], data.get("audit")),
         "skipped_sentence": _skipped_sentence(len(data["skipped"])),
-        "across_sentence": _across_sentence(data.get("groups_across")),
+        "audit_sentence": _audit_sentence(data["audit"]) if "audit" in data else "",
+        "across_sentence": _across_sentence(data["audit"]["across"] if "audit" in data else data.get("groups_across")),
         "figures": metrics,
-        "headline": [(name, _figure(metrics[key])) for key, _, name in _HEADLINE],
-        "class_rows": [_class_row(name, figures) for name, figures in metrics["per_class"].items()],
-        "too_few": any(figures["support"] < ENOUGH_CELLS for figures in metrics["per_class"].values()),
+        "headline": _headline_rows(metrics),
+        "leak_sentence": _leak_sentence(metrics),
+        "class_rows": [_class_row(name, metrics) for name in CLASS_NAMES],
+        "too_few": min(metrics["distinct_cells"].values()) < ENOUGH_CELLS,
+        "without_width": _has_interval_without_width(metrics),
         "enough_cells": ENOUGH_CELLS,
+        "calibration_rows": _calibration_rows(metrics["calibration"]) if "calibration" in metrics else [],
+        "review": _review(metrics["review"]) if "review" in metrics else None,
         "origin_sentence": _origin_sentence(run["base_model"]),
         "freeze": run["freeze"],
         "settings": [(name, arguments[name]) for name in _NOTED_ARGUMENTS if arguments.get(name) is not None],
@@ -157,9 +163,26 @@ def _architecture(run: dict) -> str:
     return "ResNet"
 
 
-def _cell_rows(splits: dict[str, dict[str, int]]) -> list[list]:
-    rows = [[name, *(cells.get(name, 0) for cells in splits.values())] for name in CLASS_NAMES]
-    return [*rows, ["**all**", *(sum(cells.values()) for cells in splits.values())]]
+def _cell_rows(splits: dict[str, dict[str, int]], audit: dict | None) -> list[list[str]]:
+    """A row per class, then their sum; with an audit, the number of distinct cells in brackets."""
+    distinct = dict.fromkeys(splits) if audit is None else audit["distinct_cells"]
+    rows = [[name, *(_cells(splits[split], distinct[split], [name]) for split in splits)] for name in CLASS_NAMES]
+    return [*rows, ["**all**", *(_cells(splits[split], distinct[split], CLASS_NAMES) for split in splits)]]
+
+
+def _cells(images: dict[str, int], distinct: dict[str, int] | None, names: Iterable[str]) -> str:
+    count = sum(images.get(name, 0) for name in names)
+    return str(count) if distinct is None else f"{count} ({sum(distinct.get(name, 0) for name in names)})"
+
+
+def _audit_sentence(audit: dict) -> str:
+    copies, contradictions = audit["copies"], audit["contradictions"]
+    found = f"{copies or 'none'} of them show{'s' if copies <= 1 else ''} a cell that another one shows already"
+    disputed = f"{contradictions or 'no'} cell{'' if contradictions == 1 else 's'}"
+    return (
+        f"All images were compared with each other: {found}, and {disputed} "
+        f"{'carries' if contradictions == 1 else 'carry'} more than one class."
+    )
 
 
 def _skipped_sentence(count: int) -> str:
@@ -173,18 +196,89 @@ def _across_sentence(count: int | None) -> str:
         return ""
     return (
         f" **{count} group{'s' if count > 1 else ''} of images that show the same cell or photograph "
-        f"stand{'' if count > 1 else 's'} on both sides of it**, which makes the figures better than they should be."
+        f"stand{'' if count > 1 else 's'} on both sides of it**, which makes figures better than they should be."
     )
 
 
-def _class_row(name: str, figures: dict) -> list[str]:
-    support = figures["support"]
-    remark = "not judged: no test cells" if support == 0 else "too few to judge" if support < ENOUGH_CELLS else ""
-    return [name, *(_figure(figures[key]) for key in ("precision", "recall", "f1", "roc_auc")), str(support), remark]
+def _headline_rows(metrics: dict) -> list[list[str]]:
+    """Name, figure and interval; where some images leaked, figure and interval of the others too."""
+    columns = [metrics, *([metrics["without_leaked"]] if metrics.get("without_leaked") else [])]
+    return [
+        [name, *(text for column in columns for text in (_figure(column[key]), _limits(column["intervals"][key])))]
+        for key, _, name in _HEADLINE
+    ]
+
+
+def _leak_sentence(metrics: dict) -> str:
+    leaked = metrics.get("leaked")
+    if not leaked:
+        return ""
+    shown = "shows a cell that was" if leaked == 1 else "show cells that were"
+    sentence = f"**{leaked} of the test images {shown} also trained or chosen on**"
+    if metrics["without_leaked"] is None:
+        return (
+            f"{sentence}: none is left to judge the model by, and no figure here says how good it is on other cells."
+        )
+    count = metrics["without_leaked"]["count"]
+    return f"{sentence}. The columns at the right are without them, from {count} images: these are the ones to go by."
+
+
+def _class_row(name: str, metrics: dict) -> list[str]:
+    figures, intervals = metrics["per_class"][name], metrics["intervals"]["per_class"][name]
+    support, distinct = figures["support"], metrics["distinct_cells"][name]
+    remark = "not judged: no test cells" if support == 0 else "too few to judge" if distinct < ENOUGH_CELLS else ""
+    estimates = (_estimate(figures[key], intervals[key]) for key in ("precision", "recall", "f1", "roc_auc"))
+    return [name, *estimates, str(support), str(distinct), remark]
+
+
+def _has_interval_without_width(metrics: dict) -> bool:
+    """Whether some interval is 1 to 1 or 0 to 0, which says that no mistake was seen, or nothing right."""
+    each = [metrics["intervals"][key] for key, _, _ in _HEADLINE]
+    each += [interval for figures in metrics["intervals"]["per_class"].values() for interval in figures.values()]
+    if "review" in metrics:
+        each += metrics["review"]["intervals"].values()
+    return any(interval is not None and interval[0] == interval[1] for interval in each)
+
+
+def _calibration_rows(calibration: dict) -> list[list[str]]:
+    names = {"ece": "Expected calibration error", "brier": "Brier score, 0 to 2"}
+    judged = [calibration[when] for when in ("before", "after")]
+    return [[name, *(_estimate(one[key], one["intervals"][key]) for one in judged)] for key, name in names.items()]
+
+
+def _review(review: dict) -> dict:
+    """What the template says of the review threshold, all of it as text."""
+    accuracy, target, intervals = review["accuracy_of_accepted"], review["target_accuracy"], review["intervals"]
+    coverage = f"On the test split these are {_percent(review['coverage'], intervals['coverage'])} of the images"
+    if accuracy is None:
+        sentence = f"{coverage}."
+    else:
+        sentence = f"{coverage}, and {_percent(accuracy, intervals['accuracy_of_accepted'])} of those are right."
+    return {
+        "threshold": _figure(review["threshold"]),
+        "sentence": sentence,
+        "target": None if target is None else f"{100 * target:g} %",
+        "curve": [(f"{100 * share:g} %", f"{100 * error:.1f} %") for share, error in review["error_at_coverage"]],
+    }
+
+
+def _percent(share: float, interval: Interval) -> str:
+    if interval is None:
+        return f"{100 * share:.1f} %"
+    low, high = interval
+    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f} %)"
+
+
+def _estimate(value: float | None, interval: Interval) -> str:
+    return _figure(value) if interval is None else f"{_figure(value)} ({_limits(interval)})"
 
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _limits(interval: Interval) -> str:
+    return "–" if interval is None else " to ".join(f"{limit:.3f}" for limit in interval)
 
 
 def _origin_sentence(base_model: str | None) -> str:

@@ -12,6 +12,7 @@ from wbc_hf.modeling.resnet import (
     load_processor,
 )
 from wbc_hf.modeling.trust import (
+    TARGET_ACCURACY,
     Trust,
     before_temperature,
     fit_temperature,
@@ -23,6 +24,7 @@ from wbc_hf.modeling.trust import (
 __all__ = [
     "DEFAULT_MODEL",
     "FREEZE_DEPTHS",
+    "TARGET_ACCURACY",
     "Trust",
     "before_temperature",
     "build_from_pretrained",

@@ -57,9 +57,7 @@ class Predictor:
         trust: When to trust the model; None where its folder does not say.
     """
 
-    def __init__(
-        self, model: torch.nn.Module, processor: BaseImageProcessor, name: str, trust: Trust | None = None
-    ):
+    def __init__(self, model: torch.nn.Module, processor: BaseImageProcessor, name: str, trust: Trust | None = None):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.eval().to(self.device, memory_format=torch.channels_last)
         self.processor = processor
@@ -150,4 +148,3 @@ class Predictor:
     def _prediction(self, probabilities: np.ndarray, status: str) -> Prediction:
         ranked = [(self.labels[index], float(probabilities[index])) for index in np.argsort(-probabilities)]
         return Prediction(*ranked[0], alternatives=tuple(ranked[1:]), status=status)
-

@@ -28,12 +28,19 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_N
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from wbc_hf import __version__
-from wbc_hf.data import Augmentation, Leucocytes, load_leucocytes, read_image
+from wbc_hf.data import Augmentation, Leucocytes, leaked_test_indices, load_leucocytes, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import format_metrics, render_card, write_json, write_report
 from wbc_hf.hub import push_folder
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import build_from_pretrained, build_from_scratch, fetch_pretrained, freeze
+from wbc_hf.modeling import (
+    TARGET_ACCURACY,
+    before_temperature,
+    build_from_pretrained,
+    build_from_scratch,
+    fetch_pretrained,
+    freeze,
+)
 from wbc_hf.serving import BATCH_SIZE, Predictor
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.calibrate import batches, calibrate
@@ -305,25 +312,45 @@ def _train(trainer: LeucocyteTrainer, checkpoint: Path | None) -> None:
 def _judge(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, state: TrainerState) -> dict:
     """Answer the test split through the saved folder, as anyone who loads it will, and write the report."""
     predictor = Predictor.from_pretrained(folder)
-    labels, names, probabilities, mistakes = [], [], [], {}
-    for rows in tqdm(batches(leucocytes["test"]), desc="Test split", unit="batch", delay=2):
+    labels, names, groups, probabilities, statuses, mistakes = [], [], [], [], [], {}
+    for rows in tqdm(batches(leucocytes["test"]), desc="Test split", unit="batch", delay=2, leave=False):
         images = [read_image(row["image"]) for row in rows]
-        answers = predictor.probabilities(images)
+        answers, batch_statuses = predictor.answer(images)
         for row, image, answer in zip(rows, images, answers, strict=True):
             if answer.argmax() != row["label"]:
                 image.thumbnail(_THUMBNAIL)
                 mistakes[len(labels)] = image
             labels.append(row["label"])
             names.append(row["source"])
+            groups.append(row["group"])
         probabilities.append(answers)
+        statuses += batch_statuses
+    answered = np.concatenate(probabilities)
     return write_report(
         folder,
         references=np.array(labels),
-        probabilities=np.concatenate(probabilities),
+        probabilities=answered,
         names=names,
+        groups=groups,
         image_at=mistakes.__getitem__,
         log_history=state.log_history,
+        before=before_temperature(answered, predictor.trust.temperature),
+        temperature=predictor.trust.temperature,
+        accepted=np.array(statuses) == "confident",
+        review_threshold=predictor.trust.review_threshold,
+        review_target=TARGET_ACCURACY,
+        statuses=statuses,
+        leaked=_leaked(leucocytes),
     )
+
+
+def _leaked(leucocytes: Leucocytes | IterableDatasetDict) -> np.ndarray | None:
+    """Which test images show a cell that was also trained or chosen on; None for a stream, where nobody looked."""
+    if isinstance(leucocytes, IterableDatasetDict):
+        return None
+    leaked = np.zeros(len(leucocytes["test"]), dtype=bool)
+    leaked[leaked_test_indices(leucocytes)] = True
+    return leaked
 
 
 def _record(
@@ -363,9 +390,22 @@ def _describe(leucocytes: Leucocytes | IterableDatasetDict, data: DataArguments,
         known = {"spec": data.dataset, "title": data.dataset, "splits": {"test": tested}, "skipped": []}
         return dict.fromkeys(("licence", "homepage", "fingerprint", "given_splits", "groups_across")) | known
     provenance = dataclasses.asdict(dataclasses.replace(leucocytes.provenance, skipped=()))
-    counts = {}
+    images, distinct = {}, {}
     for name, split in leucocytes.items():
-        by_label = Counter(split["label"])
-        counts[name] = {class_name: by_label[index] for index, class_name in enumerate(CLASS_NAMES)}
+        labels, groups = split["label"], split["group"]
+        images[name] = _by_class(Counter(labels))
+        distinct[name] = _by_class(Counter(label for label, _ in set(zip(labels, groups, strict=True))))
+    groups = {group for split in leucocytes.values() for group in split["group"]}
+    audit = {
+        "distinct_cells": distinct,
+        "copies": sum(map(len, leucocytes.values())) - len(groups),
+        "contradictions": provenance["contradictions"],
+        "across": provenance["groups_across"],
+    }
     skipped = [{"name": error.name, "reason": error.reason} for error in leucocytes.provenance.skipped]
-    return provenance | {"splits": counts, "skipped": skipped}
+    looked = {} if provenance["copies"] is None else {"audit": audit}
+    return provenance | {"splits": images, "skipped": skipped} | looked
+
+
+def _by_class(counts: Counter) -> dict[str, int]:
+    return {name: counts[index] for index, name in enumerate(CLASS_NAMES)}

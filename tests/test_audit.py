@@ -1,0 +1,95 @@
+"""The audit names what is wrong with a set, and writes a clean split of it that reads back."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from typer.testing import CliRunner
+
+from wbc_hf.cli import app
+from wbc_hf.data import Leucocytes, leaked_test_indices, load_leucocytes, paint_cells
+from wbc_hf.data.audit import Audit, audit, picture_fault
+from wbc_hf.data.splits import groups_across
+from wbc_hf.errors import WbcError
+from wbc_hf.labels import CLASS_NAMES
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty cells in given splits; a mirrored copy across them, one under another class, and a blank one."""
+    folder = tmp_path_factory.mktemp("audited")
+    labels = np.arange(40) % 5
+    images = [Image.fromarray(cell) for cell in paint_cells(labels, size=128, seed=5)]
+    for index, (label, image) in enumerate(zip(labels, images, strict=True)):
+        split = "test" if index < 10 else "validation" if index < 15 else "train"
+        (folder / split / CLASS_NAMES[label]).mkdir(parents=True, exist_ok=True)
+        image.save(folder / split / CLASS_NAMES[label] / f"{index:02d}.png")
+    ImageOps.mirror(images[0]).save(folder / "train" / "basophil" / "mirrored.png")
+    images[21].transpose(Image.Transpose.ROTATE_90).save(folder / "train" / "monocyte" / "turned.png")
+    Image.new("RGB", (64, 64), "white").save(folder / "train" / "monocyte" / "blank.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cells(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Leucocytes:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WBC_HF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return load_leucocytes(root)
+
+
+def test_what_is_found(cells: Leucocytes):
+    found = audit(cells)
+    assert isinstance(found, Audit)
+    assert [(pair.copy.first, pair.copy.second, pair.labels) for pair in found.pairs] == [
+        ("train/eosinophil/21.png", "train/monocyte/turned.png", ("eosinophil", "monocyte")),
+        ("test/basophil/00.png", "train/basophil/mirrored.png", ("basophil", "basophil")),
+    ]
+    assert [pair.contradictory for pair in found.pairs] == [True, False]
+    assert [pair.across for pair in found.pairs] == [False, True]
+    assert [pair.copy.mirrored for pair in found.pairs] == [False, True]
+    assert found.groups_across == found.leaked == 1
+    assert found.bad == (("train/monocyte/blank.png", "blank"),)
+    assert found.images["train"] == dict(zip(CLASS_NAMES, (6, 5, 5, 7, 5), strict=True))
+    assert found.too_small == CLASS_NAMES
+
+
+def test_leaked_test_images(cells: Leucocytes):
+    leaked = leaked_test_indices(cells)
+    assert [cells["test"]["source"][index] for index in leaked] == ["test/basophil/00.png"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "fault"),
+    [(100, 102, "blank"), (5, 60, "too dark"), (250, 256, None), (60, 220, None)],
+)
+def test_faults_of_pictures(low: int, high: int, fault: str | None):
+    grey = np.random.default_rng(0).integers(low, high, (50, 50)).astype(np.uint8)
+    assert picture_fault(grey) == (fault or ("blank" if low == 250 else None))
+
+
+def test_the_command_and_a_clean_split(root: Path, cells: Leucocytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WBC_HF_CACHE", str(tmp_path / "cache"))
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    words = ["audit", str(root), "--output", str(tmp_path / "out"), "--resplit", str(tmp_path / "clean")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "2 links between copies; 1 of them between different classes" in result.output
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["leaked"] == 1
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 4
+    assert page.count("<b>different classes</b>") == page.count("<b>across splits</b>") == 1
+    clean = load_leucocytes(tmp_path / "clean")
+    assert not groups_across({name: rows["group"] for name, rows in clean.items()})
+    assert clean.provenance.given_splits
+    assert sizes(clean) == sizes(cells)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    with pytest.raises(WbcError, match="is not empty; a clean split is written to a new folder only"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def sizes(cells: Leucocytes) -> list[int]:
+    """Sizes of the groups."""
+    return sorted(Counter(group for rows in cells.values() for group in rows["group"]).values())

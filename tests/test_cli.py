@@ -1,0 +1,103 @@
+"""`wbc-hf` as a person types it: help, answers in three forms, bad input, and comparing two runs."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.conftest import TinyRun
+from wbc_hf import __version__, cli
+from wbc_hf.data import paint_cells
+from wbc_hf.errors import WbcError
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.serving import Predictor
+
+COMMANDS = ("predict", "audit", "compare", "push")
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    for index, cell in enumerate(paint_cells([0, 1, 2], size=48, seed=5)):
+        Image.fromarray(cell).save(folder / f"{index}.png")
+    return folder
+
+
+def run(*words: object):
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_a_command_does(command: str):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert getattr(cli, command).__doc__.split("\n")[0][:40] in result.output
+
+
+def test_help_lists_the_commands_and_version_is_told():
+    assert all(command in run("--help").output for command in COMMANDS)
+    assert run("--version").output == f"{__version__}\n"
+
+
+def test_json_csv_and_table_give_the_answers_of_the_predictor(cells: Path, tiny_run: TinyRun):
+    files = sorted(cells.iterdir())
+    expected = Predictor.from_pretrained(tiny_run.folder).predict(files)
+    as_json = json.loads(run("predict", cells, "--model", tiny_run.folder, "--format", "json").stdout)
+    as_csv = list(
+        csv.DictReader(io.StringIO(run("predict", cells, "--model", tiny_run.folder, "--format", "csv").stdout))
+    )
+    table = run("predict", cells, "--model", tiny_run.folder).stdout.splitlines()[1:]
+    for file, answer, row, other, line in zip(files, expected, as_json, as_csv, table, strict=True):
+        assert (row["file"], row["label"], row["status"]) == (str(file), answer.label, answer.status)
+        assert row["probability"] == pytest.approx(answer.probability, abs=1e-6)
+        assert sum(row[name] for name in CLASS_NAMES) == pytest.approx(1, abs=1e-5)
+        assert (other["file"], other["label"]) == (str(file), answer.label)
+        assert line.split() == [answer.label, f"{answer.probability:.3f}", answer.status, str(file)]
+
+
+def test_a_broken_file_is_named_and_the_others_are_answered(cells: Path, tiny_run: TinyRun):
+    (cells / "1.png").write_text("no picture")
+    result = run("predict", cells, "--model", tiny_run.folder, "--format", "json")
+    assert result.exit_code == 1
+    assert [Path(row["file"]).name for row in json.loads(result.stdout)] == ["0.png", "2.png"]
+    assert "1.png: is not a picture in a known format" in result.stderr
+    assert "1 of 3 files are not readable pictures." in result.stderr
+
+
+def test_line_breaks_and_escape_codes_in_names_are_spelt_out(cells: Path, tiny_run: TinyRun):
+    (cells / "0.png").rename(cells / "0\n\x1b[31m.png")
+    (cells / "9\n.png").write_text("no picture")
+    result = run("predict", cells, "--model", tiny_run.folder)
+    assert "0\\n\\x1b[31m.png" in result.stdout
+    assert "9\\n.png: is not a picture" in result.stderr
+
+
+def test_a_folder_without_pictures_is_named(tmp_path: Path):
+    with pytest.raises(WbcError, match="no pictures in this folder"):
+        list(cli.find_files([tmp_path]))
+
+
+def test_errors_are_one_line_and_status_2(tmp_path: Path):
+    words = [sys.executable, "-m", "wbc_hf.cli", "predict", "x.png", "--model", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"wbc-hf: {tmp_path}: has no config.json, so it is not the folder of a model. "
+        "Pass the folder that training wrote.\n"
+    )
+
+
+def test_a_run_compared_with_itself_is_neither_better_nor_worse(tiny_run: TinyRun, tmp_path: Path):
+    shutil.copytree(tiny_run.folder, tmp_path / "copy")
+    result = run("compare", tiny_run.folder, tmp_path / "copy")
+    assert result.exit_code == 0
+    assert "accuracy" in result.output
+    assert "0.000" in result.output

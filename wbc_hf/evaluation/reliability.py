@@ -1,0 +1,155 @@
+"""Whether probabilities mean what they say, and what is gained by leaving doubtful images to a person."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wbc_hf.evaluation.intervals import Interval, mean_interval, percentile_interval
+from wbc_hf.labels import CLASS_NAMES
+
+BINS = 15
+_DRAWN_BINS = 10
+
+
+@dataclass(frozen=True)
+class ReliabilityBins:
+    """A reliability diagram: images by the probability of the given class, lowest first; no bin is empty.
+
+    Attributes:
+        low, high: Limits of each bin, (bins,).
+        confidence: The mean probability in it, (bins,).
+        accuracy: The share that is right, (bins,).
+        count: The images, (bins,).
+        calibration_error: Of all images, as `expected_calibration_error` gives it.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    count: np.ndarray
+    calibration_error: float
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """What share of the images is answered wrongly when only the most trusted are answered.
+
+    Attributes:
+        coverage: Share that is answered, above 0 to 1, increasing, (points,).
+        error: Share of wrong ones among those, 0 to 1, (points,).
+    """
+
+    coverage: np.ndarray
+    error: np.ndarray
+
+    def error_at(self, coverage: float) -> float:
+        """The error rate when this share is answered, or the next larger one that there is."""
+        return float(self.error[np.searchsorted(self.coverage, coverage)])
+
+
+def reliability_bins(probabilities: np.ndarray, labels: np.ndarray) -> ReliabilityBins:
+    """The reliability diagram of a model, in tenths: bins of equal mass would be slivers beside 1.
+
+    Args:
+        probabilities: Of each class, (n, 5), rows sum to 1; the likeliest is given.
+        labels: True class indices, (n,), n >= 1.
+    """
+    confidence, right = _confidence(probabilities, labels)
+    bin_of = np.minimum((confidence * _DRAWN_BINS).astype(int), _DRAWN_BINS - 1)
+    used, counts = np.unique(bin_of, return_counts=True)
+    return ReliabilityBins(
+        low=used / _DRAWN_BINS,
+        high=(used + 1) / _DRAWN_BINS,
+        confidence=np.array([confidence[bin_of == index].mean() for index in used]),
+        accuracy=np.array([right[bin_of == index].mean() for index in used]),
+        count=counts,
+        calibration_error=expected_calibration_error(probabilities, labels),
+    )
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
+    """How far, on average, the probability of the given class is from the share that is right, 0 to 1.
+
+    Naeini et al. 2015 (doi:10.1609/aaai.v29i1.9602) and Guo et al. 2017 (arXiv:1706.04599), but in bins of equal mass
+    instead of equal width (Nixon et al. 2019, arXiv:1904.01685): a good model gives nearly all its images more
+    than 0.9, which leaves most bins of equal width with next to no images. It is above 0 even for perfectly calibrated
+    probabilities, the more the fewer images there are to a bin.
+
+    Args:
+        probabilities: Of each class, (n, 5), rows sum to 1; the likeliest is given.
+        labels: True class indices, (n,), n >= 1.
+        bins: How many at most; images of equal probability share one.
+    """
+    return float(_calibration_errors(probabilities, labels, np.ones((1, len(labels))), bins)[0])
+
+
+def calibration_error_interval(
+    probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray, bins: int = BINS
+) -> Interval:
+    """Interval of `expected_calibration_error`, whose arguments it takes.
+
+    Resampling adds noise, and a mean of distances only ever grows by noise: the values over the resamples are moved so
+    that their mean is the figure itself, and cut off at 0 and 1.
+
+    Args:
+        weights: From `draw_groups`, (resamples, n).
+    """
+    if not len(weights):
+        return None
+    values = _calibration_errors(probabilities, labels, weights, bins)
+    shifted = values - values.mean() + expected_calibration_error(probabilities, labels, bins)
+    return percentile_interval(np.clip(shifted, 0, 1))
+
+
+def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean squared distance of the probabilities to the truth, summed over all classes: 0 to 2, smaller is better.
+
+    Brier 1950 in its original, multi-class form; the form for two classes, 0 to 1, is half of it. Saying 1/5 to all
+    five classes has 0.8.
+
+    Args:
+        probabilities: Of each class, (n, 5).
+        labels: True class indices, (n,), n >= 1.
+    """
+    return float(_squared_distances(probabilities, labels).mean())
+
+
+def brier_interval(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Interval:
+    """Interval of `brier_score`; `weights` from `draw_groups`, (resamples, n)."""
+    return mean_interval(_squared_distances(probabilities, labels), weights)
+
+
+def risk_coverage(probabilities: np.ndarray, labels: np.ndarray, order: np.ndarray) -> RiskCoverage:
+    """Error rate against the share of images that is answered (El-Yaniv & Wiener 2010, JMLR 11:1605).
+
+    Args:
+        probabilities: Of each class, (n, 5); the likeliest is given.
+        labels: True class indices, (n,), n >= 1.
+        order: How much each answer is trusted, (n,), higher is more; usually the probability of the given class.
+            Images of equal trust are answered together, hence one point for them.
+    """
+    _, right = _confidence(probabilities, labels)
+    ranked = np.argsort(-order, kind="stable")
+    answered = np.arange(1, len(labels) + 1)
+    error = (~right[ranked]).cumsum() / answered
+    last_of_equals = np.append(np.diff(order[ranked]) != 0, True)
+    return RiskCoverage(coverage=answered[last_of_equals] / len(labels), error=error[last_of_equals])
+
+
+def _confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of the given class, float64 (n,), and whether it is the true one, bool (n,)."""
+    return probabilities.max(1).astype(np.float64), probabilities.argmax(1) == labels
+
+
+def _calibration_errors(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray, bins: int) -> np.ndarray:
+    """The calibration error for each row of weights, (resamples,). The bins are those of all images."""
+    confidence, right = _confidence(probabilities, labels)
+    # By rank; equals have the rank of their first.
+    bin_of = np.searchsorted(np.sort(confidence), confidence) * bins // len(confidence)
+    gaps = weights @ (np.eye(bins)[bin_of] * (right - confidence)[:, None])
+    return np.abs(gaps).sum(1) / weights.sum(1)
+
+
+def _squared_distances(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return ((probabilities.astype(np.float64) - np.eye(len(CLASS_NAMES))[labels]) ** 2).sum(1)
