@@ -1,0 +1,116 @@
+"""Whether a model trained on PBC knows when it does not know.
+
+Prints for its own test split, for things that are none of the five classes, for pictures that are no cells and for
+cells of other laboratories what share is `confident`, and how often those answers are right.
+
+    python benchmarks/when_to_look.py runs/pbc --data ../shared/data
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from wbc_hf.data import paint_cells
+from wbc_hf.data.reading import SUFFIXES
+from wbc_hf.labels import class_index
+from wbc_hf.serving import Predictor
+
+OTHERS = ("erythroblast", "immature_granulocyte", "platelet")
+LABORATORIES = ("bccd/crops", "tecom")
+COUNT, SIDE = 250, 256
+
+
+def documents(generator: np.random.Generator) -> Iterable[Image.Image]:
+    for _ in range(COUNT):
+        page = Image.new("RGB", (SIDE, SIDE), tuple(generator.integers(225, 256, 3).tolist()))
+        for line in range(10, SIDE - 10, int(generator.integers(11, 20))):
+            text = "".join(chr(letter) for letter in generator.integers(97, 123, 38))
+            ImageDraw.Draw(page).text((8, line), text, fill=tuple(generator.integers(0, 90, 3).tolist()))
+        yield page
+
+
+def noise(generator: np.random.Generator) -> Iterable[Image.Image]:
+    for _ in range(COUNT):
+        side = int(generator.choice([16, 64, SIDE]))
+        pixels = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        yield Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
+def plain_colours(generator: np.random.Generator) -> Iterable[Image.Image]:
+    for _ in range(COUNT):
+        yield Image.new("RGB", (SIDE, SIDE), tuple(generator.integers(0, 256, 3).tolist()))
+
+
+def scenes(generator: np.random.Generator) -> Iterable[Image.Image]:
+    """Soft light, gradients and overlapping shapes in any colour: what everyday photographs are like from afar."""
+    for _ in range(COUNT):
+        light = np.zeros((SIDE, SIDE, 3))
+        for cells in (3, 6, 12, 48):
+            coarse = Image.fromarray(generator.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+            light += np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=float) / cells**0.5
+        scene = Image.fromarray((255 * (light - light.min()) / np.ptp(light)).astype(np.uint8))
+        for _ in range(int(generator.integers(2, 9))):
+            corners = np.sort(generator.integers(0, SIDE, (2, 2)), axis=0).reshape(-1).tolist()
+            shape = generator.choice(["ellipse", "rectangle"])
+            getattr(ImageDraw.Draw(scene), shape)(corners, fill=tuple(generator.integers(0, 256, 3).tolist()))
+        yield scene.filter(ImageFilter.GaussianBlur(float(generator.uniform(0, 2))))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def shares(predictor: Predictor, name: str, sources: Iterable) -> None:
+    statuses = [answer.status for answer in predictor.predict_each(sources)]
+    counts = {status: statuses.count(status) / len(statuses) for status in sorted(set(statuses))}
+    listed = ", ".join(f"{status} {share:.1%}" for status, share in counts.items())
+    print(f"{name:<24}{len(statuses):>6}   not confident {1 - counts.get('confident', 0):>6.1%}   ({listed})")
+
+
+def judge(predictor: Predictor, name: str, files: Sequence[Path]) -> None:
+    answers = list(predictor.predict_each(files))
+    right = np.array(
+        [class_index(file.parent.name) == class_index(a.label) for file, a in zip(files, answers, strict=True)]
+    )
+    confident = np.array([answer.status == "confident" for answer in answers])
+    among = f"{right[confident].mean():.1%} of those right" if confident.any() else "none of them"
+    print(f"{name:<24}{len(files):>6}   confident {confident.mean():>6.1%}, {among}; all {right.mean():.1%} right")
+
+
+def own_test_split(folder: Path) -> None:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    review, after = metrics["review"], metrics["calibration"]["after"]
+    with (folder / "predictions.csv").open(newline="") as file:
+        statuses = [row["status"] for row in csv.DictReader(file)]
+    low, high = review["intervals"]["accuracy_of_accepted"]
+    print(
+        f"{'own test split':<24}{len(statuses):>6}   confident {review['coverage']:>6.1%}, "
+        f"{review['accuracy_of_accepted']:.1%} ({low:.1%} to {high:.1%}) of those right; ECE {after['ece']:.4f}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="Folder of a run on PBC.")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="Where the image sets lie.")
+    arguments = parser.parse_args(argv)
+    predictor = Predictor.from_pretrained(arguments.model)
+    own_test_split(arguments.model)
+    for name in OTHERS:
+        shares(predictor, name, pictures_in(arguments.data / "pbc_other" / name))
+    shares(predictor, "all three", pictures_in(arguments.data / "pbc_other"))
+    generator = np.random.default_rng(0)
+    for kind in (noise, documents, plain_colours, scenes):
+        shares(predictor, kind.__name__.replace("_", " "), kind(generator))
+    shares(predictor, "painted cells", iter(paint_cells(np.tile(np.arange(5), COUNT // 5), size=SIDE // 2)))
+    for name in LABORATORIES:
+        judge(predictor, name, pictures_in(arguments.data / name))
+
+
+if __name__ == "__main__":
+    main()
