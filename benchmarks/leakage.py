@@ -89,8 +89,8 @@ def draw(results: dict[str, list[dict]]) -> Figure:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="Folder with TRAIN and TEST.")
-    parser.add_argument("--seeds", type=int, default=2, help="Runs of each kind.")
-    parser.add_argument("--epochs", type=float, default=25, help="Epochs of each run.")
+    parser.add_argument("--seeds", type=int, default=1, help="Runs of each kind.")
+    parser.add_argument("--epochs", type=float, default=20, help="Epochs of each run.")
     parser.add_argument("--figure", type=Path, help="Where to draw the figure.")
     arguments = parser.parse_args(argv)
 
