@@ -1,5 +1,6 @@
 """Images in: where they come from, how they are read, split, varied and painted."""
 
+from wbc_hf.data.audit import audit, format_audit
 from wbc_hf.data.augmentation import Augmentation
 from wbc_hf.data.known_sets import KNOWN_SETS, PAINTED_TITLE, KnownSet
 from wbc_hf.data.loading import Leucocytes, Provenance, leaked_test_indices, load_leucocytes
@@ -19,6 +20,8 @@ __all__ = [
     "Leucocytes",
     "PaintedField",
     "Provenance",
+    "audit",
+    "format_audit",
     "leaked_test_indices",
     "load_leucocytes",
     "may_be_stained_cell",

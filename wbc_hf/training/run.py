@@ -28,7 +28,15 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_N
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from wbc_hf import __version__
-from wbc_hf.data import Augmentation, Leucocytes, leaked_test_indices, load_leucocytes, read_image
+from wbc_hf.data import (
+    Augmentation,
+    Leucocytes,
+    audit,
+    format_audit,
+    leaked_test_indices,
+    load_leucocytes,
+    read_image,
+)
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import format_metrics, render_card, write_json, write_report
 from wbc_hf.hub import push_folder
@@ -101,6 +109,8 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
     network, processor = build_network(model, training)
     with training.main_process_first(desc="loading the images"):
         leucocytes = load_leucocytes(data.dataset, streaming=data.streaming, seed=data.split_seed)
+    if isinstance(leucocytes, Leucocytes) and training.process_index == 0:
+        print(f"{format_audit(audit(leucocytes))}\n", flush=True)
     arguments = dataclasses.asdict(data) | dataclasses.asdict(model) | training.to_dict()
     start = _start(arguments, leucocytes, training)
     checkpoint = _on_main_process(training, lambda: _claim(folder, start))
