@@ -112,6 +112,7 @@ class Neighbours:
 
     @classmethod
     def fit(cls, features: np.ndarray, labels: np.ndarray) -> "Neighbours":
+        """From training images: features (m, d) as `look` gives them; their classes play no part."""
         mean, components = _principal_components(features)
         references = _half((features - mean) @ components)
         return cls(mean, components, references)
@@ -139,6 +140,7 @@ class Mahalanobis:
 
     @classmethod
     def fit(cls, features: np.ndarray, labels: np.ndarray) -> "Mahalanobis":
+        """From training images: features (m, d) as `look` gives them, and their class indices (m,)."""
         mean, components = _principal_components(features)
         projected = (features - mean) @ components
         means = np.stack([projected[labels == label].mean(0) for label in np.unique(labels)])

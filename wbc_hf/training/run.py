@@ -109,11 +109,12 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
     network, processor = build_network(model, training)
     with training.main_process_first(desc="loading the images"):
         leucocytes = load_leucocytes(data.dataset, streaming=data.streaming, seed=data.split_seed)
-    if isinstance(leucocytes, Leucocytes) and training.process_index == 0:
-        print(f"{format_audit(audit(leucocytes))}\n", flush=True)
     arguments = dataclasses.asdict(data) | dataclasses.asdict(model) | training.to_dict()
     start = _start(arguments, leucocytes, training)
     checkpoint = _on_main_process(training, lambda: _claim(folder, start))
+    # Who goes on has seen the audit; it opens every image.
+    if checkpoint is None and isinstance(leucocytes, Leucocytes) and training.process_index == 0:
+        print(f"{format_audit(audit(leucocytes))}\n", flush=True)
 
     trainer = build_trainer(leucocytes, network, processor, data, training)
     _train(trainer, checkpoint)
