@@ -1,7 +1,9 @@
 """From images to answers: the one way in which evaluation, the command line and the page ask a model."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor
 
+from wbc_hf import __version__
 from wbc_hf.data import ImageSource, may_be_stained_cell, read_image
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.hub import fetch_model
@@ -38,6 +41,23 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class ModelIdentity:
+    """Which model answered, for whoever reads its answers later.
+
+    Attributes:
+        name: Name of its folder, or its Hub id.
+        version: The first twelve hexadecimal digits of the SHA-256 of its weights.
+        trained_on: Title of its training set, or None where its folder does not say.
+        software: Name and version of this package.
+    """
+
+    name: str
+    version: str
+    trained_on: str | None
+    software: str
+
+
+@dataclass(frozen=True)
 class _Prepared:
     """What is kept of an image until its batch is full: the image itself may have 50 million pixels.
 
@@ -55,6 +75,7 @@ class Predictor:
         labels: Names of the classes, in the order of the probabilities.
         name: The folder or Hub id it came from.
         trust: When to trust the model; None where its folder does not say.
+        folder: Where its files lie; None for one that was built in memory.
     """
 
     def __init__(self, model: torch.nn.Module, processor: BaseImageProcessor, name: str, trust: Trust | None = None):
@@ -63,6 +84,7 @@ class Predictor:
         self.processor = processor
         self.name = name
         self.trust = trust
+        self.folder: Path | None = None
         self.labels = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
 
     @classmethod
@@ -74,7 +96,26 @@ class Predictor:
             HubUnreachableError: The Hub did not answer and the model is not in the cache.
         """
         folder = fetch_model(model)
-        return cls(load_classifier(folder), load_processor(folder), str(model), Trust.load(folder))
+        predictor = cls(load_classifier(folder), load_processor(folder), str(model), Trust.load(folder))
+        predictor.folder = folder
+        return predictor
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        """Name and version of the model, for exports."""
+        name = self.name
+        if self.folder is not None and Path(name).is_dir():
+            name = self.folder.resolve().name
+        trained_on = None if self.trust is None else self.trust.trained_on
+        return ModelIdentity(name, self._version(), trained_on, f"wbc_hf {__version__}")
+
+    def _version(self) -> str:
+        """From the weights as they are in memory: the same for every copy of a model, wherever it lies."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
 
     def probabilities(self, images: Iterable[Image.Image]) -> np.ndarray:
         """Probabilities of each class for RGB images as `read_image` gives them.

@@ -1,0 +1,211 @@
+"""One specimen on the bench: its pictures, the cells found in them, what the model says and what a person says of it.
+
+A person's word replaces the model's. Cells of which the model is not sure wait for one, and are not counted before.
+What the border of a field cuts off, and what another picture shows already, is never counted.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from wbc_hf.errors import WbcError
+from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.serving.predictor import Prediction
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
+
+
+class State(StrEnum):
+    """What becomes of a cell."""
+
+    COUNTED = "counted"
+    WAITING = "waiting"  # for a person: the model is not sure
+    REJECTED = "rejected"  # a person said that it is none of the five
+    CUT = "cut"  # by the border of the field
+    COPY = "copy"  # of a cell that an earlier picture shows
+
+
+@dataclass(frozen=True)
+class Review:
+    """What a person said of a cell.
+
+    Attributes:
+        label: One of `CLASS_NAMES`, or None: it is none of these five.
+        reviewer: Who said so; "" where nobody gave a name.
+        time: When, in UTC.
+    """
+
+    label: str | None
+    reviewer: str
+    time: datetime
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a specimen.
+
+    Attributes:
+        number: From 1, in the order in which they came.
+        name: The file's name, without folders.
+        size: Width and height in pixels.
+        is_field: Whether it is a photograph of a smear; else a picture of one cell.
+        preview: JPEG, as wide and high as the picture or smaller.
+    """
+
+    number: int
+    name: str
+    size: tuple[int, int]
+    is_field: bool
+    preview: bytes
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One leucocyte in one picture.
+
+    Attributes:
+        number: From 1, over all pictures of the specimen.
+        picture: Number of the picture.
+        box: Round the cell, in pixels of the picture.
+        cut: Whether the border of the field cuts it off.
+        copy_of: Number of the cell that an earlier picture shows of the same leucocyte, or None.
+        prediction: What the model says.
+        image: What the model saw of it, PNG, RGB.
+        review: What a person says, or None.
+    """
+
+    number: int
+    picture: int
+    box: Box
+    cut: bool
+    copy_of: int | None
+    prediction: Prediction
+    image: bytes
+    review: Review | None = None
+
+    @property
+    def state(self) -> State:
+        """What becomes of it."""
+        if self.copy_of is not None:
+            return State.COPY
+        if self.cut:
+            return State.CUT
+        if self.review is not None:
+            return State.COUNTED if self.review.label is not None else State.REJECTED
+        sure = self.prediction.status == "confident" and self.suggestion is not None
+        return State.COUNTED if sure else State.WAITING
+
+    @property
+    def suggestion(self) -> str | None:
+        """The class the model gives, one of `CLASS_NAMES`; None where a model of more classes gives another."""
+        index = class_index(self.prediction.label)
+        return None if index is None else CLASS_NAMES[index]
+
+    @property
+    def label(self) -> str | None:
+        """The class that holds: the person's, else the model's; None where a person said that it is none."""
+        return self.suggestion if self.review is None else self.review.label
+
+    @property
+    def corrected(self) -> bool:
+        """Whether a person said something else than the model."""
+        return self.review is not None and self.review.label != self.suggestion
+
+
+@dataclass(frozen=True)
+class NewCell:
+    """A cell on its way into a specimen, which gives it its number; attributes as in `Cell`."""
+
+    box: Box
+    cut: bool
+    copy_of: int | None
+    prediction: Prediction
+    image: bytes
+
+
+class Specimen:
+    """The pictures and cells of one specimen. Safe to use from several threads.
+
+    Attributes:
+        name: How the laboratory calls it.
+        leucocytes: Total leucocyte count in 10⁹/l, or None.
+    """
+
+    def __init__(self, name: str = ""):
+        self.name = name
+        self.leucocytes: float | None = None
+        self._lock = threading.Lock()
+        self._pictures: list[Picture] = []
+        self._cells: list[Cell] = []
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """In the order of their numbers."""
+        with self._lock:
+            return tuple(self._pictures)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """In the order of their numbers."""
+        with self._lock:
+            return tuple(self._cells)
+
+    def add(
+        self, name: str, size: tuple[int, int], preview: bytes, cells: Sequence[NewCell], *, is_field: bool
+    ) -> Picture:
+        """Take in a picture with what was found in it; both get their numbers."""
+        with self._lock:
+            picture = Picture(len(self._pictures) + 1, name, size, is_field, preview)
+            self._pictures.append(picture)
+            first = len(self._cells) + 1
+            self._cells += [
+                Cell(first + index, picture.number, new.box, new.cut, new.copy_of, new.prediction, new.image)
+                for index, new in enumerate(cells)
+            ]
+            return picture
+
+    def review(self, number: int, label: str | None, reviewer: str = "") -> Cell:
+        """Write down what a person says of a cell, in the place of what was said before.
+
+        Args:
+            number: Of the cell.
+            label: A class in any known spelling, or None: none of the five.
+            reviewer: Who says so.
+
+        Raises:
+            WbcError: No such cell, a cell that is never counted, or no such class.
+        """
+        index = None if label is None else class_index(label)
+        if label is not None and index is None:
+            raise WbcError(f"{label}: is none of {', '.join(CLASS_NAMES)}.")
+        name = None if index is None else CLASS_NAMES[index]
+        return self._change(number, Review(name, reviewer.strip(), datetime.now(UTC)))
+
+    def withdraw(self, number: int) -> Cell:
+        """Take back what a person said of a cell: the model's word holds again.
+
+        Raises:
+            WbcError: No such cell, or a cell that is never counted.
+        """
+        return self._change(number, None)
+
+    def _change(self, number: int, review: Review | None) -> Cell:
+        with self._lock:
+            if not 1 <= number <= len(self._cells):
+                raise WbcError(f"cell {number}: there are {len(self._cells)} cells, numbered from 1.")
+            cell = self._cells[number - 1]
+            if cell.state in (State.CUT, State.COPY):
+                reason = "the border cuts it off" if cell.cut else f"it is cell {cell.copy_of} again"
+                raise WbcError(f"cell {number}: is not counted, whatever it is, since {reason}.")
+            changed = replace(cell, review=review)
+            self._cells[number - 1] = changed
+            return changed
+
+
+def count_cells(cells: Iterable[Cell]) -> dict[str, int]:
+    """Counted cells by class name, all five."""
+    counted = Counter(cell.label for cell in cells if cell.state is State.COUNTED)
+    return {name: counted[name] for name in CLASS_NAMES}
