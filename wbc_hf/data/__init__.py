@@ -2,6 +2,8 @@
 
 from wbc_hf.data.audit import audit, format_audit
 from wbc_hf.data.augmentation import Augmentation
+from wbc_hf.data.copies import KeyPoints, Match, describe, match
+from wbc_hf.data.folders import FolderImage, scan_folder
 from wbc_hf.data.known_sets import KNOWN_SETS, PAINTED_TITLE, KnownSet
 from wbc_hf.data.loading import Leucocytes, Provenance, leaked_test_indices, load_leucocytes
 from wbc_hf.data.reading import FORMATS, MAX_PIXELS, SUFFIXES, ImageSource, read_image
@@ -15,18 +17,24 @@ __all__ = [
     "PAINTED_TITLE",
     "SUFFIXES",
     "Augmentation",
+    "FolderImage",
     "ImageSource",
+    "KeyPoints",
     "KnownSet",
     "Leucocytes",
+    "Match",
     "PaintedField",
     "Provenance",
     "audit",
+    "describe",
     "format_audit",
     "leaked_test_indices",
     "load_leucocytes",
+    "match",
     "may_be_stained_cell",
     "paint_cells",
     "paint_field",
     "read_image",
+    "scan_folder",
     "strange_pictures",
 ]

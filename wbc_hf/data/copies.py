@@ -90,10 +90,27 @@ class KeyPoints:
     Attributes:
         positions: float32 (k, 2), pixels of the shrunk image.
         descriptors: uint8 (k, 128), the square roots of SIFT's.
+        size: Width and height of the shrunk image in pixels.
     """
 
     positions: np.ndarray
     descriptors: np.ndarray
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Match:
+    """How one image lies in another.
+
+    Attributes:
+        matches: Key points that the map explains.
+        mirrored: Whether one is a mirror image of the other.
+        affine: float64 (2, 3), brings pixels of the first onto the second, both shrunk.
+    """
+
+    matches: int
+    mirrored: bool
+    affine: np.ndarray
 
 
 def find_copies(count: int, read: Callable[[int], Image.Image]) -> list[Copy]:
@@ -117,22 +134,28 @@ def find_copies(count: int, read: Callable[[int], Image.Image]) -> list[Copy]:
         cv2.setNumThreads(threads)
 
 
-def describe(image: Image.Image) -> KeyPoints:
-    """The key points of an RGB image of any size."""
+def describe(image: Image.Image, side: int = _WORKING_SIDE, count: int = _KEY_POINTS) -> KeyPoints:
+    """The key points of an RGB image of any size.
+
+    Args:
+        image: Is left as it is.
+        side: Longer sides are shrunk to this, in pixels.
+        count: The most key points that are kept.
+    """
     image = image.copy()
-    image.thumbnail((_WORKING_SIDE, _WORKING_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     pixels = np.asarray(image)
     mask = cv2.copyMakeBorder((pixels.max(axis=2) > _BLACK).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     mask = cv2.erode(mask, np.ones((_BLACK_MARGIN, _BLACK_MARGIN), np.uint8))[1:-1, 1:-1]
-    sift = cv2.SIFT_create(nfeatures=_KEY_POINTS, contrastThreshold=_CONTRAST)
+    sift = cv2.SIFT_create(nfeatures=count, contrastThreshold=_CONTRAST)
     found, descriptors = sift.detectAndCompute(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), mask * 255)
     if descriptors is None:
-        return KeyPoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
-    strongest = np.argsort([-point.response for point in found], kind="stable")[:_KEY_POINTS]
+        return KeyPoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8), image.size)
+    strongest = np.argsort([-point.response for point in found], kind="stable")[:count]
     # The root of the share of each direction (RootSIFT, Arandjelovic & Zisserman 2012): sums to 1, so fits a byte.
     shares = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1)
     positions = np.array([point.pt for point in found], dtype=np.float32)
-    return KeyPoints(positions[strongest], np.sqrt(shares[strongest] * 255**2).astype(np.uint8))
+    return KeyPoints(positions[strongest], np.sqrt(shares[strongest] * 255**2).astype(np.uint8), image.size)
 
 
 def link(key_points: Sequence[KeyPoints], pool: ThreadPoolExecutor) -> list[Copy]:
@@ -233,18 +256,24 @@ def _verified(
     """The pairs that are copies, without those that `parts` connects already; connects them."""
     for start in range(0, len(pairs), _BATCH):
         asked = [pair for pair in pairs[start : start + _BATCH] if parts.root(pair[0]) != parts.root(pair[1])]
-        places = pool.map(lambda pair: _same_place(key_points[pair[0]], key_points[pair[1]]), asked)
-        for (first, second), place in zip(asked, places, strict=True):
-            if place is not None and parts.join(first, second):
-                yield Copy(min(first, second), max(first, second), *place)
+        found = pool.map(lambda pair: match(key_points[pair[0]], key_points[pair[1]]), asked)
+        for (first, second), same in zip(asked, found, strict=True):
+            if same is not None and parts.join(first, second):
+                yield Copy(min(first, second), max(first, second), same.matches, same.mirrored)
 
 
-def _same_place(first: KeyPoints, second: KeyPoints) -> tuple[int, bool] | None:
-    """Number of matches that one plausible affine map explains, and whether it mirrors; None if they are too few."""
+def match(first: KeyPoints, second: KeyPoints, *, as_is: bool = False) -> Match | None:
+    """The one plausible affine map that explains enough matches; None if there is none.
+
+    Args:
+        first, second: Of two images.
+        as_is: Whether mirror images and negatives are out of the question: it takes a third of the time.
+    """
     if min(len(first.positions), len(second.positions)) < _INLIERS:
         return None
-    matched = [(*_matches(first.descriptors, second.descriptors[:, order]), mirrored) for mirrored, order in _ORDERS]
-    here, there, mirrored = max(matched, key=lambda match: len(match[0]))
+    orders = _ORDERS[:1] if as_is else _ORDERS
+    matched = [(*_matches(first.descriptors, second.descriptors[:, order]), mirrored) for mirrored, order in orders]
+    here, there, mirrored = max(matched, key=lambda found: len(found[0]))
     if len(here) < _INLIERS:
         return None
     affine, inliers = cv2.estimateAffine2D(
@@ -262,7 +291,7 @@ def _same_place(first: KeyPoints, second: KeyPoints) -> tuple[int, bool] | None:
         return None
     if (np.linalg.det(affine[:, :2]) < 0) != mirrored:
         return None
-    return int(inliers.sum()), mirrored
+    return Match(int(inliers.sum()), mirrored, affine)
 
 
 def _matches(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,107 @@
+"""How well and how fast overlapping fields are found, and the leucocytes that both of two fields show.
+
+    python benchmarks/overlaps.py [../shared/data/bccd]
+
+The BCCD photographs are taken as fields of one specimen, though they are of several: every pair beside those known to
+overlap should stay apart. Pairs that are found and not listed are named, to be looked at: the list is a lower bound.
+Known pairs with one leucocyte boxed in both (`wbc_iou` above 0.4) should have it matched, in the boxes that people
+drew.
+"""
+
+import argparse
+import csv
+import time
+from copy import deepcopy
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+
+from wbc_hf.data import read_image
+from wbc_hf.serving.overlaps import FieldIndex, Overlap, match_cells
+from wbc_hf.serving.specimen import Box
+
+BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd"
+SAME_LEUCOCYTE = 0.4
+SIZES = (0, 10, 50, 100)
+REPEATS = 10
+
+
+def main() -> None:
+    """Print what is found, what is not, and what it takes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="?", default=BCCD, help="folder of the BCCD set")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    files = sorted((arguments.data / "fields" / "images").iterdir())
+    judge(arguments.data, files)
+    for size in SIZES:
+        took = time_to_add(files, size)
+        print(f"a field beside {size} others: {took * 1000:.0f} ms of one core")
+
+
+def judge(data: Path, files: list[Path]) -> None:
+    """Print how many of the known overlaps are found, whose leucocytes are matched, and what else is found."""
+    listed = known_overlaps(data / "overlap_pairs.csv")
+    found = find_overlaps(files)
+    print(f"{len(files)} fields, {len(listed)} listed pairs: {len(listed.keys() & found.keys())} found")
+    for pair in sorted(listed.keys() - found.keys()):
+        print(f"  missed: {' '.join(pair)}, IoU of the leucocytes {listed[pair]}")
+    shared = [pair for pair, iou in listed.items() if iou > SAME_LEUCOCYTE]
+    matched = [pair for pair in shared if pair in found and matches_a_cell(data, pair, found[pair])]
+    print(f"  {len(shared)} of them show one leucocyte twice: {len(matched)} have it matched")
+    others = len(files) * (len(files) - 1) // 2 - len(listed)
+    for pair in sorted(found.keys() - listed.keys()):
+        print(f"  not listed: {' '.join(pair)}, {found[pair].matches} key points agree")
+    print(f"  {len(found.keys() - listed.keys())} of the {others} other pairs found")
+
+
+def find_overlaps(files: list[Path]) -> dict[tuple[str, str], Overlap]:
+    """Overlaps by the numbers of both fields, the earlier first."""
+    index = FieldIndex()
+    return {
+        (number(files[overlap.earlier]), number(file)): overlap
+        for file in files
+        for overlap in index.add(read_image(file))
+    }
+
+
+def known_overlaps(path: Path) -> dict[tuple[str, str], float]:
+    """IoU of the leucocytes by the numbers of both fields, the lower first."""
+    with path.open(newline="") as file:
+        return {tuple(sorted((row["a"], row["b"]))): float(row["wbc_iou"]) for row in csv.DictReader(file)}
+
+
+def matches_a_cell(data: Path, pair: tuple[str, str], overlap: Overlap) -> bool:
+    earlier, new = (boxes_of(data, name) for name in pair)
+    return bool(match_cells(new, earlier, overlap))
+
+
+def boxes_of(data: Path, name: str) -> list[Box]:
+    """The leucocytes that people boxed in a field."""
+    (path,) = (data / "fields" / "annotations").glob(f"*{name}.xml")
+    cells = [cell for cell in ElementTree.parse(path).iter("object") if cell.findtext("name") == "WBC"]
+    return [tuple(int(cell.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")) for cell in cells]
+
+
+def number(file: Path) -> str:
+    """`BloodImage_00037.jpg` → `00037`."""
+    return file.stem.rpartition("_")[2]
+
+
+def time_to_add(files: list[Path], size: int) -> float:
+    """Processor time in seconds that a field takes beside so many others, without reading it; mean of ten."""
+    others = FieldIndex()
+    for file in files[:size]:
+        others.add(read_image(file))
+    total = 0.0
+    for file in files[-REPEATS:]:
+        index, image = deepcopy(others), read_image(file)
+        began = time.process_time()
+        index.add(image)
+        total += time.process_time() - began
+    return total / REPEATS
+
+
+if __name__ == "__main__":
+    main()
