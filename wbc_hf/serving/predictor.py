@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf import __version__
 from wbc_hf.data import ImageSource, may_be_stained_cell, read_image
-from wbc_hf.errors import UnreadableImageError
+from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hub import fetch_model
 from wbc_hf.modeling import Trust, load_classifier, load_processor, look
 
@@ -129,10 +130,36 @@ class Predictor:
         """Logits and features of a ResNet for RGB images, one at least: float32 (n, classes) and (n, d).
 
         See `wbc_hf.modeling.look`.
+
+        Raises:
+            WbcError: The model is no ResNet.
         """
         with torch.inference_mode():
-            logits, features = look(self.model, self._batch([self._prepare(image) for image in images]))
+            logits, features = look(self.resnet, self.pixels(images))
         return logits.cpu().numpy(), features.cpu().numpy()
+
+    @property
+    def is_resnet(self) -> bool:
+        """Whether features and heat maps are to be had of the model."""
+        return isinstance(self.model, ResNetForImageClassification)
+
+    @property
+    def resnet(self) -> ResNetForImageClassification:
+        """The model, for what looks into it.
+
+        Raises:
+            WbcError: It is no ResNet.
+        """
+        if not self.is_resnet:
+            raise WbcError(
+                f"{self.name}: is a {self.model.config.model_type!r} model. It gives answers, but features and heat "
+                "maps are to be had of the ResNet family alone."
+            )
+        return self.model
+
+    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """What the model gets of RGB images, one at least: float32 (n, 3, height, width) on its device."""
+        return self._batch([self._prepare(image) for image in images])
 
     def answer(self, images: Iterable[Image.Image]) -> tuple[np.ndarray, list[str]]:
         """Probabilities and status of RGB images: float32 (n, classes) and n of the words in `Prediction`."""
