@@ -169,7 +169,7 @@ def load_ranges(path: Path) -> ReferenceRanges:
     Classes that are not named keep the default.
 
     Raises:
-        WbcError: The file cannot be read, or says something else.
+        WbcError: The file cannot be read, names a class twice, or says something else.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -179,14 +179,17 @@ def load_ranges(path: Path) -> ReferenceRanges:
         ) from error
     if not isinstance(content, dict):
         raise WbcError(f"{path}: has no lines such as `neutrophil: [40, 60]` (percent of all leucocytes).")
-    source = str(content.pop("source", path.name))
-    percent = dict(DEFAULT_RANGES.percent)
+    source = str(content.pop("source", None) or path.name)
+    percent: dict[str, tuple[float, float]] = {}
     for name, value in content.items():
         index = class_index(str(name))
         if index is None:
             raise WbcError(f"{path}: {name!r} is none of {', '.join(CLASS_NAMES)}, nor `source`.")
+        # Laboratories list segmented and band neutrophils apart; taking the last would give all neutrophils its range.
+        if CLASS_NAMES[index] in percent:
+            raise WbcError(f"{path}: {name!r} is {CLASS_NAMES[index]} once more; one range for all of them is needed.")
         percent[CLASS_NAMES[index]] = _checked_range(path, name, value)
-    return ReferenceRanges(percent, source)
+    return ReferenceRanges(DEFAULT_RANGES.percent | percent, source)
 
 
 def _share(name: str, count: int, total: int, reference: tuple[float, float], leucocytes: float | None) -> Share:

@@ -40,7 +40,7 @@ class Record:
 
 def take_down(specimen: Specimen, model: ModelIdentity, ranges: ReferenceRanges) -> Record:
     """A specimen as it stands now."""
-    pictures, cells = specimen.pictures, specimen.cells
+    pictures, cells = specimen.contents()
     return Record(
         specimen=specimen.name,
         time=datetime.now(UTC).replace(microsecond=0),

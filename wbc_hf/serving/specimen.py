@@ -153,6 +153,11 @@ class Specimen:
         with self._lock:
             return tuple(self._cells)
 
+    def contents(self) -> tuple[tuple[Picture, ...], tuple[Cell, ...]]:
+        """All pictures and all cells at one moment: asked one after the other, a picture may come in between."""
+        with self._lock:
+            return tuple(self._pictures), tuple(self._cells)
+
     def add(
         self, name: str, size: tuple[int, int], preview: bytes, cells: Sequence[NewCell], *, is_field: bool
     ) -> Picture:

@@ -1,0 +1,542 @@
+import csv
+import io
+import json
+import logging
+import zipfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from PIL import Image
+from pypdf import PdfReader
+
+from wbc_hf.data import load_leucocytes, paint_cells
+from wbc_hf.errors import WbcError
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.serving.differential import DEFAULT_RANGES, Flag
+from wbc_hf.serving.exports import (
+    EXPORTS,
+    FLAG_TEXTS,
+    RESEARCH_USE,
+    file_name,
+    to_cell_folder,
+    to_csv,
+    to_fhir,
+    to_json,
+    to_pdf,
+    write_cell_folder,
+)
+from wbc_hf.serving.exports import fhir as fhir_module
+from wbc_hf.serving.exports.wording import safe_name
+from wbc_hf.serving.predictor import ModelIdentity, Prediction
+from wbc_hf.serving.record import Record, take_down
+from wbc_hf.serving.specimen import NewCell, Specimen, State
+
+MODEL = ModelIdentity("wbc-tiny", "0123456789ab", "Painted cells", "wbc_hf 0.0")
+TIME = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)
+HOSTILE = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1")
+STRANGE = "../../血液 $x_1$ <b>&\x07 C:\\temp\\" + "long " * 60
+BOX = (10, 20, 58, 68)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+PAINTED = [_png(cell) for cell in paint_cells(np.arange(60) % 5, size=48, seed=5)]
+
+
+def _prediction(label: int, status: str = "confident") -> Prediction:
+    others = tuple((name, 0.025) for index, name in enumerate(CLASS_NAMES) if index != label)
+    return Prediction(CLASS_NAMES[label], 0.9, others, status)
+
+
+def _new(label: int, image: bytes, status: str = "confident", **kind: object) -> NewCell:
+    return NewCell(BOX, kind.get("cut", False), kind.get("copy_of"), _prediction(label, status), image)
+
+
+def _take_down(specimen: Specimen, model: ModelIdentity = MODEL) -> Record:
+    return replace(take_down(specimen, model, DEFAULT_RANGES), time=TIME)
+
+
+def _bench(name: str = "S 17") -> Specimen:
+    """Four fields of 15 cells, 12 of each class, and one with a cut cell, a copy and one that waits."""
+    specimen = Specimen(name)
+    specimen.leucocytes = 6.5
+    for field in range(4):
+        images = enumerate(PAINTED[15 * field : 15 * field + 15])
+        specimen.add(
+            f"field {field}.jpg", (640, 480), b"", [_new(index % 5, image) for index, image in images], is_field=True
+        )
+    odd = [_new(0, PAINTED[0], cut=True), _new(1, PAINTED[1], copy_of=2), _new(2, PAINTED[2], "review")]
+    specimen.add("field 4.jpg", (640, 480), b"", odd, is_field=True)
+    return specimen
+
+
+@pytest.fixture(scope="module")
+def record() -> Record:
+    """Cells 1 to 5 accepted, 6 corrected, 7 rejected."""
+    specimen = _bench()
+    for number in range(1, 6):
+        specimen.review(number, CLASS_NAMES[number - 1], "A. Meyer")
+    specimen.review(6, "monocyte", "A. Meyer")
+    specimen.review(7, None, "Ö. Yılmaz")
+    return _take_down(specimen)
+
+
+@pytest.fixture(scope="module")
+def strange_record() -> Record:
+    """Whatever a user can name is named badly."""
+    specimen = Specimen(STRANGE)
+    for name in (*HOSTILE, STRANGE):
+        specimen.add(name, (48, 48), b"", [_new(3, PAINTED[3])], is_field=False)
+    for number, name in enumerate((*HOSTILE, STRANGE), 1):
+        specimen.review(number, "basophil", name)
+    return _take_down(specimen, ModelIdentity(STRANGE, "0123456789ab", STRANGE, "wbc_hf 0.0"))
+
+
+@pytest.fixture(scope="module")
+def empty_record() -> Record:
+    return _take_down(Specimen(), replace(MODEL, trained_on=None))
+
+
+@pytest.fixture(scope="module")
+def contents(record: Record) -> dict[str, bytes]:
+    """Every export of `record`, by its key."""
+    return {export.key: export.make(record) for export in EXPORTS}
+
+
+# ---- the table of exports
+
+
+@pytest.mark.parametrize("key", [export.key for export in EXPORTS])
+def test_every_export_says_what_it_is(contents: dict[str, bytes], key: str):
+    content = contents[key]
+    if key == "cells":
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            content = archive.read("README.txt") + archive.read("cells.json")
+    text = PdfReader(io.BytesIO(content)).pages[0].extract_text() if key == "pdf" else content.decode("utf-8")
+
+    assert RESEARCH_USE in text
+    assert all(word in text for word in ("wbc-tiny", "0123456789ab", "wbc_hf 0.0", "Painted cells", "S 17"))
+    assert any(time in text for time in ("2026-11-24T21:30:00+00:00", "24 Nov 2026, 21:30"))
+    assert "A. Meyer" in text
+    assert "Ö. Yılmaz" in text
+
+
+def test_exports_are_the_same_each_time(record: Record, contents: dict[str, bytes]):
+    assert {export.key: export.make(record) for export in EXPORTS} == contents
+
+
+def test_keys_and_suffixes_tell_exports_apart():
+    assert [export.key for export in EXPORTS] == ["pdf", "csv", "json", "fhir", "cells"]
+    assert len({export.suffix for export in EXPORTS}) == len(EXPORTS)
+
+
+@pytest.mark.parametrize(
+    ("specimen", "stem"),
+    [
+        ("", "differential-20261124T2130Z"),
+        ("S 17/b", "differential-S-17-b-20261124T2130Z"),
+        ("Müller_2", "differential-Muller_2-20261124T2130Z"),
+        ("../../etc/passwd", "differential-etc-passwd-20261124T2130Z"),
+        ("血液", "differential-20261124T2130Z"),
+        ("CON", "differential-CON-20261124T2130Z"),
+        ("a" * 500, f"differential-{'a' * 40}-20261124T2130Z"),
+    ],
+)
+def test_file_names_are_safe(specimen: str, stem: str):
+    record = _take_down(Specimen(specimen))
+    assert [file_name(record, export) for export in EXPORTS] == [
+        f"{stem}{suffix}" for suffix in (".pdf", ".csv", ".json", ".fhir.json", ".cells.zip")
+    ]
+
+
+def test_names_lose_what_a_file_cannot_bear():
+    assert safe_name('-a:b*c?"d|e.f-') == "a-b-c-d-e-f"
+
+
+def test_every_flag_has_words():
+    assert set(FLAG_TEXTS) == set(Flag)
+
+
+# ---- CSV
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+
+
+def test_csv_has_a_row_for_each_cell(record: Record):
+    rows = _rows(to_csv(record))
+
+    assert [int(row["number"]) for row in rows] == list(range(1, 64))
+    assert [row["state"] for row in rows] == [cell.state for cell in record.cells]
+    for row, cell in zip(rows, record.cells, strict=True):
+        assert row["picture"] == record.pictures[cell.picture - 1].name
+        assert tuple(int(row[side]) for side in ("x0", "y0", "x1", "y1")) == BOX
+        assert row["class"] == (cell.label or "")
+        assert float(row[f"probability_{row['model_class']}"]) == float(row["probability"]) == 0.9
+        assert sum(float(row[f"probability_{name}"]) for name in CLASS_NAMES) == pytest.approx(1)
+    assert [row["number"] for row in rows if row["corrected"] == "yes"] == ["6", "7"]
+    assert (rows[5]["class"], rows[5]["model_class"]) == ("monocyte", "basophil")
+    assert (rows[6]["class"], rows[6]["reviewer"]) == ("", "Ö. Yılmaz")
+    assert datetime.fromisoformat(rows[6]["reviewed"]).utcoffset().total_seconds() == 0
+    assert rows[61]["copy_of"] == "2"
+
+
+def test_csv_lines_end_as_the_standard_says(record: Record, contents: dict[str, bytes]):
+    text = to_csv(record)
+    assert text.count("\r\n") == text.count("\n") == len(record.cells) + 1
+    assert contents["csv"] == b"\xef\xbb\xbf" + text.encode()
+
+
+def test_csv_holds_no_formulas(strange_record: Record):
+    rows = _rows(to_csv(strange_record))
+
+    assert [row["picture"] for row in rows] == [f"'{name}" for name in HOSTILE] + [STRANGE]
+    assert [row["reviewer"] for row in rows[:4]] == [f"'{name}" for name in HOSTILE[:4]]
+    assert not any(value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for row in rows for value in row.values())
+
+
+def test_csv_of_no_cells_is_a_header(empty_record: Record):
+    text = to_csv(empty_record)
+    assert text.startswith("number,picture,picture_number,x0,y0,x1,y1,state,class,model_class,probability,status,")
+    assert _rows(text) == []
+
+
+def test_csv_knows_the_classes_of_a_larger_model():
+    specimen = Specimen()
+    prediction = Prediction("blast", 0.6, (("NEUTROPHIL", 0.3), ("Basophil", 0.1)), "confident")
+    specimen.add("a.png", (48, 48), b"", [NewCell(BOX, False, None, prediction, PAINTED[0])], is_field=False)
+
+    (row,) = _rows(to_csv(_take_down(specimen)))
+
+    names = [name for name in row if name.startswith("probability_")]
+    assert names == ["probability_Basophil", "probability_NEUTROPHIL", "probability_blast"]
+    assert (row["state"], row["class"], row["model_class"]) == ("waiting", "", "blast")
+
+
+# ---- JSON
+
+
+def test_json_holds_everything(record: Record):
+    content = json.loads(to_json(record))
+
+    assert (content["format"], content["specimen"], content["reviewers"]) == (1, "S 17", ["A. Meyer", "Ö. Yılmaz"])
+    assert datetime.fromisoformat(content["time"]) == TIME
+    differential = content["differential"]
+    assert (differential["total"], differential["enough"], differential["leucocytes"]) == (59, False, 6.5)
+    for told, share in zip(differential["shares"], record.differential.shares, strict=True):
+        assert (told["class"], told["count"], told["percent"]) == (share.label, share.count, share.percent)
+        assert (told["limits"], told["reference"]) == (list(share.limits), list(share.reference))
+        assert told["absolute"]["limits"] == list(share.absolute.limits)
+        assert Flag(told["flag"]) is share.flag
+    assert [picture["name"] for picture in content["pictures"]] == [picture.name for picture in record.pictures]
+    assert [cell["state"] for cell in content["cells"]] == [cell.state for cell in record.cells]
+    assert content["cells"][5]["review"] | {"time": None} == {
+        "class": "monocyte",
+        "reviewer": "A. Meyer",
+        "time": None,
+    }
+    assert content["cells"][5]["prediction"]["probabilities"] == {"basophil": 0.9} | dict.fromkeys(
+        CLASS_NAMES[1:], 0.025
+    )
+
+
+def test_json_of_no_cells(empty_record: Record):
+    content = json.loads(to_json(empty_record))
+    assert content["cells"] == content["pictures"] == []
+    assert {share["percent"] for share in content["differential"]["shares"]} == {None}
+    assert content["model"]["trained_on"] is None
+
+
+# ---- PDF
+
+
+def _page(content: bytes) -> str:
+    """The text of a PDF of one page, A4 and upright."""
+    (page,) = PdfReader(io.BytesIO(content)).pages
+    assert [float(side) for side in page.mediabox[2:]] == pytest.approx([595.28, 841.89], abs=0.1)
+    return page.extract_text()
+
+
+def test_pdf_tells_the_differential(record: Record, contents: dict[str, bytes]):
+    text = _page(contents["pdf"])
+
+    for share in record.differential.shares:
+        assert share.label.capitalize() in text
+        assert f"{share.percent:.1f}" in text
+        assert f"{share.limits[0]:.1f} – {share.limits[1]:.1f}" in text
+        assert f"{share.reference[0]:g} – {share.reference[1]:g}" in text
+        assert f"{share.absolute.value:.2f}" in text
+    assert "Only 59 cells were counted" in text
+    assert "1 cell waits for review" in text
+    assert "1 waiting for review · 1 rejected by a person · 1 cut off by the border · 1 seen in another" in text
+    assert "6 cells by A. Meyer, 1 corrected; 1 cell by Ö. Yılmaz, 1 corrected" in text
+    assert "no. 6 basophil → monocyte (A. Meyer); no. 7 eosinophil → none of the five (Ö. Yılmaz)" in text
+    assert "12 of 13" in text
+    assert DEFAULT_RANGES.source in text
+    assert "Signature" in text
+    assert "5 fields" in text
+    assert "1 – 4 high 1.21" in text
+
+
+def test_pdf_says_a_flag_in_words():
+    specimen = Specimen()
+    specimen.add("a.png", (48, 48), b"", [_new(4, PAINTED[4])] * 65 + [_new(2, PAINTED[2])] * 35, is_field=True)
+    text = _page(to_pdf(_take_down(specimen)))
+
+    assert "possibly high" in text
+    assert "more cells would tell" in text
+    assert "No person has looked at these cells yet" in text
+    assert "counted: a differential needs" not in text
+
+
+def test_pdf_cuts_long_lists_short():
+    specimen = Specimen("S")
+    specimen.add("a.png", (48, 48), b"", [_new(4, PAINTED[4])] * 1000, is_field=True)
+    for number in range(1, 301):
+        specimen.review(number, "lymphocyte", f"{'Long Name ' * 9}{number % 7}")
+
+    text = _page(to_pdf(_take_down(specimen)))
+
+    assert "12 of 300" in text
+    assert "12 of 700" in text
+    corrections = text.partition("Corrected")[2].partition("Model")[0]
+    assert corrections.count("→") + int(corrections.partition("; … and ")[2].split()[0]) == 300
+
+
+def test_pdf_bears_any_name(strange_record: Record, recwarn: pytest.WarningsRecorder):
+    text = _page(to_pdf(strange_record))
+    assert "□□ $x_1$ <b>&" in text
+    assert not recwarn.list
+
+
+def test_pdf_of_no_cells(empty_record: Record):
+    text = _page(to_pdf(empty_record))
+    assert "not named" in text
+    assert "No cells were counted" in text
+    assert text.count("none") == 1 + len(CLASS_NAMES)
+
+
+# ---- FHIR
+
+
+def _resources(text: str) -> dict[str, list[dict]]:
+    """Resources by type, as R4's own classes read them; every reference leads to one of them."""
+    from fhir.resources.R4B.bundle import Bundle
+
+    bundle = json.loads(Bundle.model_validate_json(text).model_dump_json())
+    resources = {entry["fullUrl"]: entry["resource"] for entry in bundle["entry"]}
+    assert len(resources) == len(bundle["entry"])
+    assert all(url == f"urn:uuid:{resource['id']}" for url, resource in resources.items())
+    assert set(_references(bundle)) <= set(resources)
+    by_type: dict[str, list[dict]] = {}
+    for resource in resources.values():
+        by_type.setdefault(resource["resourceType"], []).append(resource)
+    return by_type
+
+
+def _references(node: object) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["reference"]] if "reference" in node else []
+        return own + [found for value in node.values() for found in _references(value)]
+    return [found for value in node for found in _references(value)] if isinstance(node, list) else []
+
+
+def _by_code(observations: list[dict]) -> dict[str, dict]:
+    return {observation["code"].get("coding", [{"code": ""}])[0]["code"]: observation for observation in observations}
+
+
+def test_fhir_tells_the_differential(record: Record):
+    resources = _resources(to_fhir(record))
+
+    assert {kind: len(found) for kind, found in resources.items()} == {
+        "DiagnosticReport": 1,
+        "Observation": 1 + 5 + 1 + 5,
+        "Device": 1,
+        "Specimen": 1,
+    }
+    (report,), observations = resources["DiagnosticReport"], _by_code(resources["Observation"])
+    assert (report["code"]["coding"][0]["code"], report["status"]) == ("69738-3", "partial")
+    assert len(report["result"]) == len(resources["Observation"])
+    assert {observation["status"] for observation in resources["Observation"]} == {"preliminary"}
+    assert report["conclusion"] == RESEARCH_USE
+    assert observations[""]["valueInteger"] == 59
+    assert observations["26464-8"]["valueQuantity"]["value"] == 6.5
+    for share in record.differential.shares:
+        percent, absolute = (observations[code] for code in fhir_module.CODES[share.label])
+        assert percent["valueQuantity"] == {
+            "value": pytest.approx(share.percent, abs=5e-4),
+            "unit": "%",
+            "system": "http://unitsofmeasure.org",
+            "code": "%",
+        }
+        low, high = (part["valueQuantity"]["value"] for part in percent["component"][1:])
+        assert (low, high) == pytest.approx(share.limits, abs=5e-4)
+        ranges = percent["referenceRange"][0]
+        assert (ranges["low"]["value"], ranges["high"]["value"]) == share.reference
+        assert absolute["valueQuantity"]["code"] == "10*9/L"
+        assert absolute["valueQuantity"]["value"] == pytest.approx(share.absolute.value, abs=5e-4)
+
+
+def test_fhir_says_who_corrected_what(record: Record):
+    counted = _by_code(_resources(to_fhir(record))["Observation"])[""]
+    assert [(note["authorString"], note["text"]) for note in counted["note"]] == [
+        ("A. Meyer", "Corrected cell no. 6: basophil → monocyte"),
+        ("Ö. Yılmaz", "Corrected cell no. 7: eosinophil → none of the five"),
+    ]
+    assert [part["valueInteger"] for part in counted["component"]] == [1, 1, 1, 1, 7, 2]
+
+
+def test_fhir_interprets_only_what_the_limits_support():
+    specimen = Specimen()
+    cells = [_new(4, PAINTED[4])] * 65 + [_new(2, PAINTED[2])] * 15 + [_new(1, PAINTED[1])] * 20
+    specimen.add("a.png", (48, 48), b"", cells, is_field=True)
+
+    observations = _by_code(_resources(to_fhir(_take_down(specimen)))["Observation"])
+
+    eosinophils, neutrophils = observations["26450-7"], observations["26511-6"]
+    assert eosinophils["interpretation"][0]["coding"][0]["code"] == "H"
+    assert "interpretation" not in neutrophils
+    assert neutrophils["note"][0]["text"] == "Possibly high: more cells would tell"
+    assert "26464-8" not in observations
+
+
+def test_fhir_is_preliminary_once_nothing_waits():
+    specimen = _bench()
+    for cell in specimen.cells:
+        if cell.state is State.WAITING:
+            specimen.review(cell.number, "monocyte", "A. Meyer")
+    assert _resources(to_fhir(_take_down(specimen)))["DiagnosticReport"][0]["status"] == "preliminary"
+
+
+def test_fhir_names_the_model_and_the_specimen(record: Record, empty_record: Record):
+    resources = _resources(to_fhir(record))
+    (device,), (specimen,) = resources["Device"], resources["Specimen"]
+    assert device["deviceName"] == [{"name": "wbc-tiny", "type": "model-name"}]
+    assert [version["value"] for version in device["version"]] == ["0123456789ab", "wbc_hf 0.0"]
+    assert specimen["identifier"] == [{"value": "S 17"}]
+
+    assert "identifier" not in _resources(to_fhir(empty_record))["Specimen"][0]
+
+
+def test_fhir_of_no_cells_says_that_there_is_no_value(empty_record: Record):
+    resources = _resources(to_fhir(empty_record))
+    percents = [observation for code, observation in _by_code(resources["Observation"]).items() if code]
+    assert len(percents) == 5
+    assert all(observation["dataAbsentReason"]["coding"][0]["code"] == "not-performed" for observation in percents)
+    assert not any("valueQuantity" in observation for observation in percents)
+    assert resources["DiagnosticReport"][0]["status"] == "partial"
+
+
+def test_fhir_bears_any_name(strange_record: Record):
+    specimen = _resources(to_fhir(strange_record))["Specimen"][0]
+    assert specimen["identifier"][0]["value"].startswith("../../血液 $x_1$ <b>& C:")
+
+
+def test_fhir_differs_where_the_record_differs(record: Record, empty_record: Record):
+    identifiers = {json.loads(to_fhir(one))["id"] for one in (record, empty_record, replace(record, specimen="S 18"))}
+    assert len(identifiers) == 3
+
+
+def test_no_invalid_bundle_leaves(record: Record, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fhir_module, "_PERCENT", {"unit": "%", "sytem": "http://unitsofmeasure.org"})
+    with pytest.raises(ValueError, match="sytem"):
+        to_fhir(record)
+
+
+# ---- folder of cells
+
+
+@pytest.fixture(scope="module")
+def reviewed() -> Record:
+    """Every cell that can be counted was accepted, but for 6, which was corrected, and 7, which was rejected."""
+    specimen = _bench("../S 17")
+    for cell in specimen.cells[:60]:
+        specimen.review(cell.number, cell.suggestion, "A. Meyer")
+    specimen.review(6, "monocyte", "A. Meyer")
+    specimen.review(7, None, "A. Meyer")
+    return _take_down(specimen)
+
+
+def test_the_loader_reads_the_zip(reviewed: Record, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with zipfile.ZipFile(io.BytesIO(to_cell_folder(reviewed))) as archive:
+        assert archive.testzip() is None
+        archive.extractall(tmp_path)
+
+    with caplog.at_level(logging.WARNING, "wbc_hf"):
+        leucocytes = load_leucocytes(str(tmp_path))
+
+    assert not caplog.records
+    assert not leucocytes.provenance.skipped
+    rows = [row for split in leucocytes.values() for row in split]
+    assert len(rows) == 59
+    labels = {int(row["source"][-8:-4]): CLASS_NAMES[row["label"]] for row in rows}
+    assert labels == {cell.number: cell.label for cell in reviewed.cells_in(State.COUNTED)}
+    pixels = {int(row["source"][-8:-4]): np.asarray(row["image"]) for row in rows}
+    assert np.array_equal(pixels[9], paint_cells(np.arange(60) % 5, size=48, seed=5)[8])
+
+
+def test_cells_of_a_picture_stay_together(reviewed: Record, tmp_path: Path):
+    write_cell_folder(reviewed, tmp_path / "new")
+    leucocytes = load_leucocytes(str(tmp_path / "new"))
+
+    pictures = {name: {(int(row["source"][-8:-4]) - 1) // 15 for row in split} for name, split in leucocytes.items()}
+    assert sorted(number for numbers in pictures.values() for number in numbers) == [0, 1, 2, 3]
+
+
+def test_the_folder_and_the_zip_are_the_same(reviewed: Record, tmp_path: Path):
+    assert write_cell_folder(reviewed, tmp_path) == 59
+
+    with zipfile.ZipFile(io.BytesIO(to_cell_folder(reviewed))) as archive:
+        inside = {name: archive.read(name) for name in archive.namelist()}
+    outside = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*.*")}
+    assert inside == outside
+    assert json.loads(outside["cells.json"])["format"] == 1
+    assert "59, of which a person corrected 1" in outside["README.txt"].decode()
+
+
+def test_only_reviewed_cells_that_count_are_there(record: Record, tmp_path: Path):
+    write_cell_folder(record, tmp_path)
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
+    assert [(PurePosixPath(name).parent.name, int(name[-8:-4])) for name in files] == [
+        ("basophil", 1),
+        ("eosinophil", 2),
+        ("lymphocyte", 3),
+        ("monocyte", 4),
+        ("monocyte", 6),
+        ("neutrophil", 5),
+    ]
+
+
+def test_no_name_leads_out_of_the_folder(strange_record: Record):
+    with zipfile.ZipFile(io.BytesIO(to_cell_folder(strange_record))) as archive:
+        names = archive.namelist()
+    assert len(names) == len({name.lower() for name in names}) == len(HOSTILE) + 1 + 3
+    for name in names:
+        assert not PurePosixPath(name).is_absolute()
+        assert all(safe_name(part) == part for part in PurePosixPath(name.partition(".")[0]).parts[:-1])
+        assert name.isascii()
+        assert ".." not in name
+        assert len(name) < 100
+
+
+def test_nothing_is_written_where_something_is(record: Record, tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("mine")
+    for place in (tmp_path, tmp_path / "mine.txt"):
+        with pytest.raises(WbcError, match=f"{place}: is there already and not an empty folder"):
+            write_cell_folder(record, place)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_nobody_looked_at_nothing_to_learn(empty_record: Record, tmp_path: Path):
+    for make in (to_cell_folder, lambda record: write_cell_folder(record, tmp_path / "new")):
+        with pytest.raises(WbcError, match=r"^this specimen: no person has looked at a counted cell"):
+            make(empty_record)
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,209 @@
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from wbc_hf.errors import WbcError
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.serving.differential import DEFAULT_RANGES
+from wbc_hf.serving.predictor import ModelIdentity, Prediction
+from wbc_hf.serving.record import Record, take_down
+from wbc_hf.serving.specimen import NewCell, Specimen, State, count_cells
+
+MODEL = ModelIdentity("tiny", "0123456789ab", None, "wbc_hf 0")
+
+
+def _new(
+    label: str = "monocyte", status: str = "confident", *, cut: bool = False, copy_of: int | None = None
+) -> NewCell:
+    return NewCell((0, 0, 9, 9), cut, copy_of, Prediction(label, 0.9, (), status), b"png")
+
+
+def _add(specimen: Specimen, *cells: NewCell):
+    return specimen.add("field.png", (640, 480), b"jpeg", cells, is_field=True)
+
+
+def _specimen(*cells: NewCell) -> Specimen:
+    specimen = Specimen("S 1")
+    _add(specimen, *cells)
+    return specimen
+
+
+def _take_down(specimen: Specimen) -> Record:
+    return take_down(specimen, MODEL, DEFAULT_RANGES)
+
+
+# ---- states
+
+
+@pytest.mark.parametrize(
+    ("cell", "state"),
+    [
+        (_new(), State.COUNTED),
+        (_new("MONOCYTES"), State.COUNTED),
+        (_new(status="review"), State.WAITING),
+        (_new(status="unfamiliar"), State.WAITING),
+        (_new(status="not_a_cell"), State.WAITING),
+        (_new(status="uncalibrated"), State.WAITING),
+        (_new("blast"), State.WAITING),
+        (_new(cut=True), State.CUT),
+        (_new(status="review", cut=True), State.CUT),
+        (_new(copy_of=1), State.COPY),
+        (_new(cut=True, copy_of=1), State.COPY),
+    ],
+)
+def test_states_before_anybody_looked(cell: NewCell, state: State):
+    assert _specimen(cell).cells[0].state is state
+
+
+def test_cells_are_numbered_over_all_pictures():
+    specimen = Specimen()
+    pictures = [_add(specimen, _new(), _new()), _add(specimen), _add(specimen, _new())]
+
+    assert [picture.number for picture in pictures] == [1, 2, 3]
+    assert specimen.pictures == tuple(pictures)
+    assert [(cell.number, cell.picture) for cell in specimen.cells] == [(1, 1), (2, 1), (3, 3)]
+
+
+# ---- review
+
+
+def test_a_person_has_the_last_word():
+    specimen = _specimen(_new(status="review"))
+
+    cell = specimen.review(1, "Lymphocytes", "  A. Meyer ")
+
+    assert specimen.cells == (cell,)
+    assert (cell.state, cell.label, cell.suggestion) == (State.COUNTED, "lymphocyte", "monocyte")
+    assert cell.corrected
+    assert cell.review.reviewer == "A. Meyer"
+    assert cell.review.time.utcoffset().total_seconds() == 0
+
+
+def test_who_agrees_corrects_nothing():
+    cell = _specimen(_new(status="unfamiliar")).review(1, "monocyte")
+    assert (cell.state, cell.corrected, cell.review.reviewer) == (State.COUNTED, False, "")
+
+
+def test_none_of_the_five_is_not_counted():
+    specimen = _specimen(_new())
+    cell = specimen.review(1, None)
+    assert (cell.state, cell.label, cell.corrected) == (State.REJECTED, None, True)
+    assert sum(count_cells(specimen.cells).values()) == 0
+
+
+def test_a_class_of_the_models_own_counts_as_none_of_the_five():
+    specimen = _specimen(_new("blast"))
+    assert not specimen.review(1, None).corrected
+    assert specimen.review(1, "lymphocyte").corrected
+
+
+def test_the_latest_review_holds_and_can_be_withdrawn():
+    specimen = _specimen(_new(status="review"))
+    before = specimen.cells[0]
+    specimen.review(1, "basophil", "A")
+    specimen.review(1, None, "B")
+    assert specimen.cells[0].review.reviewer == "B"
+
+    assert specimen.withdraw(1) == before
+    assert specimen.cells == (before,)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"), [(_new(cut=True), "the border cuts it off"), (_new(copy_of=1), "it is cell 1 again")]
+)
+def test_cut_cells_and_copies_are_never_counted(cell: NewCell, reason: str):
+    specimen = _specimen(_new("neutrophil"), cell)
+
+    for change in (lambda: specimen.review(2, "monocyte"), lambda: specimen.withdraw(2)):
+        with pytest.raises(WbcError, match=f"^cell 2: is not counted, whatever it is, since {reason}"):
+            change()
+    assert count_cells(specimen.cells) == dict.fromkeys(CLASS_NAMES, 0) | {"neutrophil": 1}
+
+
+@pytest.mark.parametrize("number", [-1, 0, 3])
+def test_names_a_cell_that_is_not_there(number: int):
+    with pytest.raises(WbcError, match=f"^cell {number}: there are 2 cells, numbered from 1"):
+        _specimen(_new(), _new()).review(number, None)
+
+
+def test_names_a_class_that_is_none():
+    with pytest.raises(WbcError, match=r"^blast: is none of basophil, eosinophil, lymphocyte, monocyte, neutrophil\."):
+        _specimen(_new()).review(1, "blast")
+
+
+# ---- records
+
+
+def test_a_record_holds_one_moment():
+    specimen = _specimen(_new("neutrophil"), _new(), _new(status="review"), _new(cut=True), _new(copy_of=1))
+    specimen.leucocytes = 6.5
+    specimen.review(1, "eosinophil", "B")
+    specimen.review(2, None, "A")
+    record = _take_down(specimen)
+    specimen.review(3, "basophil", "C")
+
+    assert (record.specimen, record.model, record.reviewers) == ("S 1", MODEL, ("A", "B"))
+    assert record.time.microsecond == 0
+    assert {state: [cell.number for cell in record.cells_in(state)] for state in State} == {
+        State.COUNTED: [1],
+        State.WAITING: [3],
+        State.REJECTED: [2],
+        State.CUT: [4],
+        State.COPY: [5],
+    }
+    assert (record.differential.total, record.differential.leucocytes) == (1, 6.5)
+    assert record.differential.shares[CLASS_NAMES.index("eosinophil")].count == 1
+
+
+# ---- threads
+
+
+@pytest.fixture
+def hasty_threads():
+    """Threads that change places all the time, so that what can go wrong does."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_pictures_from_many_threads_keep_their_cells():
+    specimen = Specimen()
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda index: _add(specimen, *[_new()] * (index % 4)), range(200)))
+
+    assert sorted(picture.number for picture in pictures) == list(range(1, 201))
+    assert [cell.number for cell in specimen.cells] == list(range(1, 301))
+    for index, picture in enumerate(pictures):
+        numbers = [cell.number for cell in specimen.cells if cell.picture == picture.number]
+        assert len(numbers) == index % 4
+        assert numbers == list(range(min(numbers, default=0), max(numbers, default=-1) + 1))
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_reviews_from_many_threads_are_all_kept():
+    specimen = _specimen(*[_new()] * 200)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: specimen.review(number, "basophil"), range(1, 201)))
+    assert count_cells(specimen.cells)["basophil"] == 200
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_a_record_never_has_half_a_picture():
+    specimen = Specimen()
+    done = threading.Event()
+
+    def add() -> None:
+        for _ in range(2000):
+            _add(specimen, _new())
+        done.set()
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    while not done.is_set():
+        record = _take_down(specimen)
+        assert [cell.picture for cell in record.cells] == [picture.number for picture in record.pictures]
+    adding.join()
