@@ -1,8 +1,26 @@
-"""Answers: the predictor and the page.
+"""Answers: the predictor, the specimen with its cells and its differential, what is taken away, and the page.
 
 `wbc_hf.serving.page` is imported by its own name: it brings Gradio along, which training and commands can spare.
 """
 
-from wbc_hf.serving.predictor import BATCH_SIZE, Prediction, Predictor
+from wbc_hf.serving.counting import Examiner
+from wbc_hf.serving.differential import DEFAULT_RANGES, ReferenceRanges, load_ranges
+from wbc_hf.serving.predictor import BATCH_SIZE, ModelIdentity, Prediction, Predictor
+from wbc_hf.serving.record import Record, take_down
+from wbc_hf.serving.reference_cells import ReferenceCells
+from wbc_hf.serving.specimen import Specimen
 
-__all__ = ["BATCH_SIZE", "Prediction", "Predictor"]
+__all__ = [
+    "BATCH_SIZE",
+    "DEFAULT_RANGES",
+    "Examiner",
+    "ModelIdentity",
+    "Prediction",
+    "Predictor",
+    "Record",
+    "ReferenceCells",
+    "ReferenceRanges",
+    "Specimen",
+    "load_ranges",
+    "take_down",
+]

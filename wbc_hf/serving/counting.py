@@ -1,0 +1,79 @@
+"""From pictures to the cells of a specimen: find them, ask the model, and see what was there before."""
+
+import io
+import threading
+from collections.abc import Sequence
+
+from PIL import Image
+
+from wbc_hf.serving.finder import FoundCell, crop_cell, find_cells
+from wbc_hf.serving.overlaps import FieldIndex, match_cells
+from wbc_hf.serving.predictor import Predictor
+from wbc_hf.serving.specimen import Box, NewCell, Picture, Specimen
+
+PREVIEW_SIDE = 1280  # pixels of the longer side at most: what a screen shows of a field
+CELL_SIDE = 360  # the same of a cell; an analyser's own pictures of cells have as many
+
+
+class Examiner:
+    """Takes in the pictures of one specimen, one after the other; from several threads they wait for each other.
+
+    Attributes:
+        specimen: What was found so far.
+    """
+
+    def __init__(self, predictor: Predictor, specimen: Specimen):
+        self.specimen = specimen
+        self._predictor = predictor
+        self._fields = FieldIndex()
+        self._lock = threading.Lock()
+
+    def examine(self, image: Image.Image, name: str, *, is_field: bool) -> Picture:
+        """Find the cells of a picture, classify them, and take all of it into the specimen.
+
+        A cell that an earlier picture shows already, in an overlapping field or in the same file once more, is taken
+        in as its copy, and not counted again.
+
+        Args:
+            image: RGB, as `read_image` gives it.
+            name: The file's name.
+            is_field: Whether to look for cells; else the whole picture is one.
+        """
+        with self._lock:
+            found = find_cells(image) if is_field else [FoundCell((0, 0, *image.size), cut=False)]
+            seen = [crop_cell(image, cell.box) if is_field else image for cell in found]
+            predictions = self._predictor.predict(seen)
+            copies = self._find_copies(image, [cell.box for cell in found])
+            cells = [
+                NewCell(cell.box, cell.cut, copies.get(index), prediction, _png(crop))
+                for index, (cell, crop, prediction) in enumerate(zip(found, seen, predictions, strict=True))
+            ]
+            return self.specimen.add(name, image.size, _jpeg(image), cells, is_field=is_field)
+
+    def _find_copies(self, image: Image.Image, boxes: Sequence[Box]) -> dict[int, int]:
+        """By index of the box, the number of the cell that an earlier picture shows of the same leucocyte."""
+        copies: dict[int, int] = {}
+        for overlap in self._fields.add(image):
+            # What the border of the earlier field cut off was not counted there: it is no copy of anything.
+            earlier = [
+                cell for cell in self.specimen.cells if cell.picture == overlap.earlier + 1 and not cell.cut
+            ]
+            for new, old in match_cells(boxes, [cell.box for cell in earlier], overlap).items():
+                copies.setdefault(new, earlier[old].copy_of or earlier[old].number)
+        return copies
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    return _encode(image, PREVIEW_SIDE, "JPEG", quality=88)
+
+
+def _png(image: Image.Image) -> bytes:
+    """Without loss: people may train on it."""
+    return _encode(image, CELL_SIDE, "PNG", compress_level=3)
+
+
+def _encode(image: Image.Image, side: int, form: str, **options: int) -> bytes:
+    small, file = image.copy(), io.BytesIO()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small.save(file, form, **options)
+    return file.getvalue()

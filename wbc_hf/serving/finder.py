@@ -1,0 +1,407 @@
+"""Find the leucocytes in a photograph of a stained smear, by what every Romanowsky stain does. Nothing here is learnt.
+
+1. Optical densities: how much light each pixel takes away in relation to the background (Ruifrok & Johnston 2001).
+   Nuclei take away red and green and let blue pass, red cells take away blue as well.
+2. The red cells are the ruler: all lengths and areas below are relative to theirs, and the picture is resized until
+   they are 28 pixels wide. Where there are none, the leucocytes themselves serve.
+3. What is purple enough falls into parts: lobes, and nuclei that touch, are cut at their necks.
+4. Parts that fit into one cell are joined again, the most compact union first.
+5. What is left and is large enough for a nucleus is a leucocyte; its cell is a circle round the nucleus.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from heapq import heappop, heappush
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from PIL import Image
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
+
+# Red cells are measured on the smallest copy of a picture that shows them wide enough, in pixels.
+_OVERVIEW_PIXELS = 640 * 480
+_OVERVIEW_RED_CELL = 12
+_OVERVIEW_MAX_PIXELS = 4_000_000
+# Narrower red cells, in pixels of the field, are letters or noise; of leucocytes beside them nothing could be told.
+_SMALLEST_RED_CELL = 8
+# Nuclei are looked for where a red cell is this wide: the gap between two lobes is then some three pixels.
+_RED_CELL = 28
+_MAX_ENLARGEMENT = 3
+_MAX_PIXELS = 8_000_000
+
+# Densities are natural logarithms. Purple is density in red and in green less twice that in blue: from 0.6 in the
+# palest nuclei to 3 in the darkest, about 0 in red cells and in everything grey, whatever the light.
+_PURPLE = 0.3
+# In relation to the strongest purple of the field, where red cells are purplish too.
+_PURPLE_SHARE = 0.2
+# The edge of a nucleus lies where its purple falls to half: bluish cytoplasm is paler.
+_NUCLEUS_EDGE = 0.5
+# Red cells are about as dense as this in green light; all that is denser counts as much, so that nuclei and granules
+# do not draw the threshold between red cells and background up.
+_RED_CELL_DENSITY = 0.4
+# A red cell is this much wider than the largest disc in the part of it that is above that threshold.
+_RED_CELL_RIM = 1.15
+# A leucocyte is this many red cells wide, typically and at most.
+_LEUCOCYTE, _WIDEST_LEUCOCYTE = 1.5, 2.0
+# A picture without red cells shows one leucocyte or a few, not letters in blue ink: they take this share of its side.
+_LONE_LEUCOCYTE = 0.1
+
+# Widths in diameters and areas in areas of a red cell.
+_SMALLEST_PART = 0.04
+_SMALLEST_NUCLEUS = 0.25  # all but giant platelets have less
+_LARGEST_GAP = 0.35  # between two lobes
+# A nucleus is cut where it is narrower than this share of its narrower side.
+_NECK = 0.75
+# Two nuclei of different cells together are wider than the first, the lobes of one rarely wider than the second.
+# A wider limit joins the last eosinophils whose lobes lie far apart, and basophils that touch.
+_SURELY_ONE, _WIDEST_NUCLEUS = 1.8, 2.2
+# Share of its enclosing circle that a lobed nucleus covers at least.
+_SMALLEST_FILL = 0.28
+# What is as large as a lymphocyte's nucleus and as round is no lobe.
+_WHOLE_AREA, _WHOLE_FILL = 0.52, 0.87
+# Cells do not overlap: two circles whose centres are nearer than this share of the sum of their radii are of one cell.
+_OVERLAP = 0.82
+# A cell is this much wider than the circle round its nucleus: 1.12 times in lymphocytes, 1.25 in neutrophils.
+_CELL = 1.18
+# A cell of which less than this share of the width lies beyond the border is whole as far as can be told.
+_CUT = 0.02
+# A picture of one cell is this much wider than the cell.
+_CROP = 1.5
+
+
+@dataclass(frozen=True)
+class FoundCell:
+    """One leucocyte in a field.
+
+    Attributes:
+        box: x0, y0, x1, y1 in pixels, half-open, clipped to the field, round the whole cell.
+        cut: Whether the border of the field cuts it off.
+    """
+
+    box: Box
+    cut: bool
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Purple pixels that belong together: a lobe, several, or a nucleus.
+
+    Attributes:
+        area: In areas of a red cell.
+        outline: int32 (k, 2), the corners of its convex hull in pixels.
+        red_cell: Diameter of a red cell in pixels.
+    """
+
+    area: float
+    outline: np.ndarray
+    red_cell: float
+
+    @cached_property
+    def circle(self) -> tuple[np.ndarray, float]:
+        """Centre (2,) and radius in pixels of the smallest circle round it."""
+        centre, radius = cv2.minEnclosingCircle(self.outline)
+        return np.array(centre), radius
+
+    @property
+    def width(self) -> float:
+        """Of the circle, in diameters of a red cell."""
+        return 2 * self.circle[1] / self.red_cell
+
+    @property
+    def fill(self) -> float:
+        """Share of the circle that it covers, 0 to about 1."""
+        return self.area / self.width**2
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a round nucleus, not a lobe."""
+        return self.area > _WHOLE_AREA and self.fill > _WHOLE_FILL
+
+    def __add__(self, other: "_Part") -> "_Part":
+        outline = cv2.convexHull(np.concatenate([self.outline, other.outline]))[:, 0]
+        return _Part(self.area + other.area, outline, self.red_cell)
+
+
+def find_cells(field: Image.Image) -> list[FoundCell]:
+    """The leucocytes of a field, row by row from the top, each row from the left.
+
+    Platelets, red cells and dirt are left out. A picture that shows no smear gives none or few.
+
+    Args:
+        field: RGB, any size.
+    """
+    red_cell = _measure_red_cell(field)
+    if red_cell < _SMALLEST_RED_CELL:
+        return []
+    limit = min(_MAX_ENLARGEMENT, (_MAX_PIXELS / (field.width * field.height)) ** 0.5)
+    pixels = _resize(field, min(_RED_CELL / red_cell, limit))
+    scale = np.array(field.size) / pixels.shape[1::-1]
+    nuclei = _find_nuclei(_purple(_densities(pixels)), red_cell / float(scale.mean()))
+    return _in_reading_order(_cell_of(nucleus, field.size, scale) for nucleus in nuclei)
+
+
+def crop_cell(field: Image.Image, box: Box) -> Image.Image:
+    """A picture of one cell as classifiers expect it: RGB, square, half as wide again as the cell.
+
+    Near the border the square moves inwards. A side of the field that is shorter than the square is continued by its
+    outermost pixels.
+
+    Args:
+        field: RGB.
+        box: Of the cell, in pixels of the field.
+    """
+    x0, y0, x1, y1 = box
+    side = max(1, round(_CROP * max(x1 - x0, y1 - y0)))
+    left, right = _window((x0 + x1) / 2, side, field.width)
+    top, bottom = _window((y0 + y1) / 2, side, field.height)
+    inside = max(left, 0), max(top, 0), min(right, field.width), min(bottom, field.height)
+    pixels = np.asarray(field.crop(inside))
+    margins = inside[1] - top, bottom - inside[3], inside[0] - left, right - inside[2]
+    return Image.fromarray(cv2.copyMakeBorder(pixels, *margins, cv2.BORDER_REPLICATE))
+
+
+def _window(centre: float, side: int, length: int) -> tuple[int, int]:
+    """Where a window of `side` pixels begins and ends: round `centre`, but within `length` if it fits there."""
+    start = round(centre - side / 2)
+    if side <= length:
+        start = min(max(start, 0), length - side)
+    return start, start + side
+
+
+def _resize(field: Image.Image, scale: float) -> np.ndarray:
+    """The field `scale` times as large, one pixel at least: RGB (height, width, 3) uint8."""
+    size = max(1, round(field.width * scale)), max(1, round(field.height * scale))
+    if scale < 1:
+        return np.asarray(field.resize(size, Image.Resampling.BOX, reducing_gap=2.0))
+    return np.asarray(field.resize(size, Image.Resampling.BILINEAR))
+
+
+def _densities(pixels: np.ndarray) -> np.ndarray:
+    """How much light of each colour is taken away in relation to the background: float32 (height, width, 3)."""
+    logarithms = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
+    densities = cv2.GaussianBlur(cv2.LUT(pixels, logarithms), (0, 0), 1)
+    background = np.percentile(densities[::2, ::2], 10, axis=(0, 1)).astype(np.float32)
+    return densities - background
+
+
+def _purple(densities: np.ndarray) -> np.ndarray:
+    """What is nucleus, float32 (height, width): chromatin takes away red and green and lets blue pass."""
+    return densities @ np.array([1, 1, -2], np.float32)
+
+
+# ---- the ruler
+
+
+def _measure_red_cell(field: Image.Image) -> float:
+    """Diameter of a typical red cell in pixels of the field; 0 where there is nothing that could be one."""
+    pixels = field.width * field.height
+    scale = min(1.0, (_OVERVIEW_PIXELS / pixels) ** 0.5)
+    largest = min(1.0, (_OVERVIEW_MAX_PIXELS / pixels) ** 0.5)
+    while True:
+        red_cell = _red_cell_in(_densities(_resize(field, scale)))
+        if red_cell >= _OVERVIEW_RED_CELL or scale >= largest:
+            return red_cell / scale
+        scale = min(2 * scale, largest)
+
+
+def _red_cell_in(densities: np.ndarray) -> float:
+    """Diameter of a typical red cell in pixels: most cells overlap others, but few discs within them are larger."""
+    green = np.clip(densities[..., 1] * (255 / _RED_CELL_DENSITY), 0, 255).astype(np.uint8)
+    nuclei = cv2.dilate((_purple(densities) > _PURPLE).astype(np.uint8), np.ones((5, 5), np.uint8))
+    if nuclei.all():
+        return 0.0
+    threshold, _ = cv2.threshold(green[nuclei == 0][None], 0, 255, cv2.THRESH_OTSU)
+    cells = _fill_round_holes(((green > threshold) | (nuclei > 0)).astype(np.uint8))
+    distance = cv2.distanceTransform(cells, cv2.DIST_L2, 5)
+    peaks = (distance == cv2.dilate(distance, np.ones((9, 9), np.uint8))) & (distance > 3)
+    x, y = cv2.connectedComponentsWithStats(peaks.astype(np.uint8))[3][1:].round().astype(int).T
+    radius = distance[y, x]
+    height, width = cells.shape
+    whole = np.minimum(np.minimum(x, width - x), np.minimum(y, height - y)) > 1.1 * radius
+    half = (radius / 2).astype(int)
+    parts = zip(np.maximum(y - half, 0), y + half + 1, np.maximum(x - half, 0), x + half + 1, strict=True)
+    is_leucocyte = np.array([nuclei[top:bottom, left:right].mean() > 0.2 for top, bottom, left, right in parts], bool)
+    red, white = _typical_radius(radius[whole & ~is_leucocyte]), _typical_radius(radius[is_leucocyte])
+    if red == 0:
+        return 2 * white / _LEUCOCYTE if 2 * white > _LONE_LEUCOCYTE * (width * height) ** 0.5 else 0.0
+    return 2 * max(_RED_CELL_RIM * red, white / _WIDEST_LEUCOCYTE)
+
+
+def _typical_radius(radius: np.ndarray) -> float:
+    """Half of the area of all discs lies in larger ones, since dirt and gaps make many small discs; 0 of none."""
+    radius = np.sort(radius[radius > 0])
+    area = np.cumsum(radius**2)
+    return float(radius[np.searchsorted(area, area[-1] / 2)]) if len(radius) else 0.0
+
+
+def _fill_round_holes(mask: np.ndarray) -> np.ndarray:
+    """Red cells are pale in the middle; gaps between cells are not round, but bent inwards."""
+    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    for index, contour in enumerate(contours):
+        is_hole = hierarchy[0, index, 3] >= 0
+        if is_hole and cv2.contourArea(contour) >= 0.85 * cv2.contourArea(cv2.convexHull(contour)):
+            cv2.drawContours(mask, [contour], 0, 1, cv2.FILLED)
+    return mask
+
+
+# ---- nuclei
+
+
+def _find_nuclei(purple: np.ndarray, red_cell: float) -> list[_Part]:
+    """The nuclei of leucocytes, each as one part."""
+    distance = _distance_inside(_nucleus_mask(purple, red_cell))
+    clusters = _clusters(_cut_necks(distance, red_cell), red_cell)
+    return [nucleus for parts in clusters for nucleus in _join(parts) if nucleus.area >= _SMALLEST_NUCLEUS]
+
+
+def _nucleus_mask(purple: np.ndarray, red_cell: float) -> np.ndarray:
+    """Where purple is more than half of what it is in the darkest tenth around: uint8 (height, width), 0 or 1."""
+    threshold = max(_PURPLE, _PURPLE_SHARE * np.percentile(purple, 99.5))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((purple > threshold).astype(np.uint8), connectivity=4)
+    mask = np.zeros(purple.shape, np.uint8)
+    for index in range(1, count):
+        left, top, width, height, area = stats[index]
+        if area > _SMALLEST_PART * _disc(red_cell):
+            here = slice(top, top + height), slice(left, left + width)
+            inside = labels[here] == index
+            edge = _NUCLEUS_EDGE * np.percentile(purple[here][inside], 90)
+            mask[here] |= inside & (purple[here] > edge)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _ellipse(0.1 * red_cell))
+    return _fill_round_holes(mask)
+
+
+def _distance_inside(mask: np.ndarray) -> np.ndarray:
+    """Of each pixel from the edge of the mask, 0 outside, smoothed: float32 (height, width)."""
+    # The mask goes on beyond the border, so that a nucleus which is cut off has no edge there.
+    distance = cv2.distanceTransform(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 5)
+    return cv2.GaussianBlur(distance, (0, 0), 1)[1:-1, 1:-1] * mask
+
+
+def _cut_necks(distance: np.ndarray, red_cell: float) -> np.ndarray:
+    """Watershed of the distance from the edge: labels of parts, int32 (height, width), 0 outside."""
+    peaks = (distance == cv2.dilate(distance, _ellipse(0.25 * red_cell))) & (distance > 1)
+    labels = cv2.connectedComponents(peaks.astype(np.uint8))[1].astype(np.float32)
+    for level in range(int(distance.max()), -1, -1):
+        reached = distance > level
+        for _ in range(2):
+            grown = cv2.dilate(labels, np.ones((3, 3), np.uint8))
+            np.copyto(labels, grown, where=reached & (labels == 0))
+    labels = labels.astype(np.int32)
+    return _heal(labels, distance, peaks)
+
+
+def _heal(labels: np.ndarray, distance: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """Makes one of two parts whose common neck is nearly as wide as the narrower of them."""
+    height = np.zeros(labels.max() + 1)
+    np.maximum.at(height, labels[peaks], distance[peaks])
+    necks: dict[tuple[int, int], float] = defaultdict(float)
+    for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
+        a, b = labels[one], labels[other]
+        meet = (a != b) & (a > 0) & (b > 0)
+        for i, j, neck in zip(a[meet], b[meet], np.minimum(distance[one], distance[other])[meet], strict=True):
+            necks[i, j] = max(necks[i, j], neck)
+    part = np.arange(len(height))
+    for (i, j), neck in sorted(necks.items(), key=lambda item: -item[1]):
+        kept, lost = part[i], part[j]
+        if kept != lost and neck > _NECK * min(height[kept], height[lost]):
+            height[kept] = max(height[kept], height[lost])
+            part[part == lost] = kept
+    return part[labels]
+
+
+def _clusters(labels: np.ndarray, red_cell: float) -> Iterable[list[_Part]]:
+    """The parts, those together between which no gap is too wide for one nucleus."""
+    _, near = cv2.connectedComponents(cv2.dilate((labels > 0).astype(np.uint8), _ellipse(_LARGEST_GAP * red_cell)))
+    y, x = np.nonzero(labels)
+    order = np.argsort(labels[y, x], kind="stable")
+    points = np.column_stack([x, y]).astype(np.int32)[order]
+    bounds = [0, *np.flatnonzero(np.diff(labels[y, x][order])) + 1, len(points)]
+    clusters: dict[int, list[_Part]] = defaultdict(list)
+    for start, stop in pairwise(bounds):
+        area = (stop - start) / _disc(red_cell)
+        if area > _SMALLEST_PART:
+            part = _Part(area, cv2.convexHull(points[start:stop])[:, 0], red_cell)
+            clusters[near[points[start, 1], points[start, 0]]].append(part)
+    return clusters.values()
+
+
+def _join(parts: Sequence[_Part]) -> list[_Part]:
+    """Joins parts to nuclei, of all unions that one cell can hold the most compact first."""
+    nuclei = dict(enumerate(parts))
+    near = {index: set(_neighbours(index, parts)) for index in nuclei}
+    unions: list[tuple[float, int, int]] = []
+
+    def propose(index: int) -> None:
+        for other in near[index] & nuclei.keys():
+            if _belong_together(nuclei[index], nuclei[other]):
+                heappush(unions, (-(nuclei[index] + nuclei[other]).fill, index, other))
+
+    for index in nuclei:
+        propose(index)
+    while unions:
+        _, one, other = heappop(unions)
+        if one in nuclei and other in nuclei:
+            joined = len(near)
+            near[joined] = near[one] | near[other]
+            for index in near[joined]:
+                near[index].add(joined)
+            nuclei[joined] = nuclei.pop(one) + nuclei.pop(other)
+            propose(joined)
+    return list(nuclei.values())
+
+
+def _neighbours(index: int, parts: Sequence[_Part]) -> Iterable[int]:
+    """Which other parts are so near that one cell may hold both."""
+    centre, radius = parts[index].circle
+    centres, radii = np.array([part.circle[0] for part in parts]), np.array([part.circle[1] for part in parts])
+    apart = np.hypot(*(centres - centre).T)
+    is_near = apart < np.maximum(_WIDEST_NUCLEUS * parts[index].red_cell, _OVERLAP * (radii + radius))
+    return (int(other) for other in np.flatnonzero(is_near) if other != index)
+
+
+def _belong_together(first: _Part, second: _Part) -> bool:
+    """Whether one cell can hold both."""
+    union = first + second
+    if union.fill < _SMALLEST_FILL:
+        return False
+    (a, first_radius), (b, second_radius) = first.circle, second.circle
+    overlap = np.hypot(*(a - b)) < _OVERLAP * (first_radius + second_radius)
+    lobes = union.width < _WIDEST_NUCLEUS and not (first.is_whole or second.is_whole)
+    return bool(overlap or lobes or union.width < _SURELY_ONE)
+
+
+def _disc(diameter: float) -> float:
+    return np.pi / 4 * diameter**2
+
+
+def _ellipse(diameter: float) -> np.ndarray:
+    """A structuring element of about that many pixels, an odd number and three at least."""
+    side = max(3, int(diameter) | 1)
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+# ---- cells
+
+
+def _cell_of(nucleus: _Part, size: tuple[int, int], scale: np.ndarray) -> FoundCell:
+    """The cell round a nucleus, in pixels of the field: a leucocyte is round even where its nucleus is not."""
+    centre, radius = nucleus.circle
+    low, high = (centre - _CELL * radius) * scale, (centre + 1 + _CELL * radius) * scale
+    beyond = max(*-low, *(high - size)) / (high - low).max()
+    x0, y0 = np.maximum(np.floor(low), 0).astype(int).tolist()
+    x1, y1 = np.minimum(np.ceil(high), size).astype(int).tolist()
+    return FoundCell((x0, y0, x1, y1), bool(beyond > _CUT))
+
+
+def _in_reading_order(cells: Iterable[FoundCell]) -> list[FoundCell]:
+    """A row reaches down as far as the cell that begins it."""
+    rows: list[list[FoundCell]] = []
+    for cell in sorted(cells, key=lambda cell: (cell.box[1] + cell.box[3], cell.box)):
+        if not rows or (cell.box[1] + cell.box[3]) / 2 >= rows[-1][0].box[3]:
+            rows.append([])
+        rows[-1].append(cell)
+    return [cell for row in rows for cell in sorted(row, key=lambda cell: (cell.box[0] + cell.box[2], cell.box))]
