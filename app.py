@@ -3,6 +3,8 @@
 python app.py                                   # models/demo, or what WBC_HF_MODEL names
 python app.py --model runs/cells --port 8000    # a folder that training wrote
 python app.py --model owner/name                # a model on the Hub
+python app.py --ranges ranges.yaml --references cells/   # the laboratory's own ranges, and cells to compare with
+WBC_HF_USERS="ana:secret" python app.py --host 0.0.0.0 --auth --root-path /leucocytes   # behind a reverse proxy
 """
 
 import argparse
@@ -15,6 +17,7 @@ from pathlib import Path
 from wbc_hf.errors import WbcError
 
 DEMO_MODEL = Path("models/demo")
+USERS = "WBC_HF_USERS"  # not an argument: those are seen by everybody on the machine
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -36,6 +39,27 @@ def make_parser() -> argparse.ArgumentParser:
         default=os.environ.get("GRADIO_SERVER_PORT", "7860"),
         help="port to listen at (default: %(default)s)",
     )
+    parser.add_argument(
+        "--ranges",
+        type=Path,
+        help="reference ranges of the laboratory: a YAML file with lines such as `neutrophil: [39, 75]`, in percent",
+    )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        help="folder of known cells, a sub-folder per class: the most alike are shown beside an answer",
+    )
+    parser.add_argument(
+        "--auth",
+        action="store_true",
+        help=f"let in only those whom the variable {USERS} names: name:password, several parted by white space",
+    )
+    parser.add_argument("--root-path", help="path below which a reverse proxy serves the page, such as /leucocytes")
+    parser.add_argument(
+        "--mcp",
+        action="store_true",
+        help="let language models use the page's endpoints as tools; needs pip install 'wbc-hf[mcp]'",
+    )
     return parser
 
 
@@ -55,6 +79,21 @@ def choose_model(given: str | None) -> str:
     )
 
 
+def read_users(given: str | None) -> list[tuple[str, str]]:
+    """`"ana:secret ben:other"` → names and passwords.
+
+    Raises:
+        WbcError: There are none, or one has no name or no password.
+    """
+    users = [tuple(user.partition(":")[::2]) for user in (given or "").split()]
+    if not users or not all(name and password for name, password in users):
+        raise WbcError(
+            f"--auth: the variable {USERS} names those who may come in, as name:password, several parted by white "
+            "space. It is empty or has one without name or password."
+        )
+    return users
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until interrupted.
 
@@ -65,12 +104,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = make_parser().parse_args(argv)
     try:
         model = choose_model(arguments.model)
+        users = read_users(os.environ.get(USERS)) if arguments.auth else []
         # Imported late: a wrong argument is told at once, not after the ten seconds that the libraries take.
-        from wbc_hf.serving import Predictor
+        from wbc_hf.serving import DEFAULT_RANGES, Predictor, ReferenceCells, load_ranges
         from wbc_hf.serving.page import build_page, launch_page
 
-        page = build_page(Predictor.from_pretrained(model))
-        print(f"{model} answers at {launch_page(page, arguments.host, arguments.port)}  (Ctrl+C ends it)", flush=True)
+        ranges = load_ranges(arguments.ranges) if arguments.ranges else DEFAULT_RANGES
+        predictor = Predictor.from_pretrained(model)
+        references = ReferenceCells.from_folder(arguments.references, predictor) if arguments.references else None
+        page = build_page(predictor, ranges=ranges, references=references)
+        url = launch_page(
+            page, arguments.host, arguments.port, users=users, root_path=arguments.root_path, mcp=arguments.mcp
+        )
+        print(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
     except WbcError as error:
         print(f"app.py: {error}", file=sys.stderr)
         sys.exit(2)

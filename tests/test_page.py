@@ -1,11 +1,11 @@
 """The page: what its handlers give, what programs get through its endpoints, and what stands in its head."""
 
-import base64
-import csv
 import io
-import re
+import json
 import socket
+import zipfile
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -16,37 +16,22 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from wbc_hf.data import PAINTED_TITLE, paint_cells
+from wbc_hf.data import PAINTED_TITLE, paint_cells, paint_field
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
 from wbc_hf.modeling import build_from_scratch, fit_trust
-from wbc_hf.serving import Prediction, Predictor
-from wbc_hf.serving.page import (
-    MAX_FILES,
-    NO_FILES,
-    NO_PICTURE,
-    PAINTED_ONLY,
-    PREVIEW_SIDE,
-    RESEARCH_USE,
-    Upload,
-    answer_uploads,
-    build_page,
-    classify,
-    classify_many,
-    launch_page,
-    read_uploads,
-    show_many,
-    show_one,
-)
-from wbc_hf.serving.rendering import (
-    STATUS_TEXTS,
-    Answer,
-    format_percent,
-    render_answer,
-    render_problem,
-    render_table,
-    to_csv,
-)
+from wbc_hf.serving import DEFAULT_RANGES, Examiner, Prediction, Predictor, ReferenceCells, Specimen
+from wbc_hf.serving.exports import EXPORTS, RESEARCH_USE
+from wbc_hf.serving.page import build_page, launch_page
+from wbc_hf.serving.page.assembly import PAINTED_ONLY
+from wbc_hf.serving.page.cell_html import render_answer
+from wbc_hf.serving.page.cell_tab import NO_PICTURE, Explainer
+from wbc_hf.serving.page.endpoints import classify, classify_many, count
+from wbc_hf.serving.page.html import format_percent, render_problem
+from wbc_hf.serving.page.model_tab import NO_CARD, NO_REPORT, read_card, render_report
+from wbc_hf.serving.page.statuses import STATUS_TEXTS
+from wbc_hf.serving.page.uploads import MAX_FILES, PREVIEW_SIDE, Answer, Upload, answer_uploads, read_uploads
+from wbc_hf.serving.specimen import State
 
 NO_PICTURE_FORMAT = "is not a picture in a known format"
 
@@ -67,7 +52,7 @@ def uploads(tmp_path: Path) -> list[Upload]:
     files = []
     for index, pixels in enumerate(paint_cells(np.arange(9) % 5, size=40, seed=4)):
         files.append(Upload(str(tmp_path / f"{index}.png"), f"smear 1, Zelle {index}.png"))
-        Image.fromarray(pixels).save(files[-1].path)
+        Image.fromarray(pixels).save(files[-1].source)
     (tmp_path / "notes").write_text("no picture")
     return [*files[:3], Upload(str(tmp_path / "notes"), "notes.jpg"), *files[3:]]
 
@@ -87,7 +72,7 @@ def test_answers_like_the_predictor(predictor: Predictor, cell: Image.Image, tmp
     (answer,) = answer_uploads(predictor, [Upload(str(file), "cell")])
 
     assert answer.prediction == predictor.predict([file])[0]
-    assert answer.preview.mode == "RGB"
+    assert answer.image.mode == "RGB"
 
 
 def test_answers_an_upright_picture(predictor: Predictor, cell: Image.Image, tmp_path: Path):
@@ -99,7 +84,7 @@ def test_answers_an_upright_picture(predictor: Predictor, cell: Image.Image, tmp
     (answer,) = answer_uploads(predictor, [Upload(str(file), "turned.jpg")])
 
     assert answer.prediction == predictor.predict([file])[0]
-    assert answer.size == (30, 48)
+    assert answer.image.size == (30, 48)
 
 
 def test_answers_the_readable_files_in_order(predictor: Predictor, uploads: list[Upload]):
@@ -108,70 +93,72 @@ def test_answers_the_readable_files_in_order(predictor: Predictor, uploads: list
     names = [upload.name for upload in uploads]
     assert [answer.name for answer in answers] == names
     assert [index for index, answer in enumerate(answers) if isinstance(answer, UnreadableImageError)] == [3]
-    readable = [upload.path for upload in uploads if upload.name != "notes.jpg"]
+    readable = [upload.source for upload in uploads if upload.name != "notes.jpg"]
     assert [answer.prediction.label for answer in answers if isinstance(answer, Answer)] == [
         prediction.label for prediction in predictor.predict(readable)
     ]
 
 
-def test_shows_one_picture(predictor: Predictor, uploads: list[Upload]):
-    preview, html = show_one(predictor, uploads[:1])
+def show(predictor: Predictor, uploads: list[Upload], references: ReferenceCells | None = None) -> list:
+    return list(Explainer(predictor, references).show(uploads))
 
-    assert preview.size == (40, 40)
-    assert predictor.predict([uploads[0].path])[0].label.capitalize() in html
-    assert "smear 1, Zelle 0.png <span>40 × 40 pixels" in html
-    assert all(leucocyte.colour in html for leucocyte in LEUCOCYTES)
+
+def test_shows_the_answer_and_then_what_it_rests_on(predictor: Predictor, uploads: list[Upload]):
+    (preview, first), (same, second) = show(predictor, uploads[:1])
+
+    assert preview.size == same.size == (40, 40)
+    assert predictor.predict([uploads[0].source])[0].label.capitalize() in first
+    assert "smear 1, Zelle 0.png <span>40 × 40 pixels" in first
+    assert all(leucocyte.colour in first for leucocyte in LEUCOCYTES)
+    assert "Heat map" not in first
+    assert "Heat map" in second
+    assert "reference cells" not in second
+
+
+def test_shows_the_reference_cells_that_are_most_alike(predictor: Predictor, uploads: list[Upload], tmp_path: Path):
+    for name, pixels in zip(CLASS_NAMES, paint_cells(range(5), size=40, seed=4), strict=True):
+        (tmp_path / "known" / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "known" / name / "1.png")
+    references = ReferenceCells.from_folder(tmp_path / "known", predictor)
+
+    html = show(predictor, uploads[:1], references)[1][1]
+
+    # The first upload is painted like the first of them.
+    assert html.index("basophil/1.png") == min(html.index(f"{name}/1.png") for name in CLASS_NAMES)
 
 
 def test_shows_large_pictures_smaller(predictor: Predictor, cell: Image.Image, tmp_path: Path):
     file = tmp_path / "large.png"
     cell.resize((2 * PREVIEW_SIDE, PREVIEW_SIDE)).save(file)
 
-    preview, html = show_one(predictor, [Upload(str(file), "large.png")])
+    preview, html = show(predictor, [Upload(str(file), "large.png")])[0]
 
     assert preview.size == (PREVIEW_SIDE, PREVIEW_SIDE // 2)
     assert f"{2 * PREVIEW_SIDE} × {PREVIEW_SIDE} pixels" in html
 
 
 def test_says_why_one_file_is_no_picture(predictor: Predictor, uploads: list[Upload]):
-    preview, html = show_one(predictor, uploads[3:4])
+    ((preview, html),) = show(predictor, uploads[3:4])
 
     assert preview is None
     assert f"notes.jpg {NO_PICTURE_FORMAT}" in html
 
 
-def test_waits_for_pictures(predictor: Predictor):
-    assert show_one(predictor, [])[0] is None
-    assert NO_PICTURE in show_one(predictor, [])[1]
-    assert NO_FILES in show_many(predictor, [], gr.Progress())
-
-
-def test_shows_many_files_in_a_table(predictor: Predictor, uploads: list[Upload]):
-    html = show_many(predictor, uploads, gr.Progress())
-
-    assert "9 pictures classified, 1 could not be read" in html
-    assert html.count("<tr") == 1 + len(uploads)
-    assert html.count('<tr class="wbc-unreadable"') == 1
-    content = base64.b64decode(re.search(r"data:text/csv;base64,([^\"]+)", html)[1]).decode("utf-8-sig")
-    rows = list(csv.DictReader(io.StringIO(content)))
-    assert [row["file"] for row in rows] == [upload.name for upload in uploads]
-    assert rows[3]["status"] == "unreadable"
-    assert rows[3]["problem"].startswith(NO_PICTURE_FORMAT)
-    assert float(rows[0]["probability"]) == max(float(rows[0][label]) for label in CLASS_NAMES)
+def test_waits_for_a_picture(predictor: Predictor):
+    ((preview, html),) = show(predictor, [])
+    assert preview is None
+    assert NO_PICTURE in html
 
 
 def test_refuses_too_many_files(predictor: Predictor, uploads: list[Upload]):
-    many = uploads[:1] * (MAX_FILES + 1)
-
-    assert "101 were given, at most 100" in show_many(predictor, many, gr.Progress())
     with pytest.raises(gr.Error, match="101 were given, at most 100"):
-        classify_many(predictor, many)
+        classify_many(predictor, uploads[:1] * (MAX_FILES + 1))
 
 
 def test_programs_get_a_record(predictor: Predictor, uploads: list[Upload]):
     record = classify(predictor, uploads[:1])
 
-    (expected,) = predictor.predict([uploads[0].path])
+    (expected,) = predictor.predict([uploads[0].source])
     assert record["file"] == "smear 1, Zelle 0.png"
     assert (record["label"], record["probability"], record["status"]) == (
         expected.label,
@@ -207,32 +194,22 @@ def test_percentages_are_never_certain(probability: float, text: str):
 
 @pytest.mark.parametrize("status", STATUS_TEXTS)
 def test_every_status_is_said_in_words(cell: Image.Image, status: str):
-    answer = Answer("a.png", Prediction("monocyte", 0.9, (("basophil", 0.1),), status), cell, cell.size)
+    answer = Answer("a.png", Prediction("monocyte", 0.9, (("basophil", 0.1),), status), cell)
     assert STATUS_TEXTS[status].sentence in render_answer(answer)
-    assert STATUS_TEXTS[status].title in render_table([answer], CLASS_NAMES)
 
 
 def test_names_of_files_are_no_html(cell: Image.Image):
     name = "<script>1</script>"
-    answer = Answer(name, Prediction("monocyte", 0.9, (), "uncalibrated"), cell, cell.size)
-    error = UnreadableImageError(name, "is <b>broken</b>")
-    pages = [render_answer(answer), render_table([answer, error], CLASS_NAMES), render_problem(name, str(error))]
-    assert not any("<script>" in page or "<b>broken" in page for page in pages)
-
-
-def test_csv_quotes_what_needs_it():
-    error = UnreadableImageError('a, "b".jpg', "is empty (0 bytes)")
-    assert to_csv([error], ["basophil"]).splitlines() == [
-        "file,label,probability,status,basophil,problem",
-        '"a, ""b"".jpg",,,unreadable,,is empty (0 bytes)',
-    ]
+    answer = Answer(name, Prediction("monocyte", 0.9, (), "uncalibrated"), cell)
+    assert "<script>" not in render_answer(answer)
+    assert "<script>" not in render_problem(name, str(UnreadableImageError(name, "is broken")))
 
 
 # ---- the page
 
 
 def _html(page: gr.Blocks) -> str:
-    return "".join(block.value for block in page.blocks.values() if isinstance(block, gr.HTML))
+    return "".join(block.value or "" for block in page.blocks.values() if isinstance(block, gr.HTML))
 
 
 def _trust(trained_on: str):
@@ -267,7 +244,7 @@ def test_page_says_what_the_model_was_trained_on(predictor: Predictor, tmp_path:
 
 def test_a_picture_without_a_cell_gets_no_class(predictor: Predictor):
     prediction = Prediction("monocyte", 0.9, (("basophil", 0.1),), "not_a_cell")
-    html = render_answer(Answer("sky.png", prediction, Image.new("RGB", (64, 64)), (64, 64)))
+    html = render_answer(Answer("sky.png", prediction, Image.new("RGB", (64, 64))))
     assert "<b>No leucocyte</b>" in html
     assert "Not a cell" in html
 
@@ -283,6 +260,94 @@ def test_page_refuses_a_model_of_other_things():
         build_page(Predictor(network, processor, "fishes"))
 
 
+def test_the_model_tab_says_that_nothing_is_known(predictor: Predictor):
+    assert escape(NO_REPORT) in render_report(predictor)
+    assert read_card(predictor.folder) == NO_CARD
+
+
+def test_the_model_tab_shows_figures_with_intervals_and_the_card(tiny_run):
+    predictor = Predictor.from_pretrained(tiny_run.folder)
+    metrics = json.loads((tiny_run.folder / "metrics.json").read_text())
+    low, high = metrics["intervals"]["accuracy"]
+
+    html = render_report(predictor)
+
+    assert f"<b>{100 * metrics['accuracy']:.1f} %</b><small>{100 * low:.1f} – {100 * high:.1f} %</small>" in html
+    assert predictor.identity.version in html
+    assert html.count("<figure>") == 3
+    card = read_card(predictor.folder)
+    assert "## Limits" in card
+    assert "model-index" not in card and "](figures/" not in card
+
+
+def test_a_broken_report_is_named(predictor: Predictor, tmp_path: Path):
+    predictor.model.save_pretrained(tmp_path)
+    predictor.processor.save_pretrained(tmp_path)
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(WbcError, match=r"metrics\.json: is no report"):
+        build_page(Predictor.from_pretrained(tmp_path))
+
+
+# ---- counting for programs
+
+
+@pytest.fixture
+def field(tmp_path: Path) -> Upload:
+    file = tmp_path / "field.png"
+    Image.fromarray(paint_field([1, 2, 3, 4], width=480, height=360, seed=8).image).save(file)
+    return Upload(str(file), "field.png")
+
+
+def ask_count(predictor: Predictor, uploads: list[Upload], **changes: object):
+    words = {"show": "field", "name": "S 1", "leucocytes": 8.0, "corrections": None, "reviewer": "Ana"}
+    return count(predictor, DEFAULT_RANGES, uploads, **words | changes)
+
+
+def test_counts_what_an_examiner_finds(predictor: Predictor, field: Upload, uploads: list[Upload]):
+    specimen = Specimen()
+    Examiner(predictor, specimen).examine(Image.open(field.source).convert("RGB"), "field.png", is_field=True)
+
+    record, unreadable = ask_count(predictor, [field, uploads[3]])
+
+    assert [(cell.box, cell.prediction) for cell in record.cells] == [
+        (cell.box, cell.prediction) for cell in specimen.cells
+    ]
+    assert record.differential.total == 0  # the model is not calibrated: all wait
+    assert [row["file"] for row in unreadable] == ["notes.jpg"]
+
+
+def test_corrections_count(predictor: Predictor, field: Upload):
+    first, second = [cell.number for cell in ask_count(predictor, [field])[0].cells_in(State.WAITING)][:2]
+    record, _ = ask_count(predictor, [field], corrections={str(first): "EOS", str(second): None})
+    share = record.differential.shares[CLASS_NAMES.index("eosinophil")]
+    assert (share.count, share.absolute.value) == (1, 8.0)
+    assert record.cells[first - 1].review.reviewer == "Ana"
+    assert record.cells[second - 1].label is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"show": "smear"}, "smear: pictures show"),
+        ({"leucocytes": 6500.0}, "6500: a total leucocyte count"),
+        ({"corrections": {"one": "monocyte"}}, "one: cells are named by their numbers"),
+        ({"corrections": {"99": "monocyte"}}, "cell 99: there are"),
+        ({"corrections": {"1": "blast"}}, "blast: is none of"),
+    ],
+)
+def test_what_cannot_be_counted_is_named(predictor: Predictor, field: Upload, changes: dict, message: str):
+    with pytest.raises(gr.Error, match=message):
+        ask_count(predictor, [field], **changes)
+
+
+def test_nothing_is_not_counted(predictor: Predictor):
+    with pytest.raises(gr.Error, match="No file"):
+        ask_count(predictor, [])
+
+
+# ---- the endpoints
+
+
 @pytest.fixture(scope="module")
 def url(predictor: Predictor) -> Iterator[str]:
     page = build_page(predictor)
@@ -296,15 +361,15 @@ def client(url: str) -> Client:
 
 
 def test_endpoint_for_one_file(client: Client, predictor: Predictor, uploads: list[Upload]):
-    record = client.predict(handle_file(uploads[0].path), api_name="/classify")
-    assert record["label"] == predictor.predict([uploads[0].path])[0].label
+    record = client.predict(handle_file(uploads[0].source), api_name="/classify")
+    assert record["label"] == predictor.predict([uploads[0].source])[0].label
 
     with pytest.raises(AppError, match=f"notes: {NO_PICTURE_FORMAT}"):
-        client.predict(handle_file(uploads[3].path), api_name="/classify")
+        client.predict(handle_file(uploads[3].source), api_name="/classify")
 
 
 def test_endpoint_for_many_files(client: Client, uploads: list[Upload]):
-    records = client.predict([handle_file(upload.path) for upload in uploads], api_name="/classify_many")
+    records = client.predict([handle_file(upload.source) for upload in uploads], api_name="/classify_many")
 
     assert [record["status"] for record in records] == ["uncalibrated"] * 3 + ["unreadable"] + ["uncalibrated"] * 6
     assert records[3]["problem"].startswith(NO_PICTURE_FORMAT)
@@ -312,7 +377,7 @@ def test_endpoint_for_many_files(client: Client, uploads: list[Upload]):
 
 def test_endpoints_give_no_file_of_the_server(url: str, uploads: list[Upload]):
     """What was not uploaded is refused, whether it is a picture or not."""
-    data = {"path": uploads[0].path, "meta": {"_type": "gradio.FileData"}}
+    data = {"path": uploads[0].source, "meta": {"_type": "gradio.FileData"}}
     event = httpx.post(f"{url}gradio_api/call/classify", json={"data": [data]}).json()["event_id"]
     answer = httpx.get(f"{url}gradio_api/call/classify/{event}").text
     assert "event: error" in answer
@@ -320,10 +385,87 @@ def test_endpoints_give_no_file_of_the_server(url: str, uploads: list[Upload]):
 
 
 def test_only_the_named_endpoints_are_open(client: Client):
-    assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(endpoints) == {
         "/classify",
         "/classify_many",
+        "/explain",
+        "/nearest",
+        "/count",
+        "/export",
+        "/model",
     }
+    assert all(
+        parameter["label"] and parameter["python_type"]["type"] for parameter in endpoints["/count"]["parameters"]
+    )
+
+
+def test_endpoint_for_a_specimen(client: Client, field: Upload):
+    document = client.predict(
+        [handle_file(field.source)], "field", "S 1", 6.4, {"1": "monocyte"}, "Ana", api_name="/count"
+    )
+    assert document["specimen"] == "S 1"
+    assert document["differential"]["total"] == 1
+    assert document["cells"][0]["review"]["reviewer"] == "Ana"
+    assert document["unreadable"] == []
+
+    with pytest.raises(AppError, match="one: cells are named by their numbers"):
+        client.predict([handle_file(field.source)], "field", "", None, {"one": "monocyte"}, "", api_name="/count")
+
+
+@pytest.mark.parametrize("export", EXPORTS, ids=lambda export: export.key)
+def test_endpoint_for_exports(client: Client, field: Upload, export):
+    path = client.predict(
+        export.key, [handle_file(field.source)], "field", "S 1", 6.4, {"1": "monocyte"}, "Ana", api_name="/export"
+    )
+    content = Path(path).read_bytes()
+    assert Path(path).name.startswith("differential-S-1-")
+    if export.key == "pdf":
+        assert content.startswith(b"%PDF")
+    elif export.key == "cells":
+        names = zipfile.ZipFile(io.BytesIO(content)).namelist()
+        assert [name for name in names if name.endswith(".png")] == [name for name in names if "monocyte/" in name]
+    elif export.key == "csv":
+        assert content.decode("utf-8-sig").startswith("number,picture")
+    else:
+        assert isinstance(json.loads(content), dict)
+
+
+def test_an_export_that_cannot_be_is_named(client: Client, field: Upload):
+    with pytest.raises(AppError, match="no person has looked"):
+        client.predict("cells", [handle_file(field.source)], "field", "", None, None, "", api_name="/export")
+
+
+def test_endpoints_for_one_cell_and_the_model(client: Client, predictor: Predictor, uploads: list[Upload]):
+    drawn = client.predict(handle_file(uploads[0].source), "monocyte", api_name="/explain")
+    assert Image.open(drawn).size == (40, 40)
+    with pytest.raises(AppError, match="without reference cells"):
+        client.predict(handle_file(uploads[0].source), 3, api_name="/nearest")
+    assert client.predict(api_name="/model")["version"] == predictor.identity.version
+
+
+def test_language_models_get_the_same_as_tools(predictor: Predictor):
+    page = build_page(predictor)
+    url = launch_page(page, "127.0.0.1", None, mcp=True)
+    try:
+        tools = {tool["name"].rsplit("_", 1)[-1]: tool for tool in httpx.get(f"{url}gradio_api/mcp/schema").json()}
+    finally:
+        page.close()
+    assert {"classify", "count", "export", "model"} <= set(tools)
+    assert "leucocytes" in tools["count"]["description"]
+
+
+def test_only_those_who_are_named_come_in(predictor: Predictor):
+    page = build_page(predictor)
+    url = launch_page(page, "127.0.0.1", None, users=[("ana", "secret")])
+    try:
+        assert httpx.get(f"{url}gradio_api/info").status_code == 401
+        wrong = httpx.post(f"{url}login", data={"username": "ana", "password": "other"})
+        assert wrong.status_code == 400
+        client = Client(url, auth=("ana", "secret"), verbose=False, analytics_enabled=False)
+        assert client.predict(api_name="/model")["labels"] == list(CLASS_NAMES)
+    finally:
+        page.close()
 
 
 def test_a_port_that_is_taken(predictor: Predictor):

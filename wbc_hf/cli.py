@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wbc_hf import __version__
 from wbc_hf.errors import UnreadableImageError, WbcError
+
+if TYPE_CHECKING:
+    from wbc_hf.serving import Record
 
 app = typer.Typer(
     help="Tell leucocytes apart in pictures of stained blood smears. Research use, not for diagnosis.",
@@ -90,6 +93,87 @@ def predict(
     if failed:
         print(f"wbc-hf: {failed} of {len(files)} files are not readable pictures.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+class Shows(StrEnum):
+    """What each picture shows."""
+
+    FIELD = "field"
+    CELL = "cell"
+
+
+class Form(StrEnum):
+    """How `count` gives its result: as a table in the terminal, or as one of the page's exports."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    PDF = "pdf"
+    FHIR = "fhir"
+
+
+@app.command()
+def count(
+    paths: Annotated[list[Path], typer.Argument(help="Photographs of one smear, or folders of them.")],
+    model: Annotated[str, typer.Option(help="Model folder, or the id of a model on the Hub.")],
+    show: Annotated[Shows, typer.Option(help="What each picture shows: a field, or one cell.")] = Shows.FIELD,
+    specimen: Annotated[str, typer.Option(help="How the laboratory calls the specimen.")] = "",
+    leucocytes: Annotated[float | None, typer.Option(help="Total count in 10⁹/l, for absolute counts.")] = None,
+    ranges: Annotated[Path | None, typer.Option(help="Reference ranges: YAML, `neutrophil: [39, 75]`.")] = None,
+    format: Annotated[Form, typer.Option(help="How to give the result.")] = Form.TABLE,
+    output: Annotated[Path | None, typer.Option(help="File to write it to; PDF needs one.")] = None,
+) -> None:
+    """Find and count the leucocytes in photographs of one smear: a differential with its exact limits.
+
+    Cells of which the model is not sure wait for a person and are not counted: the page (`python app.py`) shows them.
+    A file that is no readable picture is named on standard error, the others are counted, and the exit status is 1.
+
+        wbc-hf count smear/ --model runs/cells --leucocytes 6.4 --format pdf --output smear.pdf
+    """
+    from tqdm.auto import tqdm
+    from transformers.utils.logging import disable_progress_bar
+
+    from wbc_hf.data import read_image
+    from wbc_hf.serving import DEFAULT_RANGES, Examiner, Predictor, Specimen, load_ranges, take_down
+    from wbc_hf.serving.differential import check_leucocytes
+
+    if format is Form.PDF and output is None:
+        raise WbcError("--format pdf: is not for a terminal. Name a file with --output.")
+    if output is not None and not output.parent.is_dir():
+        raise WbcError(f"{output}: there is no folder {output.parent}. Make it first.")
+    disable_progress_bar()
+    reference = load_ranges(ranges) if ranges else DEFAULT_RANGES
+    counted = Specimen(specimen)
+    counted.leucocytes = check_leucocytes(leucocytes)
+    files = list(find_files(paths))
+    predictor = Predictor.from_pretrained(model)
+    examiner = Examiner(predictor, counted)
+    failed = 0
+    for file in tqdm(files, desc="Counting", unit="picture", delay=2, leave=False):
+        try:
+            examiner.examine(read_image(file), file.name, is_field=show is Shows.FIELD)
+        except UnreadableImageError as error:
+            tqdm.write(f"wbc-hf: {_on_one_line(str(error))}", file=sys.stderr)
+            failed += 1
+    _give(take_down(counted, predictor.identity, reference), format, output)
+    if failed:
+        print(f"wbc-hf: {failed} of {len(files)} files are not readable pictures.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _give(record: "Record", form: Form, output: Path | None) -> None:
+    """Write a record to a file, or to standard output."""
+    from wbc_hf.serving.exports import EXPORTS
+    from wbc_hf.serving.exports.terminal import to_text
+
+    if form is Form.TABLE:
+        content = to_text(record).encode()
+    else:
+        content = next(export for export in EXPORTS if export.key == form).make(record)
+    if output is not None:
+        output.write_bytes(content)
+    else:
+        print(content.decode("utf-8-sig"), end="" if content.endswith(b"\n") else "\n")
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -1,25 +1,33 @@
 """The page in a real browser, as a laboratory meets it."""
 
+import csv
+import io
+import json
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pypdf
 import pytest
+from fhir.resources.R4B.bundle import Bundle
 from PIL import Image
 
-from wbc_hf.data import paint_cells
+from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.serving import Predictor
-from wbc_hf.serving.page import NO_PICTURE, RESEARCH_USE, build_page, launch_page
+from wbc_hf.serving.exports import RESEARCH_USE
+from wbc_hf.serving.page import build_page, launch_page
+from wbc_hf.serving.page.cell_tab import NO_PICTURE
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 pytestmark = [
     pytest.mark.browser,
@@ -78,6 +86,7 @@ def _upload(page: "sync_api.Page", files: Path | list[Path]) -> None:
 
 def test_one_cell(page: "sync_api.Page", cells: list[Path]):
     assert RESEARCH_USE in page.inner_text("body")
+    page.get_by_role("tab", name="One cell").click()
 
     _upload(page, cells[1])
 
@@ -87,11 +96,14 @@ def test_one_cell(page: "sync_api.Page", cells: list[Path]):
     assert page.locator(".wbc-bars li").count() == len(CLASS_NAMES)
     page.wait_for_function("document.querySelector('.wbc-picture img')?.naturalWidth === 64")
 
+    page.wait_for_selector(".wbc-heat img")
+
     page.get_by_label("Remove Image").click()
     page.get_by_text(NO_PICTURE).wait_for()
 
 
 def test_a_text_that_calls_itself_a_picture(page: "sync_api.Page", notes: Path, cells: list[Path]):
+    page.get_by_role("tab", name="One cell").click()
     _upload(page, notes)
 
     page.wait_for_selector(".wbc-problem")
@@ -103,38 +115,182 @@ def test_a_text_that_calls_itself_a_picture(page: "sync_api.Page", notes: Path, 
     assert page.locator(".wbc-problem").count() == 0
 
 
+def test_a_picture_from_the_clipboard(page: "sync_api.Page", cells: list[Path]):
+    page.get_by_role("tab", name="One cell").click()
+    page.evaluate(PASTE_JS, list(cells[0].read_bytes()))
+    page.wait_for_selector(".wbc-answer")
+    assert page.inner_text(".wbc-file") == "pasted.png 64 × 64 pixels"
+
+
 def test_examples(page: "sync_api.Page"):
+    page.get_by_role("tab", name="One cell").click()
     page.get_by_role("button", name="Monocyte").click()
     page.wait_for_selector(".wbc-answer")
     assert "Painted monocyte" in page.inner_text(".wbc-file")
 
 
-def test_several_cells(page: "sync_api.Page", cells: list[Path], notes: Path, tmp_path: Path):
-    page.get_by_role("tab", name="Several cells").click()
-
-    _upload(page, [cells[0], notes, *cells[1:]])
-
-    page.wait_for_selector(".wbc-many table")
-    assert page.locator(".wbc-name").all_inner_texts() == ["cell 1.png", "notes.jpg", "cell #2.tif", "cell 3.jpg"]
-    assert page.locator(".wbc-unreadable").count() == 1
-    assert "is not a picture" in page.inner_text(".wbc-unreadable .wbc-reason")
-    assert "3 pictures classified, 1 could not be read" in page.inner_text(".wbc-summary")
-
-    with page.expect_download() as download:
-        page.get_by_text("Download as CSV").click()
-    assert download.value.suggested_filename == "leucocytes.csv"
-    lines = Path(download.value.path()).read_text(encoding="utf-8-sig").splitlines()
-    assert [line.split(",")[0] for line in lines] == ["file", "cell 1.png", "notes.jpg", "cell #2.tif", "cell 3.jpg"]
+# ---- a specimen
 
 
-def test_a_table_sorts_by_any_column(page: "sync_api.Page", cells: list[Path], notes: Path):
-    if page.viewport_size == PHONE:
-        pytest.skip("the heads of the columns are hidden at this width")
-    page.get_by_role("tab", name="Several cells").click()
-    _upload(page, [notes, *cells])
-    page.wait_for_selector(".wbc-many table")
+def _examine(page: "sync_api.Page", files: list[Path], then: str) -> None:
+    """Give files, and wait until all are read and the line over the field begins so."""
+    _upload(page, files)
+    page.locator(".wbc-pager", has_text=then).wait_for()
+    page.locator(".wbc-progress").wait_for(state="detached")
 
-    page.get_by_role("columnheader", name="File").click()
-    assert page.locator(".wbc-name").all_inner_texts() == ["cell #2.tif", "cell 1.png", "cell 3.jpg", "notes.jpg"]
-    page.get_by_role("columnheader", name="File").click()
-    assert page.locator(".wbc-name").all_inner_texts() == ["cell 3.jpg", "cell 1.png", "cell #2.tif", "notes.jpg"]
+
+def _count_of(page: "sync_api.Page", name: str) -> int:
+    return int(page.locator(".wbc-differential tr", has_text=name.capitalize()).locator("td").first.inner_text())
+
+
+def _chosen(page: "sync_api.Page") -> int:
+    return int(page.get_attribute(".wbc-card", "data-number"))
+
+
+def _wait_for_count(page: "sync_api.Page", name: str, count: int) -> None:
+    page.locator(".wbc-differential tr", has_text=name.capitalize()).locator("td").first.get_by_text(
+        str(count), exact=True
+    ).wait_for()
+
+
+@pytest.fixture
+def fields(tmp_path: Path) -> list[Path]:
+    """Two painted fields with four leucocytes each."""
+    files = [tmp_path / name for name in ("field 1.png", "field #2.jpg")]
+    for seed, file in enumerate(files, start=1):
+        Image.fromarray(paint_field([0, 1, 2, 4], width=480, height=360, seed=seed).image).save(file)
+    return files
+
+
+def test_fields_give_numbered_boxes_and_a_click_shows_the_cell(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields, "Field 1 of 2")
+
+    assert "Field 1 of 2" in page.inner_text(".wbc-pager")
+    boxes = page.locator(".wbc-box")
+    numbers = [int(boxes.nth(index).get_attribute("data-number")) for index in range(boxes.count())]
+    assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 3
+
+    boxes.last.click()
+    page.wait_for_selector(f".wbc-card[data-number='{numbers[-1]}']")
+    assert boxes.last.get_attribute("aria-pressed") == "true"
+
+    page.get_by_label("Next picture").click()
+    page.get_by_text("Field 2 of 2").wait_for()
+    assert int(boxes.first.get_attribute("data-number")) == numbers[-1] + 1
+
+
+def test_a_person_relabels_by_click_and_by_key_and_the_table_follows(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields, "Field 1 of 2")
+    waiting = page.locator(".wbc-cells button").count()
+    first = _chosen(page)
+    assert _count_of(page, "basophil") == 0
+
+    page.locator(".wbc-classes").get_by_role("button", name="Basophil").click()
+    _wait_for_count(page, "basophil", 1)
+    assert page.locator(".wbc-cells button").count() == waiting - 1
+    assert _chosen(page) != first
+
+    page.locator("h1").click()
+    page.keyboard.press("1")
+    _wait_for_count(page, "basophil", 2)
+    page.keyboard.press("0")
+    page.get_by_text("1 none of the five").wait_for()
+
+    # And back again, by keyboard alone.
+    page.locator(f".wbc-box[data-number='{first}']").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f".wbc-card[data-number='{first}']")
+    page.keyboard.press("u")
+    _wait_for_count(page, "basophil", 1)
+
+
+def test_what_can_be_taken_away(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields, "Field 1 of 2")
+    page.get_by_role("textbox", name="Specimen").fill("S 17")
+    page.get_by_role("textbox", name="Leucocytes").fill("6,4")
+    page.get_by_role("textbox", name="Reviewed by").fill("A. Meyer")
+    page.locator(".wbc-differential th", has_text="10⁹/l").wait_for()
+    page.locator(".wbc-classes").get_by_role("button", name="Monocyte").click()
+    _wait_for_count(page, "monocyte", 1)
+
+    files = {}
+    for key in ("PDF", "CSV", "JSON", "FHIR", "ZIP"):
+        with page.expect_download() as download:
+            page.locator(".wbc-exports").get_by_role("button", name=key).click()
+        assert download.value.suggested_filename.startswith("differential-S-17-")
+        files[key] = Path(download.value.path()).read_bytes()
+
+    (sheet,) = pypdf.PdfReader(io.BytesIO(files["PDF"])).pages
+    assert "S 17" in sheet.extract_text() and "A. Meyer" in sheet.extract_text()
+    rows = list(csv.DictReader(io.StringIO(files["CSV"].decode("utf-8-sig"))))
+    document = json.loads(files["JSON"])
+    assert len(rows) == len(document["cells"]) > 5
+    assert [row["class"] for row in rows if row["reviewer"] == "A. Meyer"] == ["monocyte"]
+    assert document["differential"]["leucocytes"] == 6.4
+    bundle = Bundle.model_validate_json(files["FHIR"])
+    assert "DiagnosticReport" in {entry.resource.get_resource_type() for entry in bundle.entry}
+    names = zipfile.ZipFile(io.BytesIO(files["ZIP"])).namelist()
+    assert [name.split("/")[0] for name in names if name.endswith(".png")] == ["monocyte"]
+
+
+def test_an_export_without_reviewed_cells_says_why(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields, "Field 1 of 2")
+    page.locator(".wbc-exports").get_by_role("button", name="ZIP").click()
+    page.get_by_text("no person has looked at a counted cell").wait_for()
+
+
+def test_a_broken_file_stops_nothing_and_a_field_counts_once(page: "sync_api.Page", fields: list[Path], notes: Path):
+    _examine(page, [notes, *fields], "Field 1 of 2")
+    assert "notes.jpg is not a picture" in page.inner_text(".wbc-problem")
+
+    _examine(page, fields[:1], "Field 3 of 3")
+    page.get_by_text("none of its cells is counted again").wait_for()
+    assert page.locator(".wbc-box.wbc-copy").count() == page.locator(".wbc-box").count()
+
+
+def test_a_specimen_is_put_away(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields, "Field 1 of 2")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="New specimen").click()
+    page.locator(".wbc-box").first.wait_for(state="detached")
+    _examine(page, fields[1:], "Field 1 of 1")
+
+
+def test_one_visitor_never_sees_the_specimen_of_another(browser: "sync_api.Browser", url: str, fields: list[Path]):
+    tabs = [browser.new_page(viewport=DESKTOP) for _ in range(2)]
+    for tab, field in zip(tabs, fields, strict=True):
+        tab.goto(url)
+        tab.wait_for_selector(".wbc-examples button")
+        _examine(tab, [field], "Field 1 of 1")
+    for tab, field in zip(tabs, fields, strict=True):
+        assert field.name in tab.inner_text(".wbc-pager")
+        tab.close()
+
+
+def test_the_reading_of_many_pictures_can_be_stopped(page: "sync_api.Page", tmp_path: Path):
+    files = []
+    for seed in range(30):
+        files.append(tmp_path / f"{seed}.png")
+        Image.fromarray(paint_field([0, 4], width=320, height=240, seed=seed).image).save(files[-1])
+    _upload(page, files)
+    page.wait_for_selector(".wbc-box")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("What was read by then is kept").wait_for()
+    read = int(re.search(r"of (\d+)", page.inner_text(".wbc-pager"))[1])
+    assert 1 <= read < 30
+
+
+def test_the_model_tab(page: "sync_api.Page"):
+    page.get_by_role("tab", name="Model").click()
+    page.get_by_text("Tells apart", exact=True).wait_for()
+    assert "tiny" in page.inner_text(".wbc-model")
+
+
+# What Ctrl+V does to a page: a browser without a screen has no clipboard of pictures.
+PASTE_JS = """
+bytes => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([new Uint8Array(bytes)], 'pasted.png', {type: 'image/png'}));
+    document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: transfer, bubbles: true}));
+}
+"""

@@ -1,0 +1,222 @@
+"""What happens on the bench of one visitor, without the page."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wbc_hf.data import paint_cells, paint_field
+from wbc_hf.errors import WbcError
+from wbc_hf.modeling import build_from_scratch
+from wbc_hf.serving import Predictor
+from wbc_hf.serving.differential import DEFAULT_RANGES
+from wbc_hf.serving.exports import EXPORTS
+from wbc_hf.serving.page.bench import Bench, Shown
+from wbc_hf.serving.page.specimen_html import MAX_THUMBNAILS
+from wbc_hf.serving.page.specimen_tab import (
+    act,
+    example_fields,
+    make_file,
+    read_leucocytes,
+    render_table,
+    render_views,
+    take_in,
+)
+from wbc_hf.serving.page.uploads import MAX_FILES, Upload
+from wbc_hf.serving.specimen import State, count_cells
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    """Not calibrated, so that every cell waits for a person."""
+    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+
+
+@pytest.fixture(scope="module")
+def fields() -> list[Upload]:
+    """Three fields with four leucocytes each."""
+    return [
+        Upload(paint_field([0, 1, 2, 4], width=480, height=360, seed=seed).image, f"field {seed}.png")
+        for seed in (1, 2, 3)
+    ]
+
+
+@pytest.fixture
+def bench(predictor: Predictor, fields: list[Upload]) -> Bench:
+    bench = Bench(predictor)
+    for index, field in enumerate(fields):
+        assert take_in(bench, field, is_field=True, look=index == 0) == ""
+    return bench
+
+
+def waiting(bench: Bench) -> list[int]:
+    return [cell.number for cell in bench.specimen.cells if cell.state is State.WAITING]
+
+
+def test_the_first_of_several_fields_is_shown_with_a_cell_that_waits(bench: Bench):
+    view = bench.view
+    assert (view.picture.number, len(view.pictures)) == (1, 3)
+    assert view.cell.number == waiting(bench)[0]
+    assert {cell.picture for cell in view.cells_of_picture} == {1}
+
+
+def test_a_word_of_a_person_counts_and_leads_to_the_next_cell(bench: Bench):
+    first, second, third = waiting(bench)[:3]
+    act(bench, "label", first, "monocyte", "Ana")
+    assert bench.view.cell.number == second
+    act(bench, "label", second, None, "Ana")
+    assert bench.view.cell.number == third
+
+    cells = bench.specimen.cells
+    assert count_cells(cells)["monocyte"] == 1
+    assert cells[second - 1].state is State.REJECTED
+    assert cells[first - 1].review.reviewer == "Ana"
+
+
+def test_the_next_cell_may_be_in_another_field_or_before_the_last(bench: Bench):
+    numbers = waiting(bench)
+    last = numbers[-1]
+    act(bench, "cell", last, None, "")
+    assert bench.view.picture.number == 3
+    act(bench, "label", last, "neutrophil", "")
+    assert (bench.view.cell.number, bench.view.picture.number) == (numbers[0], 1)
+
+
+def test_a_cell_that_did_not_wait_stays_under_the_lens(bench: Bench):
+    number = waiting(bench)[0]
+    act(bench, "label", number, "monocyte", "")
+    act(bench, "label", number, "basophil", "")
+    assert bench.view.cell.number == number
+    assert bench.view.cell.label == "basophil"
+    act(bench, "withdraw", number, None, "")
+    assert bench.view.cell.state is State.WAITING
+
+
+def test_the_gallery_shows_what_is_asked_for(bench: Bench):
+    number = waiting(bench)[0]
+    act(bench, "label", number, "monocyte", "")
+    assert number not in [cell.number for cell in bench.view.gallery]
+    act(bench, "gallery", 0, Shown.COUNTED, "")
+    assert [cell.number for cell in bench.view.gallery] == [number]
+    act(bench, "gallery", 0, Shown.ALL, "")
+    assert bench.view.gallery == bench.specimen.cells
+
+
+@pytest.mark.parametrize(
+    ("action", "number", "message"),
+    [("picture", 4, "picture 4: there are 3"), ("cell", 99, "cell 99: there are"), ("dance", 1, "dance: no button")],
+)
+def test_what_is_not_there_is_named(bench: Bench, action: str, number: int, message: str):
+    with pytest.raises(WbcError, match=message):
+        act(bench, action, number, None, "")
+
+
+def test_the_same_field_once_more_adds_nothing(bench: Bench, fields: list[Upload]):
+    before = count_cells(bench.specimen.cells), len(waiting(bench))
+    said = take_in(bench, fields[1], is_field=True)
+    assert "shows nothing that was not seen before" in said
+    assert bench.view.picture.number == 4
+    assert all(cell.state is State.COPY for cell in bench.view.cells_of_picture)
+    assert {cell.copy_of for cell in bench.view.cells_of_picture} == {
+        cell.number for cell in bench.specimen.cells if cell.picture == 2
+    }
+    assert (count_cells(bench.specimen.cells), len(waiting(bench))) == before
+    # And once more: still copies of the first, not of the copies.
+    take_in(bench, fields[1], is_field=True)
+    assert {bench.specimen.cells[cell.copy_of - 1].picture for cell in bench.view.cells_of_picture} == {2}
+
+
+def test_pictures_of_one_cell_are_one_cell_each(predictor: Predictor):
+    bench = Bench(predictor)
+    for number, pixels in enumerate(paint_cells([0, 1, 2], size=96, seed=4)):
+        assert take_in(bench, Upload(pixels, f"{number}.png"), is_field=False) == ""
+    assert [cell.box for cell in bench.specimen.cells] == [(0, 0, 96, 96)] * 3
+    assert len(waiting(bench)) == 3
+
+
+def test_empty_and_broken_pictures_are_named_and_stop_nothing(bench: Bench, tmp_path: Path):
+    empty = Upload(np.full((200, 300, 3), 230, np.uint8), "empty.png")
+    assert take_in(bench, empty, is_field=True) == "empty.png: no leucocyte was found in it"
+    assert bench.view.cell is None
+    (tmp_path / "notes").write_text("no picture")
+    assert "notes.jpg is not a picture" in take_in(bench, Upload(str(tmp_path / "notes"), "notes.jpg"), is_field=True)
+    assert len(bench.specimen.pictures) == 4
+
+
+def test_a_specimen_has_room_for_so_many(bench: Bench):
+    bench.check_room(MAX_FILES - 3)
+    with pytest.raises(WbcError, match=f"{MAX_FILES - 2} pictures and 3 that are here already"):
+        bench.check_room(MAX_FILES - 2)
+
+
+def test_what_is_drawn_follows_what_is_said(bench: Bench):
+    number = waiting(bench)[0]
+    pager, field, card, gallery, table = render_views(bench, DEFAULT_RANGES, "")
+    assert "Field 1 of 3" in pager
+    assert field.count('class="wbc-box ') == len(bench.view.cells_of_picture)
+    assert f'data-number="{number}"' in card and "Waits for your word" in card
+    assert f"<b>{len(waiting(bench))}</b>" in gallery
+    assert f"<b>{len(waiting(bench))} cells</b> wait for review" in table
+
+    act(bench, "label", number, "basophil", "<Ana>")
+    act(bench, "cell", number, None, "")
+    _, field, card, _, table = render_views(bench, DEFAULT_RANGES, "")
+    assert f">{number} Bas<" in field
+    assert "&lt;Ana&gt;" in card and "<Ana>" not in card
+    assert "Basophil</th><td>1</td><td><b>100.0</b></td><td>2.5 – 100.0</td>" in table
+
+
+def test_names_of_files_are_no_html(predictor: Predictor):
+    bench = Bench(predictor)
+    take_in(bench, Upload(example_fields()[0], "<script>1</script>"), is_field=True)
+    assert not any("<script>" in part for part in render_views(bench, DEFAULT_RANGES, ""))
+
+
+def test_a_large_gallery_shows_what_lies_round_the_chosen_cell(predictor: Predictor):
+    bench = Bench(predictor)
+    many = 70
+    for number in range(many):
+        noise = np.random.default_rng(number).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        take_in(bench, Upload(noise, f"{number}.png"), is_field=False, look=number == 0)
+    act(bench, "cell", many, None, "")
+    gallery = render_views(bench, DEFAULT_RANGES, "")[3]
+    assert gallery.count("<img") == MAX_THUMBNAILS
+    assert f'data-number="{many}"' in gallery and 'data-focus="cell-1"' not in gallery
+    assert f"{MAX_THUMBNAILS} of {many}" in gallery
+
+
+@pytest.mark.parametrize(("written", "read"), [("", None), (" 6.4 ", 6.4), ("6,4", 6.4), ("0", None)])
+def test_leucocyte_counts_as_people_write_them(written: str, read: float | None):
+    assert read_leucocytes(written) == read
+
+
+@pytest.mark.parametrize("written", ["many", "6500", "-1"])
+def test_leucocyte_counts_that_cannot_be_are_named(bench: Bench, written: str):
+    with pytest.raises(WbcError, match=f"^{written}: "):
+        read_leucocytes(written)
+    assert f'role="alert">{written}: ' in render_table(bench, DEFAULT_RANGES, written)
+
+
+@pytest.mark.parametrize("export", EXPORTS, ids=lambda export: export.key)
+def test_every_export_comes_as_a_file_to_save(bench: Bench, predictor: Predictor, export):
+    act(bench, "label", waiting(bench)[0], "monocyte", "Ana")
+    file = make_file(bench, export, predictor, DEFAULT_RANGES, " S 17 ", "6,4")
+    assert file["name"].startswith("differential-S-17-") and file["name"].endswith(export.suffix)
+    assert file["type"] == export.media_type
+    assert bench.specimen.leucocytes == 6.4
+
+
+def test_cells_that_nobody_looked_at_teach_nothing(bench: Bench, predictor: Predictor):
+    export = next(export for export in EXPORTS if export.key == "cells")
+    with pytest.raises(WbcError, match="no person has looked"):
+        make_file(bench, export, predictor, DEFAULT_RANGES, "", "")
+
+
+def test_large_pictures_are_shown_smaller_and_kept_small(predictor: Predictor):
+    bench = Bench(predictor)
+    pixels = np.asarray(Image.fromarray(example_fields()[0]).resize((2560, 1920)))
+    take_in(bench, Upload(pixels, "large.png"), is_field=True)
+    assert bench.view.picture.size == (2560, 1920)
+    assert len(bench.view.picture.preview) < 600_000
+    assert 'viewBox="0 0 2560 1920"' in render_views(bench, DEFAULT_RANGES, "")[1]

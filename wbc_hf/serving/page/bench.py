@@ -1,0 +1,182 @@
+"""What one visitor has on the bench: a specimen, and which part of it lies under the lens."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from weakref import WeakValueDictionary
+
+from wbc_hf.errors import WbcError
+from wbc_hf.serving.counting import Examiner
+from wbc_hf.serving.page.uploads import MAX_FILES
+from wbc_hf.serving.predictor import Predictor
+from wbc_hf.serving.specimen import Cell, Picture, Specimen, State
+
+
+class Shown(StrEnum):
+    """Which cells the gallery shows."""
+
+    WAITING = "waiting"
+    COUNTED = "counted"
+    ALL = "all"
+
+
+@dataclass(frozen=True)
+class View:
+    """What lies under the lens, at one moment.
+
+    Attributes:
+        pictures: Of the specimen.
+        cells: Of the specimen.
+        picture: The one that is shown, or None where there is none.
+        cell: The one that is chosen, or None.
+        shown: Which cells the gallery shows.
+    """
+
+    pictures: tuple[Picture, ...]
+    cells: tuple[Cell, ...]
+    picture: Picture | None
+    cell: Cell | None
+    shown: Shown
+
+    @property
+    def cells_of_picture(self) -> tuple[Cell, ...]:
+        """Those in the picture that is shown."""
+        number = self.picture.number if self.picture else None
+        return tuple(cell for cell in self.cells if cell.picture == number)
+
+    @property
+    def gallery(self) -> tuple[Cell, ...]:
+        """Those that the gallery shows."""
+        return tuple(cell for cell in self.cells if self.shown is Shown.ALL or cell.state == self.shown)
+
+
+class Bench:
+    """One visitor's specimen.
+
+    Attributes:
+        specimen: What was found and said so far.
+        examiner: Takes in further pictures.
+        thumbnails: By number of the cell, its picture as an address: made once, sent often.
+        lock: Held by whoever acts and draws what came of it, so that the last drawing shows the last act.
+    """
+
+    def __init__(self, predictor: Predictor):
+        self.specimen = Specimen()
+        self.examiner = Examiner(predictor, self.specimen)
+        self.thumbnails: dict[int, str] = {}
+        self.lock = threading.Lock()
+        self._picture = 0
+        self._cell = 0
+        self._shown = Shown.WAITING
+
+    @property
+    def view(self) -> View:
+        """What lies under the lens."""
+        pictures, cells = self.specimen.contents()
+        return View(
+            pictures,
+            cells,
+            pictures[self._picture - 1] if self._picture else None,
+            cells[self._cell - 1] if self._cell else None,
+            self._shown,
+        )
+
+    def check_room(self, count: int) -> None:
+        """Ask whether so many pictures more can be taken in.
+
+        Raises:
+            WbcError: They would be more than `MAX_FILES`.
+        """
+        there = len(self.specimen.pictures)
+        if there + count > MAX_FILES:
+            raise WbcError(
+                f"{count} pictures and {there} that are here already: at most {MAX_FILES} make a specimen. "
+                "Choose fewer, or count them with `wbc-hf count`."
+            )
+
+    def show_picture(self, number: int) -> None:
+        """Lay a picture under the lens, and choose its first cell that waits, else its first; no cell in an empty one.
+
+        Raises:
+            WbcError: No such picture.
+        """
+        if not 1 <= number <= len(self.specimen.pictures):
+            raise WbcError(f"picture {number}: there are {len(self.specimen.pictures)}, numbered from 1.")
+        self._picture = number
+        cells = self.view.cells_of_picture
+        self._cell = next((cell.number for cell in (*_waiting(cells), *cells)), 0)
+
+    def show_cell(self, number: int) -> None:
+        """Choose a cell, and lay its picture under the lens.
+
+        Raises:
+            WbcError: No such cell.
+        """
+        if not 1 <= number <= len(self.specimen.cells):
+            raise WbcError(f"cell {number}: there are {len(self.specimen.cells)}, numbered from 1.")
+        self._cell = number
+        self._picture = self.specimen.cells[number - 1].picture
+
+    def show_gallery(self, shown: str) -> None:
+        """Choose which cells the gallery shows.
+
+        Raises:
+            ValueError: None of `Shown`.
+        """
+        self._shown = Shown(shown)
+
+    def review(self, number: int, label: str | None, reviewer: str) -> None:
+        """Write down what a person says of a cell, and go on to the next that waits if this one did.
+
+        Raises:
+            WbcError: From `Specimen.review`.
+        """
+        waited = number in {cell.number for cell in _waiting(self.specimen.cells)}
+        self.specimen.review(number, label, reviewer)
+        waiting = _waiting(self.specimen.cells)
+        if not waited or not waiting:
+            self.show_cell(number)
+            return
+        following = [cell.number for cell in waiting if cell.number > number]
+        self.show_cell(following[0] if following else waiting[0].number)
+
+    def withdraw(self, number: int) -> None:
+        """Take back what a person said of a cell, and choose it.
+
+        Raises:
+            WbcError: From `Specimen.withdraw`.
+        """
+        self.specimen.withdraw(number)
+        self.show_cell(number)
+
+
+class Benches:
+    """The benches of all visitors, by Gradio's name for a session.
+
+    They live in Gradio's session state, in the server's memory, and go with it; nothing is written to a disk. What
+    stands here only sees to it that two events which come at once, before there is a state, get one and the same.
+    """
+
+    def __init__(self, predictor: Predictor):
+        self._predictor = predictor
+        self._benches: WeakValueDictionary[str, Bench] = WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def of(self, session: str) -> Bench:
+        """The bench of a session, a new one where it has none."""
+        with self._lock:
+            return self._benches.get(session) or self._renew(session)
+
+    def renew(self, session: str) -> Bench:
+        """A new bench in the place of the session's old one."""
+        with self._lock:
+            return self._renew(session)
+
+    def _renew(self, session: str) -> Bench:
+        bench = self._benches[session] = Bench(self._predictor)
+        return bench
+
+
+def _waiting(cells: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell.state is State.WAITING]

@@ -1,0 +1,332 @@
+"""The tab of a specimen: fields in, cells checked by a person, a differential out."""
+
+import base64
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from wbc_hf.data import paint_field
+from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.serving.differential import ReferenceRanges, check_leucocytes, differentiate
+from wbc_hf.serving.exports import EXPORTS, Export, file_name
+from wbc_hf.serving.page.bench import Bench, Benches
+from wbc_hf.serving.page.cell_html import render_examples
+from wbc_hf.serving.page.html import INDEX_JS, render_problem
+from wbc_hf.serving.page.specimen_html import (
+    render_card,
+    render_differential,
+    render_field,
+    render_gallery,
+    render_legend,
+    render_pager,
+    render_progress,
+)
+from wbc_hf.serving.page.uploads import MAX_FILES, Upload, read_or_error, read_uploads
+from wbc_hf.serving.predictor import Predictor
+from wbc_hf.serving.record import take_down
+from wbc_hf.serving.specimen import count_cells
+
+KEEP_FOR = 3600  # seconds without a touch until a specimen is forgotten; a closed tab's is kept no longer
+
+FORGOTTEN = "This specimen was not touched for an hour and is forgotten: give its photographs once more"
+
+FIELDS, CELLS = "Whole fields", "One cell each"
+
+# A painted smear to try the page with: in each field about as many of each class as in healthy blood, and of the
+# rare ones more, so that they are met.
+EXAMPLE_SEEDS = (21, 22, 23)
+EXAMPLE_CELLS = 8
+EXAMPLE_SHARES = (0.05, 0.1, 0.27, 0.1, 0.48)
+
+# Pictures of several visitors are read side by side, a visitor's own one after the other.
+READING = {"concurrency_id": "specimens", "concurrency_limit": 2, "api_visibility": "private"}
+# Not queued: a queued event that comes just when the one before is answered is lost (Gradio 6.31: the browser closes
+# the stream of answers, and with a stream the server drops what waits in it).
+AT_ONCE = {"queue": False, "api_visibility": "private"}
+
+# One handler for all buttons: each names its action and the number of the cell or picture that it is about.
+ACTIONS_JS = """
+element.addEventListener('click', event => {
+    const button = event.target.closest('[data-action]');
+    if (!button || (button.dataset.confirm && !confirm(button.dataset.confirm))) return;
+    const {action, number, value} = button.dataset;
+    wbc.remember(button);
+    trigger('click', {action, number: Number(number), value: value ?? null});
+});
+watch('value', () => wbc.refocus());
+"""
+
+# Saves what the server sent, so that no file of somebody's is left behind there.
+SAVE_JS = "file => file && wbc.save(file)"
+
+
+# ---- what the tab does, without the page
+
+
+def take_in(bench: Bench, upload: Upload, *, is_field: bool, look: bool = True) -> str:
+    """Read a picture, and say what a person should know of it, or "".
+
+    Args:
+        bench: Where it goes.
+        upload: The picture.
+        is_field: Whether to look for cells in it; else the whole picture is one.
+        look: Whether to lay it under the lens.
+    """
+    image = read_or_error(upload)
+    if isinstance(image, UnreadableImageError):
+        return f"{image.name} {image.reason}"
+    picture = bench.examiner.examine(image, upload.name, is_field=is_field)
+    if look:
+        bench.show_picture(picture.number)
+    cells = [cell for cell in bench.specimen.cells if cell.picture == picture.number]
+    if not cells:
+        return f"{upload.name}: no leucocyte was found in it"
+    if all(cell.copy_of is not None for cell in cells):
+        return f"{upload.name}: shows nothing that was not seen before, so none of its cells is counted again"
+    return ""
+
+
+def act(bench: Bench, action: str, number: int, value: str | None, reviewer: str) -> None:
+    """Do what a button of the page says.
+
+    Args:
+        bench: Whose button it is.
+        action: "picture" or "cell", to show one; "gallery", to choose what it shows; "label", to say what a cell is;
+            "withdraw", to take that back.
+        number: Of the picture or cell.
+        value: What the gallery shows, or the class of the cell, where None is none of the five.
+        reviewer: Who says so.
+
+    Raises:
+        WbcError: What is meant is not there, or cannot be said of it.
+    """
+    if action == "picture":
+        bench.show_picture(number)
+    elif action == "cell":
+        bench.show_cell(number)
+    elif action == "gallery":
+        bench.show_gallery(value)
+    elif action == "label":
+        bench.review(number, value, reviewer)
+    elif action == "withdraw":
+        bench.withdraw(number)
+    else:
+        raise WbcError(f"{action}: no button of the page does this.")
+
+
+def example_fields() -> list[np.ndarray]:
+    """Painted fields to try the page with, RGB (480, 640, 3) uint8."""
+    fields = []
+    for seed in EXAMPLE_SEEDS:
+        labels = np.random.default_rng(seed).choice(len(CLASS_NAMES), EXAMPLE_CELLS, p=EXAMPLE_SHARES)
+        fields.append(paint_field(labels, seed=seed).image)
+    return fields
+
+
+def render_views(bench: Bench, ranges: ReferenceRanges, leucocytes: str) -> tuple[str, str, str, str, str]:
+    """Pager, field, chosen cell, gallery and table as they are now."""
+    view = bench.view
+    return (
+        render_pager(view),
+        render_field(view),
+        render_card(view),
+        render_gallery(view, bench.thumbnails),
+        render_table(bench, ranges, leucocytes),
+    )
+
+
+def render_table(bench: Bench, ranges: ReferenceRanges, leucocytes: str) -> str:
+    """The differential as it is now; a leucocyte count that cannot be is named under it."""
+    view, total, problem = bench.view, None, ""
+    try:
+        total = read_leucocytes(leucocytes)
+    except WbcError as error:
+        problem = str(error)
+    return render_differential(differentiate(count_cells(view.cells), ranges, total), view, problem)
+
+
+def read_leucocytes(written: str) -> float | None:
+    """A total leucocyte count as people write it, with a point or a comma; None of an empty field.
+
+    Raises:
+        WbcError: It is no number, or one that `check_leucocytes` does not allow.
+    """
+    if not written.strip():
+        return None
+    try:
+        return check_leucocytes(float(written.replace(",", ".")))
+    except ValueError as error:
+        raise WbcError(f"{written}: is no number. A total leucocyte count is given in 10⁹/l, such as 6.4.") from error
+
+
+def make_file(
+    bench: Bench, export: Export, predictor: Predictor, ranges: ReferenceRanges, name: str, leucocytes: str
+) -> dict[str, str]:
+    """An export for the browser to save: its name, its media type, and its content in base64.
+
+    Raises:
+        WbcError: A leucocyte count that cannot be.
+    """
+    bench.specimen.name, bench.specimen.leucocytes = name.strip(), read_leucocytes(leucocytes)
+    record = take_down(bench.specimen, predictor.identity, ranges)
+    content = base64.b64encode(export.make(record)).decode()
+    return {"name": file_name(record, export), "type": export.media_type, "content": content}
+
+
+# ---- the tab
+
+
+def add_specimen_tab(page: gr.Blocks, predictor: Predictor, ranges: ReferenceRanges) -> None:
+    """Lay out the tab and say what happens in it; to be called within a `gr.Tab` of the page."""
+    painted_fields = example_fields()
+    benches = Benches(predictor)
+    session = gr.State(time_to_live=KEEP_FOR)
+
+    with gr.Row(equal_height=False, elem_classes="wbc-row"):
+        with gr.Column(scale=5):
+            files = gr.File(
+                label=f"Photographs of one specimen, up to {MAX_FILES}",
+                file_count="multiple",
+                height=150,
+                elem_classes="wbc-upload",
+            )
+        with gr.Column(scale=4):
+            kind = gr.Radio([FIELDS, CELLS], value=FIELDS, label="They show", elem_classes="wbc-kind")
+            painted = gr.HTML(
+                render_examples("Or try it on", ["A painted smear"], [Image.fromarray(painted_fields[0])]),
+                js_on_load=INDEX_JS,
+                elem_classes="wbc-one-example",
+            )
+    progress = gr.HTML()
+    stop = gr.Button("Stop", size="sm", visible=False)
+    with gr.Column(visible=False, elem_classes="wbc-specimen") as work:
+        with gr.Row(equal_height=False, elem_classes="wbc-row"):
+            with gr.Column(scale=5):
+                pager = gr.HTML(js_on_load=ACTIONS_JS)
+                field = gr.HTML(js_on_load=ACTIONS_JS)
+                gr.HTML(render_legend())
+            with gr.Column(scale=4):
+                card = gr.HTML(js_on_load=ACTIONS_JS)
+                table = gr.HTML()
+        with gr.Row(equal_height=False, elem_classes="wbc-row"):
+            with gr.Column(scale=5):
+                gallery = gr.HTML(js_on_load=ACTIONS_JS)
+            with gr.Column(scale=4):
+                with gr.Row():
+                    name_field = gr.Textbox(
+                        "", label="Specimen", placeholder="number or name", max_length=80, min_width=110
+                    )
+                    total_field = gr.Textbox(
+                        "", label="Leucocytes, 10⁹/l", placeholder="6.4", max_length=20, min_width=110
+                    )
+                    reviewer_field = gr.Textbox(
+                        "", label="Reviewed by", placeholder="your name", max_length=80, min_width=110
+                    )
+                with gr.Row(elem_classes="wbc-exports"):
+                    buttons = [gr.Button(export.title, size="sm", min_width=200) for export in EXPORTS]
+                refusal = gr.HTML()
+    sent = gr.JSON(visible=False)
+    views = [pager, field, card, gallery, table]
+
+    def read(uploads: Sequence[Upload], kind: str, leucocytes: str, request: gr.Request) -> Iterator[dict]:
+        bench = benches.of(request.session_hash)
+        shared = {session: bench, files: None}
+        try:
+            bench.check_room(len(uploads))
+        except WbcError as error:
+            yield shared | {progress: render_problem("Too many pictures", str(error))}
+            return
+        problems = []
+        for index, upload in enumerate(uploads):
+            yield shared | {progress: render_progress(index, len(uploads), upload.name), stop: gr.Button(visible=True)}
+            # Of many only the first: whoever reviews its cells by now is not to be led away from them.
+            first = index == 0 or not bench.view.pictures
+            if problem := take_in(bench, upload, is_field=kind == FIELDS, look=first):
+                problems.append(problem)
+            if bench is not benches.of(request.session_hash):
+                return  # put away meanwhile
+            if bench.view.pictures:
+                drawn = zip(views, render_views(bench, ranges, leucocytes), strict=True)
+                yield {work: gr.Column(visible=True), **dict(drawn)}
+        said = "".join(render_problem("Please look", problem) for problem in problems)
+        yield {session: bench, progress: said, stop: gr.Button(visible=False)}
+
+    def on_files(given: list[dict] | None, kind: str, leucocytes: str, request: gr.Request) -> Iterator[dict]:
+        yield from read(read_uploads(given), kind, leucocytes, request)
+
+    def on_example(leucocytes: str, request: gr.Request) -> Iterator[dict]:
+        uploads = [Upload(pixels, f"Painted field {number}") for number, pixels in enumerate(painted_fields, start=1)]
+        yield from read(uploads, FIELDS, leucocytes, request)
+
+    def on_stop() -> tuple[str, gr.Button]:
+        return render_problem("Stopped", "What was read by then is kept"), gr.Button(visible=False)
+
+    def on_action(
+        event: gr.EventData, bench: Bench | None, leucocytes: str, reviewer: str, request: gr.Request
+    ) -> dict:
+        if bench is None:
+            return {progress: render_problem("Forgotten", FORGOTTEN), work: gr.Column(visible=False)}
+        if event.action == "clear":
+            new = benches.renew(request.session_hash)
+            hidden = {work: gr.Column(visible=False), stop: gr.Button(visible=False)}
+            return {session: new, progress: "", name_field: "", total_field: ""} | hidden
+        try:
+            with bench.lock:
+                act(bench, event.action, event.number, event.value, request.username or reviewer)
+                # Giving it back renews its time to live.
+                return {session: bench} | dict(zip(views, render_views(bench, ranges, leucocytes), strict=True))
+        except WbcError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def on_leucocytes(bench: Bench | None, leucocytes: str) -> str:
+        return render_table(bench, ranges, leucocytes) if bench else ""
+
+    def on_export(export: Export, bench: Bench | None, name: str, leucocytes: str) -> tuple[dict | None, str]:
+        if bench is None:
+            return None, render_problem("Forgotten", FORGOTTEN)
+        try:
+            return make_file(bench, export, predictor, ranges, name, leucocytes), ""
+        except WbcError as error:
+            return None, render_problem("Not saved", str(error))
+
+    def on_load(request: gr.Request) -> gr.Textbox:
+        # Whoever signed in reviews under that name and no other.
+        return gr.Textbox(value=request.username, interactive=False) if request.username else gr.Textbox()
+
+    results = [session, files, progress, stop, work, *views]
+    reading = [
+        files.upload(
+            on_files,
+            [files, kind, total_field],
+            results,
+            preprocess=False,
+            trigger_mode="multiple",
+            show_progress="hidden",
+            **READING,
+        ),
+        painted.click(on_example, total_field, results, show_progress="hidden", **READING),
+    ]
+    stop.click(on_stop, None, [progress, stop], cancels=reading, **AT_ONCE)
+    for component in (pager, field, card, gallery):
+        component.click(
+            on_action,
+            [session, total_field, reviewer_field],
+            [session, progress, stop, work, name_field, total_field, *views],
+            **AT_ONCE,
+            show_progress="hidden",
+        )
+    total_field.change(on_leucocytes, [session, total_field], table, **AT_ONCE, show_progress="hidden")
+    for button, export in zip(buttons, EXPORTS, strict=True):
+        saving = button.click(
+            partial(on_export, export),
+            [session, name_field, total_field],
+            [sent, refusal],
+            show_progress_on=button,
+            **AT_ONCE,
+        )
+        saving.then(None, sent, sent, js=SAVE_JS)
+    page.load(on_load, None, reviewer_field, **AT_ONCE)
