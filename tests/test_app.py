@@ -3,9 +3,14 @@
 import socket
 from pathlib import Path
 
+import httpx
 import pytest
+from gradio_client import Client, handle_file
+from PIL import Image
 
 import app
+from wbc_hf.data import paint_cells
+from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_scratch
 
 
@@ -48,6 +53,49 @@ def test_the_demonstration_model_is_the_default(capsys: pytest.CaptureFixture):
     app.DEMO_MODEL.mkdir(parents=True)
     assert app.choose_model(None) == str(app.DEMO_MODEL)
     assert app.choose_model("cells") == "cells"
+
+
+@pytest.mark.parametrize("given", [None, "", "ana", "ana:", ":secret", "ana:secret ben"])
+def test_users_that_cannot_be_are_refused_before_anything_is_loaded(
+    given: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    if given is not None:
+        monkeypatch.setenv(app.USERS, given)
+    with pytest.raises(SystemExit) as exit_info:
+        app.main(["--model", "cells", "--auth"])
+    assert exit_info.value.code == 2
+    assert "WBC_HF_USERS" in capsys.readouterr().err
+
+
+def test_users_are_named_in_the_environment():
+    assert app.read_users("ana:secret  ben:a:b\n") == [("ana", "secret"), ("ben", "a:b")]
+
+
+def test_what_is_given_reaches_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for part in build_from_scratch(0.0625, image_size=32):
+        part.save_pretrained(tmp_path / "model")
+    (tmp_path / "ranges.yaml").write_text("source: our own\n")
+    for name, pixels in zip(CLASS_NAMES, paint_cells(range(5), size=32), strict=True):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "cells" / name / "1.png")
+    monkeypatch.setenv(app.USERS, "ana:secret")
+    told = {}
+    monkeypatch.setattr("gradio.Blocks.block_thread", lambda page: told.update(page=page))
+    words = ["--model", "model", "--ranges", "ranges.yaml", "--references", "cells", "--auth", "--root-path", "/wbc"]
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    app.main([*words, "--port", str(port)])
+
+    page = told["page"]
+    try:
+        assert httpx.get(f"http://127.0.0.1:{port}/gradio_api/info").status_code == 401
+        client = Client(f"http://127.0.0.1:{port}", auth=("ana", "secret"), verbose=False, analytics_enabled=False)
+        nearest = client.predict(handle_file(str(tmp_path / "cells/monocyte/1.png")), 1, api_name="/nearest")
+        assert nearest[0]["name"] == "monocyte/1.png"
+        assert page.root_path == "/wbc"
+    finally:
+        page.close()
 
 
 def test_a_folder_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from tests.conftest import TinyRun
 from wbc_hf import __version__, cli
-from wbc_hf.data import paint_cells
+from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving import Predictor
+from wbc_hf.serving import Examiner, Predictor, Specimen
 
-COMMANDS = ("predict", "audit", "compare", "push")
+COMMANDS = ("predict", "count", "audit", "compare", "push")
 
 
 @pytest.fixture
@@ -93,6 +93,76 @@ def test_errors_are_one_line_and_status_2(tmp_path: Path):
         f"wbc-hf: {tmp_path}: has no config.json, so it is not the folder of a model. "
         "Pass the folder that training wrote.\n"
     )
+
+
+# ---- counting
+
+
+@pytest.fixture
+def smear(tmp_path: Path) -> Path:
+    """Two painted fields, one of them twice, and a text that calls itself a picture."""
+    folder = tmp_path / "smear"
+    folder.mkdir()
+    for name, seed in (("1.png", 1), ("2.png", 2), ("3.png", 2)):
+        Image.fromarray(paint_field([0, 1, 2, 4], width=480, height=360, seed=seed).image).save(folder / name)
+    (folder / "4.png").write_text("no picture")
+    return folder
+
+
+def test_counting_gives_the_cells_of_an_examiner(smear: Path, tiny_run: TinyRun):
+    specimen = Specimen()
+    examiner = Examiner(Predictor.from_pretrained(tiny_run.folder), specimen)
+    for name in ("1.png", "2.png", "3.png"):
+        examiner.examine(Image.open(smear / name), name, is_field=True)
+
+    words = ["count", smear, "--model", tiny_run.folder, "--specimen", "S 1", "--leucocytes", 6.4]
+    result = run(*words, "--format", "json")
+
+    assert result.exit_code == 1
+    assert "4.png: is not a picture" in result.stderr
+    document = json.loads(result.stdout)
+    assert [(cell["picture"], cell["box"], cell["state"]) for cell in document["cells"]] == [
+        (cell.picture, list(cell.box), cell.state) for cell in specimen.cells
+    ]
+    assert {cell["state"] for cell in document["cells"] if cell["picture"] == 3} == {"copy"}
+    assert (document["specimen"], document["differential"]["leucocytes"]) == ("S 1", 6.4)
+
+
+def test_a_differential_in_the_terminal(smear: Path, tiny_run: TinyRun, tmp_path: Path):
+    (smear / "4.png").unlink()
+    (tmp_path / "ranges.yaml").write_text("source: our own\nbasophil: [0, 2]\n")
+    words = ["count", smear, "--model", tiny_run.folder, "--ranges", tmp_path / "ranges.yaml"]
+    result = run(*words)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == list(CLASS_NAMES)
+    assert "0 to 2" in lines[1]
+    assert "Not counted again, seen before:" in result.stdout
+    assert "Reference ranges: our own." in result.stdout
+    assert "not for diagnosis" in result.stdout
+
+
+@pytest.mark.parametrize(("form", "start"), [("pdf", b"%PDF"), ("csv", b"\xef\xbb\xbfnumber,"), ("fhir", b"{")])
+def test_a_differential_as_a_file(smear: Path, tiny_run: TinyRun, tmp_path: Path, form: str, start: bytes):
+    (smear / "4.png").unlink()
+    file = tmp_path / f"out.{form}"
+    assert run("count", smear, "--model", tiny_run.folder, "--format", form, "--output", file).exit_code == 0
+    assert file.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "pdf"], "--format pdf: is not for a terminal"),
+        (["--output", "nowhere/out.json"], "there is no folder nowhere"),
+        (["--leucocytes", "6500"], "6500: a total leucocyte count"),
+        (["--ranges", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+    ],
+)
+def test_what_cannot_be_counted_with_is_named(smear: Path, tiny_run: TinyRun, words: list[str], message: str):
+    result = run("count", smear, "--model", tiny_run.folder, *words)
+    assert isinstance(result.exception, WbcError)
+    assert message in str(result.exception)
 
 
 def test_a_run_compared_with_itself_is_neither_better_nor_worse(tiny_run: TinyRun, tmp_path: Path):
