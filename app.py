@@ -107,9 +107,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         users = read_users(os.environ.get(USERS)) if arguments.auth else []
         # Imported late: a wrong argument is told at once, not after the ten seconds that the libraries take.
         from wbc_hf.serving import DEFAULT_RANGES, Predictor, ReferenceCells, load_ranges
-        from wbc_hf.serving.page import build_page, launch_page
+        from wbc_hf.serving.page import build_page, keep_memory_level, launch_page
 
         ranges = load_ranges(arguments.ranges) if arguments.ranges else DEFAULT_RANGES
+        keep_memory_level()
         predictor = Predictor.from_pretrained(model)
         references = ReferenceCells.from_folder(arguments.references, predictor) if arguments.references else None
         page = build_page(predictor, ranges=ranges, references=references)

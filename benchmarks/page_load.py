@@ -212,43 +212,51 @@ class Visitor:
     """Gives fields to the tab of a specimen as a browser does, which `gradio_client` may not.
 
     Attributes:
-        names: Of the files that this visitor gave.
+        given: Names of the files that were taken in.
+        refused: Names of those that ended in an error.
         seen: Everything that the page sent.
     """
 
     def __init__(self, url: str):
         self._http = httpx.Client(base_url=url, timeout=PATIENCE)
-        self._session = uuid4().hex
-        self.names: list[str] = []
+        self._session = {"session_hash": uuid4().hex}
+        config = self._http.get("config").json()
+        events = [
+            (field, one) for one in config["dependencies"] for field, event in one["targets"] if event == "upload"
+        ]
+        self._files, self._function = events[0]
+        self._values = {field["id"]: field["props"].get("value") for field in config["components"]}
+        self.given: list[str] = []
+        self.refused: list[str] = []
         self.seen = ""
-        dependencies = self._http.get("config").json()["dependencies"]
-        self._function = next(one["id"] for one in dependencies for _, event in one["targets"] if event == "upload")
 
     def give(self, name: str, content: bytes) -> None:
         """One field more for this visitor's specimen."""
-        self.names.append(name)
         (path,) = self._http.post("gradio_api/upload", files={"files": (name, content)}).raise_for_status().json()
         file = {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
-        question = {"data": [[file], "Whole fields", None, ""], "fn_index": self._function}
-        session = {"session_hash": self._session}
-        self._http.post("gradio_api/queue/join", json=question | session).raise_for_status()
-        self.seen += self._http.get("gradio_api/queue/data", params=session).raise_for_status().text
+        values = self._values | {self._files: [file]}
+        question = {"data": [values[field] for field in self._function["inputs"]], "fn_index": self._function["id"]}
+        self._http.post("gradio_api/queue/join", json=question | self._session).raise_for_status()
+        answer = self._http.get("gradio_api/queue/data", params=self._session).raise_for_status().text
+        (self.given if '"success":true' in answer else self.refused).append(name)
+        self.seen += answer
 
 
 def find_leak(url: str, fields: Sequence[bytes]) -> str:
-    """What one of two visitors was shown that is not theirs, or does not see that is, or ""."""
+    """What one of two visitors was shown that is not theirs, or was not shown that is, or ""."""
     visitors = {who: Visitor(url) for who in ("Ana", "Ben")}
     with ThreadPoolExecutor(len(visitors)) as threads:
         for number, field in enumerate(fields):
-            jobs = [threads.submit(one.give, f"{who} {number}.png", field) for who, one in visitors.items()]
-            for job in jobs:
+            for job in [threads.submit(one.give, f"{who} {number}.png", field) for who, one in visitors.items()]:
                 job.result()
     ana, ben = visitors.values()
     for own, other in ((ana, ben), (ben, ana)):
-        if leaked := [name for name in other.names if name in own.seen]:
-            return f"one visitor was shown {leaked} of another"
-        if missing := [name for name in own.names if name not in own.seen]:
-            return f"a visitor was not shown {missing}"
+        if own.refused:
+            return f"{own.refused} ended in an error"
+        if leaked := [name for name in other.given if name in own.seen]:
+            return f"one was shown {leaked} of the other"
+        if missing := [name for name in own.given if name not in own.seen]:
+            return f"one was not shown {missing}, given before"
     return ""
 
 

@@ -1,11 +1,10 @@
-"""Make the README's pictures: painted cells, and the page after it has classified one.
+"""Make the README's pictures: painted cells, and the page with a painted smear on it.
 
 python docs/pictures.py --model models/demo
 """
 
 import argparse
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from wbc_hf.serving.page import build_page, launch_page
 
 IMAGES = Path(__file__).parent / "images"
 COLUMNS, CELL = 9, 128
-VIEWPORT = {"width": 1120, "height": 740}
+VIEWPORT = {"width": 1280, "height": 1280}
 
 
 def paint_sheet() -> Image.Image:
@@ -29,20 +28,26 @@ def paint_sheet() -> Image.Image:
 
 
 def take_screenshot(model: str, path: Path) -> None:
-    """The page in a browser, with the answer for a painted neutrophil."""
+    """The page in a browser, with the painted smear that it offers and one cell that a person has accepted."""
     from playwright.sync_api import sync_playwright
 
     page = build_page(Predictor.from_pretrained(model))
     url = launch_page(page, "127.0.0.1", None)
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        cell = Path(folder) / "smear_12_cell_03.png"
-        Image.fromarray(paint_cells([CLASS_NAMES.index("neutrophil")], size=256, seed=11)[0]).save(cell)
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         tab = browser.new_page(viewport=VIEWPORT)
         tab.goto(url)
-        tab.wait_for_selector(".wbc-examples button")
-        tab.set_input_files("input[type=file] >> nth=0", str(cell))
-        tab.wait_for_selector(".wbc-answer")
+        tab.get_by_role("button", name="A painted smear").click()
+        tab.locator(".wbc-pager", has_text="Field 1 of 3").wait_for()
+        tab.locator(".wbc-progress").wait_for(state="detached")
+        tab.get_by_role("textbox", name="Specimen").fill("S 17")
+        tab.get_by_role("textbox", name="Leucocytes").fill("6.4")
+        tab.get_by_role("textbox", name="Reviewed by").fill("A. Meyer")
+        tab.locator(".wbc-differential th", has_text="10⁹/l").wait_for()
+        waiting = tab.get_attribute(".wbc-card", "data-number")
+        tab.locator("[data-key=a]").click()
+        tab.locator(f".wbc-card[data-number='{waiting}']").wait_for(state="detached")
+        tab.locator("h1").click()
         tab.screenshot(path=str(path))
         browser.close()
     page.close()

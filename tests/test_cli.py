@@ -154,7 +154,7 @@ def test_a_differential_as_a_file(smear: Path, tiny_run: TinyRun, tmp_path: Path
     ("words", "message"),
     [
         (["--format", "pdf"], "--format pdf: is not for a terminal"),
-        (["--output", "nowhere/out.json"], "there is no folder nowhere"),
+        (["--output", "nowhere/out.json"], "nowhere/out.json: is a folder, or lies in one that is not there"),
         (["--leucocytes", "6500"], "6500: a total leucocyte count"),
         (["--ranges", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],

@@ -7,7 +7,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.serving.differential import (
     DEFAULT_RANGES,
-    ENOUGH_CELLS,
+    ENOUGH_COUNTED,
     Flag,
     ReferenceRanges,
     check_leucocytes,
@@ -117,8 +117,8 @@ def test_no_cells_are_no_differential():
 
 
 def test_a_hundred_cells_are_enough():
-    assert differentiate({"neutrophil": ENOUGH_CELLS}).enough
-    assert not differentiate({"neutrophil": ENOUGH_CELLS - 1}).enough
+    assert differentiate({"neutrophil": ENOUGH_COUNTED}).enough
+    assert not differentiate({"neutrophil": ENOUGH_COUNTED - 1}).enough
 
 
 def test_ranges_of_a_laboratory_set_the_flags():

@@ -132,6 +132,26 @@ def test_noise_gives_few(size: tuple[int, int]):
     assert len(find_cells(Image.fromarray(pixels))) <= 3
 
 
+@pytest.mark.parametrize("grain", [4, 8, 32])
+def test_coloured_blobs_give_none(grain: int):
+    """As large as nuclei, but green ones among them, which no stain makes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (480 // grain, 640 // grain, 3), dtype=np.uint8)
+    assert find_cells(Image.fromarray(pixels).resize((640, 480), Image.Resampling.BICUBIC)) == []
+
+
+def test_a_platelet_beside_leucocytes_is_left_out():
+    """The nucleus of one of three leucocytes, at half its width."""
+    field = paint(3, seed=301)
+    cells = find_cells(image_of(field))
+    assert len(cells) == 3
+    image = image_of(paint_field([], seed=302))
+    for index, cell in enumerate(cells):
+        picture = crop_cell(image_of(field), cell.box).resize((140, 140))
+        image.paste(picture, (20 + 200 * index, 40))
+    image.paste(picture.resize((56, 56), Image.Resampling.LANCZOS), (300, 350))
+    assert [cell.box[1] < 250 for cell in find_cells(image)] == [True] * 3
+
+
 @pytest.mark.parametrize("ink", ["black", "navy", "darkred"])
 def test_documents_give_few(ink: str):
     page = Image.new("RGB", (800, 1100), "white")

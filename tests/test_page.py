@@ -26,7 +26,7 @@ from wbc_hf.serving.page import build_page, launch_page
 from wbc_hf.serving.page.assembly import PAINTED_ONLY
 from wbc_hf.serving.page.cell_html import render_answer
 from wbc_hf.serving.page.cell_tab import NO_PICTURE, Explainer
-from wbc_hf.serving.page.endpoints import classify, classify_many, count
+from wbc_hf.serving.page.endpoints import CountRequest, classify, classify_many, count
 from wbc_hf.serving.page.html import format_percent, render_problem
 from wbc_hf.serving.page.model_tab import NO_CARD, NO_REPORT, read_card, render_report
 from wbc_hf.serving.page.statuses import STATUS_TEXTS
@@ -299,8 +299,8 @@ def field(tmp_path: Path) -> Upload:
 
 
 def ask_count(predictor: Predictor, uploads: list[Upload], **changes: object):
-    words = {"show": "field", "name": "S 1", "leucocytes": 8.0, "corrections": None, "reviewer": "Ana"}
-    return count(predictor, DEFAULT_RANGES, uploads, **words | changes)
+    asked = CountRequest(**{"name": "S 1", "leucocytes": 8.0, "reviewer": "Ana"} | changes)
+    return count(predictor, DEFAULT_RANGES, uploads, asked)
 
 
 def test_counts_what_an_examiner_finds(predictor: Predictor, field: Upload, uploads: list[Upload]):
@@ -333,6 +333,9 @@ def test_corrections_count(predictor: Predictor, field: Upload):
         ({"corrections": {"one": "monocyte"}}, "one: cells are named by their numbers"),
         ({"corrections": {"99": "monocyte"}}, "cell 99: there are"),
         ({"corrections": {"1": "blast"}}, "blast: is none of"),
+        ({"corrections": {"1": 4}}, "4: a class is a name"),
+        ({"corrections": ["monocyte"]}, "corrections are classes by number"),
+        ({"leucocytes": "6.4"}, "'6.4': a total leucocyte count is a number"),
     ],
 )
 def test_what_cannot_be_counted_is_named(predictor: Predictor, field: Upload, changes: dict, message: str):

@@ -134,13 +134,20 @@ def count(
     from transformers.utils.logging import disable_progress_bar
 
     from wbc_hf.data import read_image
-    from wbc_hf.serving import DEFAULT_RANGES, Examiner, Predictor, Specimen, load_ranges, take_down
-    from wbc_hf.serving.differential import check_leucocytes
+    from wbc_hf.serving import (
+        DEFAULT_RANGES,
+        Examiner,
+        Predictor,
+        Specimen,
+        check_leucocytes,
+        load_ranges,
+        take_down,
+    )
 
     if format is Form.PDF and output is None:
         raise WbcError("--format pdf: is not for a terminal. Name a file with --output.")
-    if output is not None and not output.parent.is_dir():
-        raise WbcError(f"{output}: there is no folder {output.parent}. Make it first.")
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise WbcError(f"{output}: is a folder, or lies in one that is not there. Name a file in a folder that is.")
     disable_progress_bar()
     reference = load_ranges(ranges) if ranges else DEFAULT_RANGES
     counted = Specimen(specimen)
@@ -163,15 +170,17 @@ def count(
 
 def _give(record: "Record", form: Form, output: Path | None) -> None:
     """Write a record to a file, or to standard output."""
-    from wbc_hf.serving.exports import EXPORTS
-    from wbc_hf.serving.exports.terminal import to_text
+    from wbc_hf.serving.exports import EXPORTS, to_text
 
     if form is Form.TABLE:
         content = to_text(record).encode()
     else:
         content = next(export for export in EXPORTS if export.key == form).make(record)
     if output is not None:
-        output.write_bytes(content)
+        try:
+            output.write_bytes(content)
+        except OSError as error:
+            raise WbcError(f"{output}: cannot be written ({error.strerror}). Name another file.") from error
     else:
         print(content.decode("utf-8-sig"), end="" if content.endswith(b"\n") else "\n")
 

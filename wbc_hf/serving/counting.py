@@ -11,7 +11,7 @@ from wbc_hf.serving.overlaps import FieldIndex, match_cells
 from wbc_hf.serving.predictor import Predictor
 from wbc_hf.serving.specimen import Box, NewCell, Picture, Specimen
 
-PREVIEW_SIDE = 1280  # pixels of the longer side at most: what a screen shows of a field
+FIELD_SIDE = 1280  # pixels of the longer side at most: what a screen shows of a field
 CELL_SIDE = 360  # the same of a cell; an analyser's own pictures of cells have as many
 
 
@@ -54,9 +54,11 @@ class Examiner:
         """By index of the box, the number of the cell that an earlier picture shows of the same leucocyte."""
         copies: dict[int, int] = {}
         for overlap in self._fields.add(image):
-            # What the border of the earlier field cut off was not counted there: it is no copy of anything.
+            # What the border of the earlier field cut off was not counted there, unless one before shows it too.
             earlier = [
-                cell for cell in self.specimen.cells if cell.picture == overlap.earlier + 1 and not cell.cut
+                cell
+                for cell in self.specimen.cells
+                if cell.picture == overlap.earlier + 1 and (cell.copy_of is not None or not cell.cut)
             ]
             for new, old in match_cells(boxes, [cell.box for cell in earlier], overlap).items():
                 copies.setdefault(new, earlier[old].copy_of or earlier[old].number)
@@ -64,7 +66,7 @@ class Examiner:
 
 
 def _jpeg(image: Image.Image) -> bytes:
-    return _encode(image, PREVIEW_SIDE, "JPEG", quality=88)
+    return _encode(image, FIELD_SIDE, "JPEG", quality=88)
 
 
 def _png(image: Image.Image) -> bytes:

@@ -19,7 +19,7 @@ from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
 
 CONFIDENCE = 0.95
 # What a differential by eye counts at least (CLSI H20-A2 asks for 200 where a method is judged by it).
-ENOUGH_CELLS = 100
+ENOUGH_COUNTED = 100
 DEFAULT_RANGES_SOURCE = "adults, MedlinePlus 003657"
 
 
@@ -99,7 +99,7 @@ class Differential:
     @property
     def enough(self) -> bool:
         """Whether as many cells were counted as a differential needs at least."""
-        return self.total >= ENOUGH_CELLS
+        return self.total >= ENOUGH_COUNTED
 
 
 DEFAULT_RANGES = ReferenceRanges(

@@ -139,18 +139,13 @@ class Predictor:
         return logits.cpu().numpy(), features.cpu().numpy()
 
     @property
-    def is_resnet(self) -> bool:
-        """Whether features and heat maps are to be had of the model."""
-        return isinstance(self.model, ResNetForImageClassification)
-
-    @property
     def resnet(self) -> ResNetForImageClassification:
         """The model, for what looks into it.
 
         Raises:
             WbcError: It is no ResNet.
         """
-        if not self.is_resnet:
+        if not isinstance(self.model, ResNetForImageClassification):
             raise WbcError(
                 f"{self.name}: is a {self.model.config.model_type!r} model. It gives answers, but features and heat "
                 "maps are to be had of the ResNet family alone."

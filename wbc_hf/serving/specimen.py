@@ -132,11 +132,13 @@ class Specimen:
     Attributes:
         name: How the laboratory calls it.
         leucocytes: Total leucocyte count in 10⁹/l, or None.
+        size: Bytes of all pictures.
     """
 
     def __init__(self, name: str = ""):
         self.name = name
         self.leucocytes: float | None = None
+        self.size = 0
         self._lock = threading.Lock()
         self._pictures: list[Picture] = []
         self._cells: list[Cell] = []
@@ -161,7 +163,11 @@ class Specimen:
     def add(
         self, name: str, size: tuple[int, int], preview: bytes, cells: Sequence[NewCell], *, is_field: bool
     ) -> Picture:
-        """Take in a picture with what was found in it; both get their numbers."""
+        """Take in a picture with what was found in it; both get their numbers.
+
+        Bytes of the name that are no text are spelt out: no export could write them.
+        """
+        name = name.encode(errors="backslashreplace").decode()
         with self._lock:
             picture = Picture(len(self._pictures) + 1, name, size, is_field, preview)
             self._pictures.append(picture)
@@ -170,6 +176,7 @@ class Specimen:
                 Cell(first + index, picture.number, new.box, new.cut, new.copy_of, new.prediction, new.image)
                 for index, new in enumerate(cells)
             ]
+            self.size += len(preview) + sum(len(new.image) for new in cells)
             return picture
 
     def review(self, number: int, label: str | None, reviewer: str = "") -> Cell:

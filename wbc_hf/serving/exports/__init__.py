@@ -7,11 +7,12 @@ use. They are made in memory, so that a page leaves no files behind.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from wbc_hf.serving.exports.cell_folder import to_cell_folder, write_cell_folder
+from wbc_hf.serving.exports.cell_folder import to_cell_folder
 from wbc_hf.serving.exports.fhir import to_fhir
 from wbc_hf.serving.exports.sheet import to_pdf
 from wbc_hf.serving.exports.tables import to_csv, to_json
-from wbc_hf.serving.exports.wording import FLAG_TEXTS, RESEARCH_USE, safe_stem
+from wbc_hf.serving.exports.terminal import to_text
+from wbc_hf.serving.exports.wording import FEW_CELLS, FLAG_TEXTS, NONE_OF_THESE, RESEARCH_USE, safe_stem
 from wbc_hf.serving.record import Record
 
 
@@ -57,7 +58,9 @@ def file_name(record: Record, export: Export) -> str:
 
 __all__ = [
     "EXPORTS",
+    "FEW_CELLS",
     "FLAG_TEXTS",
+    "NONE_OF_THESE",
     "RESEARCH_USE",
     "Export",
     "file_name",
@@ -66,5 +69,5 @@ __all__ = [
     "to_fhir",
     "to_json",
     "to_pdf",
-    "write_cell_folder",
+    "to_text",
 ]

@@ -4,7 +4,6 @@ import csv
 import io
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from wbc_hf.errors import WbcError
 from wbc_hf.serving.exports.tables import to_json
@@ -27,7 +26,11 @@ cells.json holds the whole record: the differential, every cell with the model's
 
 
 def to_cell_folder(record: Record) -> bytes:
-    """A ZIP of the folder that `write_cell_folder` writes.
+    """A ZIP of an image folder: `<class>/<file>.png` of the counted cells that a person accepted or relabelled.
+
+    Beside them stand `metadata.csv` with the columns `file_name` and `group` (the picture), `cells.json` with the
+    whole record, and a `README.txt`. Names are made of the specimen's name, the time and numbers, never of names of
+    files. The same record gives the same bytes.
 
     Raises:
         WbcError: No person has looked at a cell that is counted.
@@ -35,36 +38,8 @@ def to_cell_folder(record: Record) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in _files(record):
-            # The time of the record, so that the same record gives the same bytes.
             archive.writestr(zipfile.ZipInfo(name, record.time.timetuple()[:6]), data, _compression(name))
     return content.getvalue()
-
-
-def write_cell_folder(record: Record, folder: Path) -> int:
-    """Write `<class>/<file>.png` of the counted cells that a person accepted or gave another class.
-
-    Beside them stand `metadata.csv` with the columns `file_name` and `group` (the picture), `cells.json` with the
-    whole record, and a `README.txt`. Names are made of the specimen's name, the time and numbers, never of names of
-    files.
-
-    Args:
-        record: With one such cell at least.
-        folder: A new or an empty one.
-
-    Returns:
-        How many cells were written.
-
-    Raises:
-        WbcError: No person has looked at a cell that is counted, or the folder holds something already.
-    """
-    files = list(_files(record))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise WbcError(f"{folder}: is there already and not an empty folder. Name a new one.")
-    for name, data in files:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return sum(name.endswith(".png") for name, _ in files)
 
 
 def _files(record: Record) -> Iterator[tuple[str, bytes]]:

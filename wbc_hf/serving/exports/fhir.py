@@ -37,7 +37,7 @@ Resource = dict[str, object]
 LOINC = "http://loinc.org"
 UCUM = "http://unitsofmeasure.org"
 PANEL = "69738-3"
-LEUCOCYTES = "26464-8"
+TOTAL_COUNT = "26464-8"
 # Per 100 leucocytes, and per volume.
 CODES = {
     "basophil": ("30180-4", "26444-0"),
@@ -203,7 +203,7 @@ class _Bundle:
         return observation
 
     def _leucocytes(self, total: float) -> Resource:
-        code = _loinc(LEUCOCYTES, "Leucocytes per volume, as given with the specimen")
+        code = _loinc(TOTAL_COUNT, "Leucocytes per volume, as given with the specimen")
         observation = self._observation("leucocytes", code)
         del observation["device"]  # it was not measured by the model
         observation["valueQuantity"] = _quantity(total, _PER_LITRE)

@@ -20,7 +20,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Circle, Rectangle
 
 from wbc_hf.labels import LEUCOCYTES
-from wbc_hf.serving.differential import ENOUGH_CELLS, Share
+from wbc_hf.serving.differential import ENOUGH_COUNTED, Share
 from wbc_hf.serving.exports.wording import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
 from wbc_hf.serving.record import Record
 from wbc_hf.serving.specimen import Cell, Picture, State
@@ -137,7 +137,7 @@ def _draw_notices(pen: _Pen, record: Record, y: float) -> float:
     if not record.differential.enough:
         cells = "No cells were" if total == 0 else f"Only {total} cell{' was' if total == 1 else 's were'}"
         notices.append(
-            f"{cells} counted: a differential needs {ENOUGH_CELLS} at least, and the limits below are wide."
+            f"{cells} counted: a differential needs {ENOUGH_COUNTED} at least, and the limits below are wide."
         )
     if waiting:
         notices.append(
@@ -200,7 +200,8 @@ def _draw_share(pen: _Pen, share: Share, colour: str, y: float) -> None:
     pen.write(LEFT + 4, base, share.label.capitalize(), 8.5, weight="bold")
     pen.write(50, base, str(share.count), 8.5, ha="right")
     pen.write(61, base, "–" if share.percent is None else f"{share.percent:.1f}", 8.5, ha="right", weight="bold")
-    pen.write(82, base, f"{share.limits[0]:.1f} – {share.limits[1]:.1f}", 7.5, ha="right")
+    limits = "–" if share.percent is None else f"{share.limits[0]:.1f} – {share.limits[1]:.1f}"
+    pen.write(82, base, limits, 7.5, ha="right")
     low, high = share.reference
     pen.box(_chart_x(low), y + 1.6, _chart_x(high) - _chart_x(low), ROW - 3.2, BAND)
     pen.rule(middle, *CHART, width=0.4)

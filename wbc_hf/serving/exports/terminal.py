@@ -3,7 +3,7 @@
 from collections import Counter
 
 from wbc_hf.serving.differential import Share
-from wbc_hf.serving.exports.wording import FLAG_TEXTS, RESEARCH_USE
+from wbc_hf.serving.exports.wording import FEW_CELLS, FLAG_TEXTS, RESEARCH_USE
 from wbc_hf.serving.record import Record
 from wbc_hf.serving.specimen import State
 
@@ -20,7 +20,7 @@ def to_text(record: Record) -> str:
         "",
     ]
     if not differential.enough:
-        lines.append("Fewer than 100 cells: the limits are wide, and say how wide.")
+        lines.append(FEW_CELLS)
     if states[State.WAITING]:
         lines.append(f"Not counted, since a person should look first: {states[State.WAITING]}.")
     if states[State.CUT]:

@@ -3,12 +3,13 @@
 import re
 import unicodedata
 
-from wbc_hf.serving.differential import Flag
+from wbc_hf.serving.differential import ENOUGH_COUNTED, Flag
 from wbc_hf.serving.record import Record
 from wbc_hf.serving.specimen import Cell
 
 RESEARCH_USE = "Research use, not for diagnosis."
 NONE_OF_THESE = "none of the five"
+FEW_CELLS = f"Fewer than {ENOUGH_COUNTED} cells: the limits are wide, and say how wide."
 
 FLAG_TEXTS = {
     Flag.NONE: "",

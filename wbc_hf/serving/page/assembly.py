@@ -9,6 +9,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.labels import class_index
 from wbc_hf.serving.differential import DEFAULT_RANGES, ReferenceRanges
 from wbc_hf.serving.exports import RESEARCH_USE
+from wbc_hf.serving.page.bench import Benches
 from wbc_hf.serving.page.cell_tab import Explainer, add_cell_tab
 from wbc_hf.serving.page.endpoints import add_endpoints
 from wbc_hf.serving.page.model_tab import add_model_tab
@@ -17,7 +18,8 @@ from wbc_hf.serving.predictor import Predictor
 from wbc_hf.serving.reference_cells import ReferenceCells
 
 MAX_WAITING = 64  # requests, before the page says that it is busy
-CLEAN_EVERY, KEEP_FOR = 120, 900  # seconds: what people upload does not stay
+# Gradio removes all temporary files when the page ends, if it has a schedule; in between `housekeeping` does.
+DAY = 86_400  # seconds
 
 PAINTED_ONLY = "Demonstration model: trained on painted cells, it knows nothing of real ones."
 
@@ -44,10 +46,10 @@ def build_page(
             "Fine-tune it first: python train.py --model …"
         )
     explainer = Explainer(predictor, references)
-    with gr.Blocks(title="Leucocytes", analytics_enabled=False, delete_cache=(CLEAN_EVERY, KEEP_FOR)) as page:
+    with gr.Blocks(title="Leucocytes", analytics_enabled=False, delete_cache=(DAY, DAY)) as page:
         gr.HTML(_header(predictor))
         with gr.Tab("Specimen"):
-            add_specimen_tab(page, predictor, ranges)
+            add_specimen_tab(page, Benches(predictor), ranges)
         with gr.Tab("One cell"):
             add_cell_tab(explainer)
         with gr.Tab("Model"):

@@ -32,7 +32,7 @@
             return;
         }
         const card = bench();
-        if (!card || !card.offsetParent || event.repeat) return;
+        if (!card || !card.offsetParent || event.repeat || !document.querySelector('.wbc-keys').checked) return;
         const button = card.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
         // A key that comes before the last one's answer would be meant for a cell that is not shown yet.
         if (!button || Date.now() - busySince < 3000) return;

@@ -12,6 +12,9 @@ from wbc_hf.serving.page.uploads import MAX_FILES
 from wbc_hf.serving.predictor import Predictor
 from wbc_hf.serving.specimen import Cell, Picture, Specimen, State
 
+# Of the pictures that are kept, in bytes: what a machine with 4 GB has to spare beside a model.
+MAX_BYTES, MAX_BYTES_OF_ALL = 2**28, 2**30
+
 
 class Shown(StrEnum):
     """Which cells the gallery shows."""
@@ -55,17 +58,23 @@ class Bench:
     """One visitor's specimen.
 
     Attributes:
+        model: Which model answers.
         specimen: What was found and said so far.
         examiner: Takes in further pictures.
         thumbnails: By number of the cell, its picture as an address: made once, sent often.
         lock: Held by whoever acts and draws what came of it, so that the last drawing shows the last act.
+        readings: How many are being read in, files that came together counting once.
+        stopped: Whether the visitor wants no more of them; so is a bench that was put away.
     """
 
     def __init__(self, predictor: Predictor):
+        self.model = predictor.identity
         self.specimen = Specimen()
         self.examiner = Examiner(predictor, self.specimen)
         self.thumbnails: dict[int, str] = {}
         self.lock = threading.Lock()
+        self.readings = 0
+        self.stopped = False
         self._picture = 0
         self._cell = 0
         self._shown = Shown.WAITING
@@ -86,7 +95,7 @@ class Bench:
         """Ask whether so many pictures more can be taken in.
 
         Raises:
-            WbcError: They would be more than `MAX_FILES`.
+            WbcError: They would be more than `MAX_FILES`, or the specimen is too large already.
         """
         there = len(self.specimen.pictures)
         if there + count > MAX_FILES:
@@ -94,6 +103,8 @@ class Bench:
                 f"{count} pictures and {there} that are here already: at most {MAX_FILES} make a specimen. "
                 "Choose fewer, or count them with `wbc-hf count`."
             )
+        if self.specimen.size > MAX_BYTES:
+            raise WbcError(f"{len(self.specimen.cells)} cells are as many as a specimen on this page can hold.")
 
     def show_picture(self, number: int) -> None:
         """Lay a picture under the lens, and choose its first cell that waits, else its first; no cell in an empty one.
@@ -155,7 +166,7 @@ class Benches:
     """The benches of all visitors, by Gradio's name for a session.
 
     They live in Gradio's session state, in the server's memory, and go with it; nothing is written to a disk. What
-    stands here only sees to it that two events which come at once, before there is a state, get one and the same.
+    stands here sees to it that two events which come at once, before there is a state, get one and the same.
     """
 
     def __init__(self, predictor: Predictor):
@@ -164,16 +175,24 @@ class Benches:
         self._lock = threading.Lock()
 
     def of(self, session: str) -> Bench:
-        """The bench of a session, a new one where it has none."""
+        """The bench of a session, a new one where it has none.
+
+        Raises:
+            WbcError: All benches together hold as much as the machine can.
+        """
         with self._lock:
-            return self._benches.get(session) or self._renew(session)
+            return self._benches.get(session) or self._new(session)
 
     def renew(self, session: str) -> Bench:
-        """A new bench in the place of the session's old one."""
+        """A new bench in the place of the session's old one, for which nothing is read any more."""
         with self._lock:
-            return self._renew(session)
+            if old := self._benches.pop(session, None):
+                old.stopped = True
+            return self._new(session)
 
-    def _renew(self, session: str) -> Bench:
+    def _new(self, session: str) -> Bench:
+        if sum(bench.specimen.size for bench in self._benches.values()) > MAX_BYTES_OF_ALL:
+            raise WbcError("This page holds as many specimens as it can. Try again in some minutes.")
         bench = self._benches[session] = Bench(self._predictor)
         return bench
 

@@ -7,21 +7,21 @@ import gradio as gr
 from PIL import Image
 
 from wbc_hf.data import paint_cells
-from wbc_hf.errors import UnreadableImageError
+from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.serving.heat_maps import heat_map, overlay
 from wbc_hf.serving.page.cell_html import render_answer, render_examples
 from wbc_hf.serving.page.html import INDEX_JS, render_empty, render_problem
-from wbc_hf.serving.page.uploads import PREVIEW_SIDE, Upload, answer_uploads, read_uploads
+from wbc_hf.serving.page.uploads import ONE_CELL, PREVIEW_SIDE, Upload, answer_uploads, read_uploads
 from wbc_hf.serving.predictor import Predictor
 from wbc_hf.serving.reference_cells import ReferenceCells
 
 NO_PICTURE = "The answer appears here as soon as there is a picture."
 
-EXAMPLE_SIDE, EXAMPLE_SEED = 256, 11
+PAINTED_SIDE, PAINTED_SEED = 256, 11
 
 # What the page itself calls: not for programs, one at a time, and of several in a row the last.
-LATEST = {"api_visibility": "private", "concurrency_id": "model", "trigger_mode": "always_last"}
+LATEST = ONE_CELL | {"api_visibility": "private", "trigger_mode": "always_last"}
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,19 @@ class Explainer:
         preview = answer.image.copy()
         preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
         yield preview, render_answer(answer)
-        if answer.prediction.status != "not_a_cell" and self.predictor.is_resnet:
+        if answer.prediction.status == "not_a_cell":
+            return
+        try:
             heat = overlay(preview, heat_map(self.predictor, preview, answer.prediction.label))
-            neighbours = self.references.nearest(answer.image) if self.references else ()
-            yield preview, render_answer(answer, heat, neighbours)
+        except WbcError:
+            return  # of another network or image processor than a ResNet's there is no map, and the answer stands
+        neighbours = self.references.nearest(answer.image) if self.references else ()
+        yield preview, render_answer(answer, heat, neighbours)
 
 
 def add_cell_tab(explainer: Explainer) -> None:
     """Lay out the tab and say what happens in it; to be called within a `gr.Tab`."""
-    examples = [Image.fromarray(cell) for cell in paint_cells(range(len(CLASS_NAMES)), EXAMPLE_SIDE, EXAMPLE_SEED)]
+    examples = [Image.fromarray(cell) for cell in paint_cells(range(len(CLASS_NAMES)), PAINTED_SIDE, PAINTED_SEED)]
 
     def on_picture(file: dict | None) -> Iterator[tuple[Image.Image | None, str]]:
         yield from explainer.show(read_uploads(file))

@@ -4,7 +4,9 @@ Nothing is remembered between two calls. What a person corrects on the page, a p
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +23,8 @@ from wbc_hf.serving.page.cell_tab import Explainer
 from wbc_hf.serving.page.model_tab import describe_model
 from wbc_hf.serving.page.uploads import (
     MAX_FILES,
+    ONE_CELL,
+    SPECIMENS,
     UNREADABLE,
     Answer,
     Upload,
@@ -34,6 +38,7 @@ from wbc_hf.serving.record import Record, take_down
 from wbc_hf.serving.specimen import Specimen
 
 FIELD, CELL = "field", "cell"
+MAX_NEIGHBOURS = 100
 
 
 def to_record(answer: Answer | UnreadableImageError) -> dict:
@@ -74,29 +79,51 @@ def classify_many(predictor: Predictor, uploads: Sequence[Upload]) -> list[dict]
     return [to_record(answer) for answer in answer_uploads(predictor, uploads)]
 
 
-def count(
-    predictor: Predictor,
-    ranges: ReferenceRanges,
-    uploads: Sequence[Upload],
-    *,
-    show: str,
-    name: str,
-    leucocytes: float | None,
-    corrections: dict[str, str | None] | None,
-    reviewer: str,
-) -> tuple[Record, list[dict]]:
-    """The differential of pictures of one specimen, and which files could not be read.
+@dataclass(frozen=True)
+class CountRequest:
+    """What a program asks of pictures of one specimen; Gradio hands on whatever types it was sent.
 
-    Args:
-        predictor: The model.
-        ranges: Reference ranges.
-        uploads: The pictures.
+    Attributes:
         show: "field" or "cell": what each picture shows.
         name: Of the specimen.
-        leucocytes: Total leucocyte count in 10⁹/l.
+        leucocytes: Total leucocyte count in 10⁹/l; None and 0 are none.
         corrections: What a person says of cells: by number, as an earlier call gave it, a class, or None for none of
             the five.
         reviewer: Who says so.
+    """
+
+    show: str = FIELD
+    name: str = ""
+    leucocytes: float | None = None
+    corrections: Mapping[str, str | None] = field(default_factory=dict)
+    reviewer: str = ""
+
+    def check(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            WbcError: A value of another type or outside its range.
+        """
+        if self.show not in (FIELD, CELL):
+            raise WbcError(f"{self.show}: pictures show a {FIELD!r} or a {CELL!r}.")
+        if not isinstance(self.leucocytes, int | float | None):
+            raise WbcError(f"{self.leucocytes!r}: a total leucocyte count is a number, in 10⁹/l.")
+        check_leucocytes(self.leucocytes)
+        if not isinstance(self.corrections, Mapping):
+            raise WbcError(
+                f'{self.corrections!r}: corrections are classes by number of the cell, as {{"3": "monocyte"}}.'
+            )
+        for number, label in self.corrections.items():
+            if not number.isdecimal():
+                raise WbcError(f"{number}: cells are named by their numbers.")
+            if not isinstance(label, str | None):
+                raise WbcError(f"{label!r}: a class is a name, or null for none of the five.")
+
+
+def count(
+    predictor: Predictor, ranges: ReferenceRanges, uploads: Sequence[Upload], asked: CountRequest
+) -> tuple[Record, list[dict]]:
+    """The differential of pictures of one specimen, and which files could not be read.
 
     Raises:
         gr.Error: No files, too many of them, or a value that is not allowed.
@@ -104,22 +131,19 @@ def count(
     _check_count(uploads)
     if not uploads:
         raise _error("No file was given.")
-    if show not in (FIELD, CELL):
-        raise _error(f"{show}: pictures show a {FIELD!r} or a {CELL!r}.")
-    specimen, unreadable = Specimen(name.strip()), []
-    examiner = Examiner(predictor, specimen)
-    for upload in uploads:
-        image = read_or_error(upload)
-        if isinstance(image, UnreadableImageError):
-            unreadable.append(to_record(image))
-        else:
-            examiner.examine(image, upload.name, is_field=show == FIELD)
-    try:
-        specimen.leucocytes = check_leucocytes(leucocytes)
-        for number, label in (corrections or {}).items():
-            specimen.review(_cell_number(number), label, reviewer)
-    except WbcError as error:
-        raise _error(str(error)) from error
+    specimen, unreadable = Specimen(str(asked.name or "").strip()), []
+    with _told():
+        asked.check()
+        examiner = Examiner(predictor, specimen)
+        for upload in uploads:
+            image = read_or_error(upload)
+            if isinstance(image, UnreadableImageError):
+                unreadable.append(to_record(image))
+            else:
+                examiner.examine(image, upload.name, is_field=asked.show == FIELD)
+        specimen.leucocytes = check_leucocytes(asked.leucocytes)
+        for number, label in asked.corrections.items():
+            specimen.review(int(number), label, str(asked.reviewer or ""))
     return take_down(specimen, predictor.identity, ranges), unreadable
 
 
@@ -135,56 +159,53 @@ def add_endpoints(explainer: Explainer, ranges: ReferenceRanges) -> None:
 
     def on_explain(picture: dict | None, label: str | None) -> Image.Image:
         image = _one_picture(picture)
-        try:
+        with _told():
             return overlay(image, heat_map(predictor, image, label or None))
-        except WbcError as error:
-            raise _error(str(error)) from error
 
     def on_nearest(picture: dict | None, number: float) -> list[dict]:
         if explainer.references is None:
             raise _error("This page was started without reference cells (--references).")
-        neighbours = explainer.references.nearest(_one_picture(picture), int(number))
+        if not isinstance(number, int | float) or not 1 <= number <= MAX_NEIGHBOURS:
+            raise _error(f"{number!r}: between 1 and {MAX_NEIGHBOURS} reference cells can be named.")
         return [
             {"label": neighbour.label, "name": neighbour.name, "similarity": neighbour.similarity}
-            for neighbour in neighbours
+            for neighbour in explainer.references.nearest(_one_picture(picture), int(number))
         ]
 
-    def on_count(pictures: list[dict] | None, show: str, name: str, *rest: object) -> dict:
-        record, unreadable = counted(pictures, show, name, *rest)
-        return json.loads(to_json(record)) | {"unreadable": unreadable}
-
-    def on_export(form: str, pictures: list[dict] | None, show: str, name: str, *rest: object) -> Iterator[str]:
-        export = next((export for export in EXPORTS if export.key == form), None)
-        if export is None:
-            raise _error(f"{form}: exports are {', '.join(export.key for export in EXPORTS)}.")
-        record, _ = counted(pictures, show, name, *rest)
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / file_name(record, export)
-            try:
-                path.write_bytes(export.make(record))
-            except WbcError as error:
-                raise _error(str(error)) from error
-            # Gradio copies it to where it keeps temporary files for a while; then this goes on and removes it.
-            yield str(path)
-
-    def counted(
+    def on_count(
         pictures: list[dict] | None,
         show: str,
         name: str,
         leucocytes: float | None,
         corrections: dict | None,
         reviewer: str,
-    ) -> tuple[Record, list[dict]]:
-        return count(
-            predictor,
-            ranges,
-            read_uploads(pictures),
-            show=show,
-            name=name or "",
-            leucocytes=leucocytes,
-            corrections=corrections,
-            reviewer=reviewer or "",
-        )
+        request: gr.Request,
+    ) -> dict:
+        # Whoever signed in corrects under that name and no other.
+        asked = CountRequest(show, name, leucocytes, corrections or {}, request.username or reviewer)
+        record, unreadable = count(predictor, ranges, read_uploads(pictures), asked)
+        return json.loads(to_json(record)) | {"unreadable": unreadable}
+
+    def on_export(
+        form: str,
+        pictures: list[dict] | None,
+        show: str,
+        name: str,
+        leucocytes: float | None,
+        corrections: dict | None,
+        reviewer: str,
+        request: gr.Request,
+    ) -> Iterator[str]:
+        export = next((export for export in EXPORTS if export.key == form), None)
+        if export is None:
+            raise _error(f"{form}: exports are {', '.join(export.key for export in EXPORTS)}.")
+        asked = CountRequest(show, name, leucocytes, corrections or {}, request.username or reviewer)
+        record, _ = count(predictor, ranges, read_uploads(pictures), asked)
+        with TemporaryDirectory() as folder, _told():
+            path = Path(folder) / file_name(record, export)
+            path.write_bytes(export.make(record))
+            # Gradio copies it to where it keeps temporary files for a while; then this goes on and removes it.
+            yield str(path)
 
     def on_model() -> dict:
         return describe_model(predictor)
@@ -194,8 +215,8 @@ def add_endpoints(explainer: Explainer, ranges: ReferenceRanges) -> None:
             gr.File(label="Pictures", file_count="multiple", visible=False),
             gr.Radio([FIELD, CELL], value=FIELD, label="Show", visible=False),
             gr.Textbox("", label="Specimen", visible=False),
-            gr.Number(None, label="Leucocytes", visible=False),
-            gr.JSON(None, label="Corrections", visible=False),
+            gr.Number(0, label="Leucocytes", visible=False),
+            gr.JSON({}, label="Corrections", visible=False),
             gr.Textbox("", label="Reviewer", visible=False),
         ]
 
@@ -232,6 +253,7 @@ def add_endpoints(explainer: Explainer, ranges: ReferenceRanges) -> None:
         f'{{"3": "monocyte", "7": null}}, where null is none of {", ".join(CLASS_NAMES)}.',
         specimen_fields(),
         answer,
+        SPECIMENS,
     )
     _add(
         "export",
@@ -242,6 +264,7 @@ def add_endpoints(explainer: Explainer, ranges: ReferenceRanges) -> None:
             *specimen_fields(),
         ],
         gr.File(visible=False),
+        SPECIMENS,
     )
     _add("model", on_model, "Which model this is, and how good it was in its test.", [], answer)
 
@@ -252,6 +275,7 @@ def _add(
     what: str,
     fields: list[gr.components.Component],
     answer: gr.components.Component,
+    queue: dict = ONE_CELL,
 ) -> None:
     gr.on(
         [],
@@ -261,7 +285,7 @@ def _add(
         preprocess=False,
         api_name=name,
         api_description=what,
-        concurrency_id="model",
+        **queue,
     )
 
 
@@ -275,10 +299,13 @@ def _one_picture(picture: dict | None) -> Image.Image:
     return image
 
 
-def _cell_number(number: str) -> int:
-    if not str(number).isdecimal():
-        raise WbcError(f"{number}: cells are named by their numbers.")
-    return int(number)
+@contextmanager
+def _told() -> Iterator[None]:
+    """What a user can solve is told to the program that asked."""
+    try:
+        yield
+    except WbcError as error:
+        raise _error(str(error)) from error
 
 
 def _check_count(uploads: Sequence[Upload]) -> None:

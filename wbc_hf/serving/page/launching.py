@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import gradio as gr
 
 from wbc_hf.errors import WbcError
+from wbc_hf.serving.page.housekeeping import start_housekeeping
 from wbc_hf.serving.page.html import read_text
 
 MAX_FILE_SIZE = "20mb"
-MAX_VISITORS = 200  # whose specimens are kept; of more, those that were longest without a touch are forgotten
 
 # Numbers of the two settings in mallopt(3), and what they are set to.
-M_MMAP_THRESHOLD, LARGE = -3, 2**20  # bytes
+M_MMAP_THRESHOLD, LARGE = -3, 2**17  # bytes
 M_ARENA_MAX, ARENAS = -8, 2
 
 # Gradio lets a style sheet reach no further out than the page's content.
@@ -45,7 +45,6 @@ def launch_page(
     Raises:
         WbcError: Nothing can listen at this address and port, or what MCP needs is not installed.
     """
-    _keep_memory_level()
     try:
         _, url, _ = page.launch(
             server_name=host,
@@ -57,7 +56,6 @@ def launch_page(
             auth=list(users) or None,
             root_path=root_path,
             max_file_size=MAX_FILE_SIZE,
-            state_session_capacity=MAX_VISITORS,
             share=False,
             footer_links=["api"],
             run_history=False,  # it would keep pictures of cells in the browser
@@ -74,16 +72,18 @@ def launch_page(
         ) from error
     except ImportError as error:
         raise WbcError("MCP needs one more package: pip install 'wbc-hf[mcp]'.") from error
+    start_housekeeping(page)
     return url
 
 
-def _keep_memory_level() -> None:
-    """Have the C library give back what pictures took, once they are answered.
+def keep_memory_level() -> None:
+    """Have the C library give back what pictures took once they are answered; to be called before a model is loaded.
 
     glibc gives nearly every thread a heap of its own, up to eight for each core, and Gradio answers in whichever
-    thread is free: each of these heaps grew to the most that it ever held, and kept it. Two heaps are enough for a
-    page that asks its model one question at a time; what is large is mapped apart and unmapped when it is freed.
-    Other C libraries have neither these heaps nor this call.
+    thread is free: each heap grew to the most that it ever held, and kept it. Two are enough for a page whose model
+    answers one or two at a time, and what is large is mapped apart, whatever was freed before, and unmapped at once.
+    Heaps that are there already stay, and loading a model starts some. Other C libraries have neither these heaps nor
+    this call.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

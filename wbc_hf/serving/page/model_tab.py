@@ -30,6 +30,8 @@ FIGURES = {
 NO_REPORT = "This model's folder has no report (metrics.json): nothing is known of how good it is."
 NO_CARD = "This model's folder has no card."
 
+_REPORTED = {"count", "per_class", "intervals", *HEADLINE}
+
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _PICTURE_LINE = re.compile(r"^!\[.*\]\(.*\)\n", re.MULTILINE)
 
@@ -54,7 +56,7 @@ def describe_model(predictor: Predictor) -> dict:
 
 
 def read_metrics(folder: Path | None) -> dict | None:
-    """The report of a model's folder, or None where there is none.
+    """The report of a model's folder, or None where there is none of this project's form.
 
     Raises:
         WbcError: It cannot be read.
@@ -63,9 +65,11 @@ def read_metrics(folder: Path | None) -> dict | None:
     if path is None or not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        metrics = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise WbcError(f"{path}: is no report that training wrote ({error}). Fetch the model again.") from error
+    # Others publish a file of this name too.
+    return metrics if isinstance(metrics, dict) and metrics.keys() >= _REPORTED else None
 
 
 def read_card(folder: Path | None) -> str:
@@ -107,14 +111,14 @@ def _figures(metrics: dict) -> str:
             f"{100 * review['coverage']:.1f} % are confident</small></li>"
         )
     rows = "".join(
-        f'<tr><th scope="row">{dot(name)}{name.capitalize()}</th>'
+        f'<tr><th scope="row">{dot(name)}{escape(name.capitalize())}</th>'
         + "".join(_class_figure(metrics, name, key) for key in ("precision", "recall", "f1"))
-        + f"<td>{figures['support']}</td></tr>"
+        + f"<td>{int(figures['support'])}</td></tr>"
         for name, figures in metrics["per_class"].items()
     )
     return (
-        f"<h3>In its test</h3><p>{metrics['count']} images that it was neither trained nor chosen on. Small figures "
-        "are 95 % limits, over distinct cells. They say nothing of another laboratory: judge it on your own cells.</p>"
+        f"<h3>In its test</h3><p>{int(metrics['count'])} images that it was neither trained nor chosen on. Small "
+        "figures are 95 % limits, over distinct cells. They say nothing of another laboratory: judge it on your own cells.</p>"
         f'<ul class="wbc-tiles">{tiles}</ul><div class="wbc-wide"><table><thead><tr><th scope="col">Class</th>'
         '<th scope="col">Precision</th><th scope="col">Recall</th><th scope="col">F1</th><th scope="col">Images</th>'
         f"</tr></thead><tbody>{rows}</tbody></table></div>"

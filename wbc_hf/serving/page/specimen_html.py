@@ -8,6 +8,7 @@ from PIL import Image
 
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.serving.differential import Differential, Flag, Share
+from wbc_hf.serving.exports import FEW_CELLS
 from wbc_hf.serving.page.bench import Shown, View
 from wbc_hf.serving.page.cell_html import render_bars
 from wbc_hf.serving.page.html import colour_of, data_url, dot, format_percent, image_url, plural, render_empty
@@ -18,12 +19,11 @@ THUMBNAIL_SIDE = 112  # pixels; shown at less, so that it is sharp on a fine scr
 AXIS_TICKS = (0, 25, 100)  # percent
 MAX_THUMBNAILS = 60  # in the gallery at once: they are sent anew with every change
 
-NO_FIELD = "The fields appear here with a numbered box round each leucocyte."
 NO_CELL = "Click on a box, or on a cell of the gallery."
 
 FORGET = "Put this specimen away? Its pictures and what was said of its cells are forgotten. Save first what you need."
 
-NONE_OF_THESE = "None of these"
+NO_CLASS = "None of these"
 
 STATE_TEXTS = {
     State.COUNTED: "counted",
@@ -33,13 +33,8 @@ STATE_TEXTS = {
     State.COPY: "seen before, not counted",
 }
 
-FLAG_TEXTS = {
-    Flag.NONE: ("", ""),
-    Flag.HIGH: ("High", "Even the lower limit lies above the reference range."),
-    Flag.LOW: ("Low", "Even the upper limit lies below the reference range."),
-    Flag.MAYBE_HIGH: ("High?", "Above the reference range, but so few cells do not prove it. Count more."),
-    Flag.MAYBE_LOW: ("Low?", "Below the reference range, but so few cells do not prove it. Count more."),
-}
+FLAG_TITLES = {Flag.NONE: "", Flag.HIGH: "High", Flag.LOW: "Low", Flag.MAYBE_HIGH: "High?", Flag.MAYBE_LOW: "Low?"}
+POSSIBLY = "High? and Low?: outside the range, but so few cells do not prove it."
 
 
 # ---- the field
@@ -47,8 +42,6 @@ FLAG_TEXTS = {
 
 def render_pager(view: View) -> str:
     """Which picture of how many this is, with buttons for the others."""
-    if view.picture is None:
-        return ""
     number, count = view.picture.number, len(view.pictures)
     width, height = view.picture.size
     cells = plural(len(view.cells_of_picture), "cell")
@@ -66,8 +59,6 @@ def render_pager(view: View) -> str:
 
 def render_field(view: View) -> str:
     """The picture under the lens with a numbered box for each cell."""
-    if view.picture is None:
-        return render_empty(NO_FIELD)
     width, height = view.picture.size
     # Lengths in pixels of the picture that look alike whatever its size.
     unit = max(width, height) / 640
@@ -109,7 +100,8 @@ def render_legend() -> str:
     classes = "".join(f"<span>{dot(name)}{name.capitalize()}</span>" for name in CLASS_NAMES)
     return (
         f'<div class="wbc-legend">{classes}<span><i class="wbc-dashes"></i>waits for review</span>'
-        f"<span>{dot(None)}not counted</span></div>"
+        f"<span>{dot(None)}not counted</span>"
+        '<label><input type="checkbox" class="wbc-keys" checked>keys answer for the chosen cell</label></div>'
     )
 
 
@@ -182,9 +174,7 @@ def _actions(cell: Cell) -> str:
         )
         for index, name in enumerate(CLASS_NAMES)
     )
-    classes += _button(
-        "label", cell.number, f"{dot(None)}{NONE_OF_THESE}", key="0", pressed=cell.state is State.REJECTED
-    )
+    classes += _button("label", cell.number, f"{dot(None)}{NO_CLASS}", key="0", pressed=cell.state is State.REJECTED)
     if cell.review is not None:
         first = _button("withdraw", cell.number, "Take back", key="u")
     elif cell.suggestion is not None:
@@ -223,7 +213,7 @@ def render_gallery(view: View, thumbnails: dict[int, str]) -> str:
         body = render_empty(text)
     else:
         # Those round the chosen one, where there are more than can be shown.
-        place = next((index for index, cell in enumerate(cells) if view.cell and cell.number >= view.cell.number), 0)
+        place = next((index for index, cell in enumerate(cells) if view.cell and cell.number >= view.cell.number), -1)
         start = max(0, min(place - MAX_THUMBNAILS // 2, len(cells) - MAX_THUMBNAILS))
         part = cells[start : start + MAX_THUMBNAILS]
         body = f'<div class="wbc-cells">{"".join(_thumbnail(cell, view, thumbnails) for cell in part)}</div>'
@@ -257,7 +247,7 @@ def render_differential(differential: Differential, view: View, problem: str = "
     """
     absolute = differential.leucocytes is not None
     rows = "".join(_row(share, absolute) for share in differential.shares)
-    head = "<th>10⁹/l</th>" if absolute else ""
+    head = '<th scope="col">10⁹/l</th>' if absolute else ""
     return (
         '<div class="wbc-differential"><div class="wbc-wide"><table><thead><tr><th scope="col">Class</th>'
         '<th scope="col">Cells</th><th scope="col">%</th><th scope="col">95 % limits</th>'
@@ -273,9 +263,9 @@ def _row(share: Share, absolute: bool) -> str:
     low, high = share.limits
     percent = "–" if share.percent is None else f"{share.percent:.1f}"
     limits = "–" if share.percent is None else f"{low:.1f} – {high:.1f}"
-    title, sentence = FLAG_TEXTS[share.flag]
-    kind = "wbc-maybe" if title.endswith("?") else "wbc-sure"
-    flag = f'<span class="wbc-flag {kind}" title="{sentence}">{title}</span>' if title else ""
+    title = FLAG_TITLES[share.flag]
+    kind = "wbc-maybe" if share.flag in (Flag.MAYBE_HIGH, Flag.MAYBE_LOW) else "wbc-sure"
+    flag = f'<span class="wbc-flag {kind}">{title}</span>' if title else ""
     cubed = f"<td>{_absolute(share)}</td>" if absolute else ""
     return (
         f'<tr><th scope="row">{dot(share.label)}{share.label.capitalize()}</th><td>{share.count}</td>'
@@ -288,7 +278,7 @@ def _absolute(share: Share) -> str:
     if share.absolute is None:
         return "–"
     low, high = share.absolute.limits
-    return f'<span title="{low:.2f} – {high:.2f}">{share.absolute.value:.2f}</span>'
+    return f"{share.absolute.value:.2f}<small>{low:.2f} – {high:.2f}</small>"
 
 
 def _chart(share: Share) -> str:
@@ -326,7 +316,9 @@ def _notes(differential: Differential, view: View, problem: str) -> str:
         wait = "waits" if states[State.WAITING] == 1 else "wait"
         notes.append(f"<li><b>{plural(states[State.WAITING], 'cell')}</b> {wait} for review, not counted yet.</li>")
     if view.cells and not differential.enough:
-        notes.append("<li>Fewer than 100 cells: the limits are wide, and say how wide.</li>")
+        notes.append(f"<li>{FEW_CELLS}</li>")
+    if any(share.flag in (Flag.MAYBE_HIGH, Flag.MAYBE_LOW) for share in differential.shares):
+        notes.append(f"<li>{POSSIBLY}</li>")
     dropped = [
         f"{states[state]} {STATE_TEXTS[state].removesuffix(', not counted')}"
         for state in (State.CUT, State.COPY, State.REJECTED)
@@ -375,7 +367,7 @@ def _button(
     label: str = "",
     key: str = "",
     value: str = "",
-    pressed: bool = False,
+    pressed: bool | None = None,
     primary: bool = False,
     disabled: bool = False,
     confirm: str = "",
@@ -386,6 +378,7 @@ def _button(
         content: HTML.
         label: What a screen reader says, where that is not the content.
         key: Of the keyboard, that does the same.
+        pressed: Whether it is the one that holds, of several; None of a button that just does something.
         confirm: What the browser asks first.
     """
     attributes = {
@@ -400,6 +393,8 @@ def _button(
         "data-confirm": confirm,
     }
     written = "".join(f' {name}="{escape(text)}"' for name, text in attributes.items() if text)
-    written += f' aria-pressed="{str(pressed).lower()}"' + (" disabled" if disabled else "")
+    if pressed is not None:
+        written += f' aria-pressed="{str(pressed).lower()}"'
+    written += " disabled" if disabled else ""
     hint = f"<kbd>{key.upper()}</kbd>" if key else ""
     return f'<button type="button"{written}>{content}{hint}</button>'

@@ -25,15 +25,13 @@ from wbc_hf.serving.page.specimen_html import (
     render_pager,
     render_progress,
 )
-from wbc_hf.serving.page.uploads import MAX_FILES, Upload, read_or_error, read_uploads
-from wbc_hf.serving.predictor import Predictor
+from wbc_hf.serving.page.uploads import MAX_FILES, SPECIMENS, Upload, read_or_error, read_uploads
 from wbc_hf.serving.record import take_down
 from wbc_hf.serving.specimen import count_cells
 
-KEEP_FOR = 3600  # seconds without a touch until a specimen is forgotten; a closed tab's is kept no longer
+FORGOTTEN = "This specimen was not touched for long and is forgotten: give its photographs once more"
 
-FORGOTTEN = "This specimen was not touched for an hour and is forgotten: give its photographs once more"
-
+PAINTED = "Painted field"
 FIELDS, CELLS = "Whole fields", "One cell each"
 
 # A painted smear to try the page with: in each field about as many of each class as in healthy blood, and of the
@@ -42,8 +40,8 @@ EXAMPLE_SEEDS = (21, 22, 23)
 EXAMPLE_CELLS = 8
 EXAMPLE_SHARES = (0.05, 0.1, 0.27, 0.1, 0.48)
 
-# Pictures of several visitors are read side by side, a visitor's own one after the other.
-READING = {"concurrency_id": "specimens", "concurrency_limit": 2, "api_visibility": "private"}
+# Two readings go on side by side, so that one visitor with many pictures does not hold up all others.
+READING = SPECIMENS | {"api_visibility": "private", "show_progress": "hidden"}
 # Not queued: a queued event that comes just when the one before is answered is lost (Gradio 6.31: the browser closes
 # the stream of answers, and with a stream the server drops what waits in it).
 AT_ONCE = {"queue": False, "api_visibility": "private"}
@@ -67,21 +65,23 @@ SAVE_JS = "file => file && wbc.save(file)"
 # ---- what the tab does, without the page
 
 
-def take_in(bench: Bench, upload: Upload, *, is_field: bool, look: bool = True) -> str:
+def take_in(bench: Bench, upload: Upload, *, is_field: bool) -> str:
     """Read a picture, and say what a person should know of it, or "".
 
-    Args:
-        bench: Where it goes.
-        upload: The picture.
-        is_field: Whether to look for cells in it; else the whole picture is one.
-        look: Whether to lay it under the lens.
+    The first of a specimen is laid under the lens. Later ones are not: whoever reviews cells by then is not to be led
+    away from them.
+
+    Raises:
+        WbcError: The specimen has no room for it.
     """
+    bench.check_room(1)
     image = read_or_error(upload)
     if isinstance(image, UnreadableImageError):
         return f"{image.name} {image.reason}"
     picture = bench.examiner.examine(image, upload.name, is_field=is_field)
-    if look:
-        bench.show_picture(picture.number)
+    with bench.lock:
+        if bench.view.picture is None:
+            bench.show_picture(picture.number)
     cells = [cell for cell in bench.specimen.cells if cell.picture == picture.number]
     if not cells:
         return f"{upload.name}: no leucocyte was found in it"
@@ -104,6 +104,11 @@ def act(bench: Bench, action: str, number: int, value: str | None, reviewer: str
     Raises:
         WbcError: What is meant is not there, or cannot be said of it.
     """
+    with bench.lock:
+        _act(bench, action, number, value, reviewer)
+
+
+def _act(bench: Bench, action: str, number: int, value: str | None, reviewer: str) -> None:
     if action == "picture":
         bench.show_picture(number)
     elif action == "cell":
@@ -163,16 +168,14 @@ def read_leucocytes(written: str) -> float | None:
         raise WbcError(f"{written}: is no number. A total leucocyte count is given in 10⁹/l, such as 6.4.") from error
 
 
-def make_file(
-    bench: Bench, export: Export, predictor: Predictor, ranges: ReferenceRanges, name: str, leucocytes: str
-) -> dict[str, str]:
+def make_file(bench: Bench, export: Export, ranges: ReferenceRanges, name: str, leucocytes: str) -> dict[str, str]:
     """An export for the browser to save: its name, its media type, and its content in base64.
 
     Raises:
-        WbcError: A leucocyte count that cannot be.
+        WbcError: A leucocyte count that cannot be, or reviewed cells are asked for and there are none.
     """
     bench.specimen.name, bench.specimen.leucocytes = name.strip(), read_leucocytes(leucocytes)
-    record = take_down(bench.specimen, predictor.identity, ranges)
+    record = take_down(bench.specimen, bench.model, ranges)
     content = base64.b64encode(export.make(record)).decode()
     return {"name": file_name(record, export), "type": export.media_type, "content": content}
 
@@ -180,11 +183,10 @@ def make_file(
 # ---- the tab
 
 
-def add_specimen_tab(page: gr.Blocks, predictor: Predictor, ranges: ReferenceRanges) -> None:
+def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges) -> None:
     """Lay out the tab and say what happens in it; to be called within a `gr.Tab` of the page."""
     painted_fields = example_fields()
-    benches = Benches(predictor)
-    session = gr.State(time_to_live=KEEP_FOR)
+    session = gr.State()
 
     with gr.Row(equal_height=False, elem_classes="wbc-row"):
         with gr.Column(scale=5):
@@ -233,37 +235,53 @@ def add_specimen_tab(page: gr.Blocks, predictor: Predictor, ranges: ReferenceRan
     views = [pager, field, card, gallery, table]
 
     def read(uploads: Sequence[Upload], kind: str, leucocytes: str, request: gr.Request) -> Iterator[dict]:
-        bench = benches.of(request.session_hash)
-        shared = {session: bench, files: None}
         try:
+            bench = benches.of(request.session_hash)
             bench.check_room(len(uploads))
         except WbcError as error:
-            yield shared | {progress: render_problem("Too many pictures", str(error))}
+            yield {files: None, progress: render_problem("Not read", str(error))}
             return
+        bench.readings, bench.stopped = bench.readings + 1, False
         problems = []
-        for index, upload in enumerate(uploads):
-            yield shared | {progress: render_progress(index, len(uploads), upload.name), stop: gr.Button(visible=True)}
-            # Of many only the first: whoever reviews its cells by now is not to be led away from them.
-            first = index == 0 or not bench.view.pictures
-            if problem := take_in(bench, upload, is_field=kind == FIELDS, look=first):
-                problems.append(problem)
-            if bench is not benches.of(request.session_hash):
-                return  # put away meanwhile
-            if bench.view.pictures:
-                drawn = zip(views, render_views(bench, ranges, leucocytes), strict=True)
-                yield {work: gr.Column(visible=True), **dict(drawn)}
-        said = "".join(render_problem("Please look", problem) for problem in problems)
-        yield {session: bench, progress: said, stop: gr.Button(visible=False)}
+        try:
+            yield {session: bench, files: None, stop: gr.Button(visible=True)}
+            for index, upload in enumerate(uploads):
+                yield {progress: render_progress(index, len(uploads), upload.name)}
+                if problem := take_in(bench, upload, is_field=kind == FIELDS):
+                    problems.append(problem)
+                if bench.specimen.pictures and benches.of(request.session_hash) is bench:
+                    yield {work: gr.Column(visible=True)} | draw(bench, leucocytes)
+                if bench.stopped:
+                    problems.append(f"stopped: {index + 1} of {len(uploads)} pictures were read and are kept")
+                    break
+        except WbcError as error:
+            problems.append(str(error))
+        finally:
+            bench.readings -= 1
+        if benches.of(request.session_hash) is bench:
+            said = "".join(render_problem("Please look", problem) for problem in problems)
+            yield {progress: said, stop: gr.Button(visible=bench.readings > 0)}
+
+    def draw(bench: Bench, leucocytes: str) -> dict:
+        with bench.lock:
+            return dict(zip(views, render_views(bench, ranges, leucocytes), strict=True))
 
     def on_files(given: list[dict] | None, kind: str, leucocytes: str, request: gr.Request) -> Iterator[dict]:
         yield from read(read_uploads(given), kind, leucocytes, request)
 
     def on_example(leucocytes: str, request: gr.Request) -> Iterator[dict]:
-        uploads = [Upload(pixels, f"Painted field {number}") for number, pixels in enumerate(painted_fields, start=1)]
+        pictures = benches.of(request.session_hash).specimen.pictures
+        if any(not picture.name.startswith(PAINTED) for picture in pictures):
+            yield {progress: render_problem("Not read", "painted fields would be counted with your own")}
+            return
+        uploads = [Upload(pixels, f"{PAINTED} {number}") for number, pixels in enumerate(painted_fields, start=1)]
         yield from read(uploads, FIELDS, leucocytes, request)
 
-    def on_stop() -> tuple[str, gr.Button]:
-        return render_problem("Stopped", "What was read by then is kept"), gr.Button(visible=False)
+    def on_stop(bench: Bench | None) -> gr.Button:
+        # What is being read just now is finished and kept; `read` says so.
+        if bench is not None:
+            bench.stopped = True
+        return gr.Button(visible=False)
 
     def on_action(
         event: gr.EventData, bench: Bench | None, leucocytes: str, reviewer: str, request: gr.Request
@@ -271,16 +289,15 @@ def add_specimen_tab(page: gr.Blocks, predictor: Predictor, ranges: ReferenceRan
         if bench is None:
             return {progress: render_problem("Forgotten", FORGOTTEN), work: gr.Column(visible=False)}
         if event.action == "clear":
-            new = benches.renew(request.session_hash)
-            hidden = {work: gr.Column(visible=False), stop: gr.Button(visible=False)}
-            return {session: new, progress: "", name_field: "", total_field: ""} | hidden
+            # Also what was drawn: Gradio keeps the last value of all that it shows.
+            hidden = {work: gr.Column(visible=False), stop: gr.Button(visible=False), sent: None}
+            emptied = dict.fromkeys([progress, name_field, total_field, *views], "")
+            return {session: benches.renew(request.session_hash)} | hidden | emptied
         try:
-            with bench.lock:
-                act(bench, event.action, event.number, event.value, request.username or reviewer)
-                # Giving it back renews its time to live.
-                return {session: bench} | dict(zip(views, render_views(bench, ranges, leucocytes), strict=True))
+            act(bench, event.action, event.number, event.value, request.username or reviewer)
         except WbcError as error:
             raise gr.Error(str(error), print_exception=False) from error
+        return draw(bench, leucocytes)
 
     def on_leucocytes(bench: Bench | None, leucocytes: str) -> str:
         return render_table(bench, ranges, leucocytes) if bench else ""
@@ -289,7 +306,7 @@ def add_specimen_tab(page: gr.Blocks, predictor: Predictor, ranges: ReferenceRan
         if bench is None:
             return None, render_problem("Forgotten", FORGOTTEN)
         try:
-            return make_file(bench, export, predictor, ranges, name, leucocytes), ""
+            return make_file(bench, export, ranges, name, leucocytes), ""
         except WbcError as error:
             return None, render_problem("Not saved", str(error))
 
@@ -298,24 +315,14 @@ def add_specimen_tab(page: gr.Blocks, predictor: Predictor, ranges: ReferenceRan
         return gr.Textbox(value=request.username, interactive=False) if request.username else gr.Textbox()
 
     results = [session, files, progress, stop, work, *views]
-    reading = [
-        files.upload(
-            on_files,
-            [files, kind, total_field],
-            results,
-            preprocess=False,
-            trigger_mode="multiple",
-            show_progress="hidden",
-            **READING,
-        ),
-        painted.click(on_example, total_field, results, show_progress="hidden", **READING),
-    ]
-    stop.click(on_stop, None, [progress, stop], cancels=reading, **AT_ONCE)
+    files.upload(on_files, [files, kind, total_field], results, preprocess=False, trigger_mode="multiple", **READING)
+    painted.click(on_example, total_field, results, **READING)
+    stop.click(on_stop, session, stop, **AT_ONCE)
     for component in (pager, field, card, gallery):
         component.click(
             on_action,
             [session, total_field, reviewer_field],
-            [session, progress, stop, work, name_field, total_field, *views],
+            [session, sent, progress, stop, work, name_field, total_field, *views],
             **AT_ONCE,
             show_progress="hidden",
         )
@@ -328,5 +335,5 @@ def add_specimen_tab(page: gr.Blocks, predictor: Predictor, ranges: ReferenceRan
             show_progress_on=button,
             **AT_ONCE,
         )
-        saving.then(None, sent, sent, js=SAVE_JS)
+        saving.then(None, sent, None, js=SAVE_JS).then(lambda: None, None, sent, **AT_ONCE)  # nor kept in the session
     page.load(on_load, None, reviewer_field, **AT_ONCE)

@@ -12,6 +12,9 @@ from wbc_hf.serving.predictor import Prediction, Predictor
 
 MAX_FILES = 100  # at once, and pictures of one specimen
 PREVIEW_SIDE = 640  # pixels
+# Gradio's queues: two specimens are read side by side, and neither holds up a question about one cell.
+SPECIMENS = {"concurrency_id": "specimens", "concurrency_limit": 2}
+ONE_CELL = {"concurrency_id": "cells", "concurrency_limit": 1}
 CHUNK = 8  # files read and answered together: few, because each may hold 50 million pixels
 UNREADABLE = "unreadable"
 

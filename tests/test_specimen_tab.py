@@ -1,0 +1,209 @@
+"""What the tab of a specimen does with events, without a browser; and what a page forgets."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from gradio.state_holder import SessionState, StateHolder
+from PIL import Image
+
+from tests.test_bench import waiting
+from wbc_hf.data import paint_field
+from wbc_hf.errors import WbcError
+from wbc_hf.modeling import build_from_scratch
+from wbc_hf.serving import Predictor
+from wbc_hf.serving.page import bench as bench_module
+from wbc_hf.serving.page import build_page
+from wbc_hf.serving.page.bench import Bench, Benches
+from wbc_hf.serving.page.housekeeping import KEEP_CLOSED, KEEP_OPEN, forget_visitors, remove_files
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+
+
+class Tab:
+    """The handlers of a page, called as Gradio calls them, and what they left in each part of the page."""
+
+    def __init__(self, predictor: Predictor, folder: Path):
+        self.page = build_page(predictor)
+        self.folder = folder
+        self.shown: dict = {}
+
+    def handler(self, name: str):
+        return next(fn.fn for fn in self.page.fns.values() if fn.name == name)
+
+    def take(self, update: dict) -> None:
+        self.shown |= {component._id: value for component, value in update.items()}
+
+    def read(self, session: str, *seeds: int) -> Iterator[None]:
+        """Reads painted fields; stands still after each event that the page would get."""
+        for update in self.handler("on_files")(
+            [self.paint(seed) for seed in seeds], "Whole fields", "", _request(session)
+        ):
+            self.take(update)
+            yield
+
+    def paint(self, seed: int) -> dict:
+        path = self.folder / f"field {seed}.png"
+        Image.fromarray(paint_field([0, 1, 2, 4], width=480, height=360, seed=seed).image).save(path)
+        return {"path": str(path), "orig_name": path.name}
+
+    @property
+    def bench(self) -> Bench:
+        state = next(block for block in self.page.blocks.values() if isinstance(block, gr.State))
+        return self.shown[state._id]
+
+    def text(self) -> str:
+        return "".join(str(value) for value in self.shown.values())
+
+
+@pytest.fixture
+def tab(predictor: Predictor, tmp_path: Path) -> Tab:
+    return Tab(predictor, tmp_path)
+
+
+def _request(session: str, username: str | None = None) -> SimpleNamespace:
+    return SimpleNamespace(session_hash=session, username=username)
+
+
+def _act(tab: Tab, session: str, action: str, number: int, value: str | None = None, **who: str) -> None:
+    event = SimpleNamespace(action=action, number=number, value=value)
+    tab.take(tab.handler("on_action")(event, tab.bench, "", "Ana", _request(session, **who)))
+
+
+def test_a_review_while_pictures_are_read_is_kept_and_drawn(tab: Tab):
+    reading = tab.read("one", 1, 2)
+    while tab.shown == {} or not tab.bench.specimen.pictures:
+        next(reading)
+    first = waiting(tab.bench)[0]
+    _act(tab, "one", "label", first, "basophil")
+    chosen = tab.bench.view.cell.number
+    list(reading)
+    assert tab.bench.specimen.cells[first - 1].label == "basophil"
+    assert tab.bench.view.cell.number == chosen
+    assert "Basophil</th><td>1</td>" in tab.text()
+
+
+def test_a_specimen_that_was_put_away_does_not_come_back(tab: Tab):
+    reading = tab.read("one", 1, 2, 3)
+    while tab.shown == {} or not tab.bench.specimen.pictures:
+        next(reading)
+    old = tab.bench
+    _act(tab, "one", "clear", 0)
+    new = tab.bench
+    assert new is not old
+    assert "field 1.png" not in tab.text()
+    list(reading)
+    assert tab.bench is new
+    assert len(old.specimen.pictures) <= 2
+    assert "field 1.png" not in tab.text()
+
+
+def test_stop_ends_the_reading_and_keeps_what_was_read(tab: Tab):
+    reading = tab.read("one", 1, 2, 3)
+    while tab.shown == {} or not tab.bench.specimen.pictures:
+        next(reading)
+    tab.handler("on_stop")(tab.bench)
+    list(reading)
+    count = len(tab.bench.specimen.pictures)
+    assert count < 3
+    assert f"stopped: {count} of 3 pictures were read" in tab.text()
+
+
+def test_two_uploads_at_once_make_one_specimen(tab: Tab):
+    readings = [tab.read("one", 1), tab.read("one", 2)]
+    for reading in readings:
+        next(reading)
+    for reading in readings:
+        list(reading)
+    assert len(tab.bench.specimen.pictures) == 2
+    assert tab.bench.readings == 0
+
+
+def test_painted_fields_are_not_counted_with_a_patients(tab: Tab):
+    list(tab.read("one", 1))
+    for update in tab.handler("on_example")("", _request("one")):
+        tab.take(update)
+    assert len(tab.bench.specimen.pictures) == 1
+    assert "painted fields would be counted with your own" in tab.text()
+
+
+def test_whoever_signed_in_reviews_under_that_name(tab: Tab):
+    list(tab.read("one", 1))
+    number = waiting(tab.bench)[0]
+    _act(tab, "one", "label", number, "monocyte", username="ben")
+    assert tab.bench.specimen.cells[number - 1].review.reviewer == "ben"
+
+
+def test_a_click_on_a_forgotten_specimen_says_so(tab: Tab):
+    event = SimpleNamespace(action="cell", number=1, value=None)
+    tab.take(tab.handler("on_action")(event, None, "", "", _request("one")))
+    assert "is forgotten" in tab.text()
+
+
+# ---- whose bench is whose, and for how long
+
+
+def test_each_session_has_a_bench_of_its_own(predictor: Predictor):
+    benches = Benches(predictor)
+    ours, theirs = benches.of("one"), benches.of("two")
+    assert ours is benches.of("one") and ours is not theirs
+    assert benches.renew("one") is not ours
+    assert ours.stopped and not theirs.stopped
+
+
+def test_a_full_page_takes_no_new_specimen_and_keeps_the_old(predictor: Predictor, monkeypatch: pytest.MonkeyPatch):
+    benches = Benches(predictor)
+    ours = benches.of("one")
+    ours.specimen.size = 11
+    monkeypatch.setattr(bench_module, "MAX_BYTES_OF_ALL", 10)
+    with pytest.raises(WbcError, match="as many specimens as it can"):
+        benches.of("two")
+    assert benches.of("one") is ours
+    monkeypatch.setattr(bench_module, "MAX_BYTES", 10)
+    with pytest.raises(WbcError, match="as many as a specimen"):
+        ours.check_room(1)
+
+
+@pytest.mark.parametrize(
+    ("reviewing", "closed", "idle", "kept"),
+    [
+        (True, False, KEEP_OPEN - timedelta(minutes=1), True),
+        (True, False, KEEP_OPEN + timedelta(minutes=1), False),
+        (True, True, KEEP_CLOSED - timedelta(minutes=1), True),
+        (True, True, KEEP_CLOSED + timedelta(minutes=1), False),
+        (False, False, KEEP_CLOSED + timedelta(minutes=1), False),
+    ],
+)
+def test_visitors_are_forgotten_with_all_that_was_shown(
+    predictor: Predictor, reviewing: bool, closed: bool, idle: timedelta, kept: bool
+):
+    page = build_page(predictor)
+    visitors = StateHolder()
+    visitors.set_blocks(page)
+    state: SessionState = visitors["one"]
+    box = next(block for block in page.blocks.values() if isinstance(block, gr.State))
+    state[box._id] = Bench(predictor) if reviewing else None
+    state.is_closed = closed
+
+    forget_visitors(visitors, datetime.now() + idle)
+
+    assert ("one" in visitors) == kept
+
+
+def test_uploads_do_not_stay(predictor: Predictor, tmp_path: Path):
+    page = build_page(predictor)
+    file = tmp_path / "upload.png"
+    file.write_bytes(b"1")
+    page.temp_file_sets.append({str(file)})
+    remove_files(page, age=60)
+    assert file.exists()
+    time.sleep(0.02)
+    remove_files(page, age=0)
+    assert not file.exists()
