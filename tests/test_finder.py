@@ -140,7 +140,7 @@ def test_coloured_blobs_give_none(grain: int):
 
 
 def test_a_platelet_beside_leucocytes_is_left_out():
-    """The nucleus of one of three leucocytes, at half its width."""
+    """Three leucocytes, and the last of them again at half its width: a quarter of the chromatin of the others."""
     field = paint(3, seed=301)
     cells = find_cells(image_of(field))
     assert len(cells) == 3
@@ -148,7 +148,7 @@ def test_a_platelet_beside_leucocytes_is_left_out():
     for index, cell in enumerate(cells):
         picture = crop_cell(image_of(field), cell.box).resize((140, 140))
         image.paste(picture, (20 + 200 * index, 40))
-    image.paste(picture.resize((56, 56), Image.Resampling.LANCZOS), (300, 350))
+    image.paste(picture.resize((72, 72), Image.Resampling.LANCZOS), (300, 350))
     assert [cell.box[1] < 250 for cell in find_cells(image)] == [True] * 3
 
 

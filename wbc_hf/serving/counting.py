@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from wbc_hf.serving.finder import FoundCell, crop_cell, find_cells
+from wbc_hf.serving.finder import Box, FoundCell, crop_cell, find_cells
 from wbc_hf.serving.overlaps import FieldIndex, match_cells
 from wbc_hf.serving.predictor import Predictor
-from wbc_hf.serving.specimen import Box, NewCell, Picture, Specimen
+from wbc_hf.serving.specimen import NewCell, Picture, Specimen
 
 FIELD_SIDE = 1280  # pixels of the longer side at most: what a screen shows of a field
 CELL_SIDE = 360  # the same of a cell; an analyser's own pictures of cells have as many

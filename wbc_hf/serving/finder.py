@@ -40,8 +40,9 @@ _MAX_PIXELS = 8_000_000
 _PURPLE = 0.3
 # In relation to the strongest purple of the field, where red cells are purplish too.
 _PURPLE_SHARE = 0.2
-# No Romanowsky stain makes anything green: at most 0.12 pixels for each purple one in smears, but 1 in coloured noise.
-_MOST_GREEN = 0.5
+# No Romanowsky stain makes anything green: 0.12 pixels at most for each purple one in smears, 0.7 where a margin is
+# black, but 1 in coloured noise.
+_MOST_GREEN = 0.8
 # The edge of a nucleus lies where its purple falls to half: bluish cytoplasm is paler.
 _NUCLEUS_EDGE = 0.5
 # Red cells are about as dense as this in green light; all that is denser counts as much, so that nuclei and granules

@@ -13,9 +13,8 @@ from enum import StrEnum
 
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.serving.finder import Box
 from wbc_hf.serving.predictor import Prediction
-
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
 
 
 class State(StrEnum):
