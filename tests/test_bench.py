@@ -1,5 +1,6 @@
 """What happens on the bench of one visitor, without the page."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.modeling import build_from_scratch
-from wbc_hf.serving import Predictor
+from wbc_hf.serving import Prediction, Predictor
 from wbc_hf.serving.differential import DEFAULT_RANGES
 from wbc_hf.serving.exports import EXPORTS
 from wbc_hf.serving.page.bench import Bench, Shown
@@ -81,6 +82,40 @@ def test_the_next_cell_may_be_in_another_field_or_before_the_last(bench: Bench):
     assert bench.view.picture.number == 3
     act(bench, "label", last, "neutrophil", "")
     assert (bench.view.cell.number, bench.view.picture.number) == (numbers[0], 1)
+
+
+def test_the_last_word_can_be_undone_from_the_next_cell(bench: Bench):
+    first, second = waiting(bench)[:2]
+    act(bench, "label", first, "monocyte", "")
+    assert bench.view.cell.number == second
+    assert f"Undo cell {first}<kbd>U</kbd>" in render_views(bench, DEFAULT_RANGES, "")[2]
+    act(bench, "withdraw", first, None, "")
+    assert bench.view.cell.number == first
+    assert "Undo cell" not in render_views(bench, DEFAULT_RANGES, "")[2]
+
+
+def test_a_name_that_is_given_late_holds_for_what_was_said_before(bench: Bench):
+    first, second = waiting(bench)[:2]
+    act(bench, "label", first, "monocyte", "Ana")
+    act(bench, "label", second, "monocyte", "")
+    make_file(bench, EXPORTS[0], DEFAULT_RANGES, name="", leucocytes="", reviewer="Ben")
+    assert [bench.specimen.cells[number - 1].review.reviewer for number in (first, second)] == ["Ana", "Ben"]
+
+
+def test_an_empty_first_field_gives_way_to_one_with_cells(predictor: Predictor, fields: list[Upload]):
+    bench = Bench(predictor)
+    take_in(bench, Upload(np.full((200, 300, 3), 230, np.uint8), "empty.png"), is_field=True)
+    take_in(bench, fields[0], is_field=True)
+    assert bench.view.picture.number == 2
+
+
+def test_what_shows_no_cell_is_not_offered_as_a_class(bench: Bench):
+    number = waiting(bench)[0]
+    cells = bench.specimen._cells
+    cells[number - 1] = replace(cells[number - 1], prediction=Prediction("monocyte", 0.9, (), "not_a_cell"))
+    card = render_views(bench, DEFAULT_RANGES, "")[2]
+    assert "No leucocyte?" in card
+    assert "Accept monocyte" not in card
 
 
 def test_a_cell_that_did_not_wait_stays_under_the_lens(bench: Bench):
@@ -204,7 +239,7 @@ def test_leucocyte_counts_that_cannot_be_are_named(bench: Bench, written: str):
 @pytest.mark.parametrize("export", EXPORTS, ids=lambda export: export.key)
 def test_every_export_comes_as_a_file_to_save(bench: Bench, export):
     act(bench, "label", waiting(bench)[0], "monocyte", "Ana")
-    file = make_file(bench, export, DEFAULT_RANGES, " S 17 ", "6,4")
+    file = make_file(bench, export, DEFAULT_RANGES, name=" S 17 ", leucocytes="6,4", reviewer="Ben")
     assert file["name"].startswith("differential-S-17-") and file["name"].endswith(export.suffix)
     assert file["type"] == export.media_type
     assert bench.specimen.leucocytes == 6.4
@@ -213,7 +248,7 @@ def test_every_export_comes_as_a_file_to_save(bench: Bench, export):
 def test_cells_that_nobody_looked_at_teach_nothing(bench: Bench):
     export = next(export for export in EXPORTS if export.key == "cells")
     with pytest.raises(WbcError, match="no person has looked"):
-        make_file(bench, export, DEFAULT_RANGES, "", "")
+        make_file(bench, export, DEFAULT_RANGES, name="", leucocytes="", reviewer="")
 
 
 def test_large_pictures_are_shown_smaller_and_kept_small(predictor: Predictor):

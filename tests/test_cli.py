@@ -138,7 +138,7 @@ def test_a_differential_in_the_terminal(smear: Path, tiny_run: TinyRun, tmp_path
     assert [line.split()[0] for line in lines[1:6]] == list(CLASS_NAMES)
     assert "0 to 2" in lines[1]
     assert "Not counted again, seen before:" in result.stdout
-    assert "Reference ranges: our own." in result.stdout
+    assert "Reference ranges: our own; other classes: adults, MedlinePlus 003657." in result.stdout
     assert "not for diagnosis" in result.stdout
 
 

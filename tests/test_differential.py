@@ -71,6 +71,9 @@ def test_limits_of_none_say_nothing():
         (1.999, (1.0, 4.0), Flag.MAYBE_LOW),
         (1.5, (1.0, 2.0), Flag.MAYBE_LOW),
         (1.5, (1.0, 1.999), Flag.LOW),
+        # Limits that hold the whole range say nothing.
+        (9.0, (2.0, 11.0), Flag.NONE),
+        (1.0, (0.0, 8.0), Flag.NONE),
     ],
 )
 def test_flags_say_no_more_than_the_limits(percent: float, limits: tuple[float, float], flag: Flag):
@@ -151,7 +154,7 @@ def test_reads_a_file_of_ranges(tmp_path: Path):
 
     ranges = load_ranges(file)
 
-    assert ranges.source == "adults, our laboratory 2026"
+    assert ranges.source == "adults, our laboratory 2026; other classes: adults, MedlinePlus 003657"
     assert ranges.percent == DEFAULT_RANGES.percent | {"neutrophil": (39.0, 75.0), "lymphocyte": (16.5, 47.0)}
 
 
@@ -159,7 +162,7 @@ def test_reads_a_file_of_ranges(tmp_path: Path):
 def test_a_file_of_ranges_without_a_source_is_its_own(tmp_path: Path, source: str):
     file = tmp_path / "ours.yaml"
     file.write_text(f"{source}monocyte: [0, 100]\n")
-    assert load_ranges(file).source == "ours.yaml"
+    assert load_ranges(file).source == "ours.yaml; other classes: adults, MedlinePlus 003657"
 
 
 @pytest.mark.parametrize(

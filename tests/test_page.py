@@ -440,7 +440,7 @@ def test_an_export_that_cannot_be_is_named(client: Client, field: Upload):
 
 
 def test_endpoints_for_one_cell_and_the_model(client: Client, predictor: Predictor, uploads: list[Upload]):
-    drawn = client.predict(handle_file(uploads[0].source), "monocyte", api_name="/explain")
+    drawn = client.predict(handle_file(uploads[0].source), "mono", api_name="/explain")
     assert Image.open(drawn).size == (40, 40)
     with pytest.raises(AppError, match="without reference cells"):
         client.predict(handle_file(uploads[0].source), 3, api_name="/nearest")
@@ -451,14 +451,14 @@ def test_language_models_get_the_same_as_tools(predictor: Predictor):
     page = build_page(predictor)
     url = launch_page(page, "127.0.0.1", None, mcp=True)
     try:
-        tools = {tool["name"].rsplit("_", 1)[-1]: tool for tool in httpx.get(f"{url}gradio_api/mcp/schema").json()}
+        tools = {tool["name"]: tool for tool in httpx.get(f"{url}gradio_api/mcp/schema").json()}
     finally:
         page.close()
     assert {"classify", "count", "export", "model"} <= set(tools)
     assert "leucocytes" in tools["count"]["description"]
 
 
-def test_only_those_who_are_named_come_in(predictor: Predictor):
+def test_only_those_who_are_named_come_in_and_correct_under_that_name(predictor: Predictor, field: Upload):
     page = build_page(predictor)
     url = launch_page(page, "127.0.0.1", None, users=[("ana", "secret")])
     try:
@@ -466,6 +466,9 @@ def test_only_those_who_are_named_come_in(predictor: Predictor):
         wrong = httpx.post(f"{url}login", data={"username": "ana", "password": "other"})
         assert wrong.status_code == 400
         client = Client(url, auth=("ana", "secret"), verbose=False, analytics_enabled=False)
+        files = [handle_file(field.source)]
+        document = client.predict(files, "field", "", 0, {"1": "monocyte"}, "Mallory", api_name="/count")
+        assert document["reviewers"] == ["ana"]
         assert client.predict(api_name="/model")["labels"] == list(CLASS_NAMES)
     finally:
         page.close()

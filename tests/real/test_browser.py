@@ -196,6 +196,9 @@ def test_a_person_relabels_by_click_and_by_key_and_the_table_follows(page: "sync
     page.keyboard.press("0")
     page.get_by_text("1 none of the five").wait_for()
 
+    page.keyboard.press("u")
+    page.get_by_text("1 none of the five").wait_for(state="detached")
+
     # And back again, by keyboard alone.
     page.locator(f".wbc-box[data-number='{first}']").focus()
     page.keyboard.press("Enter")

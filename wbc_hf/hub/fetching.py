@@ -166,7 +166,7 @@ def _cached_snapshot(repo_id: str, error: HubUnreachableError) -> Path:
     try:
         snapshot = Path(snapshot_download(repo_id, local_files_only=True, allow_patterns=list(MODEL_FILES)))
     except LocalEntryNotFoundError:
-        raise error from None
+        raise HubUnreachableError(f"{repo_id}: no folder of that name here. {error}") from None
     # snapshot_download compares with the list of an earlier download; files that from_pretrained fetched have no list.
     if not _is_complete(snapshot):
         raise error

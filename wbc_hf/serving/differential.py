@@ -135,8 +135,13 @@ def exact_limits(count: int, total: int) -> tuple[float, float]:
 
 
 def flag_of(percent: float, limits: tuple[float, float], reference: tuple[float, float]) -> Flag:
-    """How a percentage with its limits stands to a range; a value on the edge of the range lies within it."""
+    """How a percentage with its limits stands to a range; a value on the edge of the range lies within it.
+
+    Limits that hold the whole range say nothing: with few cells all rows would be flagged, and flags be ignored.
+    """
     low, high = reference
+    if limits[0] <= low and high <= limits[1]:
+        return Flag.NONE
     if percent > high:
         return Flag.HIGH if limits[0] > high else Flag.MAYBE_HIGH
     if percent < low:
@@ -189,6 +194,8 @@ def load_ranges(path: Path) -> ReferenceRanges:
         if CLASS_NAMES[index] in percent:
             raise WbcError(f"{path}: {name!r} is {CLASS_NAMES[index]} once more; one range for all of them is needed.")
         percent[CLASS_NAMES[index]] = _checked_range(path, name, value)
+    if len(percent) < len(CLASS_NAMES):
+        source += f"; other classes: {DEFAULT_RANGES.source}"
     return ReferenceRanges(DEFAULT_RANGES.percent | percent, source)
 
 

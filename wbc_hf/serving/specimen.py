@@ -203,6 +203,13 @@ class Specimen:
         """
         return self._change(number, None)
 
+    def sign(self, reviewer: str) -> None:
+        """Give what was said without a name the name of whoever says now that it was them; "" changes nothing."""
+        with self._lock:
+            for index, cell in enumerate(self._cells):
+                if cell.review is not None and not cell.review.reviewer:
+                    self._cells[index] = replace(cell, review=replace(cell.review, reviewer=reviewer.strip()))
+
     def _change(self, number: int, review: Review | None) -> Cell:
         with self._lock:
             if not 1 <= number <= len(self._cells):

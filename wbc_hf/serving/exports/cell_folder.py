@@ -14,7 +14,7 @@ from wbc_hf.serving.specimen import Cell, State
 _ABOUT = """Leucocytes that a person has looked at, one folder for each class. {notice}
 
 Specimen: {specimen}
-Taken down: {time} (UTC)
+Recorded: {time} (UTC)
 Model: {model}, version {version}, trained on {trained_on}; {software}
 Cells: {cells}, of which a person corrected {corrected}
 Reviewed by: {reviewers}

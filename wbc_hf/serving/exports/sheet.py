@@ -112,7 +112,7 @@ def _draw_head(pen: _Pen, record: Record) -> float:
     differential = record.differential
     facts = [
         (LEFT, 56, "Specimen", record.specimen or "not named"),
-        (76, 43, "Taken down (UTC)", f"{record.time:%d %b %Y, %H:%M}"),
+        (76, 43, "Recorded (UTC)", f"{record.time:%d %b %Y, %H:%M}"),
         (122, 24, "Pictures", _count_pictures(record.pictures)),
         (150, 17, "Cells counted", str(differential.total)),
     ]

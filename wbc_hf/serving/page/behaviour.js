@@ -1,5 +1,5 @@
 () => {
-    const typing = target => target.closest('input, textarea, select, [contenteditable]');
+    const typing = target => target.closest('input:not([type=radio], [type=checkbox]), textarea, select, [contenteditable]');
     const bench = () => document.querySelector('.wbc-specimen:not(.hidden) .wbc-card');
     let focused = null, busySince = 0;
 

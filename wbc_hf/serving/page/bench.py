@@ -33,6 +33,7 @@ class View:
         cells: Of the specimen.
         picture: The one that is shown, or None where there is none.
         cell: The one that is chosen, or None.
+        last: The one that a person said something of last, or None.
         shown: Which cells the gallery shows.
     """
 
@@ -40,6 +41,7 @@ class View:
     cells: tuple[Cell, ...]
     picture: Picture | None
     cell: Cell | None
+    last: Cell | None
     shown: Shown
 
     @property
@@ -78,6 +80,7 @@ class Bench:
         self._picture = 0
         self._cell = 0
         self._shown = Shown.WAITING
+        self._last = 0
 
     @property
     def view(self) -> View:
@@ -88,6 +91,7 @@ class Bench:
             cells,
             pictures[self._picture - 1] if self._picture else None,
             cells[self._cell - 1] if self._cell else None,
+            cells[self._last - 1] if self._last else None,
             self._shown,
         )
 
@@ -145,6 +149,7 @@ class Bench:
         """
         waited = number in {cell.number for cell in _waiting(self.specimen.cells)}
         self.specimen.review(number, label, reviewer)
+        self._last = number
         waiting = _waiting(self.specimen.cells)
         if not waited or not waiting:
             self.show_cell(number)

@@ -14,7 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.serving.counting import Examiner
 from wbc_hf.serving.differential import ReferenceRanges, check_leucocytes
 from wbc_hf.serving.exports import EXPORTS, file_name, to_json
@@ -159,8 +159,10 @@ def add_endpoints(explainer: Explainer, ranges: ReferenceRanges) -> None:
 
     def on_explain(picture: dict | None, label: str | None) -> Image.Image:
         image = _one_picture(picture)
+        # In any spelling, as everywhere.
+        known = {class_index(name): name for name in predictor.labels}
         with _told():
-            return overlay(image, heat_map(predictor, image, label or None))
+            return overlay(image, heat_map(predictor, image, known.get(class_index(label or ""), label or None)))
 
     def on_nearest(picture: dict | None, number: float) -> list[dict]:
         if explainer.references is None:
@@ -277,6 +279,7 @@ def _add(
     answer: gr.components.Component,
     queue: dict = ONE_CELL,
 ) -> None:
+    function.__name__ = name  # MCP calls its tools so
     gr.on(
         [],
         function,

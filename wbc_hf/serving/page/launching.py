@@ -9,8 +9,7 @@ import gradio as gr
 from wbc_hf.errors import WbcError
 from wbc_hf.serving.page.housekeeping import start_housekeeping
 from wbc_hf.serving.page.html import read_text
-
-MAX_FILE_SIZE = "20mb"
+from wbc_hf.serving.page.uploads import MAX_FILE_SIZE
 
 # Numbers of the two settings in mallopt(3), and what they are set to.
 M_MMAP_THRESHOLD, LARGE = -3, 2**17  # bytes

@@ -101,7 +101,7 @@ def render_legend() -> str:
     return (
         f'<div class="wbc-legend">{classes}<span><i class="wbc-dashes"></i>waits for review</span>'
         f"<span>{dot(None)}not counted</span>"
-        '<label><input type="checkbox" class="wbc-keys" checked>keys answer for the chosen cell</label></div>'
+        '<label><input type="checkbox" class="wbc-keys" checked>keyboard: A, 1–5, 0, U</label></div>'
     )
 
 
@@ -121,7 +121,7 @@ def render_card(view: View) -> str:
         f'<div class="wbc-file">Cell {cell.number} <span>{escape(picture.name)}</span></div>'
         f'<div class="wbc-class">{_headline(cell)}</div>'
         f'<div class="wbc-status wbc-{_tone(cell, status.tone)}" role="status">{_verdict(cell)}</div></div>'
-        f"{_actions(cell)}<details><summary>What the model says</summary>"
+        f"{_actions(cell, view.last)}<details><summary>What the model says</summary>"
         f'<p class="wbc-hint"><b>{status.title}.</b> {status.sentence}</p>{render_bars(cell.prediction)}</details>'
         "</div>"
     )
@@ -130,6 +130,8 @@ def render_card(view: View) -> str:
 def _headline(cell: Cell) -> str:
     if cell.label is None:
         return f"{dot(None)}<b>None of the five</b>"
+    if cell.review is None and cell.prediction.status == "not_a_cell":
+        return f"{dot(None)}<b>No leucocyte?</b>"
     by_person = cell.review is not None
     right = "by a person" if by_person else format_percent(cell.prediction.probability)
     return f"{dot(cell.label)}<b>{escape(cell.label.capitalize())}</b><span>{right}</span>"
@@ -144,10 +146,10 @@ def _verdict(cell: Cell) -> str:
     if cell.review is not None:
         who = f" by {escape(cell.review.reviewer)}" if cell.review.reviewer else ""
         model = escape(cell.prediction.label)
-        said = f"<strong>Corrected</strong>{who}; the model said {model}" if cell.corrected else ""
-        return (said or f"<strong>Accepted</strong>{who}") + (
-            ": not counted." if cell.state is State.REJECTED else ": counted."
-        )
+        counted = "not counted" if cell.state is State.REJECTED else "counted"
+        if cell.corrected:
+            return f"<strong>Corrected{who}:</strong> the model said {model}. Now {counted}."
+        return f"<strong>Accepted{who}:</strong> {counted}."
     status = STATUS_TEXTS[cell.prediction.status]
     if cell.state is State.COUNTED:
         return f"<strong>{status.title}</strong> Counted."
@@ -160,7 +162,7 @@ def _tone(cell: Cell, tone: str) -> str:
     return "good" if cell.review is not None else tone
 
 
-def _actions(cell: Cell) -> str:
+def _actions(cell: Cell, last: Cell | None) -> str:
     if cell.state in (State.COPY, State.CUT):
         return ""
     classes = "".join(
@@ -175,15 +177,18 @@ def _actions(cell: Cell) -> str:
         for index, name in enumerate(CLASS_NAMES)
     )
     classes += _button("label", cell.number, f"{dot(None)}{NO_CLASS}", key="0", pressed=cell.state is State.REJECTED)
+    first = ""
     if cell.review is not None:
         first = _button("withdraw", cell.number, "Take back", key="u")
-    elif cell.suggestion is not None:
+    elif cell.suggestion is not None and cell.prediction.status != "not_a_cell":
         first = _button(
             "label", cell.number, f"Accept {cell.suggestion}", key="a", value=cell.suggestion, primary=True
         )
-    else:
-        first = ""
-    return f'<div class="wbc-actions"><div>{first}</div><div class="wbc-classes">{classes}</div></div>'
+    if cell.review is None and last is not None and last.review is not None:
+        first += _button("withdraw", last.number, f"Undo cell {last.number}", key="u")
+    return (
+        f'<div class="wbc-actions"><div class="wbc-first">{first}</div><div class="wbc-classes">{classes}</div></div>'
+    )
 
 
 # ---- the gallery
@@ -209,7 +214,11 @@ def render_gallery(view: View, thumbnails: dict[int, str]) -> str:
     )
     cells = view.gallery
     if not cells:
-        text = "No cell waits for review." if view.shown is Shown.WAITING else "No cell is counted yet."
+        text = (
+            "No cell waits for review: the report is ready."
+            if view.shown is Shown.WAITING
+            else "No cell is counted yet."
+        )
         body = render_empty(text)
     else:
         # Those round the chosen one, where there are more than can be shown.
@@ -339,6 +348,11 @@ def render_progress(done: int, total: int, name: str) -> str:
         f'<div class="wbc-progress" role="status"><progress max="{total}" value="{done}"></progress>'
         f"<span>Picture {done + 1} of {total}: {escape(name)}</span></div>"
     )
+
+
+def render_signed_in(name: str) -> str:
+    """Under whose name cells are reviewed, and the way out for the next at the same machine."""
+    return f'<p class="wbc-hint">Signed in as <b>{escape(name)}</b> · <a href="logout">sign out</a></p>'
 
 
 # ---- pieces

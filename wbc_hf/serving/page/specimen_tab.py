@@ -24,10 +24,11 @@ from wbc_hf.serving.page.specimen_html import (
     render_legend,
     render_pager,
     render_progress,
+    render_signed_in,
 )
-from wbc_hf.serving.page.uploads import MAX_FILES, SPECIMENS, Upload, read_or_error, read_uploads
+from wbc_hf.serving.page.uploads import MAX_FILE_SIZE, MAX_FILES, SPECIMENS, Upload, read_or_error, read_uploads
 from wbc_hf.serving.record import take_down
-from wbc_hf.serving.specimen import count_cells
+from wbc_hf.serving.specimen import State, count_cells
 
 FORGOTTEN = "This specimen was not touched for long and is forgotten: give its photographs once more"
 
@@ -68,8 +69,8 @@ SAVE_JS = "file => file && wbc.save(file)"
 def take_in(bench: Bench, upload: Upload, *, is_field: bool) -> str:
     """Read a picture, and say what a person should know of it, or "".
 
-    The first of a specimen is laid under the lens. Later ones are not: whoever reviews cells by then is not to be led
-    away from them.
+    The first of a specimen that shows a cell is laid under the lens. Later ones are not: whoever reviews cells by then
+    is not to be led away from them.
 
     Raises:
         WbcError: The specimen has no room for it.
@@ -79,13 +80,14 @@ def take_in(bench: Bench, upload: Upload, *, is_field: bool) -> str:
     if isinstance(image, UnreadableImageError):
         return f"{image.name} {image.reason}"
     picture = bench.examiner.examine(image, upload.name, is_field=is_field)
-    with bench.lock:
-        if bench.view.picture is None:
-            bench.show_picture(picture.number)
     cells = [cell for cell in bench.specimen.cells if cell.picture == picture.number]
+    with bench.lock:
+        if bench.view.picture is None or (bench.view.cell is None and cells):
+            bench.show_picture(picture.number)
     if not cells:
         return f"{upload.name}: no leucocyte was found in it"
-    if all(cell.copy_of is not None for cell in cells):
+    states = {cell.state for cell in cells}
+    if State.COPY in states and states <= {State.COPY, State.CUT}:
         return f"{upload.name}: shows nothing that was not seen before, so none of its cells is counted again"
     return ""
 
@@ -168,13 +170,18 @@ def read_leucocytes(written: str) -> float | None:
         raise WbcError(f"{written}: is no number. A total leucocyte count is given in 10⁹/l, such as 6.4.") from error
 
 
-def make_file(bench: Bench, export: Export, ranges: ReferenceRanges, name: str, leucocytes: str) -> dict[str, str]:
+def make_file(
+    bench: Bench, export: Export, ranges: ReferenceRanges, *, name: str, leucocytes: str, reviewer: str
+) -> dict[str, str]:
     """An export for the browser to save: its name, its media type, and its content in base64.
+
+    Who gives a name only after reviewing has reviewed under that name.
 
     Raises:
         WbcError: A leucocyte count that cannot be, or reviewed cells are asked for and there are none.
     """
     bench.specimen.name, bench.specimen.leucocytes = name.strip(), read_leucocytes(leucocytes)
+    bench.specimen.sign(reviewer)
     record = take_down(bench.specimen, bench.model, ranges)
     content = base64.b64encode(export.make(record)).decode()
     return {"name": file_name(record, export), "type": export.media_type, "content": content}
@@ -188,23 +195,23 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
     painted_fields = example_fields()
     session = gr.State()
 
-    with gr.Row(equal_height=False, elem_classes="wbc-row"):
+    with gr.Row(equal_height=False, elem_classes=["wbc-row", "wbc-intake"]):
         with gr.Column(scale=5):
             files = gr.File(
-                label=f"Photographs of one specimen, up to {MAX_FILES}",
+                label=f"Photographs of one specimen, up to {MAX_FILES}, {MAX_FILE_SIZE.upper()} each",
                 file_count="multiple",
                 height=150,
                 elem_classes="wbc-upload",
             )
         with gr.Column(scale=4):
-            kind = gr.Radio([FIELDS, CELLS], value=FIELDS, label="They show", elem_classes="wbc-kind")
+            kind = gr.Radio([FIELDS, CELLS], value=FIELDS, label="Each photograph shows", elem_classes="wbc-kind")
             painted = gr.HTML(
                 render_examples("Or try it on", ["A painted smear"], [Image.fromarray(painted_fields[0])]),
                 js_on_load=INDEX_JS,
                 elem_classes="wbc-one-example",
             )
     progress = gr.HTML()
-    stop = gr.Button("Stop", size="sm", visible=False)
+    stop = gr.Button("Stop reading", size="sm", visible=False, elem_classes="wbc-stop")
     with gr.Column(visible=False, elem_classes="wbc-specimen") as work:
         with gr.Row(equal_height=False, elem_classes="wbc-row"):
             with gr.Column(scale=5):
@@ -228,6 +235,7 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
                     reviewer_field = gr.Textbox(
                         "", label="Reviewed by", placeholder="your name", max_length=80, min_width=110
                     )
+                signed_in = gr.HTML()
                 with gr.Row(elem_classes="wbc-exports"):
                     buttons = [gr.Button(export.title, size="sm", min_width=200) for export in EXPORTS]
                 refusal = gr.HTML()
@@ -302,17 +310,22 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
     def on_leucocytes(bench: Bench | None, leucocytes: str) -> str:
         return render_table(bench, ranges, leucocytes) if bench else ""
 
-    def on_export(export: Export, bench: Bench | None, name: str, leucocytes: str) -> tuple[dict | None, str]:
+    def on_export(
+        export: Export, bench: Bench | None, name: str, leucocytes: str, reviewer: str, request: gr.Request
+    ) -> tuple[dict | None, str]:
         if bench is None:
             return None, render_problem("Forgotten", FORGOTTEN)
         try:
-            return make_file(bench, export, ranges, name, leucocytes), ""
+            who = request.username or reviewer
+            return make_file(bench, export, ranges, name=name, leucocytes=leucocytes, reviewer=who), ""
         except WbcError as error:
             return None, render_problem("Not saved", str(error))
 
-    def on_load(request: gr.Request) -> gr.Textbox:
+    def on_load(request: gr.Request) -> tuple[gr.Textbox, str]:
         # Whoever signed in reviews under that name and no other.
-        return gr.Textbox(value=request.username, interactive=False) if request.username else gr.Textbox()
+        if not request.username:
+            return gr.Textbox(), ""
+        return gr.Textbox(value=request.username, interactive=False), render_signed_in(request.username)
 
     results = [session, files, progress, stop, work, *views]
     files.upload(on_files, [files, kind, total_field], results, preprocess=False, trigger_mode="multiple", **READING)
@@ -330,10 +343,10 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
     for button, export in zip(buttons, EXPORTS, strict=True):
         saving = button.click(
             partial(on_export, export),
-            [session, name_field, total_field],
+            [session, name_field, total_field, reviewer_field],
             [sent, refusal],
             show_progress_on=button,
             **AT_ONCE,
         )
         saving.then(None, sent, None, js=SAVE_JS).then(lambda: None, None, sent, **AT_ONCE)  # nor kept in the session
-    page.load(on_load, None, reviewer_field, **AT_ONCE)
+    page.load(on_load, None, [reviewer_field, signed_in], **AT_ONCE)

@@ -11,6 +11,7 @@ from wbc_hf.errors import UnreadableImageError
 from wbc_hf.serving.predictor import Prediction, Predictor
 
 MAX_FILES = 100  # at once, and pictures of one specimen
+MAX_FILE_SIZE = "50 mb"
 PREVIEW_SIDE = 640  # pixels
 # Gradio's queues: two specimens are read side by side, and neither holds up a question about one cell.
 SPECIMENS = {"concurrency_id": "specimens", "concurrency_limit": 2}
