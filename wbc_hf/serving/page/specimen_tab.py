@@ -1,8 +1,7 @@
 """The tab of a specimen: fields in, cells checked by a person, a differential out."""
 
 import base64
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
 import gradio as gr
 import numpy as np
@@ -310,16 +309,20 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
     def on_leucocytes(bench: Bench | None, leucocytes: str) -> str:
         return render_table(bench, ranges, leucocytes) if bench else ""
 
-    def on_export(
-        export: Export, bench: Bench | None, name: str, leucocytes: str, reviewer: str, request: gr.Request
-    ) -> tuple[dict | None, str]:
-        if bench is None:
-            return None, render_problem("Forgotten", FORGOTTEN)
-        try:
+    def saving(export: Export) -> Callable:
+        # A function of its own for each: of a `partial`, Gradio does not see that it wants the request.
+        def on_export(
+            bench: Bench | None, name: str, leucocytes: str, reviewer: str, request: gr.Request
+        ) -> tuple[dict | None, str]:
+            if bench is None:
+                return None, render_problem("Forgotten", FORGOTTEN)
             who = request.username or reviewer
-            return make_file(bench, export, ranges, name=name, leucocytes=leucocytes, reviewer=who), ""
-        except WbcError as error:
-            return None, render_problem("Not saved", str(error))
+            try:
+                return make_file(bench, export, ranges, name=name, leucocytes=leucocytes, reviewer=who), ""
+            except WbcError as error:
+                return None, render_problem("Not saved", str(error))
+
+        return on_export
 
     def on_load(request: gr.Request) -> tuple[gr.Textbox, str]:
         # Whoever signed in reviews under that name and no other.
@@ -341,12 +344,13 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
         )
     total_field.change(on_leucocytes, [session, total_field], table, **AT_ONCE, show_progress="hidden")
     for button, export in zip(buttons, EXPORTS, strict=True):
-        saving = button.click(
-            partial(on_export, export),
+        sending = button.click(
+            saving(export),
             [session, name_field, total_field, reviewer_field],
             [sent, refusal],
             show_progress_on=button,
             **AT_ONCE,
         )
-        saving.then(None, sent, None, js=SAVE_JS).then(lambda: None, None, sent, **AT_ONCE)  # nor kept in the session
+        # What was sent is not kept in the session either.
+        sending.then(None, sent, None, js=SAVE_JS).then(lambda: None, None, sent, **AT_ONCE)
     page.load(on_load, None, [reviewer_field, signed_in], **AT_ONCE)
