@@ -42,7 +42,7 @@ SHARES = {"classify": 0.45, "count": 0.25, "classify_many": 0.2, "broken": 0.1}
 MANY = 3  # cells in one request, beside a broken file
 TOLERANCE = 1e-4  # of a probability
 GROWTH = 0.1  # of the memory at most
-REST = 10  # seconds, after the last client has gone
+REST = 70  # seconds, after the last client has gone: the page tidies up once a minute
 PATIENCE = 600  # seconds for one answer
 
 

@@ -1,7 +1,5 @@
 """How the page is served."""
 
-import ctypes
-import platform
 from collections.abc import Sequence
 
 import gradio as gr
@@ -10,10 +8,6 @@ from wbc_hf.errors import WbcError
 from wbc_hf.serving.page.housekeeping import start_housekeeping
 from wbc_hf.serving.page.html import read_text
 from wbc_hf.serving.page.uploads import MAX_FILE_SIZE
-
-# Numbers of the two settings in mallopt(3), and what they are set to.
-M_MMAP_THRESHOLD, LARGE = -3, 2**17  # bytes
-M_ARENA_MAX, ARENAS = -8, 2
 
 # Gradio lets a style sheet reach no further out than the page's content.
 NARROW_MARGINS = "<style>@media (max-width: 640px) { .main.fillable { padding: 12px !important; } }</style>"
@@ -73,21 +67,6 @@ def launch_page(
         raise WbcError("MCP needs one more package: pip install 'wbc-hf[mcp]'.") from error
     start_housekeeping(page)
     return url
-
-
-def keep_memory_level() -> None:
-    """Have the C library give back what pictures took once they are answered; to be called before a model is loaded.
-
-    glibc gives nearly every thread a heap of its own, up to eight for each core, and Gradio answers in whichever
-    thread is free: each heap grew to the most that it ever held, and kept it. Two are enough for a page whose model
-    answers one or two at a time, and what is large is mapped apart, whatever was freed before, and unmapped at once.
-    Heaps that are there already stay, and loading a model starts some. Other C libraries have neither these heaps nor
-    this call.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_ARENA_MAX, ARENAS)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def _theme() -> gr.themes.Base:

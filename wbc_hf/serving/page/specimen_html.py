@@ -16,7 +16,7 @@ from wbc_hf.serving.page.statuses import STATUS_TEXTS
 from wbc_hf.serving.specimen import Cell, State
 
 THUMBNAIL_SIDE = 112  # pixels; shown at less, so that it is sharp on a fine screen
-AXIS_TICKS = (0, 25, 100)  # percent
+AXIS_TICKS = (0, 100)  # percent
 MAX_THUMBNAILS = 60  # in the gallery at once: they are sent anew with every change
 
 NO_CELL = "Click on a box, or on a cell of the gallery."
