@@ -109,6 +109,33 @@ def test_an_empty_first_field_gives_way_to_one_with_cells(predictor: Predictor, 
     assert bench.view.picture.number == 2
 
 
+def test_a_cell_that_was_missed_can_be_pointed_at(bench: Bench):
+    boxes = [cell.box for cell in bench.view.cells_of_picture]
+    before = len(bench.specimen.cells)
+    places = [(x, y) for x in range(30, 480, 30) for y in range(30, 360, 30)]
+    free = next((x, y) for x, y in places if not any(a <= x < c and b <= y < d for a, b, c, d in boxes))
+
+    act(bench, "add", 1, f"{free[0]},{free[1]}", "")
+
+    cell = bench.view.cell
+    assert (cell.number, cell.picture, cell.state) == (before + 1, 1, State.WAITING)
+    assert cell.box[0] <= free[0] < cell.box[2] and cell.box[1] <= free[1] < cell.box[3]
+    act(bench, "label", cell.number, "neutrophil", "Ana")
+    assert count_cells(bench.specimen.cells)["neutrophil"] == 1
+
+
+@pytest.mark.parametrize("place", ["480,10", "-1,10"])
+def test_a_missed_cell_lies_within_the_field(bench: Bench, place: str):
+    with pytest.raises(WbcError, match="lies outside the field of 480 × 360"):
+        act(bench, "add", 1, place, "")
+
+
+def test_a_cell_that_was_found_is_not_taken_in_again(bench: Bench):
+    x0, y0, x1, y1 = bench.specimen.cells[0].box
+    with pytest.raises(WbcError, match="is cell 1 already"):
+        act(bench, "add", 1, f"{(x0 + x1) // 2},{(y0 + y1) // 2}", "")
+
+
 def test_what_shows_no_cell_is_not_offered_as_a_class(bench: Bench):
     number = waiting(bench)[0]
     cells = bench.specimen._cells

@@ -141,6 +141,14 @@ def test_whoever_signed_in_reviews_under_that_name(tab: Tab):
     assert tab.bench.specimen.cells[number - 1].review.reviewer == "ben"
 
 
+def test_what_cannot_be_done_is_said_until_the_next_click(tab: Tab):
+    list(tab.read("one", 1))
+    _act(tab, "one", "add", 1, "-1,5")
+    assert "lies outside the field" in tab.text()
+    _act(tab, "one", "picture", 1)
+    assert "lies outside the field" not in tab.text()
+
+
 def test_a_click_on_a_forgotten_specimen_says_so(tab: Tab):
     event = SimpleNamespace(action="cell", number=1, value=None)
     tab.take(tab.handler("on_action")(event, None, "", "", _request("one")))

@@ -207,6 +207,19 @@ def test_a_person_relabels_by_click_and_by_key_and_the_table_follows(page: "sync
     _wait_for_count(page, "basophil", 1)
 
 
+def test_a_missed_cell_is_pointed_at(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields, "Field 1 of 2")
+    boxes = page.locator(".wbc-box")
+    before, height = boxes.count(), page.locator(".wbc-boxes").bounding_box()["height"]
+    page.get_by_role("button", name="Missed cell").click()
+    # The corner, where the margin of the outermost box leaves room.
+    page.locator(".wbc-boxes").click(position={"x": 6, "y": height - 6})
+    page.wait_for_function(f"document.querySelectorAll('.wbc-box').length === {before + 1}")
+    assert "Cell" in page.inner_text(".wbc-card .wbc-file")
+    page.locator(".wbc-classes").get_by_role("button", name="Eosinophil").click()
+    _wait_for_count(page, "eosinophil", 1)
+
+
 def test_what_can_be_taken_away(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
     page.get_by_role("textbox", name="Specimen").fill("S 17")

@@ -3,15 +3,19 @@
 import io
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median
 
 from PIL import Image
 
+from wbc_hf.errors import WbcError
 from wbc_hf.serving.finder import Box, FoundCell, crop_cell, find_cells
 from wbc_hf.serving.overlaps import FieldIndex, match_cells
 from wbc_hf.serving.predictor import Predictor
-from wbc_hf.serving.specimen import NewCell, Picture, Specimen
+from wbc_hf.serving.specimen import Cell, NewCell, Picture, Specimen
 
 FIELD_SIDE = 1280  # pixels of the longer side at most: what a screen shows of a field
+LONE_CELL = 1 / 7  # of the width of a field, where there is no other cell to go by: 90 pixels of 640
 CELL_SIDE = 360  # the same of a cell; an analyser's own pictures of cells have as many
 
 
@@ -49,6 +53,42 @@ class Examiner:
                 for index, (cell, crop, prediction) in enumerate(zip(found, seen, predictions, strict=True))
             ]
             return self.specimen.add(name, image.size, _jpeg(image), cells, is_field=is_field)
+
+    def examine_place(self, picture: int, x: float, y: float) -> Cell:
+        """Take in a leucocyte that a person sees in a field and that was not found; it waits for their word.
+
+        Its box is as wide as the others of the field, or as a leucocyte is where 640 pixels show a field. It is cut
+        from the preview of the field, which is all that is kept, and is not looked for in other fields.
+
+        Args:
+            picture: Number of the field.
+            x, y: Where the middle of the cell is, in pixels of the field.
+
+        Raises:
+            WbcError: A place outside the field, or within the box of a cell that was found.
+        """
+        field = self.specimen.pictures[picture - 1]
+        width, height = field.size
+        cells = [cell for cell in self.specimen.cells if cell.picture == picture]
+        if not (0 <= x < width and 0 <= y < height):
+            raise WbcError(f"{x:g}, {y:g}: lies outside the field of {width} × {height} pixels.")
+        for cell in cells:
+            if cell.box[0] <= x < cell.box[2] and cell.box[1] <= y < cell.box[3]:
+                raise WbcError(f"{x:g}, {y:g}: is cell {cell.number} already. Choose it and say what it is.")
+        side = median([cell.box[2] - cell.box[0] for cell in cells] or [max(width, height) * LONE_CELL])
+        box = (
+            max(0, round(x - side / 2)),
+            max(0, round(y - side / 2)),
+            min(width, round(x + side / 2)),
+            min(height, round(y + side / 2)),
+        )
+        with Image.open(io.BytesIO(field.preview)) as preview:
+            scale = preview.width / width
+            crop = crop_cell(preview.convert("RGB"), tuple(round(edge * scale) for edge in box))
+        (prediction,) = self._predictor.predict([crop])
+        # A person pointed at it: however sure the model is, it is they who say that it is a cell.
+        pointed = replace(prediction, status="review") if prediction.status == "confident" else prediction
+        return self.specimen.add_cell(picture, NewCell(box, False, None, pointed, _png(crop)))
 
     def _find_copies(self, image: Image.Image, boxes: Sequence[Box]) -> dict[int, int]:
         """By index of the box, the number of the cell that an earlier picture shows of the same leucocyte."""

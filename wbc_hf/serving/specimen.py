@@ -178,6 +178,14 @@ class Specimen:
             self.size += len(preview) + sum(len(new.image) for new in cells)
             return picture
 
+    def add_cell(self, picture: int, new: NewCell) -> Cell:
+        """Take in a cell that a person found in a picture that is here already; it gets the next number of all."""
+        with self._lock:
+            cell = Cell(len(self._cells) + 1, picture, new.box, new.cut, new.copy_of, new.prediction, new.image)
+            self._cells.append(cell)
+            self.size += len(new.image)
+            return cell
+
     def review(self, number: int, label: str | None, reviewer: str = "") -> Cell:
         """Write down what a person says of a cell, in the place of what was said before.
 

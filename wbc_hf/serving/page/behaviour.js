@@ -6,6 +6,16 @@
     window.wbc = {
         // Drawing anew takes the focus away from what was clicked; whoever uses the keyboard wants to go on from there.
         remember(button) { focused = button === document.activeElement ? button.dataset.focus : null; },
+        // A click on the field, while a cell that was not found is to be pointed at.
+        pointedAt(event) {
+            const button = event.target.closest('.wbc-point');
+            if (button) button.setAttribute('aria-pressed', document.body.classList.toggle('wbc-pointing'));
+            const field = event.target.closest('.wbc-boxes');
+            if (!field || !document.body.classList.contains('wbc-pointing')) return null;
+            document.body.classList.remove('wbc-pointing');
+            const {x, y} = new DOMPoint(event.clientX, event.clientY).matrixTransform(field.getScreenCTM().inverse());
+            return {action: 'add', number: Number(field.dataset.number), value: `${Math.round(x)},${Math.round(y)}`};
+        },
         refocus() {
             busySince = 0;
             if (!focused || document.activeElement !== document.body) return;

@@ -157,6 +157,20 @@ class Bench:
         following = [cell.number for cell in waiting if cell.number > number]
         self.show_cell(following[0] if following else waiting[0].number)
 
+    def add_cell(self, picture: int, place: str) -> None:
+        """Take in a cell that was not found, and choose it.
+
+        Args:
+            picture: Number of the picture.
+            place: "x,y" in pixels of the picture.
+
+        Raises:
+            WbcError: From `Examiner.examine_place`, or no room for it.
+        """
+        self.check_room(0)
+        x, y = map(float, place.split(","))
+        self.show_cell(self.examiner.examine_place(picture, x, y).number)
+
     def withdraw(self, number: int) -> None:
         """Take back what a person said of a cell, and choose it.
 

@@ -52,6 +52,7 @@ def render_pager(view: View) -> str:
         + f"<p><b>{what} {number} of {count}</b> <span>{escape(view.picture.name)}, {width} × {height} pixels, "
         f"{cells}</span></p>"
         + _button("picture", min(count, number + 1), "›", label="Next picture", disabled=number == count)
+        + ('<button type="button" class="wbc-button wbc-point">Missed cell</button>' if view.picture.is_field else "")
         + _button("clear", 0, "New specimen", confirm=FORGET)
         + "</div>"
     )
@@ -65,7 +66,7 @@ def render_field(view: View) -> str:
     boxes = "".join(_box(cell, view, unit) for cell in view.cells_of_picture)
     return (
         f'<div class="wbc-field"><img alt="" src="{data_url(view.picture.preview, "image/jpeg")}">'
-        f'<svg class="wbc-boxes" viewBox="0 0 {width} {height}" role="group" '
+        f'<svg class="wbc-boxes" data-number="{view.picture.number}" viewBox="0 0 {width} {height}" role="group" '
         f'aria-label="Leucocytes in {escape(view.picture.name)}">{boxes}</svg></div>'
     )
 

@@ -46,9 +46,12 @@ READING = SPECIMENS | {"api_visibility": "private", "show_progress": "hidden"}
 # the stream of answers, and with a stream the server drops what waits in it).
 AT_ONCE = {"queue": False, "api_visibility": "private"}
 
-# One handler for all buttons: each names its action and the number of the cell or picture that it is about.
+# One handler for all buttons: each names its action and the number of the cell or picture that it is about. While a
+# missed cell is to be pointed at, a click on the field is its place.
 ACTIONS_JS = """
 element.addEventListener('click', event => {
+    const place = wbc.pointedAt(event);
+    if (place) { trigger('click', place); return; }
     const button = event.target.closest('[data-action]');
     if (!button || (button.dataset.confirm && !confirm(button.dataset.confirm))) return;
     const {action, number, value} = button.dataset;
@@ -97,9 +100,9 @@ def act(bench: Bench, action: str, number: int, value: str | None, reviewer: str
     Args:
         bench: Whose button it is.
         action: "picture" or "cell", to show one; "gallery", to choose what it shows; "label", to say what a cell is;
-            "withdraw", to take that back.
+            "withdraw", to take that back; "add", to take in a cell that was not found.
         number: Of the picture or cell.
-        value: What the gallery shows, or the class of the cell, where None is none of the five.
+        value: What the gallery shows, the class of the cell, where None is none of the five, or "x,y" of a new cell.
         reviewer: Who says so.
 
     Raises:
@@ -120,6 +123,8 @@ def _act(bench: Bench, action: str, number: int, value: str | None, reviewer: st
         bench.review(number, value, reviewer)
     elif action == "withdraw":
         bench.withdraw(number)
+    elif action == "add":
+        bench.add_cell(number, value)
     else:
         raise WbcError(f"{action}: no button of the page does this.")
 
@@ -209,7 +214,7 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
                 js_on_load=INDEX_JS,
                 elem_classes="wbc-one-example",
             )
-    progress = gr.HTML()
+    progress, notice = gr.HTML(), gr.HTML()
     stop = gr.Button("Stop reading", size="sm", visible=False, elem_classes="wbc-stop")
     with gr.Column(visible=False, elem_classes="wbc-specimen") as work:
         with gr.Row(equal_height=False, elem_classes="wbc-row"):
@@ -298,13 +303,13 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
         if event.action == "clear":
             # Also what was drawn: Gradio keeps the last value of all that it shows.
             hidden = {work: gr.Column(visible=False), stop: gr.Button(visible=False), sent: None}
-            emptied = dict.fromkeys([progress, name_field, total_field, *views], "")
+            emptied = dict.fromkeys([progress, notice, name_field, total_field, *views], "")
             return {session: benches.renew(request.session_hash)} | hidden | emptied
         try:
             act(bench, event.action, event.number, event.value, request.username or reviewer)
         except WbcError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        return draw(bench, leucocytes)
+            return {notice: render_problem("Not done", str(error))}
+        return {notice: ""} | draw(bench, leucocytes)
 
     def on_leucocytes(bench: Bench | None, leucocytes: str) -> str:
         return render_table(bench, ranges, leucocytes) if bench else ""
@@ -338,7 +343,7 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
         component.click(
             on_action,
             [session, total_field, reviewer_field],
-            [session, sent, progress, stop, work, name_field, total_field, *views],
+            [session, sent, progress, notice, stop, work, name_field, total_field, *views],
             **AT_ONCE,
             show_progress="hidden",
         )
