@@ -109,6 +109,35 @@ def test_an_empty_first_field_gives_way_to_one_with_cells(predictor: Predictor, 
     assert bench.view.picture.number == 2
 
 
+def test_a_picture_that_was_taken_out_does_not_count(bench: Bench):
+    number = waiting(bench)[0]
+    act(bench, "label", number, "monocyte", "Ana")
+    act(bench, "remove", 1, None, "")
+    assert count_cells(bench.specimen.cells)["monocyte"] == 0
+    assert {cell.state for cell in bench.view.cells_of_picture} == {State.REMOVED}
+    assert all(bench.specimen.cells[cell - 1].picture != 1 for cell in waiting(bench))
+    pager, _, card, *_ = render_views(bench, DEFAULT_RANGES, "")
+    assert "Taken out" in pager and "Missed cell" not in pager
+    assert "with its picture: not counted" in card
+    with pytest.raises(WbcError, match="its picture was taken out"):
+        act(bench, "label", number, "monocyte", "Ana")
+
+
+def test_what_another_picture_shows_too_is_counted_there_once_the_first_is_taken_out(
+    bench: Bench, fields: list[Upload]
+):
+    for _ in range(2):
+        take_in(bench, fields[0], is_field=True)
+    before = waiting(bench)
+    act(bench, "remove", 1, None, "")
+    by_picture = {
+        picture: {cell.state for cell in bench.specimen.cells if cell.picture == picture and not cell.cut}
+        for picture in (1, 4, 5)
+    }
+    assert by_picture == {1: {State.REMOVED}, 4: {State.WAITING}, 5: {State.COPY}}
+    assert len(waiting(bench)) == len(before)
+
+
 def test_a_cell_that_was_missed_can_be_pointed_at(bench: Bench):
     boxes = [cell.box for cell in bench.view.cells_of_picture]
     before = len(bench.specimen.cells)

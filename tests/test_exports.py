@@ -391,7 +391,7 @@ def test_fhir_says_who_corrected_what(record: Record):
         ("A. Meyer", "Corrected cell no. 6: basophil → monocyte"),
         ("Ö. Yılmaz", "Corrected cell no. 7: eosinophil → none of the five"),
     ]
-    assert [part["valueInteger"] for part in counted["component"]] == [1, 1, 1, 1, 7, 2]
+    assert [part["valueInteger"] for part in counted["component"]] == [1, 1, 1, 1, 0, 7, 2]
 
 
 def test_fhir_interprets_only_what_the_limits_support():

@@ -152,9 +152,22 @@ def test_a_record_holds_one_moment():
         State.REJECTED: [2],
         State.CUT: [4],
         State.COPY: [5],
+        State.REMOVED: [],
     }
     assert (record.differential.total, record.differential.leucocytes) == (1, 6.5)
     assert record.differential.shares[CLASS_NAMES.index("eosinophil")].count == 1
+
+
+def test_a_picture_that_was_taken_out_leaves_no_word_behind():
+    specimen = _specimen(_new("neutrophil"), _new())
+    specimen.review(1, "eosinophil", "B")
+    specimen.remove(1)
+    record = _take_down(specimen)
+    assert record.reviewers == ()
+    assert record.differential.total == 0
+    assert len(record.cells_in(State.REMOVED)) == 2
+    with pytest.raises(WbcError, match="picture 2: there are 1"):
+        specimen.remove(2)
 
 
 # ---- threads

@@ -54,6 +54,7 @@ def browser() -> Iterator["sync_api.Browser"]:
 def page(request: pytest.FixtureRequest, browser: "sync_api.Browser", url: str) -> Iterator["sync_api.Page"]:
     """The page, opened. A test fails where it asked another machine for something or scrolls sideways."""
     page = browser.new_page(viewport=request.param)
+    page.set_default_timeout(60_000)  # machines that test have other work too
     hosts = set()
     page.on("request", lambda asked: hosts.add(urlsplit(asked.url).hostname))
     page.goto(url)

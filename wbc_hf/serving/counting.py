@@ -98,7 +98,9 @@ class Examiner:
             earlier = [
                 cell
                 for cell in self.specimen.cells
-                if cell.picture == overlap.earlier + 1 and (cell.copy_of is not None or not cell.cut)
+                if cell.picture == overlap.earlier + 1
+                and not cell.removed
+                and (cell.copy_of is not None or not cell.cut)
             ]
             for new, old in match_cells(boxes, [cell.box for cell in earlier], overlap).items():
                 copies.setdefault(new, earlier[old].copy_of or earlier[old].number)

@@ -31,7 +31,12 @@ class Record:
     @property
     def reviewers(self) -> tuple[str, ...]:
         """Who looked at cells, each once, in order of name; "" stands for those who gave none."""
-        return tuple(sorted({cell.review.reviewer for cell in self.cells if cell.review is not None}))
+        return tuple(sorted({cell.review.reviewer for cell in self.reviewed}))
+
+    @property
+    def reviewed(self) -> tuple[Cell, ...]:
+        """The cells that a person said something of, without those of pictures that were taken out."""
+        return tuple(cell for cell in self.cells if cell.review is not None and not cell.removed)
 
     def cells_in(self, state: State) -> tuple[Cell, ...]:
         """The cells of one state."""

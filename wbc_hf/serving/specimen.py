@@ -25,6 +25,10 @@ class State(StrEnum):
     REJECTED = "rejected"  # a person said that it is none of the five
     CUT = "cut"  # by the border of the field
     COPY = "copy"  # of a cell that an earlier picture shows
+    REMOVED = "removed"  # by a person, with its picture
+
+
+NEVER_COUNTED = (State.CUT, State.COPY, State.REMOVED)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Picture:
         size: Width and height in pixels.
         is_field: Whether it is a photograph of a smear; else a picture of one cell.
         preview: JPEG, as wide and high as the picture or smaller.
+        removed: Whether a person took it out: it does not belong to the specimen.
     """
 
     number: int
@@ -59,6 +64,7 @@ class Picture:
     size: tuple[int, int]
     is_field: bool
     preview: bytes
+    removed: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Cell:
         prediction: What the model says.
         image: What the model saw of it, PNG, RGB.
         review: What a person says, or None.
+        removed: Whether a person took its picture out.
     """
 
     number: int
@@ -84,10 +91,13 @@ class Cell:
     prediction: Prediction
     image: bytes
     review: Review | None = None
+    removed: bool = False
 
     @property
     def state(self) -> State:
         """What becomes of it."""
+        if self.removed:
+            return State.REMOVED
         if self.copy_of is not None:
             return State.COPY
         if self.cut:
@@ -211,6 +221,28 @@ class Specimen:
         """
         return self._change(number, None)
 
+    def remove(self, number: int) -> None:
+        """Take out a picture that does not belong to the specimen: its cells are not counted any more.
+
+        Where another picture shows one of them too, the first that shows it whole is counted in its place.
+
+        Raises:
+            WbcError: No such picture.
+        """
+        with self._lock:
+            if not 1 <= number <= len(self._pictures):
+                raise WbcError(f"picture {number}: there are {len(self._pictures)}, numbered from 1.")
+            self._pictures[number - 1] = replace(self._pictures[number - 1], removed=True)
+            gone = {cell.number for cell in self._cells if cell.picture == number}
+            heirs: dict[int, int] = {}
+            for index, cell in enumerate(self._cells):
+                if cell.number in gone:
+                    self._cells[index] = replace(cell, removed=True)
+                elif cell.copy_of in gone:
+                    self._cells[index] = replace(cell, copy_of=heirs.get(cell.copy_of))
+                    if not cell.cut:
+                        heirs.setdefault(cell.copy_of, cell.number)
+
     def sign(self, reviewer: str) -> None:
         """Give what was said without a name the name of whoever says now that it was them; "" changes nothing."""
         with self._lock:
@@ -223,8 +255,12 @@ class Specimen:
             if not 1 <= number <= len(self._cells):
                 raise WbcError(f"cell {number}: there are {len(self._cells)} cells, numbered from 1.")
             cell = self._cells[number - 1]
-            if cell.state in (State.CUT, State.COPY):
-                reason = "the border cuts it off" if cell.cut else f"it is cell {cell.copy_of} again"
+            if cell.state in NEVER_COUNTED:
+                reason = {
+                    State.REMOVED: "its picture was taken out",
+                    State.COPY: f"it is cell {cell.copy_of} again",
+                    State.CUT: "the border cuts it off",
+                }[cell.state]
                 raise WbcError(f"cell {number}: is not counted, whatever it is, since {reason}.")
             changed = replace(cell, review=review)
             self._cells[number - 1] = changed

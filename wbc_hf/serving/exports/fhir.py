@@ -152,12 +152,13 @@ class _Bundle:
 
     def _counted(self) -> Resource:
         record = self.record
-        reviewed = [cell for cell in record.cells if cell.review is not None]
+        reviewed = record.reviewed
         counts = {
             "Cells waiting for review, not counted": len(record.cells_in(State.WAITING)),
             "Cells rejected by a person, not counted": len(record.cells_in(State.REJECTED)),
             "Cells cut off by the border of a field, not counted": len(record.cells_in(State.CUT)),
             "Copies of cells in other pictures, not counted": len(record.cells_in(State.COPY)),
+            "Cells of pictures that a person took out, not counted": len(record.cells_in(State.REMOVED)),
             "Cells reviewed by a person": len(reviewed),
             "Cells corrected by a person": sum(cell.corrected for cell in reviewed),
         }

@@ -125,6 +125,7 @@ def _draw_head(pen: _Pen, record: Record) -> float:
 
 
 def _count_pictures(pictures: Sequence[Picture]) -> str:
+    pictures = [picture for picture in pictures if not picture.removed]
     fields = sum(picture.is_field for picture in pictures)
     if 0 < fields < len(pictures):
         return f"{len(pictures)} ({fields} field{'s' * (fields != 1)})"
@@ -267,6 +268,7 @@ def _draw_review(pen: _Pen, record: Record, y: float) -> None:
         State.REJECTED: "rejected by a person",
         State.CUT: "cut off by the border",
         State.COPY: "seen in another picture",
+        State.REMOVED: "taken out with their picture",
     }
     paragraphs = [
         ("Not counted", [" · ".join(f"{len(record.cells_in(state))} {words}" for state, words in states.items())], 1),
@@ -284,7 +286,7 @@ def _draw_review(pen: _Pen, record: Record, y: float) -> None:
 
 
 def _reviewed(record: Record, reviewer: str) -> str:
-    cells = [cell for cell in record.cells if cell.review is not None and cell.review.reviewer == reviewer]
+    cells = [cell for cell in record.reviewed if cell.review.reviewer == reviewer]
     corrected = sum(cell.corrected for cell in cells)
     name = _fitted(reviewer_text(reviewer), NAME_WIDTH, 7)
     return f"{len(cells)} cell{'s' * (len(cells) != 1)} by {name}, {corrected or 'none'} corrected"
@@ -292,7 +294,7 @@ def _reviewed(record: Record, reviewer: str) -> str:
 
 def _corrections(record: Record) -> list[str]:
     """One for each corrected cell; who said so stands in it where several people corrected."""
-    cells = [cell for cell in record.cells if cell.corrected]
+    cells = [cell for cell in record.reviewed if cell.corrected]
     alone = len({cell.review.reviewer for cell in cells}) == 1
     return [
         f"no. {cell.number} {correction_text(cell)}"

@@ -171,6 +171,15 @@ class Bench:
         x, y = map(float, place.split(","))
         self.show_cell(self.examiner.examine_place(picture, x, y).number)
 
+    def remove(self, number: int) -> None:
+        """Take out a picture that does not belong to the specimen.
+
+        Raises:
+            WbcError: No such picture.
+        """
+        self.specimen.remove(number)
+        self.show_picture(number)
+
     def withdraw(self, number: int) -> None:
         """Take back what a person said of a cell, and choose it.
 

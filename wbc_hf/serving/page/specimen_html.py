@@ -13,7 +13,7 @@ from wbc_hf.serving.page.bench import Shown, View
 from wbc_hf.serving.page.cell_html import render_bars
 from wbc_hf.serving.page.html import colour_of, data_url, dot, format_percent, image_url, plural, render_empty
 from wbc_hf.serving.page.statuses import STATUS_TEXTS
-from wbc_hf.serving.specimen import Cell, State
+from wbc_hf.serving.specimen import NEVER_COUNTED, Cell, State
 
 THUMBNAIL_SIDE = 112  # pixels; shown at less, so that it is sharp on a fine screen
 AXIS_TICKS = (0, 100)  # percent
@@ -23,6 +23,8 @@ NO_CELL = "Click on a box, or on a cell of the gallery."
 
 FORGET = "Put this specimen away? Its pictures and what was said of its cells are forgotten. Save first what you need."
 
+TAKE_OUT = "Take this picture out? Its cells are not counted any more. It cannot be put back."
+
 NO_CLASS = "None of these"
 
 STATE_TEXTS = {
@@ -31,6 +33,7 @@ STATE_TEXTS = {
     State.REJECTED: "none of the five, not counted",
     State.CUT: "cut off by the border, not counted",
     State.COPY: "seen before, not counted",
+    State.REMOVED: "taken out with the picture, not counted",
 }
 
 FLAG_TITLES = {Flag.NONE: "", Flag.HIGH: "High", Flag.LOW: "Low", Flag.MAYBE_HIGH: "High?", Flag.MAYBE_LOW: "Low?"}
@@ -52,10 +55,20 @@ def render_pager(view: View) -> str:
         + f"<p><b>{what} {number} of {count}</b> <span>{escape(view.picture.name)}, {width} × {height} pixels, "
         f"{cells}</span></p>"
         + _button("picture", min(count, number + 1), "›", label="Next picture", disabled=number == count)
-        + ('<button type="button" class="wbc-button wbc-point">Missed cell</button>' if view.picture.is_field else "")
+        + _changes(view)
         + _button("clear", 0, "New specimen", confirm=FORGET)
         + "</div>"
     )
+
+
+def _changes(view: View) -> str:
+    """What a person can do to the picture under the lens."""
+    if view.picture.removed:
+        return "<p><b>Taken out</b></p>"
+    buttons = _button("remove", view.picture.number, "Take out", confirm=TAKE_OUT)
+    if view.picture.is_field:
+        buttons = '<button type="button" class="wbc-button wbc-point">Missed cell</button>' + buttons
+    return buttons
 
 
 def render_field(view: View) -> str:
@@ -140,6 +153,8 @@ def _headline(cell: Cell) -> str:
 
 def _verdict(cell: Cell) -> str:
     """What becomes of a cell, in one line."""
+    if cell.state is State.REMOVED:
+        return "<strong>Taken out</strong> with its picture: not counted."
     if cell.state is State.COPY:
         return f"<strong>Seen before</strong> The same leucocyte as cell {cell.copy_of}: not counted again."
     if cell.state is State.CUT:
@@ -158,13 +173,13 @@ def _verdict(cell: Cell) -> str:
 
 
 def _tone(cell: Cell, tone: str) -> str:
-    if cell.state in (State.COPY, State.CUT, State.REJECTED):
+    if cell.state in (*NEVER_COUNTED, State.REJECTED):
         return "neutral"
     return "good" if cell.review is not None else tone
 
 
 def _actions(cell: Cell, last: Cell | None) -> str:
-    if cell.state in (State.COPY, State.CUT):
+    if cell.state in NEVER_COUNTED:
         return ""
     classes = "".join(
         _button(
@@ -331,7 +346,7 @@ def _notes(differential: Differential, view: View, problem: str) -> str:
         notes.append(f"<li>{POSSIBLY}</li>")
     dropped = [
         f"{states[state]} {STATE_TEXTS[state].removesuffix(', not counted')}"
-        for state in (State.CUT, State.COPY, State.REJECTED)
+        for state in (*NEVER_COUNTED, State.REJECTED)
         if states[state]
     ]
     if dropped:
@@ -361,6 +376,8 @@ def render_signed_in(name: str) -> str:
 
 def _short(cell: Cell) -> str:
     """Three letters for a box: they tell the classes apart without colours. A question mark while the cell waits."""
+    if cell.state is State.REMOVED:
+        return "out"
     if cell.state is State.CUT:
         return "cut"
     if cell.state is State.COPY:

@@ -100,7 +100,7 @@ def act(bench: Bench, action: str, number: int, value: str | None, reviewer: str
     Args:
         bench: Whose button it is.
         action: "picture" or "cell", to show one; "gallery", to choose what it shows; "label", to say what a cell is;
-            "withdraw", to take that back; "add", to take in a cell that was not found.
+            "withdraw", to take that back; "add", for a cell that was not found; "remove", to take a picture out.
         number: Of the picture or cell.
         value: What the gallery shows, the class of the cell, where None is none of the five, or "x,y" of a new cell.
         reviewer: Who says so.
@@ -123,6 +123,8 @@ def _act(bench: Bench, action: str, number: int, value: str | None, reviewer: st
         bench.review(number, value, reviewer)
     elif action == "withdraw":
         bench.withdraw(number)
+    elif action == "remove":
+        bench.remove(number)
     elif action == "add":
         bench.add_cell(number, value)
     else:
