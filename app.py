@@ -13,8 +13,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from wbc_hf.errors import WbcError
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 DEMO_MODEL = Path("models/demo")
 USERS = "WBC_HF_USERS"  # not an argument: those are seen by everybody on the machine
@@ -102,26 +107,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     arguments = make_parser().parse_args(argv)
-    try:
-        model = choose_model(arguments.model)
-        users = read_users(os.environ.get(USERS)) if arguments.auth else []
-        # Imported late: a wrong argument is told at once, not after the ten seconds that the libraries take.
-        from wbc_hf.serving import DEFAULT_RANGES, Predictor, ReferenceCells, load_ranges
-        from wbc_hf.serving.page import build_page, keep_memory_level, launch_page
+    # A folder of its own for uploads: Gradio names them after their content and removes them when a page ends, also
+    # those of another page on the same machine. It goes with this one.
+    with TemporaryDirectory(prefix="wbc_hf-page-") as folder:
+        os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+        try:
+            page = serve(arguments)
+        except WbcError as error:
+            print(f"app.py: {error}", file=sys.stderr)
+            sys.exit(2)
+        page.block_thread()
 
-        ranges = load_ranges(arguments.ranges) if arguments.ranges else DEFAULT_RANGES
-        keep_memory_level()
-        predictor = Predictor.from_pretrained(model)
-        references = ReferenceCells.from_folder(arguments.references, predictor) if arguments.references else None
-        page = build_page(predictor, ranges=ranges, references=references)
-        url = launch_page(
-            page, arguments.host, arguments.port, users=users, root_path=arguments.root_path, mcp=arguments.mcp
-        )
-        print(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
-    except WbcError as error:
-        print(f"app.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    page.block_thread()
+
+def serve(arguments: argparse.Namespace) -> "gr.Blocks":
+    """Load the model, serve the page in the background, and say where.
+
+    Raises:
+        WbcError: Something that was given cannot be used.
+    """
+    model = choose_model(arguments.model)
+    users = read_users(os.environ.get(USERS)) if arguments.auth else []
+    # Imported late: a wrong argument is told at once, not after the ten seconds that the libraries take.
+    from wbc_hf.serving import DEFAULT_RANGES, Predictor, ReferenceCells, load_ranges
+    from wbc_hf.serving.page import build_page, keep_memory_level, launch_page
+
+    ranges = load_ranges(arguments.ranges) if arguments.ranges else DEFAULT_RANGES
+    keep_memory_level()
+    predictor = Predictor.from_pretrained(model)
+    references = ReferenceCells.from_folder(arguments.references, predictor) if arguments.references else None
+    page = build_page(predictor, ranges=ranges, references=references)
+    url = launch_page(
+        page, arguments.host, arguments.port, users=users, root_path=arguments.root_path, mcp=arguments.mcp
+    )
+    print(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
+    return page
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from pathlib import Path
 
 # Before torch: a network of these sizes gains nothing from threads, and loses much on a machine with other work.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Gradio names uploads after their content and removes them when a page ends: also those of another run's page.
+os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
 # What was found by looking at images of one test is no business of another run.
 os.environ["WBC_HF_CACHE"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
 
