@@ -159,6 +159,13 @@ def test_a_missed_cell_lies_within_the_field(bench: Bench, place: str):
         act(bench, "add", 1, place, "")
 
 
+def test_no_cell_is_missed_in_what_is_no_field_of_the_specimen(bench: Bench):
+    act(bench, "remove", 1, None, "")
+    for picture in (1, 9):
+        with pytest.raises(WbcError, match=f"picture {picture}: is no field of this specimen"):
+            act(bench, "add", picture, "5,5", "")
+
+
 def test_a_cell_that_was_found_is_not_taken_in_again(bench: Bench):
     x0, y0, x1, y1 = bench.specimen.cells[0].box
     with pytest.raises(WbcError, match="is cell 1 already"):

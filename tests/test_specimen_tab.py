@@ -128,7 +128,7 @@ def test_two_uploads_at_once_make_one_specimen(tab: Tab):
 
 def test_painted_fields_are_not_counted_with_a_patients(tab: Tab):
     list(tab.read("one", 1))
-    for update in tab.handler("on_example")("", _request("one")):
+    for update in tab.handler("on_example")(tab.bench, "", _request("one")):
         tab.take(update)
     assert len(tab.bench.specimen.pictures) == 1
     assert "painted fields would be counted with your own" in tab.text()
@@ -174,6 +174,7 @@ def test_a_full_page_takes_no_new_specimen_and_keeps_the_old(predictor: Predicto
     with pytest.raises(WbcError, match="as many specimens as it can"):
         benches.of("two")
     assert benches.of("one") is ours
+    assert benches.renew("one") is not ours
     monkeypatch.setattr(bench_module, "MAX_BYTES", 10)
     with pytest.raises(WbcError, match="as many as a specimen"):
         ours.check_room(1)

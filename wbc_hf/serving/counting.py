@@ -65,9 +65,12 @@ class Examiner:
             x, y: Where the middle of the cell is, in pixels of the field.
 
         Raises:
-            WbcError: A place outside the field, or within the box of a cell that was found.
+            WbcError: No such field, a place outside it, or one within the box of a cell that was found.
         """
-        field = self.specimen.pictures[picture - 1]
+        fields = {field.number: field for field in self.specimen.pictures if field.is_field and not field.removed}
+        if picture not in fields:
+            raise WbcError(f"picture {picture}: is no field of this specimen, so that no cell was missed in it.")
+        field = fields[picture]
         width, height = field.size
         cells = [cell for cell in self.specimen.cells if cell.picture == picture]
         if not (0 <= x < width and 0 <= y < height):

@@ -180,21 +180,15 @@ class Specimen:
         with self._lock:
             picture = Picture(len(self._pictures) + 1, name, size, is_field, preview)
             self._pictures.append(picture)
-            first = len(self._cells) + 1
-            self._cells += [
-                Cell(first + index, picture.number, new.box, new.cut, new.copy_of, new.prediction, new.image)
-                for index, new in enumerate(cells)
-            ]
-            self.size += len(preview) + sum(len(new.image) for new in cells)
+            self.size += len(preview)
+            for new in cells:
+                self._append(picture.number, new)
             return picture
 
     def add_cell(self, picture: int, new: NewCell) -> Cell:
         """Take in a cell that a person found in a picture that is here already; it gets the next number of all."""
         with self._lock:
-            cell = Cell(len(self._cells) + 1, picture, new.box, new.cut, new.copy_of, new.prediction, new.image)
-            self._cells.append(cell)
-            self.size += len(new.image)
-            return cell
+            return self._append(picture, new)
 
     def review(self, number: int, label: str | None, reviewer: str = "") -> Cell:
         """Write down what a person says of a cell, in the place of what was said before.
@@ -249,6 +243,12 @@ class Specimen:
             for index, cell in enumerate(self._cells):
                 if cell.review is not None and not cell.review.reviewer:
                     self._cells[index] = replace(cell, review=replace(cell.review, reviewer=reviewer.strip()))
+
+    def _append(self, picture: int, new: NewCell) -> Cell:
+        cell = Cell(len(self._cells) + 1, picture, new.box, new.cut, new.copy_of, new.prediction, new.image)
+        self._cells.append(cell)
+        self.size += len(new.image)
+        return cell
 
     def _change(self, number: int, review: Review | None) -> Cell:
         with self._lock:

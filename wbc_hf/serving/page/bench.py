@@ -209,7 +209,11 @@ class Benches:
             WbcError: All benches together hold as much as the machine can.
         """
         with self._lock:
-            return self._benches.get(session) or self._new(session)
+            if bench := self._benches.get(session):
+                return bench
+            if sum(bench.specimen.size for bench in self._benches.values()) > MAX_BYTES_OF_ALL:
+                raise WbcError("This page holds as many specimens as it can. Try again in some minutes.")
+            return self._new(session)
 
     def renew(self, session: str) -> Bench:
         """A new bench in the place of the session's old one, for which nothing is read any more."""
@@ -219,8 +223,6 @@ class Benches:
             return self._new(session)
 
     def _new(self, session: str) -> Bench:
-        if sum(bench.specimen.size for bench in self._benches.values()) > MAX_BYTES_OF_ALL:
-            raise WbcError("This page holds as many specimens as it can. Try again in some minutes.")
         bench = self._benches[session] = Bench(self._predictor)
         return bench
 

@@ -200,7 +200,7 @@ def _actions(cell: Cell, last: Cell | None) -> str:
         first = _button(
             "label", cell.number, f"Accept {cell.suggestion}", key="a", value=cell.suggestion, primary=True
         )
-    if cell.review is None and last is not None and last.review is not None:
+    if cell.review is None and last is not None and last.review is not None and not last.removed:
         first += _button("withdraw", last.number, f"Undo cell {last.number}", key="u")
     return (
         f'<div class="wbc-actions"><div class="wbc-first">{first}</div><div class="wbc-classes">{classes}</div></div>'

@@ -255,7 +255,8 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
         except WbcError as error:
             yield {files: None, progress: render_problem("Not read", str(error))}
             return
-        bench.readings, bench.stopped = bench.readings + 1, False
+        with bench.lock:
+            bench.readings, bench.stopped = bench.readings + 1, False
         problems = []
         try:
             yield {session: bench, files: None, stop: gr.Button(visible=True)}
@@ -271,7 +272,8 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
         except WbcError as error:
             problems.append(str(error))
         finally:
-            bench.readings -= 1
+            with bench.lock:
+                bench.readings -= 1
         if benches.of(request.session_hash) is bench:
             said = "".join(render_problem("Please look", problem) for problem in problems)
             yield {progress: said, stop: gr.Button(visible=bench.readings > 0)}
@@ -283,8 +285,8 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
     def on_files(given: list[dict] | None, kind: str, leucocytes: str, request: gr.Request) -> Iterator[dict]:
         yield from read(read_uploads(given), kind, leucocytes, request)
 
-    def on_example(leucocytes: str, request: gr.Request) -> Iterator[dict]:
-        pictures = benches.of(request.session_hash).specimen.pictures
+    def on_example(bench: Bench | None, leucocytes: str, request: gr.Request) -> Iterator[dict]:
+        pictures = bench.specimen.pictures if bench else ()
         if any(not picture.name.startswith(PAINTED) for picture in pictures):
             yield {progress: render_problem("Not read", "painted fields would be counted with your own")}
             return
@@ -339,7 +341,7 @@ def add_specimen_tab(page: gr.Blocks, benches: Benches, ranges: ReferenceRanges)
 
     results = [session, files, progress, stop, work, *views]
     files.upload(on_files, [files, kind, total_field], results, preprocess=False, trigger_mode="multiple", **READING)
-    painted.click(on_example, total_field, results, **READING)
+    painted.click(on_example, [session, total_field], results, **READING)
     stop.click(on_stop, session, stop, **AT_ONCE)
     for component in (pager, field, card, gallery):
         component.click(
