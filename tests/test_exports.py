@@ -276,7 +276,7 @@ def test_pdf_tells_the_differential(record: Record, contents: dict[str, bytes]):
         assert f"{share.absolute.value:.2f}" in text
     assert "Only 59 cells were counted" in text
     assert "1 cell waits for review" in text
-    assert "1 waiting for review · 1 rejected by a person · 1 cut off by the border · 1 seen in another" in text
+    assert "1 waiting for review; 1 rejected by a person; 1 cut off by the border; 1 seen in another" in text
     assert "6 cells by A. Meyer, 1 corrected; 1 cell by Ö. Yılmaz, 1 corrected" in text
     assert "no. 6 basophil → monocyte (A. Meyer); no. 7 eosinophil → none of the five (Ö. Yılmaz)" in text
     assert "12 of 13" in text

@@ -270,8 +270,9 @@ def _draw_review(pen: _Pen, record: Record, y: float) -> None:
         State.COPY: "seen in another picture",
         State.REMOVED: "taken out with their picture",
     }
+    not_counted = [f"{count} {words}" for state, words in states.items() if (count := len(record.cells_in(state)))]
     paragraphs = [
-        ("Not counted", [" · ".join(f"{len(record.cells_in(state))} {words}" for state, words in states.items())], 1),
+        ("Not counted", not_counted or ["no cells"], 2),
         ("Reviewed", [_reviewed(record, reviewer) for reviewer in record.reviewers] or ["no cells"], REVIEWER_LINES),
         ("Corrected", _corrections(record) or ["no cells"], CORRECTION_LINES),
     ]
