@@ -128,8 +128,9 @@ def serve(arguments: argparse.Namespace) -> "gr.Blocks":
     model = choose_model(arguments.model)
     users = read_users(os.environ.get(USERS)) if arguments.auth else []
     # Imported late: a wrong argument is told at once, not after the ten seconds that the libraries take.
+    from wbc_hf.heap import keep_memory_level
     from wbc_hf.serving import DEFAULT_RANGES, Predictor, ReferenceCells, load_ranges
-    from wbc_hf.serving.page import build_page, keep_memory_level, launch_page
+    from wbc_hf.serving.page import build_page, launch_page
 
     ranges = load_ranges(arguments.ranges) if arguments.ranges else DEFAULT_RANGES
     keep_memory_level()

@@ -9,6 +9,9 @@ python train.py --dataset cells/ --from_scratch --width 0.25 --image_size 112 --
 # arguments from a file; what follows it wins
 python train.py configs/demo.yaml --num_train_epochs 3
 
+# twenty short trials of other values first, then the run with the best of them
+python train.py --dataset cells/ --freeze stage3 --cached_views 4 --search 20 --output_dir runs/cells
+
 # several GPUs (or `torchrun --nproc_per_node 2 train.py …` for two processes without any)
 accelerate launch train.py --dataset cells/ --output_dir runs/cells
 
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("train.py: stopped. The same command with --resume goes on from the last checkpoint.", file=sys.stderr)
+        print("train.py: stopped. With --resume the same command goes on where it was.", file=sys.stderr)
         sys.exit(130)
 
 

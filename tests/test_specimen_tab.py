@@ -19,7 +19,7 @@ from wbc_hf.serving import Predictor
 from wbc_hf.serving.page import bench as bench_module
 from wbc_hf.serving.page import build_page
 from wbc_hf.serving.page.bench import Bench, Benches
-from wbc_hf.serving.page.housekeeping import KEEP_CLOSED, KEEP_OPEN, forget_visitors, keep_memory_level, remove_files
+from wbc_hf.serving.page.housekeeping import KEEP_CLOSED, KEEP_OPEN, forget_visitors, remove_files
 
 
 @pytest.fixture(scope="module")
@@ -216,9 +216,3 @@ def test_uploads_do_not_stay(predictor: Predictor, tmp_path: Path):
     time.sleep(0.02)
     remove_files(page, age=0)
     assert not file.exists()
-
-
-def test_memory_is_kept_level_on_every_system(monkeypatch: pytest.MonkeyPatch):
-    keep_memory_level()
-    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
-    keep_memory_level()

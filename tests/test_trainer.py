@@ -12,10 +12,9 @@ from wbc_hf.data import Leucocytes, load_leucocytes
 from wbc_hf.modeling import FREEZE_DEPTHS, build_from_scratch
 from wbc_hf.training import parse
 from wbc_hf.training.run import build_network, build_trainer
+from wbc_hf.training.preparing import EvaluationTransform, Normalise, TrainingTransform
 from wbc_hf.training.trainer import (
-    EvaluationTransform,
     LeucocyteTrainer,
-    TrainingTransform,
     balanced_weights,
     summed_loss,
 )
@@ -155,7 +154,10 @@ def test_training_and_evaluation_see_the_same_part_of_an_image(size: tuple[int, 
     assert square.dtype == torch.uint8
     mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
     trained_on = ((square.float() / 255)[:, 4:60, 4:60] - mean) / deviation
-    evaluated_on = EvaluationTransform(processor)(rows)["pixel_values"][0]
+    crop = EvaluationTransform(processor)(rows)["crops"][0]
+    assert crop.dtype == torch.uint8
+    evaluated_on = Normalise(processor, torch.device("cpu"))(crop)[0]
+    torch.testing.assert_close(evaluated_on, processor(rows["image"], return_tensors="pt").pixel_values[0])
     assert evaluated_on.shape == (3, 56, 56)
     assert (trained_on - evaluated_on)[:2].abs().mean() < 0.05  # 1.2 grey levels; the third channel is mere texture
 

@@ -10,6 +10,7 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
+    PreTrainedConfig,
     PreTrainedModel,
     ResNetConfig,
     ResNetForImageClassification,
@@ -118,6 +119,16 @@ def load_classifier(folder: Path) -> PreTrainedModel:
         return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
 
 
+def load_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of a model: its classes and their names.
+
+    Raises:
+        WbcError: The folder's files cannot be used.
+    """
+    with _naming(folder):
+        return AutoConfig.from_pretrained(folder)
+
+
 def load_processor(folder: Path) -> BaseImageProcessor:
     """The image processor saved with a model, in its Pillow form: the same numbers with and without torchvision.
 
@@ -164,6 +175,31 @@ def keep_frozen_in_eval(model: ResNetForImageClassification) -> None:
     for block in _blocks(model):
         if not any(parameter.requires_grad for parameter in block.parameters()):
             block.eval()
+
+
+def frozen_output(model: ResNetForImageClassification, depth: str, pixel_values: torch.Tensor) -> torch.Tensor:
+    """What the layers up to and including `depth` give: (n, channels, height, width).
+
+    After the last stage that is pooled, (n, channels, 1, 1): nothing between it and the head can change either.
+    """
+    hidden = pixel_values
+    blocks = _blocks(model)
+    for block in blocks[: FREEZE_DEPTHS.index(depth)]:
+        hidden = block(hidden)
+    return model.resnet.pooler(hidden) if FREEZE_DEPTHS.index(depth) >= len(blocks) else hidden
+
+
+def skip_frozen(model: ResNetForImageClassification, depth: str) -> None:
+    """Have the layers up to and including `depth` pass on what they get: the model now takes `frozen_output`'s result.
+
+    Their weights stay where they are, so the model is saved whole. (Pooling what is pooled changes nothing.)
+    """
+    for block in _blocks(model)[: FREEZE_DEPTHS.index(depth)]:
+        block.forward = _pass_on
+
+
+def _pass_on(hidden: torch.Tensor) -> torch.Tensor:
+    return hidden
 
 
 def _blocks(model: ResNetForImageClassification) -> list[torch.nn.Module]:

@@ -14,6 +14,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from wbc_hf.errors import WbcError
+from wbc_hf.machine import has_fast_bf16
 from wbc_hf.modeling import DEFAULT_MODEL, FREEZE_DEPTHS
 
 DEFAULT_DATASET = "kaggle:brikwerk/bccd-white-blood-cell"
@@ -85,6 +86,14 @@ class ModelArguments:
             "help": "Freeze the layers up to and including this one: weights and batch-norm statistics. "
             "'all' trains the head alone.",
             "choices": FREEZE_DEPTHS,
+        },
+    )
+    cached_views: int = field(
+        default=0,
+        metadata={
+            "help": "With --freeze: compute the frozen layers once, for this many augmented views of each image, and "
+            "train the others on what they gave, each epoch on the next view. Many times faster; with --augmentation "
+            "0 one view gives just the same. 0 computes them anew in every step."
         },
     )
 
@@ -162,6 +171,19 @@ class LeucocyteTrainingArguments(TrainingArguments):
     early_stopping_patience: int = field(
         default=0, metadata={"help": "Stop after this many evaluations without a better one; 0 never stops early."}
     )
+    search: int = field(
+        default=0,
+        metadata={
+            "help": "First run this many short trials, judged on validation, poor ones stopped early; then train "
+            "with the values of the best. Varied: learning rate, batch (or half), --freeze (no less), weight decay, "
+            "label smoothing, and augmentation unless --cached_views fixes it. The first trial has the values given "
+            "here. Table and plot: OUTPUT_DIR/search. Cheapest with --freeze and --cached_views."
+        },
+    )
+    search_epochs: int = field(
+        default=3,
+        metadata={"help": "With --search: epochs of a trial, the learning rate's whole course within them."},
+    )
     precision: str = field(
         default="auto",
         metadata={"help": "Arithmetic: 'auto' is bf16 where the machine has it in hardware.", "choices": PRECISIONS},
@@ -185,6 +207,10 @@ class LeucocyteTrainingArguments(TrainingArguments):
             raise WbcError(f"--early_stopping_patience {self.early_stopping_patience}: 0 or more evaluations.")
         if self.early_stopping_patience and not self.load_best_model_at_end:
             raise WbcError("--early_stopping_patience: goes with --load_best_model_at_end, which says what better is.")
+        if self.search < 0:
+            raise WbcError(f"--search {self.search}: 0 or more trials.")
+        if self.search_epochs < 1:
+            raise WbcError(f"--search_epochs {self.search_epochs}: 1 or more.")
         self.publish = self.push_to_hub
         self.push_to_hub = False
         if self.publish and not self.hub_model_id:
@@ -207,14 +233,6 @@ class LeucocyteTrainingArguments(TrainingArguments):
 def has_accelerator() -> bool:
     """Whether there is anything faster than the processor."""
     return torch.accelerator.is_available()
-
-
-def has_fast_bf16() -> bool:
-    """Whether the machine multiplies bf16 in hardware. Without it bf16 is emulated, and slower than fp32."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def parse(argv: Sequence[str]) -> tuple[DataArguments, ModelArguments, LeucocyteTrainingArguments]:

@@ -1,9 +1,11 @@
 """One training run, from its arguments to a model folder with its report and card."""
 
+import copy
 import dataclasses
 import json
 import logging
 import os
+import shutil
 import time
 import zipfile
 from collections import Counter
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from accelerate.utils import broadcast_object_list
 from datasets import IterableDataset, IterableDatasetDict
 from huggingface_hub import get_token
@@ -39,6 +42,7 @@ from wbc_hf.data import (
 )
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import format_metrics, render_card, write_json, write_report
+from wbc_hf.heap import keep_freed_memory
 from wbc_hf.hub import push_folder
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import (
@@ -48,16 +52,21 @@ from wbc_hf.modeling import (
     build_from_scratch,
     fetch_pretrained,
     freeze,
+    skip_frozen,
 )
 from wbc_hf.serving import BATCH_SIZE, Predictor
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
+from wbc_hf.training.caches import Caches, Trunk, cache_images, cache_trunk
 from wbc_hf.training.calibrate import batches, calibrate
-from wbc_hf.training.trainer import EvaluationTransform, LeucocyteTrainer, TrainingTransform, balanced_weights
+from wbc_hf.training.preparing import EvaluationTransform, TrainingTransform, margin_edge
+from wbc_hf.training.search import SEARCH_FOLDER, Arguments, Found, TrainerMaker, check_search, search
+from wbc_hf.training.trainer import LeucocyteTrainer, balanced_weights
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 START_FILE = "arguments.json"
+CACHE_FOLDER = "cache"
 _DEFAULT_IMAGE_SIZE = 224
 _SHUFFLE_BUFFER = 1000
 _THUMBNAIL = (160, 160)
@@ -87,6 +96,7 @@ _FIXED = (
     "eval_strategy",
     "eval_steps",
     "metric_for_best_model",
+    "search",
     "bf16",
 )
 
@@ -102,29 +112,43 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
         WbcError: Something in the arguments or the data cannot be used.
     """
     started = time.time()
-    _check(data, training)
+    _check(data, model, training)
+    keep_freed_memory()
     folder = Path(training.output_dir)
     # Before the images, which take longer: what is wrong here is said at once.
     _on_main_process(training, lambda: _open_folder(folder, training.resume))
+    if training.search:
+        _open_folder(folder / SEARCH_FOLDER, training.resume)
     network, processor = build_network(model, training)
     with training.main_process_first(desc="loading the images"):
         leucocytes = load_leucocytes(data.dataset, streaming=data.streaming, seed=data.split_seed)
-    arguments = dataclasses.asdict(data) | dataclasses.asdict(model) | training.to_dict()
+    found = None
+    if training.search:
+        found = _search(leucocytes, network, processor, (data, model, training))
+        data, model, training = found.arguments
+        freeze(network, model.freeze)
+    arguments = _as_dict(data, model, training)
     start = _start(arguments, leucocytes, training)
     checkpoint = _on_main_process(training, lambda: _claim(folder, start))
     # Who goes on has seen the audit; it opens every image.
-    if checkpoint is None and isinstance(leucocytes, Leucocytes) and training.process_index == 0:
+    seen = checkpoint is not None or found is not None
+    if not seen and isinstance(leucocytes, Leucocytes) and training.process_index == 0:
         print(f"{format_audit(audit(leucocytes))}\n", flush=True)
 
-    trainer = build_trainer(leucocytes, network, processor, data, training)
+    caches = build_caches(leucocytes, network, processor, data, model, training)
+    trainer = build_trainer(leucocytes, network, processor, data, training, caches)
     _train(trainer, checkpoint)
+    trainer.accelerator.wait_for_everyone()
     # The other processes are done: nothing below waits for them, and an error here leaves none of them waiting.
     if trainer.is_world_process_zero():
+        shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
         processor.save_pretrained(folder)
         calibrate(folder, leucocytes, _title(leucocytes, data), training.seed)
         metrics = _judge(folder, leucocytes, trainer.state)
         record = _record(leucocytes, data, model, arguments, trainer, metrics, time.time() - started)
+        if found is not None:
+            record["search"] = found.record
         write_json(folder / "run.json", record)
         (folder / "README.md").write_text(render_card(record, metrics, training.hub_model_id), encoding="utf-8")
         print(f"\n{format_metrics(metrics)}\n\nThe model, its report and its card are in {folder}")
@@ -152,16 +176,52 @@ def build_network(
     return network, processor
 
 
+def build_caches(
+    leucocytes: Leucocytes | IterableDatasetDict,
+    network: ResNetForImageClassification,
+    processor: BaseImageProcessor,
+    data: DataArguments,
+    model: ModelArguments,
+    training: LeucocyteTrainingArguments,
+) -> Caches | None:
+    """What need not be computed in every epoch, in the run's folder; None for streams, and where the disk is too full.
+
+    Raises:
+        WbcError: The disk has no room for what --cached_views asks for.
+    """
+    if isinstance(leucocytes, IterableDatasetDict):
+        return None
+    folder = Path(training.output_dir) / CACHE_FOLDER
+    # The first process computes, the others read.
+    with training.main_process_first(desc="caching what the run computes once"):
+        if not model.cached_views:
+            return cache_images(leucocytes, processor, folder)
+        dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
+        return cache_trunk(
+            leucocytes,
+            Trunk(network, processor, model.freeze, training.device, dtype),
+            Augmentation(processor.size["shortest_edge"], data.augmentation),
+            folder,
+            views=model.cached_views,
+            seed=training.seed,
+        )
+
+
 def build_trainer(
     leucocytes: Leucocytes | IterableDatasetDict,
     network: ResNetForImageClassification,
     processor: BaseImageProcessor,
     data: DataArguments,
     training: LeucocyteTrainingArguments,
+    caches: Caches | None = None,
 ) -> LeucocyteTrainer:
-    """The trainer of a run: transforms, augmentation and class weights in place."""
-    size = processor.size["shortest_edge"]
-    train_transform = TrainingTransform(edge=int(size / processor.crop_pct))
+    """The trainer of a run: rows, augmentation and class weights in place.
+
+    Args:
+        caches: As `build_caches` gives them; without, images are read and decoded as they are needed. Where layers
+            are computed already, `network` skips them from now on.
+    """
+    train_transform = TrainingTransform(margin_edge(processor))
     evaluation_transform = EvaluationTransform(processor)
     weights = None
     if isinstance(leucocytes, IterableDatasetDict):
@@ -169,33 +229,87 @@ def build_trainer(
         train = _map(stream, train_transform)
         validation = _map(leucocytes["validation"], evaluation_transform)
     else:
-        train = leucocytes["train"].with_transform(train_transform)
-        validation = leucocytes["validation"].with_transform(evaluation_transform)
+        if caches is None:
+            train = leucocytes["train"].with_transform(train_transform)
+            validation = leucocytes["validation"].with_transform(evaluation_transform)
+        else:
+            skip_frozen(network, caches.depth)
+            train, validation = caches.train, caches.validation
         if training.class_weights == "balanced":
             weights = balanced_weights(leucocytes["train"]["label"], len(CLASS_NAMES))
     return LeucocyteTrainer(
         network,
         training,
         processor=processor,
-        augmentation=Augmentation(size, data.augmentation),
+        augmentation=Augmentation(processor.size["shortest_edge"], data.augmentation),
         class_weights=weights,
         train_dataset=train,
         eval_dataset=validation,
     )
 
 
+def _search(
+    leucocytes: Leucocytes, network: ResNetForImageClassification, processor: BaseImageProcessor, given: Arguments
+) -> Found:
+    """Search from this network, whose weights stay as they are; the folder remembers which search it holds."""
+    training = given[-1]
+    folder = Path(training.output_dir)
+    # Once the run itself has begun, further trials could only contradict it.
+    if (folder / START_FILE).exists():
+        before = json.loads((folder / START_FILE).read_text(encoding="utf-8")).get("search", 0)
+        if before != training.search:
+            raise WbcError(
+                f"{folder}: --resume goes on with the same run, but --search was {before}, now {training.search}."
+            )
+    fresh = not (folder / SEARCH_FOLDER / START_FILE).exists()
+    start = _start(_as_dict(*given), leucocytes, training) | {"search_epochs": training.search_epochs}
+    del start["search"]  # a search may be taken up again for more trials
+    _claim(folder / SEARCH_FOLDER, start)
+    if fresh:
+        print(f"{format_audit(audit(leucocytes))}\n", flush=True)
+    return search(*given, lambda: trial_trainers(leucocytes, network, processor, given))
+
+
+def trial_trainers(
+    leucocytes: Leucocytes, network: ResNetForImageClassification, processor: BaseImageProcessor, given: Arguments
+) -> TrainerMaker:
+    """Compute once what all trials share; what this returns makes a trainer for the arguments of one.
+
+    Args:
+        network: With the layers frozen that `given` says. Each trainer has a copy, with no fewer layers frozen.
+    """
+    caches = build_caches(leucocytes, network, processor, *given)
+
+    def make_trainer(
+        data: DataArguments, model: ModelArguments, training: LeucocyteTrainingArguments
+    ) -> LeucocyteTrainer:
+        tried = copy.deepcopy(network)
+        freeze(tried, model.freeze)
+        return build_trainer(leucocytes, tried, processor, data, training, caches)
+
+    return make_trainer
+
+
 def _map(stream: IterableDataset, transform: TrainingTransform | EvaluationTransform) -> IterableDataset:
     return stream.map(transform, batched=True, batch_size=BATCH_SIZE, remove_columns=list(stream.features))
 
 
-def _check(data: DataArguments, training: LeucocyteTrainingArguments) -> None:
+def _check(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingArguments) -> None:
     """What can be said without looking at model or images."""
+    if model.cached_views < 0:
+        raise WbcError(f"--cached_views {model.cached_views}: 0 or more.")
+    if model.cached_views and model.freeze == "none":
+        raise WbcError("--cached_views: keeps what frozen layers give, so say which: --freeze stage3, for one.")
+    if model.cached_views and data.streaming:
+        raise WbcError("--cached_views: goes over the images once before training, which a stream does not allow.")
     if data.augmentation < 0:
         raise WbcError(f"--augmentation {data.augmentation}: 0 or more.")
     if data.streaming and training.max_steps <= 0:
         raise WbcError("--streaming: a stream has no length, so say how long to train, with --max_steps N.")
     if data.streaming and training.class_weights != "none":
         raise WbcError("--class_weights balanced: counts the classes first, which a stream does not allow.")
+    if training.search:
+        check_search(data, model, training)
     if training.publish:
         _check_publishing(training.hub_model_id)
 
@@ -228,6 +342,10 @@ def _on_main_process(training: LeucocyteTrainingArguments, work: Callable[[], T]
     if isinstance(outcome[0], WbcError):
         raise outcome[0]
     return outcome[0]
+
+
+def _as_dict(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingArguments) -> dict:
+    return dataclasses.asdict(data) | dataclasses.asdict(model) | training.to_dict()
 
 
 def _start(

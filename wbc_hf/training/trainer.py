@@ -1,14 +1,12 @@
 """transformers' Trainer for leucocytes: images in, augmented on the device, with a loss that adds up."""
 
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
@@ -16,53 +14,17 @@ from transformers import (
     ProgressCallback,
     ResNetForImageClassification,
     Trainer,
+    TrainerCallback,
 )
 from transformers.image_processing_utils import BaseImageProcessor
 
-from wbc_hf.data import Augmentation, read_image
+from wbc_hf.data import Augmentation
 from wbc_hf.evaluation import LeucocyteMetrics, headline
 from wbc_hf.modeling import keep_frozen_in_eval
 from wbc_hf.training.arguments import LeucocyteTrainingArguments
+from wbc_hf.training.caches import CachedRows
+from wbc_hf.training.preparing import Normalise, collate, view_seeds
 from wbc_hf.training.progress import EvaluationLines
-
-
-@dataclass(frozen=True)
-class TrainingTransform:
-    """Rows of a data set → small uint8 tensors with a margin for rotation, which the trainer augments in batches.
-
-    Attributes:
-        edge: Side of the square, in pixels: what the processor resizes to before it crops.
-    """
-
-    edge: int
-
-    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        return {
-            "pixels": [self._pixels(read_image(image)) for image in rows["image"]],
-            "labels": rows["label"],
-            # The file's name, as a number: which image this is, whatever the order.
-            "index": [zlib.crc32(source.encode()) for source in rows["source"]],
-        }
-
-    def _pixels(self, image: Image.Image) -> torch.Tensor:
-        side = min(image.size)
-        left, top = ((length - side) / 2 for length in image.size)
-        box = (left, top, left + side, top + side)
-        # `reducing_gap` shrinks in two steps: nearly the same picture in a fraction of the time.
-        image = image.resize((self.edge, self.edge), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-@dataclass(frozen=True)
-class EvaluationTransform:
-    """Rows of a data set → what the saved processor makes of them."""
-
-    processor: BaseImageProcessor
-
-    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        images = [read_image(image) for image in rows["image"]]
-        pixel_values = self.processor(images, return_tensors="pt").pixel_values
-        return {"pixel_values": list(pixel_values), "labels": rows["label"]}
 
 
 class LeucocyteTrainer(Trainer):
@@ -74,7 +36,8 @@ class LeucocyteTrainer(Trainer):
         processor: Saved beside every checkpoint; gives mean and deviation to normalise augmented images with.
         augmentation: What training images go through before they are normalised.
         class_weights: One weight a class, mean 1 over the training images.
-        kwargs: As for `Trainer`; training rows come from `TrainingTransform`, others from `EvaluationTransform`.
+        kwargs: As for `Trainer`; rows hold `pixels` to augment, as `TrainingTransform` gives them, `crops` as
+            `EvaluationTransform` does, or `hidden`, what frozen layers made of either.
     """
 
     def __init__(
@@ -97,29 +60,41 @@ class LeucocyteTrainer(Trainer):
             processing_class=processor,
             compute_metrics=_headline_metrics,
             compute_loss_func=partial(summed_loss, weights=weights, label_smoothing=args.label_smoothing_factor),
-            callbacks=[EvaluationLines(), *([EarlyStoppingCallback(patience)] if patience else [])],
+            callbacks=[
+                EvaluationLines(),
+                StartEpoch(),
+                *([EarlyStoppingCallback(patience)] if patience else []),
+            ],
+            data_collator=collate,
             **kwargs,
         )
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         self.augmentation = augmentation
-        shape = (1, 3, 1, 1)
-        self._mean = torch.tensor(processor.image_mean, device=args.device).view(shape)
-        self._deviation = torch.tensor(processor.image_std, device=args.device).view(shape)
+        self._normalise = Normalise(processor, args.device)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if "pixels" in inputs:
-            inputs = {"pixel_values": self._augmented(inputs["pixels"], inputs["index"]), "labels": inputs["labels"]}
-        if self.args.channels_last:
-            inputs["pixel_values"] = inputs["pixel_values"].contiguous(memory_format=torch.channels_last)
+        inputs = {"pixel_values": self._network_input(inputs), "labels": inputs["labels"]}
         if model.training:
             keep_frozen_in_eval(self.accelerator.unwrap_model(model))
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-    def _augmented(self, pixels: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        # The seed holds what says which image in which step this is, and nothing of how the step was cut up.
-        steps = np.full(len(indices), self.state.global_step)
-        seeds = np.stack([np.full(len(indices), self.args.seed), steps, indices.cpu().numpy()], axis=1)
-        return (self.augmentation(pixels, seeds) - self._mean) / self._deviation
+    def _network_input(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        if "hidden" in inputs:
+            return inputs["hidden"]
+        images = self._augmented(inputs["pixels"], inputs["index"]) if "pixels" in inputs else inputs["crops"]
+        layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
+        return self._normalise(images).contiguous(memory_format=layout)
+
+    def _augmented(self, pixels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return self.augmentation(pixels, view_seeds(self.args.seed, self.state.global_step, numbers.cpu().numpy()))
+
+
+class StartEpoch(TrainerCallback):
+    """Tells the cached rows which epoch it is: each epoch sees other views, also where a run is taken up again."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader: DataLoader, **kwargs):
+        if isinstance(train_dataloader.dataset, CachedRows):
+            train_dataloader.dataset.start_epoch(int(state.epoch))
 
 
 def summed_loss(

@@ -5,7 +5,6 @@ programs.
 """
 
 from wbc_hf.serving.page.assembly import build_page
-from wbc_hf.serving.page.housekeeping import keep_memory_level
 from wbc_hf.serving.page.launching import launch_page
 
-__all__ = ["build_page", "keep_memory_level", "launch_page"]
+__all__ = ["build_page", "launch_page"]

@@ -1,8 +1,6 @@
 """What a page gives up while it runs: visitors who are gone, with all that Gradio keeps of them, files, and memory."""
 
 import contextlib
-import ctypes
-import platform
 import threading
 import time
 from datetime import datetime, timedelta
@@ -11,6 +9,7 @@ import gradio as gr
 from gradio.route_utils import delete_files_created_by_app
 from gradio.state_holder import SessionState, StateHolder
 
+from wbc_hf.heap import give_back_freed
 from wbc_hf.serving.page.bench import Bench
 
 EVERY = 60  # seconds
@@ -19,24 +18,6 @@ EVERY = 60  # seconds
 KEEP_OPEN = timedelta(hours=8)
 KEEP_CLOSED = timedelta(minutes=10)
 KEEP_FILES = 3600  # seconds; longer than any upload waits to be read
-
-# Numbers of the two settings in mallopt(3), and what they are set to.
-M_MMAP_THRESHOLD, LARGE = -3, 2**17  # bytes
-M_ARENA_MAX, ARENAS = -8, 2
-
-
-def keep_memory_level() -> None:
-    """Have the C library give back what pictures took once they are answered; to be called before a model is loaded.
-
-    glibc gives nearly every thread a heap of its own, up to eight for each core, and Gradio answers in whichever
-    thread is free: each heap grew to the most that it ever held, and kept it. Two are enough for a page whose model
-    answers one or two at a time, and what is large is mapped apart, whatever was freed before, and unmapped at once.
-    Heaps that are there already stay, and loading a model starts some. Other C libraries have neither these heaps nor
-    this call.
-    """
-    if libc := _glibc():
-        libc.mallopt(M_ARENA_MAX, ARENAS)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def start_housekeeping(page: gr.Blocks) -> None:
@@ -65,20 +46,14 @@ def remove_files(page: gr.Blocks, age: int = KEEP_FILES) -> None:
         delete_files_created_by_app(page, age)
 
 
-def _glibc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
-
-
 def _keep(state: SessionState | None) -> timedelta:
     reviewing = state is not None and any(isinstance(value, Bench) for value in state.state_data.values())
     return KEEP_OPEN if reviewing and not state.is_closed else KEEP_CLOSED
 
 
 def _keep_house(page: gr.Blocks) -> None:
-    libc = _glibc()
     while page.is_running:
         time.sleep(EVERY)
         forget_visitors(page.state_holder, datetime.now())
         remove_files(page)
-        if libc:
-            libc.malloc_trim(0)  # what was freed within the heaps
+        give_back_freed()

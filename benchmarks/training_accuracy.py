@@ -1,0 +1,151 @@
+"""Whether fast training learns what plain training does: test accuracy of both, on the same cells.
+
+python benchmarks/training_accuracy.py ../shared/data/pbc
+
+First all layers are trained from scratch on one half of the training cells; then, from what that gave, stage 4 and
+head alone on the other half. An ordinary Trainer does either in float32, and ours with all that makes it fast: bf16
+where the machine has it, decoded images or the frozen layers' output from a cache, freed memory kept. Both get the
+same cells, weights, batches, schedule and loss, and neither augments, so that only the arithmetic differs. All are
+judged in float32 by the ordinary Trainer, each in a process of its own; accuracy stands with its 95 % interval over
+distinct cells.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+from side_by_side import describe_machine, in_a_process
+from transformers import ResNetForImageClassification, Trainer, TrainingArguments
+from transformers.image_processing_utils import BaseImageProcessor
+
+from wbc_hf.data import Leucocytes, load_leucocytes, read_image
+from wbc_hf.evaluation.intervals import bootstrap_intervals
+from wbc_hf.modeling import build_from_pretrained, build_from_scratch, freeze
+from wbc_hf.training import parse
+from wbc_hf.training.run import build_caches, build_trainer
+
+LEARNING_RATE = 1e-3
+BATCH = 32
+WAYS = {"plain": "an ordinary Trainer", "ours": "ours", "cached": "ours, frozen layers cached"}
+STAGES = {"none": "all layers", "stage3": "stage 4 and head"}
+
+
+def plain_trainer(
+    network: ResNetForImageClassification, processor: BaseImageProcessor, leucocytes: Leucocytes, epochs: float
+) -> Trainer:
+    """What transformers' example does, with nothing added."""
+
+    def transform(rows: dict[str, list]) -> dict[str, list]:
+        images = [read_image(image) for image in rows["image"]]
+        return {"pixel_values": processor(images, return_tensors="pt").pixel_values, "labels": rows["label"]}
+
+    settings = TrainingArguments(
+        num_train_epochs=epochs,
+        learning_rate=LEARNING_RATE,
+        per_device_train_batch_size=BATCH,
+        remove_unused_columns=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    train, test = (leucocytes[split].with_transform(transform) for split in ("train", "test"))
+    return Trainer(network, settings, train_dataset=train, eval_dataset=test)
+
+
+def train_fast(
+    network: ResNetForImageClassification,
+    processor: BaseImageProcessor,
+    leucocytes: Leucocytes,
+    arguments: argparse.Namespace,
+) -> None:
+    """`train.py`, told to do what the ordinary Trainer does."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [f"--output_dir={folder}", f"--num_train_epochs={arguments.epochs}", f"--freeze={arguments.depth}"]
+        words += [f"--learning_rate={LEARNING_RATE}", f"--per_device_train_batch_size={BATCH}", "--augmentation=0"]
+        words += ["--label_smoothing_factor=0", "--weight_decay=0", "--lr_scheduler_type=linear", "--warmup_steps=0"]
+        words += [f"--cached_views={int(arguments.way == 'cached')}", "--eval_strategy=no", "--save_strategy=no"]
+        words += ["--no_load_best_model_at_end", "--report_to=none", "--disable_tqdm=true"]
+        data, model, training = parse(words)
+        caches = build_caches(leucocytes, network, processor, data, model, training)
+        build_trainer(leucocytes, network, processor, data, training, caches).train()
+
+
+def run_one_way(arguments: argparse.Namespace) -> dict:
+    """Train and save in this process: `seconds`."""
+    network, processor = build_from_pretrained(arguments.start)
+    leucocytes = half(load_leucocytes(arguments.images, look=False), arguments.depth, arguments.most)
+    freeze(network, arguments.depth)
+    started = time.perf_counter()
+    if arguments.way == "plain":
+        plain_trainer(network, processor, leucocytes, arguments.epochs).train()
+    else:
+        train_fast(network, processor, leucocytes, arguments)
+    seconds = time.perf_counter() - started
+    network.save_pretrained(arguments.end)
+    processor.save_pretrained(arguments.end)
+    return {"seconds": seconds}
+
+
+def judge(folder: Path, leucocytes: Leucocytes) -> str:
+    """Accuracy on the test split with its interval."""
+    network, processor = build_from_pretrained(folder)
+    answers = (trainer := plain_trainer(network, processor, leucocytes, 0)).predict(trainer.eval_dataset)
+    probabilities = softmax(answers.predictions, axis=1)
+    low, high = bootstrap_intervals(answers.label_ids, probabilities, leucocytes["test"]["group"])["accuracy"]
+    accuracy = (probabilities.argmax(1) == answers.label_ids).mean()
+    return f"{accuracy:.3f} ({low:.3f} to {high:.3f})"
+
+
+def half(leucocytes: Leucocytes, depth: str, most: int) -> Leucocytes:
+    """Training images for training all layers, or for later ones alone: every second one. The test split stays."""
+    part = Leucocytes(leucocytes)
+    part.provenance = leucocytes.provenance
+    chosen = np.random.default_rng(0).permutation(len(leucocytes["train"]))[list(STAGES).index(depth) :: 2][:most]
+    part["train"] = leucocytes["train"].select(np.sort(chosen))
+    return part
+
+
+def compare(arguments: argparse.Namespace, words: list[str], folder: Path) -> None:
+    """Each way in turn, and the table."""
+    leucocytes = load_leucocytes(arguments.images, look=False)
+    network, processor = build_from_scratch(arguments.width, image_size=arguments.image_size)
+    start = folder / "untrained"
+    network.save_pretrained(start)
+    processor.save_pretrained(start)
+    print(f"{describe_machine('torch', 'transformers')}\n{'':<48}{'test accuracy':<26}{'seconds':>8}", flush=True)
+    for depth, what in STAGES.items():
+        for way in WAYS:
+            if way == "cached" and depth == "none":
+                continue
+            end = folder / f"{depth}-{way}"
+            task = [f"--way={way}", f"--depth={depth}", f"--start={start}", f"--end={end}"]
+            seconds = in_a_process(__file__, [arguments.images, *words, *task])["seconds"]
+            print(f"{f'{what}, {WAYS[way]}':<48}{judge(end, leucocytes):<26}{seconds:>8.0f}", flush=True)
+        start = folder / f"{depth}-ours"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", help="what train.py takes as --dataset")
+    parser.add_argument("--most", type=int, default=1500, help="training images of each half at most")
+    parser.add_argument("--image_size", type=int, default=112, help="side of the images, in pixels")
+    parser.add_argument("--width", type=float, default=0.25, help="1.0 is ResNet-50")
+    parser.add_argument("--epochs", type=float, default=10, help="of each training")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--depth", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--end", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.way:
+        print(json.dumps(run_one_way(arguments)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        compare(arguments, [f"--most={arguments.most}", f"--epochs={arguments.epochs}"], Path(folder))
+
+
+if __name__ == "__main__":
+    main()

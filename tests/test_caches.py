@@ -1,0 +1,171 @@
+"""What is computed once is what would be computed in every step."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import Command
+from wbc_hf.data import Augmentation, Leucocytes, load_leucocytes
+from wbc_hf.errors import WbcError
+from wbc_hf.modeling import FREEZE_DEPTHS
+from wbc_hf.training import parse
+from wbc_hf.training.caches import Trunk, cache_images, cache_trunk
+from wbc_hf.training.run import build_caches, build_network, build_trainer
+from wbc_hf.training.trainer import LeucocyteTrainer
+
+FROZEN = FREEZE_DEPTHS[1:]
+
+
+@pytest.fixture(scope="module")
+def leucocytes(folder_of_cells: Path) -> Leucocytes:
+    return load_leucocytes(folder_of_cells)
+
+
+def trained(command: Command, leucocytes: Leucocytes, folder: Path, *, cached: bool, **changes) -> LeucocyteTrainer:
+    """A trainer after its three epochs, with caches or reading image by image."""
+    quiet = {"save_strategy": "no", "load_best_model_at_end": False, "report_to": "none", "logging_steps": 1}
+    data, model, training = parse(command(folder, **(quiet | changes)))
+    network, processor = build_network(model, training)
+    caches = build_caches(leucocytes, network, processor, data, model, training) if cached else None
+    trainer = build_trainer(leucocytes, network, processor, data, training, caches)
+    trainer.train()
+    return trainer
+
+
+def losses(trainer: LeucocyteTrainer, name: str = "loss") -> list[float]:
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+def test_decoded_once_or_in_every_epoch(command: Command, leucocytes: Leucocytes, tmp_path: Path):
+    """Augmentation is on: it hangs on image and step, wherever the pixels come from."""
+    once, every = (
+        trained(command, leucocytes, tmp_path / name, cached=name == "once", freeze="none")
+        for name in ("once", "every")
+    )
+    assert losses(once) == losses(every)
+    assert losses(once, "eval_loss") == losses(every, "eval_loss")
+    assert sorted(path.name.partition("-")[0] for path in (tmp_path / "once" / "cache").iterdir()) == [
+        "crops",
+        "pixels",
+    ]
+
+
+@pytest.mark.parametrize("depth", FROZEN)
+def test_without_augmentation_the_cached_trunk_is_exact(
+    command: Command, leucocytes: Leucocytes, tmp_path: Path, depth: str
+):
+    """But for rounding, since convolutions add up in another order for another number of images."""
+    changes = {"freeze": depth, "augmentation": 0, "learning_rate": 1e-4}
+    cached = trained(command, leucocytes, tmp_path / "a", cached=True, cached_views=1, **changes)
+    plain = trained(command, leucocytes, tmp_path / "b", cached=False, **changes)
+    assert losses(cached)[0] == pytest.approx(losses(plain)[0], abs=2e-5)
+    assert losses(cached) == pytest.approx(losses(plain), abs=2e-3)
+    assert losses(cached, "eval_loss") == pytest.approx(losses(plain, "eval_loss"), abs=2e-3)
+    assert len(set(losses(cached))) > 10
+    frozen = [name for name, parameter in plain.model.named_parameters() if not parameter.requires_grad]
+    assert frozen
+    for name in frozen:
+        assert torch.equal(cached.model.get_parameter(name), plain.model.get_parameter(name)), name
+
+
+def test_the_cached_trunk_computes_in_the_precision_of_the_run(
+    command: Command, leucocytes: Leucocytes, tmp_path: Path
+):
+    changes = {"freeze": "stage2", "augmentation": 0, "precision": "bf16"}
+    cached = trained(command, leucocytes, tmp_path / "a", cached=True, cached_views=1, **changes)
+    plain = trained(command, leucocytes, tmp_path / "b", cached=False, **changes)
+    assert cached.train_dataset.__getitems__([0])["hidden"].dtype is torch.bfloat16
+    assert losses(cached) == pytest.approx(losses(plain), abs=0.02)
+
+
+def test_each_epoch_shows_the_next_view(command: Command, leucocytes: Leucocytes, tmp_path: Path):
+    trainer = trained(command, leucocytes, tmp_path, cached=True, freeze="stage4", cached_views=2)
+    rows = trainer.train_dataset
+    assert rows.views == 2
+    assert rows.view == 0  # of the third epoch
+    first, again = rows.__getitems__([3, 7]), rows.__getitems__([3, 7])
+    rows.start_epoch(1)
+    other = rows.__getitems__([3, 7])
+    assert torch.equal(first["hidden"], again["hidden"])
+    assert not torch.equal(first["hidden"], other["hidden"])
+    assert torch.equal(first["labels"], other["labels"])
+    assert first["hidden"].shape == (2, network_channels(trainer), 1, 1)
+
+
+def network_channels(trainer: LeucocyteTrainer) -> int:
+    return trainer.model.config.hidden_sizes[-1]
+
+
+def test_what_lies_there_is_used_again_and_nothing_else(command: Command, leucocytes: Leucocytes, tmp_path: Path):
+    _, model, training = parse(command(tmp_path, freeze="stage3"))
+    network, processor = build_network(model, training)
+    trunk = Trunk(network, processor, "stage3", torch.device("cpu"), torch.float32)
+    augmentation = Augmentation(32, 1.0)
+
+    def made(trunk: Trunk = trunk, augmentation: Augmentation = augmentation, views: int = 1, seed: int = 0) -> Path:
+        return cache_trunk(leucocytes, trunk, augmentation, tmp_path / "cache", views=views, seed=seed).train.path
+
+    first = made()
+    written = first.stat().st_mtime_ns
+    assert made() == first
+    assert first.stat().st_mtime_ns == written
+    with torch.no_grad():
+        network.resnet.encoder.stages[0].layers[0].layer[0].convolution.weight.mul_(1.5)
+    others = {
+        made(),
+        made(augmentation=Augmentation(32, 0.5)),
+        made(views=2),
+        made(seed=1),
+        made(Trunk(network, processor, "stage2", torch.device("cpu"), torch.float32)),
+    }
+    assert len(others | {first}) == 6
+
+
+def test_a_file_that_was_broken_off_is_made_anew(
+    command: Command, leucocytes: Leucocytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _, model, training = parse(command(tmp_path))
+    _, processor = build_network(model, training)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            cache_images(leucocytes, processor, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("pixels*.npy"))
+    caches = cache_images(leucocytes, processor, tmp_path / "cache")
+    assert len(caches.train) == len(leucocytes["train"])
+
+
+def test_a_disk_without_room(
+    command: Command,
+    leucocytes: Leucocytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    data, model, training = parse(command(tmp_path, freeze="stage3", cached_views=3))
+    network, processor = build_network(model, training)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
+    with pytest.raises(WbcError, match=r"--cached_views 3: takes .* GB in .*cache, where 0\.0 GB are free"):
+        build_caches(leucocytes, network, processor, data, model, training)
+    assert cache_images(leucocytes, processor, tmp_path / "cache") is None
+    assert "Images are decoded anew in every epoch" in caplog.text
+
+
+def test_rows_are_stored_in_order(command: Command, leucocytes: Leucocytes, tmp_path: Path):
+    _, model, training = parse(command(tmp_path))
+    _, processor = build_network(model, training)
+    caches = cache_images(leucocytes, processor, tmp_path / "cache")
+    batch = caches.validation.__getitems__([5, 0, 2])
+    expected = processor([leucocytes["validation"][index]["image"] for index in (5, 0, 2)], return_tensors="pt")
+    shown = (batch["crops"].float() / 255 - torch.tensor(processor.image_mean).view(3, 1, 1)) / torch.tensor(
+        processor.image_std
+    ).view(3, 1, 1)
+    torch.testing.assert_close(shown, expected.pixel_values, atol=1e-5, rtol=0)
+    assert batch["labels"].tolist() == [leucocytes["validation"][index]["label"] for index in (5, 0, 2)]
+    assert np.load(caches.train.path, mmap_mode="r").dtype == np.uint8
