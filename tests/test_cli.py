@@ -19,7 +19,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.serving import Examiner, Predictor, Specimen
 
-COMMANDS = ("predict", "count", "audit", "compare", "push")
+COMMANDS = ("predict", "count", "audit", "compare", "push", "export")
 
 
 @pytest.fixture
@@ -78,6 +78,41 @@ def test_line_breaks_and_escape_codes_in_names_are_spelt_out(cells: Path, tiny_r
     result = run("predict", cells, "--model", tiny_run.folder)
     assert "0\\n\\x1b[31m.png" in result.stdout
     assert "9\\n.png: is not a picture" in result.stderr
+
+
+def test_an_output_holds_every_picture_and_says_which_are_unreadable(cells: Path, tiny_run: TinyRun, tmp_path: Path):
+    (cells / "1.png").write_text("no picture")
+    output = tmp_path / "answers.csv"
+    words = ["predict", cells, "--model", tiny_run.folder, "--output", output]
+    result = run(*words)
+    assert result.exit_code == 1
+    assert result.stdout == f"3 pictures answered: {output}\n"
+    assert "1 of 3 are not readable pictures; their rows say why." in result.stderr
+    rows = list(csv.DictReader(output.open(newline="", encoding="utf-8")))
+    assert [Path(row["file"]).name for row in rows] == ["0.png", "1.png", "2.png"]
+    assert [row["status"] == "unreadable" for row in rows] == [False, True, False]
+    assert rows[1]["reason"].startswith("is not a picture in a known format")
+    assert "is there already" in str(run(*words).exception)
+
+
+def test_a_stopped_run_says_how_it_goes_on(
+    cells: Path, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def press_ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    words = ["predict", cells, "--model", tiny_run.folder, "--output", tmp_path / "answers.parquet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "predict_each", press_ctrl_c)
+        result = run(*words)
+    assert result.exit_code == 130
+    assert "wbc-hf: stopped. What was answered is kept: the same command goes on from there.\n" in result.stderr
+    assert run(*words).exit_code == 0
+
+
+def test_a_format_that_contradicts_the_output_is_named(cells: Path, tiny_run: TinyRun, tmp_path: Path):
+    words = ["--model", tiny_run.folder, "--format", "json", "--output", tmp_path / "answers.csv"]
+    assert "--format json: is for the terminal." in str(run("predict", cells, *words).exception)
 
 
 def test_a_folder_without_pictures_is_named(tmp_path: Path):

@@ -83,8 +83,8 @@ def test_from_a_hub_data_set_to_a_model_that_answers(
 
     connect(hub, monkeypatch, tmp_path / "elsewhere")
     cells = [cell.copy() for cell in paint_cells(np.arange(5), size=40, seed=9)]
-    local = Predictor.from_pretrained(folder).predict(cells)
-    fetched = Predictor.from_pretrained("me/cells")
+    local = Predictor.from_pretrained(folder, backend="torch").predict(cells)
+    fetched = Predictor.from_pretrained("me/cells", backend="torch")
     assert fetched.labels == CLASS_NAMES
     assert fetched.predict(cells) == local
     classify = pipeline("image-classification", model="me/cells", top_k=5, device="cpu")

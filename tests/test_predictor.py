@@ -1,20 +1,26 @@
 """The predictor gives what transformers' own pipeline gives, on whatever picture a user has."""
 
+import hashlib
 import struct
+import threading
+import weakref
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Pipeline, pipeline
+from transformers import Pipeline, ViTImageProcessorPil, pipeline
 
 from tests.conftest import TinyRun
 from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.modeling import load_classifier, load_processor
+from wbc_hf.machine import usable_cores
+from wbc_hf.modeling import Preparation, build_from_scratch, load_classifier, load_processor
 from wbc_hf.serving import Predictor
+from wbc_hf.serving import predictor as predictor_module
 
 TOLERANCE = 1e-4
 
@@ -49,7 +55,7 @@ def model_folder(tiny_run: TinyRun, cell: Image.Image, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="module")
 def predictor(model_folder: Path) -> Predictor:
-    return Predictor.from_pretrained(model_folder)
+    return Predictor.from_pretrained(model_folder, backend="torch")
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +202,121 @@ def test_images_are_read_batch_by_batch(predictor: Predictor, cell: Image.Image)
 
     next(predictor.predict_each(sources()))
     assert len(asked) < 100
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("read")}
+
+
+def test_no_thread_is_left_behind(predictor: Predictor, cell: Image.Image):
+    answers = predictor.predict_each([cell] * 200)
+    next(answers)
+    assert threads()
+    answers.close()
+    assert not threads()
+
+    def broken():
+        yield cell
+        raise KeyError("the source itself fails")
+
+    with pytest.raises(KeyError, match="the source itself"):
+        list(predictor.predict_each(broken()))
+    assert not threads()
+
+
+def test_large_images_are_let_go_once_they_are_prepared(predictor: Predictor):
+    """Of 96 images of 3 million pixels in line only a few are whole at a time: those that a thread works on."""
+    large = Image.new("RGB", (2000, 1500), "white")
+    opened: list[int] = []
+    let_go: list[int] = []
+    most = 0
+
+    def sources():
+        nonlocal most
+        for index in range(200):
+            most = max(most, len(opened) - len(let_go))
+            yield index
+
+    def read(index: int) -> Image.Image:
+        image = large.copy()
+        opened.append(index)
+        weakref.finalize(image, let_go.append, index)
+        return image
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictor_module, "read_image", read)
+        assert sum(1 for _ in predictor.predict_each(sources())) == 200
+    assert 0 < most <= 2 * usable_cores() + 2
+
+
+def test_several_threads_get_their_own_answers(predictor: Predictor, cell: Image.Image):
+    pictures = pictures_of(cell)
+    alone = [predictor.predict([picture])[0] for picture in pictures]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda index: predictor.predict([pictures[index % 5]])[0], range(40)))
+    for index, answer in enumerate(together):
+        assert answer.label == alone[index % 5].label
+        assert answer.probability == pytest.approx(alone[index % 5].probability, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (50, 200), (201, 57), (33, 47), (1500, 1100), (37, 36), (16, 16)])
+@pytest.mark.parametrize("side", [32, 100, 383, 384, 400])
+def test_crops_are_the_processors(cell: Image.Image, size: tuple[int, int], side: int):
+    """From 384 px on it warps. A value is off by less than 1/255 of what a pixel spans."""
+    _, processor = build_from_scratch(0.0625, image_size=32)
+    processor.size = {"shortest_edge": side}
+    preparation, image = Preparation(processor), cell.resize(size)
+    expected = processor([image], return_tensors="np").pixel_values[0]
+    crop = preparation.crop(image)
+    assert (crop.dtype, crop.shape) == (np.uint8, (side, side, 3))
+    assert crop.base is None
+    found = np.moveaxis((crop - preparation.mean) / preparation.deviation, 2, 0)
+    np.testing.assert_allclose(found, expected, atol=0.01 / 255 / min(processor.image_std))
+
+
+@pytest.mark.parametrize("changes", [{"do_normalize": False}, {"do_rescale": False}, {"image_mean": [0.5, 0.1, 0.9]}])
+def test_processors_that_leave_a_step_out(cell: Image.Image, changes: dict):
+    _, processor = build_from_scratch(0.0625, image_size=32)
+    for name, value in changes.items():
+        setattr(processor, name, value)
+    preparation = Preparation(processor)
+    found = np.moveaxis((preparation.crop(cell) - preparation.mean) / preparation.deviation, 2, 0)
+    np.testing.assert_allclose(found, processor([cell], return_tensors="np").pixel_values[0], rtol=1e-5, atol=1e-5)
+
+
+def test_other_processors_give_what_they_give(cell: Image.Image):
+    processor = ViTImageProcessorPil(size={"height": 24, "width": 24})
+    crop = Preparation(processor).crop(cell)
+    np.testing.assert_array_equal(crop, processor([cell], return_tensors="np").pixel_values[0])
+
+
+def test_openvino_answers_and_loads_the_weights_when_they_are_looked_into(
+    predictor: Predictor, model_folder: Path, cell: Image.Image
+):
+    converted = Predictor.from_pretrained(model_folder, backend="openvino")
+    pictures = pictures_of(cell)
+    # In bf16, where the processor has it.
+    assert converted.probabilities(pictures) == pytest.approx(predictor.probabilities(pictures), abs=0.05)
+    assert "model" not in vars(converted)
+    assert converted.identity == predictor.identity
+    assert "model" not in vars(converted)
+    torch.testing.assert_close(converted.pixels(pictures[:2]), predictor.pixels(pictures[:2]))
+    assert converted.resnet.state_dict().keys() == predictor.resnet.state_dict().keys()
+
+
+def test_the_version_is_that_of_the_weights_in_memory(predictor: Predictor):
+    in_memory = Predictor(predictor.model, predictor.processor, "tiny")
+    assert in_memory.identity.version == predictor.identity.version
+    digest = hashlib.sha256()
+    for name, tensor in sorted(predictor.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    assert predictor.identity.version == digest.hexdigest()[:12]
+
+
+def test_backends_that_there_are_none_of(model_folder: Path):
+    with pytest.raises(WbcError, match=r"tensorrt: is no backend\. There are auto, openvino, torch"):
+        Predictor.from_pretrained(model_folder, backend="tensorrt")
 
 
 def test_the_folder_is_named_where_there_is_no_model(tmp_path: Path):

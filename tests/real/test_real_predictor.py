@@ -25,7 +25,7 @@ def test_the_pipeline_agrees_on_real_cells(tiny_run: TinyRun, name: str):
     if not pictures:
         pytest.skip(f"no pictures in {DATA / name}")
     pictures = pictures[:: max(1, len(pictures) // PICTURES_PER_SET)][:PICTURES_PER_SET]
-    predictor = Predictor.from_pretrained(tiny_run.folder)
+    predictor = Predictor.from_pretrained(tiny_run.folder, backend="torch")
     classify = pipeline("image-classification", model=str(tiny_run.folder), top_k=5, device="cpu")
     for path, answer in zip(pictures, predictor.predict(pictures), strict=True):
         found = dict([(answer.label, answer.probability), *answer.alternatives])

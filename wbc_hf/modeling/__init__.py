@@ -1,5 +1,17 @@
 """The ResNet, its new head, its processor, what is frozen, and when to trust it."""
 
+from wbc_hf.modeling.exported import (
+    EXPORT_FILE,
+    GRAPH_FILES,
+    Check,
+    Export,
+    ExportFigures,
+    digest_weights,
+    find_export,
+    has_weights,
+)
+from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, AnswerGraph, to_onnx, to_openvino
+from wbc_hf.modeling.preparation import Preparation
 from wbc_hf.modeling.resnet import (
     DEFAULT_MODEL,
     FREEZE_DEPTHS,
@@ -7,9 +19,12 @@ from wbc_hf.modeling.resnet import (
     build_from_scratch,
     fetch_pretrained,
     freeze,
+    frozen_output,
     keep_frozen_in_eval,
     load_classifier,
+    load_config,
     load_processor,
+    skip_frozen,
 )
 from wbc_hf.modeling.trust import (
     TARGET_ACCURACY,
@@ -22,20 +37,38 @@ from wbc_hf.modeling.trust import (
 )
 
 __all__ = [
+    "CROP",
     "DEFAULT_MODEL",
+    "EXPORT_FILE",
+    "FEATURES",
     "FREEZE_DEPTHS",
+    "GRAPH_FILES",
+    "LOGITS",
     "TARGET_ACCURACY",
+    "AnswerGraph",
+    "Check",
+    "Export",
+    "ExportFigures",
+    "Preparation",
     "Trust",
     "before_temperature",
     "build_from_pretrained",
     "build_from_scratch",
+    "digest_weights",
     "fetch_pretrained",
+    "find_export",
     "fit_temperature",
     "fit_trust",
     "fold_temperature",
     "freeze",
+    "frozen_output",
+    "has_weights",
     "keep_frozen_in_eval",
     "load_classifier",
+    "load_config",
     "load_processor",
     "look",
+    "skip_frozen",
+    "to_onnx",
+    "to_openvino",
 ]

@@ -45,7 +45,12 @@ def look(model: ResNetForImageClassification, pixel_values: torch.Tensor) -> tup
     """
     seen = model.resnet(pixel_values, output_hidden_states=True)
     stages = [torch.nn.functional.normalize(stage.float().mean((2, 3))) for stage in seen.hidden_states[-3:]]
-    return model.classifier(seen.pooler_output).float(), torch.cat(stages, 1) / len(stages) ** 0.5
+    return single(model.classifier(seen.pooler_output)), torch.cat(stages, 1) / len(stages) ** 0.5
+
+
+def single(values: torch.Tensor) -> torch.Tensor:
+    """As float32. What is so already stays untouched: in a traced graph even an idle cast is an operation."""
+    return values if values.dtype == torch.float32 else values.float()
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

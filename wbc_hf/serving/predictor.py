@@ -1,25 +1,50 @@
 """From images to answers: the one way in which evaluation, the command line and the page ask a model."""
 
-import hashlib
+import logging
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Literal, NoReturn
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import ResNetForImageClassification
+from scipy.special import softmax
+from transformers import PreTrainedModel, ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf import __version__
 from wbc_hf.data import ImageSource, may_be_stained_cell, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hub import fetch_model
-from wbc_hf.modeling import Trust, load_classifier, load_processor, look
+from wbc_hf.machine import usable_cores
+from wbc_hf.modeling import (
+    GRAPH_FILES,
+    AnswerGraph,
+    Export,
+    Preparation,
+    Trust,
+    digest_weights,
+    find_export,
+    has_weights,
+    load_classifier,
+    load_config,
+    load_processor,
+    to_openvino,
+)
+from wbc_hf.serving.backends import Backend, OpenVinoBackend, TorchBackend
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 32
+# Batches that are read and prepared while the model works on one.
+_AHEAD = 2
+BackendName = Literal["auto", "openvino", "torch"]
+BACKENDS: tuple[BackendName, ...] = ("auto", "openvino", "torch")
 
 
 @dataclass(frozen=True)
@@ -62,44 +87,99 @@ class ModelIdentity:
 class _Prepared:
     """What is kept of an image until its batch is full: the image itself may have 50 million pixels.
 
-    pixels float32 (3, height, width), as the processor gives them.
+    crop as `Preparation` makes it.
     """
 
-    pixels: torch.Tensor
+    crop: np.ndarray
     may_be_cell: bool
 
 
 class Predictor:
-    """A classifier with its own image processor, ready to answer.
+    """A classifier with its own image processor, ready to answer. Safe to be asked from several threads at once.
 
     Attributes:
         labels: Names of the classes, in the order of the probabilities.
         name: The folder or Hub id it came from.
+        processor: As saved with the model.
         trust: When to trust the model; None where its folder does not say.
         folder: Where its files lie; None for one that was built in memory.
+        backend: What runs the model.
+        export: What is known of the export that answers; None where none does.
     """
 
-    def __init__(self, model: torch.nn.Module, processor: BaseImageProcessor, name: str, trust: Trust | None = None):
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = model.eval().to(self.device, memory_format=torch.channels_last)
+    def __init__(
+        self,
+        model: PreTrainedModel | None,
+        processor: BaseImageProcessor,
+        name: str,
+        trust: Trust | None = None,
+        *,
+        folder: Path | None = None,
+        backend: Backend | None = None,
+        export: Export | None = None,
+    ):
+        """Of a model in memory, or, as `from_pretrained` does, of one in a folder that a backend answers for.
+
+        Args:
+            model: None has it loaded from `folder` when something looks into it.
+            processor, name, trust, folder, export: See above.
+            backend: By default torch, which follows every change of the model's weights.
+        """
+        if model is not None:
+            self.model = model.eval()
         self.processor = processor
         self.name = name
         self.trust = trust
-        self.folder: Path | None = None
-        self.labels = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
+        self.folder = folder
+        self.export = export
+        self._preparation = Preparation(processor)
+        self.backend = backend or TorchBackend(AnswerGraph(model, self._preparation))
+        names = (load_config(folder) if model is None else model.config).id2label
+        self.labels = tuple(names[index] for index in sorted(names))
 
     @classmethod
-    def from_pretrained(cls, model: str | Path) -> "Predictor":
+    def from_pretrained(cls, model: str | Path, backend: BackendName = "auto") -> "Predictor":
         """Load a model folder or a Hub id.
 
+        Args:
+            model: Folder or Hub id.
+            backend: "openvino" runs on the processor: the folder's export (`wbc-hf export`) where it was made of the
+                weights beside it, or these converted in memory, in bf16 where the processor has that in hardware.
+                "torch" runs the weights as they are: fp32 on a processor, bf16 on a GPU that has it. "auto" is torch
+                on a GPU, else OpenVINO.
+
         Raises:
-            WbcError: No such model, or it is not to be had in safetensors.
+            WbcError: No such model, or it is not to be had in safetensors; no such backend.
             HubUnreachableError: The Hub did not answer and the model is not in the cache.
         """
+        if backend not in BACKENDS:
+            raise WbcError(f"{backend}: is no backend. There are {', '.join(BACKENDS)}.")
         folder = fetch_model(model)
-        predictor = cls(load_classifier(folder), load_processor(folder), str(model), Trust.load(folder))
-        predictor.folder = folder
-        return predictor
+        processor, trust = load_processor(folder), Trust.load(folder)
+        if backend == "torch" or (backend == "auto" and torch.cuda.is_available() and has_weights(folder)):
+            return cls(load_classifier(folder), processor, str(model), trust, folder=folder)
+        exported = _usable_export(folder)
+        if exported is None:
+            export, runs = None, _convert(folder, Preparation(processor))
+        else:
+            export = Export.load(exported)
+            trust = adapt_trust(trust, export)
+            runs = OpenVinoBackend(exported / GRAPH_FILES[export.format], exact=export.precision == "fp32")
+        return cls(None, processor, str(model), trust, folder=folder, backend=runs, export=export)
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The model itself, for what looks into it; loaded when it is first asked for where OpenVINO answers.
+
+        Raises:
+            WbcError: Its folder holds an export and no weights.
+        """
+        if not has_weights(self.folder):
+            raise WbcError(
+                f"{self.folder}: holds an export without the weights. It gives answers; what looks into the network, "
+                "such as heat maps, needs the folder that it was exported from."
+            )
+        return load_classifier(self.folder).eval()
 
     @cached_property
     def identity(self) -> ModelIdentity:
@@ -111,12 +191,10 @@ class Predictor:
         return ModelIdentity(name, self._version(), trained_on, f"wbc_hf {__version__}")
 
     def _version(self) -> str:
-        """From the weights as they are in memory: the same for every copy of a model, wherever it lies."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:12]
+        """From the weights alone: the same for every copy of a model, wherever it lies and whatever runs it."""
+        if self.export is not None:
+            return self.export.weights[:12]
+        return digest_weights(self.model if self.folder is None else self.folder)[:12]
 
     def probabilities(self, images: Iterable[Image.Image]) -> np.ndarray:
         """Probabilities of each class for RGB images as `read_image` gives them.
@@ -134,9 +212,10 @@ class Predictor:
         Raises:
             WbcError: The model is no ResNet.
         """
-        with torch.inference_mode():
-            logits, features = look(self.resnet, self.pixels(images))
-        return logits.cpu().numpy(), features.cpu().numpy()
+        logits, features = self.backend.run(self._crops(images))
+        if features is None:
+            self._refuse()
+        return logits, features
 
     @property
     def resnet(self) -> ResNetForImageClassification:
@@ -146,41 +225,39 @@ class Predictor:
             WbcError: It is no ResNet.
         """
         if not isinstance(self.model, ResNetForImageClassification):
-            raise WbcError(
-                f"{self.name}: is a {self.model.config.model_type!r} model. It gives answers, but features and heat "
-                "maps are to be had of the ResNet family alone."
-            )
+            self._refuse()
         return self.model
+
+    def _refuse(self) -> NoReturn:
+        raise WbcError(
+            f"{self.name}: is a {self.model.config.model_type!r} model. It gives answers, but features and heat "
+            "maps are to be had of the ResNet family alone."
+        )
 
     def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """What the model gets of RGB images, one at least: float32 (n, 3, height, width) on its device."""
-        return self._batch([self._prepare(image) for image in images])
+        pixels = self.processor(images, return_tensors="pt").pixel_values
+        return pixels.to(self.model.device).contiguous(memory_format=torch.channels_last)
 
     def answer(self, images: Iterable[Image.Image]) -> tuple[np.ndarray, list[str]]:
         """Probabilities and status of RGB images: float32 (n, classes) and n of the words in `Prediction`."""
         return self._answer([self._prepare(image) for image in images])
 
-    def _prepare(self, image: Image.Image) -> "_Prepared":
-        pixels = self.processor([image], return_tensors="pt").pixel_values[0]
-        return _Prepared(pixels, self.trust is None or may_be_stained_cell(image))
+    def _crops(self, images: Sequence[Image.Image]) -> np.ndarray:
+        return np.stack([self._preparation.crop(image) for image in images])
 
-    def _batch(self, prepared: Sequence["_Prepared"]) -> torch.Tensor:
-        pixels = torch.stack([one.pixels for one in prepared])
-        return pixels.to(self.device).contiguous(memory_format=torch.channels_last)
+    def _prepare(self, image: Image.Image) -> _Prepared:
+        return _Prepared(self._preparation.crop(image), self.trust is None or may_be_stained_cell(image))
 
-    def _answer(self, prepared: Sequence["_Prepared"]) -> tuple[np.ndarray, list[str]]:
+    def _answer(self, prepared: Sequence[_Prepared]) -> tuple[np.ndarray, list[str]]:
         if not prepared:
             return np.zeros((0, len(self.labels)), dtype=np.float32), []
-        with torch.inference_mode():
-            if self.trust is None:
-                logits, features = self.model(self._batch(prepared)).logits, None
-            else:
-                logits, features = look(self.model, self._batch(prepared))
-        probabilities = logits.softmax(1).cpu().numpy()
-        if features is None:
+        logits, features = self.backend.run(np.stack([one.crop for one in prepared]))
+        probabilities = softmax(logits, axis=1)
+        if self.trust is None:
             return probabilities, ["uncalibrated"] * len(prepared)
         may_be_cell = [one.may_be_cell for one in prepared]
-        return probabilities, self.trust.statuses(probabilities.max(1), features.cpu().numpy(), may_be_cell)
+        return probabilities, self.trust.statuses(probabilities.max(1), features, may_be_cell)
 
     def predict(self, sources: Iterable[ImageSource]) -> list[Prediction]:
         """Answers for all images, or the error of the first that cannot be read.
@@ -195,14 +272,27 @@ class Predictor:
         return answers
 
     def predict_each(self, sources: Iterable[ImageSource]) -> Iterator[Prediction | UnreadableImageError]:
-        """For each input, in order, an answer or what is wrong with it. Reads and answers batch by batch."""
-        remaining = iter(sources)
-        while batch := [self._read(source) for source in islice(remaining, BATCH_SIZE)]:
-            answers = zip(*self._answer([one for one in batch if isinstance(one, _Prepared)]), strict=True)
-            for one in batch:
-                yield self._prediction(*next(answers)) if isinstance(one, _Prepared) else one
+        """For each input, in order, an answer or what is wrong with it.
 
-    def _read(self, source: ImageSource) -> "_Prepared | UnreadableImageError":
+        Threads read and prepare the next images while the model works; a few batches at most are held. They end with
+        the iteration, also where it is left early.
+        """
+        remaining, waiting = iter(sources), deque()
+        readers = ThreadPoolExecutor(usable_cores(), thread_name_prefix="read")
+        try:
+            while True:
+                missing = (1 + _AHEAD) * BATCH_SIZE - len(waiting)
+                waiting.extend(readers.submit(self._read, source) for source in islice(remaining, missing))
+                if not waiting:
+                    return
+                batch = [waiting.popleft().result() for _ in range(min(BATCH_SIZE, len(waiting)))]
+                answers = zip(*self._answer([one for one in batch if isinstance(one, _Prepared)]), strict=True)
+                for one in batch:
+                    yield self._prediction(*next(answers)) if isinstance(one, _Prepared) else one
+        finally:
+            readers.shutdown(cancel_futures=True)
+
+    def _read(self, source: ImageSource) -> _Prepared | UnreadableImageError:
         try:
             return self._prepare(read_image(source))
         except UnreadableImageError as error:
@@ -211,3 +301,24 @@ class Predictor:
     def _prediction(self, probabilities: np.ndarray, status: str) -> Prediction:
         ranked = [(self.labels[index], float(probabilities[index])) for index in np.argsort(-probabilities)]
         return Prediction(*ranked[0], alternatives=tuple(ranked[1:]), status=status)
+
+
+def adapt_trust(trust: Trust | None, export: Export) -> Trust | None:
+    """What a model says of when to trust it, with the threshold of familiarity that its export's features need."""
+    if trust is None or export.check is None or export.check.unfamiliar_threshold is None:
+        return trust
+    return replace(trust, unfamiliar_threshold=export.check.unfamiliar_threshold)
+
+
+def _usable_export(folder: Path) -> Path | None:
+    """The folder of an export that was made of the weights beside it, or that stands by itself."""
+    exported = find_export(folder)
+    if exported is None or not has_weights(folder) or Export.load(exported).weights == digest_weights(folder):
+        return exported
+    logger.warning("%s: was exported from other weights than those beside it: not used. Export anew.", exported)
+    return None
+
+
+def _convert(folder: Path, preparation: Preparation) -> OpenVinoBackend:
+    """The weights are let go afterwards: what looks into the model loads them again."""
+    return OpenVinoBackend(to_openvino(AnswerGraph(load_classifier(folder), preparation), preparation.shape))

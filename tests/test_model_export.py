@@ -1,0 +1,189 @@
+"""Exports answer as the model does, say what they were checked on, and are used only with the weights they are of."""
+
+import importlib.util
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.conftest import TinyRun
+from wbc_hf import cli
+from wbc_hf.data import read_image
+from wbc_hf.errors import WbcError
+from wbc_hf.modeling import Export, Preparation, load_processor
+from wbc_hf.serving import Predictor, model_export
+from wbc_hf.serving.heat_maps import heat_map
+from wbc_hf.serving.model_export import describe_export, export_model
+
+
+@pytest.fixture
+def model(tiny_run: TinyRun, tmp_path: Path) -> Path:
+    """The tiny run's model, with the `run.json` that names its set."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in tiny_run.folder.iterdir():
+        if file.is_file():
+            shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture
+def cells(folder_of_cells: Path) -> list[Image.Image]:
+    return [read_image(file) for file in sorted(folder_of_cells.rglob("*.png"))[::4]]
+
+
+@pytest.fixture
+def allow_any_fall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of a few thousand parameters, trained for seconds, may well change its mind."""
+    monkeypatch.setattr(model_export, "MAX_FALL", 1.0)
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def test_openvino_in_fp32_answers_as_torch_does(model: Path, cells: list[Image.Image]):
+    before = Predictor.from_pretrained(model, backend="torch")
+    folder, export = export_model(model, "openvino", "fp32")
+    after = Predictor.from_pretrained(model, backend="openvino")
+    assert folder == model / "openvino"
+    assert files_in(folder) == {"model.xml", "model.bin", "export.json"}
+    assert after.export == export == Export.load(folder)
+    assert after.identity == before.identity
+    np.testing.assert_allclose(after.probabilities(cells), before.probabilities(cells), atol=1e-5)
+    np.testing.assert_allclose(after.look(cells)[1], before.look(cells)[1], atol=1e-5)
+    check = export.check
+    assert (check.agreement, check.calibrated_on, check.unfamiliar_threshold) == (1.0, 0, None)
+    assert check.before.macro_f1 == check.after.macro_f1
+    assert check.images == json.loads((model / "run.json").read_text())["data"]["splits"]["validation"]["basophil"] * 5
+    # What looks into the network loads the weights beside it.
+    assert heat_map(after, cells[0]).shape == cells[0].size[::-1]
+
+
+@pytest.mark.usefixtures("allow_any_fall")
+def test_int8_is_quantised_and_both_figures_are_written_down(model: Path, cells: list[Image.Image]):
+    before = Predictor.from_pretrained(model, backend="torch")
+    folder, export = export_model(model, "openvino", "int8")
+    after = Predictor.from_pretrained(model, backend="openvino")
+    assert "FakeQuantize" in (folder / "model.xml").read_text()
+    found, wanted = after.probabilities(cells), before.probabilities(cells)
+    np.testing.assert_allclose(found, wanted, atol=0.1)
+    assert np.abs(found - wanted).max() > 1e-6
+    assert export.check.calibrated_on == 40
+    assert after.trust.unfamiliar_threshold == export.check.unfamiliar_threshold
+    written = json.loads((folder / "export.json").read_text())
+    assert {"before", "after", "agreement", "images", "dataset", "split_seed"} <= written["check"].keys()
+    assert {"torch", "nncf", "openvino", "wbc_hf"} <= written["versions"].keys()
+    assert f"{export.check.after.macro_f1:.4f}" in describe_export(folder, export)
+
+
+@pytest.mark.usefixtures("allow_any_fall")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_onnx_gives_the_same_answers_in_onnx_runtime(model: Path, cells: list[Image.Image], precision: str):
+    folder, _ = export_model(model, "onnx", precision)
+    assert files_in(folder) == {"model.onnx", "export.json"}
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    preparation = Preparation(load_processor(model))
+    crops = np.stack([preparation.crop(image) for image in cells])
+    logits, features = Predictor.from_pretrained(model, backend="torch").look(cells)
+    for count in (len(crops), 1):
+        answers = session.run(["logits", "features"], {"crop": crops[:count]})
+        assert_near(answers[0], logits[:count], precision)
+        assert_near(answers[1], features[:count], precision)
+    served = Predictor.from_pretrained(model, backend="openvino")
+    assert served.export.format == "onnx"
+    assert_near(served.look(cells)[0], logits, precision)
+
+
+def assert_near(found: np.ndarray, wanted: np.ndarray, precision: str) -> None:
+    """Equal in fp32. In int8 near in the mean, beside what lies between the least and the greatest."""
+    if precision == "fp32":
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).mean() < 0.1 * np.ptp(wanted)
+
+
+def test_a_folder_of_its_own_answers_without_weights(model: Path, cells: list[Image.Image], tmp_path: Path):
+    folder, _ = export_model(model, "openvino", "fp32", output=tmp_path / "exports" / "small")
+    alone = tmp_path / "exports" / "small"
+    assert folder == alone / "openvino"
+    expected = {"config.json", "preprocessor_config.json", "wbc.json", "wbc.safetensors", "README.md", "metrics.json"}
+    assert files_in(alone) == expected | {f"openvino/{name}" for name in ("model.xml", "model.bin", "export.json")}
+    assert not list((tmp_path / "exports").glob(".export-*"))
+    before, after = Predictor.from_pretrained(model, backend="torch"), Predictor.from_pretrained(alone)
+    np.testing.assert_allclose(after.probabilities(cells), before.probabilities(cells), atol=1e-5)
+    assert after.identity.version == before.identity.version
+    assert after.answer(cells)[1] == before.answer(cells)[1]
+    with pytest.raises(WbcError, match=r"small: holds an export without the weights.* such as heat maps"):
+        heat_map(after, cells[0])
+
+
+def test_an_export_of_other_weights_is_not_used(
+    model: Path, cells: list[Image.Image], caplog: pytest.LogCaptureFixture
+):
+    export_model(model, "openvino", "fp32")
+    changed = Predictor.from_pretrained(model, backend="torch").model
+    changed.classifier[-1].weight.data.neg_()
+    changed.save_pretrained(model)
+    with caplog.at_level(logging.WARNING, logger="wbc_hf"):
+        predictor = Predictor.from_pretrained(model, backend="openvino")
+    (record,) = [record for record in caplog.records if record.name.startswith("wbc_hf")]
+    assert "exported from other weights than those beside it" in record.getMessage()
+    assert predictor.export is None
+    expected = Predictor.from_pretrained(model, backend="torch").probabilities(cells)
+    np.testing.assert_allclose(predictor.probabilities(cells), expected, atol=0.05)
+
+
+def test_what_falls_too_far_is_refused_and_nothing_is_written(model: Path, monkeypatch: pytest.MonkeyPatch):
+    before = files_in(model)
+    monkeypatch.setattr(model_export, "MAX_FALL", -0.01)
+    with pytest.raises(WbcError, match=r"macro F1 .* falls from \d\.\d{4} to \d\.\d{4} in fp32.*Nothing was written"):
+        export_model(model, "openvino", "fp32")
+    assert files_in(model) == before
+    assert not (model / "openvino").exists()
+
+
+def test_a_new_export_takes_the_place_of_the_old_one(model: Path):
+    export_model(model, "openvino", "fp32")
+    result = CliRunner().invoke(cli.app, ["export", str(model), "--format", "openvino", "--precision", "bf16"])
+    assert result.exit_code == 0
+    export = Export.load(model / "openvino")
+    assert result.stdout == f"{describe_export(model / 'openvino', export)}\n"
+    assert export.precision == "bf16"
+    assert not list(model.glob(".export-*"))
+
+
+def test_without_a_set_only_int8_is_refused(model: Path, tmp_path: Path):
+    (model / "run.json").unlink()
+    with pytest.raises(WbcError, match=r"no run\.json that names a stored data set, and int8 needs pictures"):
+        export_model(model, "openvino", "int8")
+    folder, export = export_model(model, "openvino", "fp32")
+    assert export.check is None
+    assert "Not checked" in describe_export(folder, export)
+
+
+def test_what_cannot_be_asked_for(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(WbcError, match="--precision bf16: ONNX Runtime has no convolution in bf16"):
+        export_model(model, "onnx", "bf16")
+    with pytest.raises(WbcError, match="is there already"):
+        export_model(model, "openvino", "fp32", output=tmp_path)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else found(name))
+    with pytest.raises(WbcError, match=r"--precision int8: needs nncf.* pip install 'wbc-hf\[export\]'"):
+        export_model(model, "openvino", "int8")
+
+
+def test_broken_files_are_named(model: Path):
+    folder, _ = export_model(model, "openvino", "fp32")
+    (folder / "export.json").write_text("{")
+    with pytest.raises(WbcError, match=r"export\.json: cannot be read"):
+        Predictor.from_pretrained(model, backend="openvino")
+    (folder / "export.json").write_text('{"export_format": 99}')
+    with pytest.raises(WbcError, match="another version of wbc_hf"):
+        Predictor.from_pretrained(model, backend="openvino")
