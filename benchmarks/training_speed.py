@@ -64,6 +64,12 @@ class Shares:
 
         return timed
 
+    def of_all(self, wall: float) -> dict[str, float]:
+        """Each part's share of so many seconds, and what is left."""
+        self.seconds["forward and backward"] -= self.seconds["augmentation"]  # which is done within
+        self.seconds["Trainer itself"] = wall - sum(self.seconds.values())
+        return {name: seconds / wall for name, seconds in self.seconds.items()}
+
 
 def moment() -> float:
     """Now, once the GPU has done what it was given."""
@@ -101,13 +107,15 @@ def run_one_way(arguments: argparse.Namespace) -> dict:
             trainer = build_trainer(leucocytes, network, processor, data, training, caches)
         trainer.add_callback(clock)
         shares = wrap(trainer) if arguments.profile else Shares()
+        started = moment()
         trainer.train()
+        wall = moment() - started
     return {
         "images_per_second": arguments.batch / statistics.median(clock.steps[WARM_UP - 1 :]),
         "peak_mib": peak_mib(),
         "cache_seconds": cache_seconds,
         "cached_images": len(leucocytes["train"]) + len(leucocytes["validation"]),
-        "shares": {name: seconds / sum(shares.seconds.values()) for name, seconds in shares.seconds.items()},
+        "shares": shares.of_all(wall) if arguments.profile else {},
     }
 
 
@@ -131,7 +139,7 @@ def plain_trainer(leucocytes, network, processor, folder: str, arguments: argpar
 
 
 def wrap(trainer: Trainer) -> Shares:
-    """Have the parts of a step counted; the rest of it is what Trainer does beside."""
+    """Have the parts of a step counted."""
     shares = Shares()
     trainer.get_batch_samples = shares.of("reading and decoding", trainer.get_batch_samples)
     if hasattr(trainer, "_network_input"):

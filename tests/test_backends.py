@@ -117,7 +117,11 @@ def test_torch_follows_weights_that_change(preparation: Preparation, crops: np.n
         ({"LOCAL_WORLD_SIZE": "2"}, 4),
         ({"LOCAL_WORLD_SIZE": "16"}, 1),
         ({"OMP_NUM_THREADS": "3"}, 3),
-        ({"LOCAL_WORLD_SIZE": "4", "OMP_NUM_THREADS": "6"}, 2),
+        ({"OMP_NUM_THREADS": "4,2"}, 4),
+        ({"OMP_NUM_THREADS": ""}, 8),
+        # torchrun sets it to 1 for several processes.
+        ({"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}, 4),
+        ({"LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}, 1),
     ],
 )
 def test_processes_of_one_launch_share_the_cores(

@@ -1,11 +1,15 @@
 """What is computed once is what would be computed in every step."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import train
 from tests.conftest import Command
 from wbc_hf.data import Augmentation, Leucocytes, load_leucocytes
 from wbc_hf.errors import WbcError
@@ -23,14 +27,22 @@ def leucocytes(folder_of_cells: Path) -> Leucocytes:
     return load_leucocytes(folder_of_cells)
 
 
-def trained(command: Command, leucocytes: Leucocytes, folder: Path, *, cached: bool, **changes) -> LeucocyteTrainer:
+def trained(
+    command: Command,
+    leucocytes: Leucocytes,
+    folder: Path,
+    *,
+    cached: bool,
+    resume_from: Path | None = None,
+    **changes: object,
+) -> LeucocyteTrainer:
     """A trainer after its three epochs, with caches or reading image by image."""
     quiet = {"save_strategy": "no", "load_best_model_at_end": False, "report_to": "none", "logging_steps": 1}
     data, model, training = parse(command(folder, **(quiet | changes)))
     network, processor = build_network(model, training)
     caches = build_caches(leucocytes, network, processor, data, model, training) if cached else None
     trainer = build_trainer(leucocytes, network, processor, data, training, caches)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
     return trainer
 
 
@@ -81,10 +93,10 @@ def test_the_cached_trunk_computes_in_the_precision_of_the_run(
 
 
 def test_each_epoch_shows_the_next_view(command: Command, leucocytes: Leucocytes, tmp_path: Path):
-    trainer = trained(command, leucocytes, tmp_path, cached=True, freeze="stage4", cached_views=2)
+    trainer = trained(command, leucocytes, tmp_path, cached=True, freeze="stage4", cached_views=3)
     rows = trainer.train_dataset
-    assert rows.views == 2
-    assert rows.view == 0  # of the third epoch
+    assert rows.views == 3
+    assert rows.view == 2  # of the third epoch
     first, again = rows.__getitems__([3, 7]), rows.__getitems__([3, 7])
     rows.start_epoch(1)
     other = rows.__getitems__([3, 7])
@@ -92,6 +104,19 @@ def test_each_epoch_shows_the_next_view(command: Command, leucocytes: Leucocytes
     assert not torch.equal(first["hidden"], other["hidden"])
     assert torch.equal(first["labels"], other["labels"])
     assert first["hidden"].shape == (2, network_channels(trainer), 1, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_that_is_taken_up_again_sees_the_views_it_would_have_seen(
+    command: Command, leucocytes: Leucocytes, tmp_path: Path, workers: int
+):
+    changes = {"freeze": "stage4", "cached_views": 3, "save_strategy": "epoch", "save_total_limit": 3}
+    changes |= {"dataloader_num_workers": workers, "dataloader_persistent_workers": bool(workers)}
+    whole = trained(command, leucocytes, tmp_path, cached=True, **changes)
+    again = trained(command, leucocytes, tmp_path, cached=True, resume_from=tmp_path / "checkpoint-5", **changes)
+    assert losses(again) == losses(whole)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
 def network_channels(trainer: LeucocyteTrainer) -> int:
@@ -132,13 +157,48 @@ def test_a_file_that_was_broken_off_is_made_anew(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    cache = tmp_path / "cache"
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", stop)
         with pytest.raises(KeyboardInterrupt):
-            cache_images(leucocytes, processor, tmp_path / "cache")
-    assert not list((tmp_path / "cache").glob("pixels*.npy"))
-    caches = cache_images(leucocytes, processor, tmp_path / "cache")
+            cache_images(leucocytes, processor, cache)
+    assert [path.suffix for path in cache.iterdir()] == [""]  # half-written
+    caches = cache_images(leucocytes, processor, cache)
     assert len(caches.train) == len(leucocytes["train"])
+    assert {path.suffix for path in cache.iterdir()} == {".npy"}
+
+
+def test_other_names_for_the_same_images(command: Command, folder_of_cells: Path, tmp_path: Path):
+    """The same content in another order: what was kept would meet other rows' labels."""
+    _, model, training = parse(command(tmp_path))
+    _, processor = build_network(model, training)
+    shutil.copytree(folder_of_cells, tmp_path / "cells")
+    before = cache_images(load_leucocytes(tmp_path / "cells", look=False), processor, tmp_path / "cache")
+    (first, *_) = sorted((tmp_path / "cells" / "basophil").iterdir())
+    first.rename(first.with_name("zzz.png"))
+    after = cache_images(load_leucocytes(tmp_path / "cells", look=False), processor, tmp_path / "cache")
+    assert after.train.path != before.train.path
+
+
+def test_a_disk_that_fills_up_meanwhile(
+    command: Command, leucocytes: Leucocytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _, model, training = parse(command(tmp_path))
+    _, processor = build_network(model, training)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(WbcError, match=r"cannot be kept there \(No space left on device\)"):
+        cache_images(leucocytes, processor, tmp_path / "cache")
+
+
+def test_a_run_without_room_leaves_its_folder_free(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
+    with pytest.raises(SystemExit):
+        train.main(command(tmp_path / "run", freeze="stage3", cached_views=3))
+    assert not (tmp_path / "run" / "arguments.json").exists()
 
 
 def test_a_disk_without_room(

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from tests.tiny_sets import picture
 from wbc_hf.data import ImageSource
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import load_classifier
+from wbc_hf.modeling import Export, load_classifier
 from wbc_hf.serving import Prediction, Predictor, many_answers, many_images
 from wbc_hf.serving.many_answers import Answered, Run, answer_many, answer_stretches, check_output
 from wbc_hf.serving.many_images import find_images
@@ -223,6 +224,27 @@ def test_a_kill_while_parts_were_joined(begin: Begin, expected: list[dict]):
     assert nothing_is_left_beside(run.folder.with_name("out.parquet"))
 
 
+@pytest.mark.parametrize(("gone", "asked"), [((0,), 7), ((1,), 4), ((2,), 2), ((0, 2), 7)])
+def test_a_part_that_went_missing_is_answered_again(
+    begin: Begin, expected: list[dict], gone: tuple[int, ...], asked: int
+):
+    """Of the eight rows of the Parquet file, the sixth of which holds no image."""
+    run, predictor = begin()
+    answer_stretches(run, predictor, 0, 1)
+    for part in gone:
+        (file,) = run.folder.glob(f"00000003-{part:08d}-*")
+        file.unlink()
+    with pytest.raises(WbcError, match=r"out\.parquet\.parts: parts are missing .* the same command answers them"):
+        run.join()
+    assert not run.is_complete()
+
+    run, predictor = begin()
+    answer_stretches(run, predictor, 0, 1)
+    assert predictor.asked == asked
+    assert run.join() == Answered(IMAGES, UNREADABLE)
+    assert_are(read_parquet(run.folder.with_name("out.parquet")), expected)
+
+
 def test_a_finished_output_is_not_written_again(begin: Begin, tmp_path: Path):
     (tmp_path / "out.parquet").write_bytes(b"somebody's")
     with pytest.raises(WbcError, match=r"out\.parquet: is there already\. Remove it, or name another file\."):
@@ -277,6 +299,29 @@ def test_another_version_is_refused_and_all_that_differs_is_told(
     monkeypatch.setattr("wbc_hf.serving.predictor.__version__", "9.9")
     with pytest.raises(WbcError, match=r"with other images.*; with another version of this package \(wbc_hf "):
         begin()
+
+
+def test_another_way_to_the_same_answers_is_refused(begin: Begin, tiny_run: TinyRun, tmp_path: Path):
+    run, predictor = begin()
+    doubting = copy.copy(predictor)
+    doubting.trust = replace(predictor.trust, review_threshold=0.123)
+    on_openvino = Predictor.from_pretrained(tiny_run.folder, backend="openvino")
+    exported = copy.copy(predictor)
+    exported.export = Export("openvino", "int8", "0", None, {}, made="2026-01-02T03:04:05+00:00")
+    for other, message in (
+        (doubting, r"with another wbc\.json, .* the model \(\w{12}, this one is \w{12}\)\. Give"),
+        (on_openvino, r"with another backend, .* \(torch fp32 on \w+, this one is OpenVINO \w+\)\. Give"),
+        (exported, r"with another export of the model, .* \(none, this one is 2026-01-02T03:04:05\+00:00\)\. Give"),
+    ):
+        with pytest.raises(WbcError, match=f"out\\.parquet\\.parts: .* was stopped, {message}"):
+            Run(tmp_path / "out.parquet", run.images, other).check()
+
+
+def test_parts_of_an_earlier_version_are_refused(begin: Begin):
+    run, _ = begin()
+    (run.folder / many_answers.MANIFEST_FILE).write_text('{"parts": "format 1, 3 images each"}')
+    with pytest.raises(WbcError, match=r"with parts of another form \(format 1, 3 images each\)"):
+        run.check()
 
 
 # Several processes
@@ -378,5 +423,19 @@ def test_a_killed_command_is_taken_up_by_two_processes(tiny_run: TinyRun, tmp_pa
 )
 def test_outputs_that_cannot_be(output: str, message: str):
     with pytest.raises(WbcError) as caught:
-        check_output(Path(output))
+        check_output(Path(output), [])
     assert message in str(caught.value)
+
+
+def test_an_output_that_would_be_taken_for_a_source(tmp_path: Path):
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    for output in (tmp_path / "out.parquet", deep / "out.parquet"):
+        with pytest.raises(WbcError) as caught:
+            check_output(output, ["owner/name", str(tmp_path)])
+        assert str(caught.value) == (
+            f"--output {output}: lies in {tmp_path}, whose Parquet files are all taken for images. Name a file "
+            f"outside of {tmp_path}, or one that ends in .csv."
+        )
+    check_output(tmp_path / "out.csv", [str(tmp_path)])
+    check_output(tmp_path / "out.parquet", [str(deep)])

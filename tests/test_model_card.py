@@ -402,3 +402,12 @@ def test_painted_cells_are_called_painted():
     assert "Trained from scratch" in card
     assert "ResNet-50 with 0.25 times the channels" in card
     assert "by patient" not in card
+
+
+def test_what_was_searched_and_what_was_computed_once():
+    searched = {"trials": 20, "epochs": 3, "space": {"learning_rate": {}, "freeze": []}}
+    run = RUN | {"search": searched, "arguments": RUN["arguments"] | {"cached_views": 4}}
+    card = render_card(run, METRICS)
+    assert "Layers frozen during training: stage2, computed once for 4 views of each image. Of 20 trials" in card
+    assert " Of 20 trials of 3 epochs, the best on validation chose `learning_rate`, `freeze`.\n" in card
+    assert "Layers frozen during training: stage2.\n" in render_card(RUN, METRICS)

@@ -4,19 +4,22 @@ import importlib.util
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 from typer.testing import CliRunner
 
 from tests.conftest import TinyRun
 from wbc_hf import cli
 from wbc_hf.data import read_image
 from wbc_hf.errors import WbcError
-from wbc_hf.modeling import Export, Preparation, load_processor
+from wbc_hf.modeling import Export, Preparation, Trust, load_processor
+from wbc_hf.modeling.trust import Mahalanobis
 from wbc_hf.serving import Predictor, model_export
 from wbc_hf.serving.heat_maps import heat_map
 from wbc_hf.serving.model_export import describe_export, export_model
@@ -76,11 +79,27 @@ def test_int8_is_quantised_and_both_figures_are_written_down(model: Path, cells:
     np.testing.assert_allclose(found, wanted, atol=0.1)
     assert np.abs(found - wanted).max() > 1e-6
     assert export.check.calibrated_on == 40
+    assert after.backend.name.startswith("OpenVINO int8 and ")
     assert after.trust.unfamiliar_threshold == export.check.unfamiliar_threshold
     written = json.loads((folder / "export.json").read_text())
     assert {"before", "after", "agreement", "images", "dataset", "split_seed"} <= written["check"].keys()
     assert {"torch", "nncf", "openvino", "wbc_hf"} <= written["versions"].keys()
     assert f"{export.check.after.macro_f1:.4f}" in describe_export(folder, export)
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 1])
+def test_the_threshold_moves_as_the_scores_do_whatever_is_unfamiliar(model: Path, share: float):
+    """Also where all validation images are unfamiliar, or none is."""
+    random = np.random.default_rng(0)
+    before = random.normal(size=(400, 4)).astype(np.float32)
+    after = 1.25 * before + random.normal(scale=0.01, size=before.shape).astype(np.float32)
+    familiarity = Mahalanobis(np.zeros(4, np.float32), np.eye(4, dtype=np.float32), np.zeros((1, 4), np.float32))
+    scores = familiarity.score(before)
+    threshold = {0: 2 * scores.max(), 0.3: np.quantile(scores, 0.7), 1: scores.min() / 2}[share]
+    trust = replace(Trust.load(model), familiarity=familiarity, unfamiliar_threshold=float(threshold))
+    moved = model_export._moved_threshold(trust, before, after)
+    assert moved == pytest.approx(1.25 * threshold, rel=0.01)
+    assert (familiarity.score(after) > moved).mean() == pytest.approx(share, abs=0.02)
 
 
 @pytest.mark.usefixtures("allow_any_fall")
@@ -149,6 +168,59 @@ def test_what_falls_too_far_is_refused_and_nothing_is_written(model: Path, monke
     assert not (model / "openvino").exists()
 
 
+def test_a_quantisation_that_went_wrong_is_refused(model: Path, monkeypatch: pytest.MonkeyPatch):
+    """Calibrated on black pictures alone, it cuts off nearly all that cells give."""
+    before = files_in(model)
+    black = np.zeros((32, *Preparation(load_processor(model)).shape), dtype=np.uint8)
+    monkeypatch.setattr(model_export, "_crops", lambda *_: black)
+    with pytest.raises(WbcError, match=r"macro F1 .* falls from \d\.\d{4} to \d\.\d{4} in int8; 0\.005 is allowed"):
+        export_model(model, "openvino", "int8")
+    assert files_in(model) == before
+
+
+def test_an_old_export_does_not_hide_a_new_one(
+    model: Path, cells: list[Image.Image], caplog: pytest.LogCaptureFixture
+):
+    export_model(model, "openvino", "fp32")
+    changed = Predictor.from_pretrained(model, backend="torch").model
+    changed.classifier[-1].weight.data.neg_()
+    changed.save_pretrained(model)
+    export_model(model, "onnx", "fp32")
+    predictor = Predictor.from_pretrained(model, backend="openvino")
+    assert predictor.export.format == "onnx"
+    assert f"{model / 'openvino'}: was exported from other weights" in caplog.text
+    expected = Predictor.from_pretrained(model, backend="torch").probabilities(cells)
+    np.testing.assert_allclose(predictor.probabilities(cells), expected, atol=1e-5)
+
+
+def test_a_fresh_predictor_uses_no_export(model: Path):
+    export_model(model, "openvino", "fp32")
+    assert Predictor.from_pretrained(model, "openvino").export is not None
+    assert Predictor.from_pretrained(model, "openvino", fresh=True).export is None
+
+
+def test_an_export_of_what_is_no_resnet_says_so(cells: list[Image.Image], tmp_path: Path):
+    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16, image_size=32)
+    ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    export_model(tmp_path / "vit", "openvino", "fp32", output=tmp_path / "small")
+    predictor = Predictor.from_pretrained(tmp_path / "small")
+    assert predictor.probabilities(cells).shape == (len(cells), 2)
+    for ask in (predictor.look, lambda images: heat_map(predictor, images[0])):
+        with pytest.raises(WbcError, match="small: is a 'vit' model"):
+            ask(cells)
+
+
+def test_a_set_that_changed_since_training_is_not_checked_on(model: Path, folder_of_cells: Path):
+    record = json.loads((model / "run.json").read_text())
+    record["data"]["fingerprint"] = "0" * 64
+    (model / "run.json").write_text(json.dumps(record))
+    with pytest.raises(WbcError, match=r"holds other images, labels or splits than .*model was trained on"):
+        export_model(model, "openvino", "fp32")
+    _, export = export_model(model, "openvino", "fp32", dataset=str(folder_of_cells))
+    assert export.check.dataset == str(folder_of_cells)
+
+
 def test_a_new_export_takes_the_place_of_the_old_one(model: Path):
     export_model(model, "openvino", "fp32")
     result = CliRunner().invoke(cli.app, ["export", str(model), "--format", "openvino", "--precision", "bf16"])
@@ -174,9 +246,12 @@ def test_what_cannot_be_asked_for(model: Path, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(WbcError, match="is there already"):
         export_model(model, "openvino", "fp32", output=tmp_path)
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else found(name))
-    with pytest.raises(WbcError, match=r"--precision int8: needs nncf.* pip install 'wbc-hf\[export\]'"):
+    missing = ("nncf", "onnxruntime")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else found(name))
+    with pytest.raises(WbcError, match=r"openvino --precision int8: needs nncf\. .* pip install 'wbc-hf\[export\]'"):
         export_model(model, "openvino", "int8")
+    with pytest.raises(WbcError, match=r"onnx --precision int8: needs onnxruntime and nncf\. "):
+        export_model(model, "onnx", "int8")
 
 
 def test_broken_files_are_named(model: Path):

@@ -1,6 +1,8 @@
 """The predictor gives what transformers' own pipeline gives, on whatever picture a user has."""
 
 import hashlib
+import os
+import shutil
 import struct
 import threading
 import weakref
@@ -312,6 +314,24 @@ def test_the_version_is_that_of_the_weights_in_memory(predictor: Predictor):
         digest.update(name.encode())
         digest.update(tensor.numpy().tobytes())
     assert predictor.identity.version == digest.hexdigest()[:12]
+
+
+def test_a_folder_that_was_trained_anew_meanwhile(model_folder: Path, tmp_path: Path):
+    folder, new = tmp_path / "model", tmp_path / "new"
+    shutil.copytree(model_folder, folder)
+    on_openvino, on_torch = (Predictor.from_pretrained(folder, backend=name) for name in ("openvino", "torch"))
+    model = load_classifier(folder)
+    model.classifier[-1].weight.data.neg_()
+    model.save_pretrained(new)
+    os.replace(new / "model.safetensors", folder / "model.safetensors")
+
+    after = Predictor.from_pretrained(folder, backend="torch").identity.version
+    before = Predictor.from_pretrained(model_folder, backend="torch").identity.version
+    assert after != before
+    assert (on_openvino.identity.version, on_torch.identity.version) == (before, before)
+    with pytest.raises(WbcError, match=r"model: was trained anew since it was loaded.*Start again"):
+        _ = on_openvino.model
+    assert on_torch.resnet.training is False
 
 
 def test_backends_that_there_are_none_of(model_folder: Path):

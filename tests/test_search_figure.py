@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from wbc_hf.training.search import Trial
-from wbc_hf.training.search_figure import search_figure
+from wbc_hf.training.search_figure import Trial, search_figure
 
 HEADINGS = {"learning_rate": "learning rate", "freeze": "freeze", "weight_decay": "weight decay"}
 

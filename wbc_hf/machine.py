@@ -1,6 +1,7 @@
-"""What this machine has for a process: cores, and arithmetic in hardware."""
+"""What this machine has for a process: cores, arithmetic in hardware, and a place for what can be made again."""
 
 import os
+from pathlib import Path
 
 import joblib
 import torch
@@ -23,8 +24,18 @@ def has_fast_bf16(device: str | None = None) -> bool:
 def usable_cores() -> int:
     """Cores for this process: those it may run on, shared with the other processes of its launch.
 
-    `torchrun` and `accelerate launch` say in LOCAL_WORLD_SIZE how many there are on this machine, and set
-    OMP_NUM_THREADS, which is the most that is used.
+    `torchrun` and `accelerate launch` say in LOCAL_WORLD_SIZE how many there are on this machine. A process by itself
+    uses no more than OMP_NUM_THREADS says.
     """
-    cores = joblib.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(cores, int(os.environ.get("OMP_NUM_THREADS") or cores)))
+    processes, cores = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), joblib.cpu_count()
+    if processes > 1:
+        # OMP_NUM_THREADS says nothing here: torchrun sets it to 1, however many cores there are.
+        return max(1, cores // processes)
+    # OpenMP allows one number for each level of nesting, "4,2"; the first is that of the outermost.
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return max(1, min(cores, int(wanted or cores)))
+
+
+def cache_folder() -> Path:
+    """The folder that the environment variable WBC_HF_CACHE names, else `~/.cache/wbc_hf`."""
+    return Path(os.environ.get("WBC_HF_CACHE", "~/.cache/wbc_hf")).expanduser()

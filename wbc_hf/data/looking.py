@@ -6,11 +6,11 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
 from wbc_hf.data.copies import VERSION, Copy, find_copies
+from wbc_hf.machine import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +29,6 @@ class CopyPair:
     second: str
     matches: int | None
     mirrored: bool
-
-
-def cache_folder() -> Path:
-    """The folder that the environment variable WBC_HF_CACHE names, else `~/.cache/wbc_hf`."""
-    return Path(os.environ.get("WBC_HF_CACHE", "~/.cache/wbc_hf")).expanduser()
 
 
 def pairs_of_copies(

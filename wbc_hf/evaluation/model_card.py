@@ -127,11 +127,17 @@ def _body(run: dict, metrics: dict, model_id: str) -> dict:
         "calibration_rows": _calibration_rows(metrics["calibration"]) if "calibration" in metrics else [],
         "review": _review(metrics["review"]) if "review" in metrics else None,
         "origin_sentence": _origin_sentence(run["base_model"]),
+        "search_sentence": _search_sentence(run["search"]) if "search" in run else "",
         "freeze": _frozen(run["freeze"], arguments.get("cached_views", 0)),
         "settings": [(name, arguments[name]) for name in _NOTED_ARGUMENTS if arguments.get(name) is not None],
         "versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()) + ".",
         "data_licence_sentence": _data_licence_sentence(data["licence"]),
     }
+
+
+def _search_sentence(search: dict) -> str:
+    names = ", ".join(f"`{name}`" for name in search["space"])
+    return f" Of {search['trials']} trials of {search['epochs']} epochs, the best on validation chose {names}."
 
 
 def _frozen(depth: str, cached_views: int) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from safetensors import safe_open
 
 from wbc_hf.errors import WbcError
+
+logger = logging.getLogger(__name__)
 
 EXPORT_FILE = "export.json"
 # In this order they are looked for.
@@ -42,7 +45,8 @@ class Check:
         calibrated_on: How many training images the quantisation saw; 0 without one.
         before, after: Figures of the model in fp32, as torch has it, and of the export.
         agreement: Share of the images to which both give the same class.
-        unfamiliar_threshold: Of the export's own features, chosen as the model's was; None where it has none.
+        unfamiliar_threshold: Of the export's own features: the model's, moved by as much as int8 moves their scores;
+            None where it has none.
     """
 
     dataset: str
@@ -103,10 +107,26 @@ class Export:
             raise WbcError(f"{file}: cannot be read ({error}). Remove {folder}, or export anew.") from error
 
 
-def find_export(folder: Path) -> Path | None:
-    """The folder of a model's export, OpenVINO's before ONNX's; None where it has none."""
-    candidates = (folder / name for name in GRAPH_FILES)
-    return next((candidate for candidate in candidates if (candidate / EXPORT_FILE).exists()), None)
+def find_export(folder: Path, weights: str) -> Path | None:
+    """The folder of a model's export, OpenVINO's before ONNX's; None where it has none that can be used.
+
+    One that was made of other weights than those beside it is passed over, with a warning.
+
+    Args:
+        folder: Of the model.
+        weights: Digest of the weights in it, as `digest_weights` gives it. Where there are none, exports stand by
+            themselves.
+
+    Raises:
+        WbcError: An export's `export.json` is broken, or of a later version of this project.
+    """
+    for exported in (folder / name for name in GRAPH_FILES):
+        if not (exported / EXPORT_FILE).exists():
+            continue
+        if not has_weights(folder) or Export.load(exported).weights == weights:
+            return exported
+        logger.warning("%s: was exported from other weights than those beside it: not used. Export anew.", exported)
+    return None
 
 
 def has_weights(folder: Path) -> bool:

@@ -65,9 +65,10 @@ class OpenVinoBackend:
         model: A converted graph, or the file of an exported one, `.xml` or `.onnx`.
         exact: fp32 throughout. Otherwise what is not quantised is done in bf16, where the processor has it in
             hardware.
+        quantised: Whether most of the graph is in int8, for the name.
     """
 
-    def __init__(self, model: openvino.Model | Path, *, exact: bool = False):
+    def __init__(self, model: openvino.Model | Path, *, exact: bool = False, quantised: bool = False):
         half = not exact and has_fast_bf16("cpu")
         settings = {
             "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[half],
@@ -77,7 +78,7 @@ class OpenVinoBackend:
             "ENABLE_CPU_PINNING": False,
         }
         compiled = openvino.Core().compile_model(model, "CPU", settings)
-        self.name = f"OpenVINO {'bf16' if half else 'fp32'}"
+        self.name = f"OpenVINO {'int8 and ' if quantised else ''}{'bf16' if half else 'fp32'}"
         self._request = compiled.create_infer_request()
         self._has_features = len(compiled.outputs) > 1
         self._lock = threading.Lock()

@@ -2,10 +2,11 @@
 
 Processes agree through the folder of parts alone. Each answers its own stretches, then those of others that are not
 there yet, the last first: a process that is slow or gone holds nobody up, and nobody waits. Who finds everything
-answered joins the parts, and only one can: the folder is renamed first.
+answered, without a gap, joins the parts, and only one can: the folder is renamed first.
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -30,14 +31,15 @@ from tqdm.auto import tqdm
 from wbc_hf.data.checking import NO_IMAGE
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hub import fetch_model
-from wbc_hf.serving.many_images import PART_SIZE, Images, Item, Stretch, find_images
+from wbc_hf.modeling import Trust
+from wbc_hf.serving.many_images import PARQUET_SUFFIX, PART_SIZE, Images, Item, Stretch, find_images
 from wbc_hf.serving.predictor import Prediction, Predictor
 
 UNREADABLE = "unreadable"
 SUFFIXES = (".csv", ".parquet")
 MANIFEST_FILE = "run.json"
 # Of the parts, not of what they are joined into.
-_FORMAT = 1
+_FORMAT = 2
 _PART_NAME = re.compile(r"(?P<stretch>\d+)-(?P<part>\d+)-(?P<rows>\d+)-(?P<last>last|more)\.arrow")
 _SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -73,7 +75,7 @@ def answer_many(sources: Sequence[str], model: str, output: Path) -> Answered | 
     Raises:
         WbcError: Sources, model or output that cannot be used, or other ones than this output was begun with.
     """
-    check_output(output)
+    check_output(output, sources)
     # accelerate takes several processes without a GPU for one each unless it is told.
     state = PartialState(cpu=not torch.cuda.is_available())
     images = find_images(sources)
@@ -83,20 +85,31 @@ def answer_many(sources: Sequence[str], model: str, output: Path) -> Answered | 
     run = Run(output, images, predictor)
     _on_first_process(state, run.open)
     run.check()
+    # One that is quick could else have joined everything before another one looked.
+    state.wait_for_everyone()
     answer_stretches(run, predictor, state.process_index, state.num_processes)
     return run.join()
 
 
-def check_output(output: Path) -> None:
+def check_output(output: Path, sources: Sequence[str]) -> None:
     """What can be said of an output before anything is loaded.
 
     Raises:
-        WbcError: Another suffix, or no folder to write it to.
+        WbcError: Another suffix, no folder to write it to, or one where it would be taken for a source itself.
     """
     if output.suffix not in SUFFIXES:
         raise WbcError(f"--output {output}: a file that ends in {' or '.join(SUFFIXES)} is written.")
     if not output.parent.is_dir():
         raise WbcError(f"--output {output}: lies in a folder that is not there. Make it, or name another.")
+    if output.suffix != PARQUET_SUFFIX:
+        return
+    for source in sources:
+        folder = Path(source).expanduser()
+        if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+            raise WbcError(
+                f"--output {output}: lies in {source}, whose Parquet files are all taken for images. Name a file "
+                f"outside of {source}, or one that ends in .csv."
+            )
 
 
 def _on_first_process(state: PartialState, work: Callable[[], None]) -> None:
@@ -120,14 +133,32 @@ class Standing:
     """What the folder of parts holds.
 
     Attributes:
-        parts: How many parts of each stretch.
-        complete: The stretches of which the last part is there.
-        images: How many are answered in all of them.
+        parts: How many parts of each stretch, counted from its first to the first that is missing.
+        complete: The stretches of which these are all.
+        images: How many are answered in them.
     """
 
     parts: Counter[int]
     complete: frozenset[int]
     images: int
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> "Standing":
+        """By the names of files. What comes after a gap does not count before the gap is filled."""
+        found: dict[int, dict[int, re.Match[str]]] = {}
+        for name in names:
+            if match := _PART_NAME.fullmatch(name):
+                found.setdefault(int(match["stretch"]), {})[int(match["part"])] = match
+        parts, complete, images = Counter(), set(), 0
+        for stretch, numbered in found.items():
+            for number in count():
+                if number not in numbered:
+                    break
+                parts[stretch] += 1
+                images += int(numbered[number]["rows"])
+                if numbered[number]["last"] == "last":
+                    complete.add(stretch)
+        return cls(parts, frozenset(complete), images)
 
 
 class Run:
@@ -148,7 +179,9 @@ class Run:
         self._manifest = {
             "images": images.fingerprint,
             "model": predictor.identity.version,
-            "precision": predictor.export.precision if predictor.export else "as trained",
+            "trust": _digest_trust(predictor.trust),
+            "backend": predictor.backend.name,
+            "export": predictor.export.made if predictor.export else "none",
             "software": predictor.identity.software,
             "parts": f"format {_FORMAT}, {PART_SIZE} images each",
         }
@@ -186,12 +219,15 @@ class Run:
         changed = [name for name, value in self._manifest.items() if begun.get(name) != value]
         if not changed:
             return
+        differ = {name: f"({begun.get(name)}, this one is {value})" for name, value in self._manifest.items()}
         told = {
             "images": "other images: paths, files that came, went or changed since, or another commit of a Hub set",
-            "model": f"another model ({begun['model']}, this one is {self._manifest['model']})",
-            "precision": f"another precision ({begun['precision']}, this one is {self._manifest['precision']})",
-            "software": f"another version of this package ({begun['software']})",
-            "parts": f"parts of another form ({begun['parts']})",
+            "model": f"another model {differ['model']}",
+            "trust": f"another wbc.json, which says when to trust the model {differ['trust']}",
+            "backend": f"another backend, whose figures differ a little {differ['backend']}",
+            "export": f"another export of the model, by when it was made {differ['export']}",
+            "software": f"another version of this package ({begun.get('software')})",
+            "parts": f"parts of another form ({begun.get('parts')})",
         }
         raise WbcError(
             f"{self.folder}: holds answers of a run that was stopped, with {'; with '.join(map(told.get, changed))}. "
@@ -202,12 +238,7 @@ class Run:
     def look(self) -> Standing:
         """What is there, of all processes, as of a second ago at most. FileNotFoundError once it was joined."""
         if time.monotonic() - self._looked_at >= _SECONDS_BETWEEN_LOOKS:
-            found = [match for name in os.listdir(self.folder) if (match := _PART_NAME.fullmatch(name))]
-            self._standing = Standing(
-                parts=Counter(int(match["stretch"]) for match in found),
-                complete=frozenset(int(match["stretch"]) for match in found if match["last"] == "last"),
-                images=sum(int(match["rows"]) for match in found),
-            )
+            self._standing = Standing.of(os.listdir(self.folder))
             self._looked_at = time.monotonic()
         return self._standing
 
@@ -244,9 +275,14 @@ class Run:
         """All parts, in order, into the output, and the folder away; None where another process does that.
 
         Raises:
-            WbcError: It cannot be written. The parts stay.
+            WbcError: It cannot be written, or a part is missing. The parts stay.
         """
         try:
+            if len(Standing.of(os.listdir(self.folder)).complete) != len(self.images.stretches):
+                raise WbcError(
+                    f"{self.folder}: parts are missing that were there before. Nothing was written to {self._output}; "
+                    "the same command answers them again."
+                )
             self.folder.rename(self._joining)
         except FileNotFoundError:
             return None
@@ -282,6 +318,17 @@ class Run:
         classes = [(label, pa.float32()) for label in self.labels]
         columns = [*texts, ("probability", pa.float32()), ("status", pa.string()), *classes, ("reason", pa.string())]
         return pa.schema(columns)
+
+
+def _digest_trust(trust: Trust | None) -> str:
+    """Of what says when to trust the model: the same for the same `wbc.json` and export."""
+    if trust is None:
+        return "none"
+    numbers = {name: value for name, value in vars(trust).items() if name != "familiarity"}
+    digest = hashlib.sha256(json.dumps(numbers, sort_keys=True).encode())
+    for array in vars(trust.familiarity).values():
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _flush(file: BinaryIO) -> None:

@@ -203,7 +203,7 @@ def _check_packages(format: ExportFormat, precision: Precision) -> None:
     if missing:
         raise WbcError(
             f"--format {format} --precision {precision}: needs {' and '.join(missing)}. Install what exporting needs: "
-            f"pip install 'wbc-hf[export]' {'onnxruntime' if 'onnxruntime' in missing else ''}".rstrip()
+            "pip install 'wbc-hf[export]'"
         )
 
 
@@ -219,12 +219,17 @@ def _check_target(model: str, folder: Path, format: ExportFormat, output: Path |
 
 
 def _load_pictures(folder: Path, dataset: str | None, precision: Precision) -> _Pictures | None:
-    """The set that was asked for, or the one of the training run; None where neither is known."""
-    run, seed = folder / "run.json", 0
+    """The set that was asked for, or the one of the training run; None where neither is known.
+
+    Raises:
+        WbcError: The set of the training run has changed since, or int8 is wanted of neither.
+    """
+    run, seed, trained_on = folder / "run.json", 0, None
     if dataset is None and run.exists():
-        arguments = json.loads(run.read_text(encoding="utf-8"))["arguments"]
-        if not arguments["streaming"]:
-            dataset, seed = arguments["dataset"], arguments["split_seed"]
+        record = json.loads(run.read_text(encoding="utf-8"))
+        if not record["arguments"]["streaming"]:
+            dataset, seed = record["arguments"]["dataset"], record["arguments"]["split_seed"]
+            trained_on = record["data"]["fingerprint"]
     if dataset is None:
         if precision == "int8":
             raise WbcError(
@@ -233,6 +238,11 @@ def _load_pictures(folder: Path, dataset: str | None, precision: Precision) -> _
             )
         return None
     leucocytes = load_leucocytes(dataset, seed=seed)
+    if trained_on not in (None, leucocytes.provenance.fingerprint):
+        raise WbcError(
+            f"{dataset}: holds other images, labels or splits than {folder} was trained on, so that its validation "
+            "images may be among those trained on. Give --dataset with that set as it was, or with another one."
+        )
     return _Pictures(dataset, seed, leucocytes["train"], leucocytes["validation"])
 
 
@@ -273,7 +283,7 @@ def _check(
     before, after = (_gather(parts) for parts in answers.values())
     threshold = None
     if calibrated_on and trust is not None:
-        threshold = _same_share(trust, before.features, after.features)
+        threshold = _moved_threshold(trust, before.features, after.features)
     adapted = trust if threshold is None else replace(trust, unfamiliar_threshold=threshold)
     given = [np.array(classes)[one.probabilities.argmax(1)] for one in (before, after)]
     return Check(
@@ -293,14 +303,19 @@ def _gather(parts: list[tuple[np.ndarray, np.ndarray | None]]) -> _Answers:
     return _Answers(softmax(np.concatenate(logits), axis=1), None if features[0] is None else np.concatenate(features))
 
 
-def _same_share(trust: Trust, before: np.ndarray, after: np.ndarray) -> float:
-    """The threshold at which as many of the export's features are unfamiliar as of the model's own.
+def _moved_threshold(trust: Trust, before: np.ndarray, after: np.ndarray) -> float:
+    """The model's own threshold, moved by as much as the export moves the score of an image.
 
-    Rounding to int8 adds noise to every feature, so that all seem a little less familiar than they are. By the share,
-    and not by what a model's own validation should give, it holds for pictures of another laboratory too.
+    Rounding to int8 adds noise to every feature, so that all seem a little less familiar than they are. The median
+    ratio of an image's score after and before tells by how much, however many of the images are unfamiliar: all of
+    them may be, in a set of another laboratory.
+
+    Args:
+        trust: Of the model.
+        before, after: Features of the same images, (n, d), by the model and by the export.
     """
-    unfamiliar = float((trust.familiarity.score(before) > trust.unfamiliar_threshold).mean())
-    return float(np.quantile(trust.familiarity.score(after), 1 - unfamiliar))
+    ratios = trust.familiarity.score(after) / trust.familiarity.score(before)
+    return trust.unfamiliar_threshold * float(np.median(ratios))
 
 
 def _figures(

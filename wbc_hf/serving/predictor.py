@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.special import softmax
-from transformers import PreTrainedModel, ResNetForImageClassification
+from transformers import PreTrainedModel, ResNetConfig, ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf import __version__
@@ -34,9 +34,9 @@ from wbc_hf.modeling import (
     load_classifier,
     load_config,
     load_processor,
-    to_openvino,
 )
 from wbc_hf.serving.backends import Backend, OpenVinoBackend, TorchBackend
+from wbc_hf.serving.conversions import ConversionError, convert, converted
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +115,7 @@ class Predictor:
         trust: Trust | None = None,
         *,
         folder: Path | None = None,
+        weights: str | None = None,
         backend: Backend | None = None,
         export: Export | None = None,
     ):
@@ -123,6 +124,7 @@ class Predictor:
         Args:
             model: None has it loaded from `folder` when something looks into it.
             processor, name, trust, folder, export: See above.
+            weights: Digest of the weights that answer, as `digest_weights` gives it; by default that of `model`.
             backend: By default torch, which follows every change of the model's weights.
         """
         if model is not None:
@@ -132,54 +134,93 @@ class Predictor:
         self.trust = trust
         self.folder = folder
         self.export = export
+        self._weights = weights
         self._preparation = Preparation(processor)
         self.backend = backend or TorchBackend(AnswerGraph(model, self._preparation))
-        names = (load_config(folder) if model is None else model.config).id2label
+        self._config = load_config(folder) if model is None else model.config
+        names = self._config.id2label
         self.labels = tuple(names[index] for index in sorted(names))
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, backend: BackendName = "auto") -> "Predictor":
+    def from_pretrained(cls, model: str | Path, backend: BackendName = "auto", *, fresh: bool = False) -> "Predictor":
         """Load a model folder or a Hub id.
 
         Args:
             model: Folder or Hub id.
             backend: "openvino" runs on the processor: the folder's export (`wbc-hf export`) where it was made of the
-                weights beside it, or these converted in memory, in bf16 where the processor has that in hardware.
-                "torch" runs the weights as they are: fp32 on a processor, bf16 on a GPU that has it. "auto" is torch
-                on a GPU, else OpenVINO.
+                weights beside it, or these converted, in bf16 where the processor has that in hardware. "torch" runs
+                the weights as they are: fp32 on a processor, bf16 on a GPU that has it. "auto" is torch on a GPU and
+                for what OpenVINO cannot run, else OpenVINO.
+            fresh: For a folder that is just being written: the weights answer as they lie there, no export does, and
+                nothing is kept of their conversion.
 
         Raises:
-            WbcError: No such model, or it is not to be had in safetensors; no such backend.
+            WbcError: No such model, or it is not to be had in safetensors; no such backend, or OpenVINO was asked for
+                and cannot run it.
             HubUnreachableError: The Hub did not answer and the model is not in the cache.
         """
         if backend not in BACKENDS:
             raise WbcError(f"{backend}: is no backend. There are {', '.join(BACKENDS)}.")
         folder = fetch_model(model)
         processor, trust = load_processor(folder), Trust.load(folder)
-        if backend == "torch" or (backend == "auto" and torch.cuda.is_available() and has_weights(folder)):
-            return cls(load_classifier(folder), processor, str(model), trust, folder=folder)
-        exported = _usable_export(folder)
-        if exported is None:
-            export, runs = None, _convert(folder, Preparation(processor))
-        else:
-            export = Export.load(exported)
-            trust = adapt_trust(trust, export)
-            runs = OpenVinoBackend(exported / GRAPH_FILES[export.format], exact=export.precision == "fp32")
-        return cls(None, processor, str(model), trust, folder=folder, backend=runs, export=export)
+        # Once, now: the folder may hold other weights by the time that somebody asks who answered.
+        weights = digest_weights(folder)
+        on_torch = backend == "torch" or (backend == "auto" and torch.cuda.is_available() and has_weights(folder))
+        if not (on_torch or fresh) and (exported := find_export(folder, weights)) is not None:
+            return cls._of_export(exported, processor, str(model), trust)
+        runs = None
+        if not on_torch:
+            preparation = Preparation(processor)
+            try:
+                runs = OpenVinoBackend(
+                    convert(folder, preparation) if fresh else converted(folder, weights, preparation)
+                )
+            except ConversionError as error:
+                if backend == "openvino":
+                    raise
+                logger.warning("%s It answers now, more slowly.", error)
+        network = load_classifier(folder) if runs is None else None
+        return cls(network, processor, str(model), trust, folder=folder, weights=weights, backend=runs)
+
+    @classmethod
+    def _of_export(cls, exported: Path, processor: BaseImageProcessor, name: str, trust: Trust | None) -> "Predictor":
+        """The export in a folder within the model's."""
+        export = Export.load(exported)
+        backend = OpenVinoBackend(
+            exported / GRAPH_FILES[export.format],
+            exact=export.precision == "fp32",
+            quantised=export.precision == "int8",
+        )
+        return cls(
+            None,
+            processor,
+            name,
+            adapt_trust(trust, export),
+            folder=exported.parent,
+            weights=export.weights,
+            backend=backend,
+            export=export,
+        )
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The model itself, for what looks into it; loaded when it is first asked for where OpenVINO answers.
 
         Raises:
-            WbcError: Its folder holds an export and no weights.
+            WbcError: Its folder holds an export and no weights, or other weights by now than those that answer.
         """
         if not has_weights(self.folder):
             raise WbcError(
                 f"{self.folder}: holds an export without the weights. It gives answers; what looks into the network, "
                 "such as heat maps, needs the folder that it was exported from."
             )
-        return load_classifier(self.folder).eval()
+        model = load_classifier(self.folder).eval()
+        if digest_weights(self.folder) != self._weights:
+            raise WbcError(
+                f"{self.folder}: was trained anew since it was loaded, and other weights answer than lie there now. "
+                "Start again to use the new ones."
+            )
+        return model
 
     @cached_property
     def identity(self) -> ModelIdentity:
@@ -192,9 +233,7 @@ class Predictor:
 
     def _version(self) -> str:
         """From the weights alone: the same for every copy of a model, wherever it lies and whatever runs it."""
-        if self.export is not None:
-            return self.export.weights[:12]
-        return digest_weights(self.model if self.folder is None else self.folder)[:12]
+        return (self._weights or digest_weights(self.model))[:12]
 
     def probabilities(self, images: Iterable[Image.Image]) -> np.ndarray:
         """Probabilities of each class for RGB images as `read_image` gives them.
@@ -224,13 +263,13 @@ class Predictor:
         Raises:
             WbcError: It is no ResNet.
         """
-        if not isinstance(self.model, ResNetForImageClassification):
+        if self._config.model_type != ResNetConfig.model_type:
             self._refuse()
         return self.model
 
     def _refuse(self) -> NoReturn:
         raise WbcError(
-            f"{self.name}: is a {self.model.config.model_type!r} model. It gives answers, but features and heat "
+            f"{self.name}: is a {self._config.model_type!r} model. It gives answers, but features and heat "
             "maps are to be had of the ResNet family alone."
         )
 
@@ -308,17 +347,3 @@ def adapt_trust(trust: Trust | None, export: Export) -> Trust | None:
     if trust is None or export.check is None or export.check.unfamiliar_threshold is None:
         return trust
     return replace(trust, unfamiliar_threshold=export.check.unfamiliar_threshold)
-
-
-def _usable_export(folder: Path) -> Path | None:
-    """The folder of an export that was made of the weights beside it, or that stands by itself."""
-    exported = find_export(folder)
-    if exported is None or not has_weights(folder) or Export.load(exported).weights == digest_weights(folder):
-        return exported
-    logger.warning("%s: was exported from other weights than those beside it: not used. Export anew.", exported)
-    return None
-
-
-def _convert(folder: Path, preparation: Preparation) -> OpenVinoBackend:
-    """The weights are let go afterwards: what looks into the model loads them again."""
-    return OpenVinoBackend(to_openvino(AnswerGraph(load_classifier(folder), preparation), preparation.shape))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -38,8 +39,10 @@ logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 32
 _THREADS = 8
-# A disk that is full to the brim stops more than this run.
-_SHARE_OF_FREE_SPACE = 0.9
+# Checkpoints need room too, and others than this run.
+_SHARE_OF_FREE_SPACE = 0.5
+
+_TEMPORARY = ".writing-"
 
 Transform = Callable[[dict[str, list]], dict[str, list]]
 
@@ -56,16 +59,22 @@ class CachedRows(TorchDataset):
     def __init__(self, path: Path, kind: str, rows: Dataset):
         self.path, self.kind = path, kind
         self.views = len(np.load(path, mmap_mode="r"))
-        self.view = 0
+        # Shared with the data loader's workers, which may outlive an epoch.
+        self._view = torch.zeros((), dtype=torch.int64).share_memory_()
         self.labels = torch.tensor(rows["label"])
         self.numbers = torch.tensor(row_numbers(rows["source"]))
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def view(self) -> int:
+        """Which of its views is shown of every image."""
+        return int(self._view)
+
     def start_epoch(self, epoch: int) -> None:
-        """Show the next view of every image; after the last comes the first again."""
-        self.view = epoch % self.views
+        """Show the next view; after the last comes the first again."""
+        self._view.fill_(epoch % self.views)
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """A whole batch: (n, channels, height, width), stored channels-last, with `labels` and `index`, int64 (n,)."""
@@ -144,7 +153,7 @@ def cache_images(leucocytes: Leucocytes, processor: BaseImageProcessor, folder: 
     """
     edge, size = margin_edge(processor), processor.size["shortest_edge"]
     train, validation = leucocytes["train"], leucocytes["validation"]
-    key = (leucocytes.provenance.fingerprint, processor.to_dict())
+    key = (_digest(leucocytes), processor.to_dict())
     pixels = _File.named("pixels", folder, (1, len(train), edge, edge, 3), np.uint8, key)
     crops = _File.named("crops", folder, (1, len(validation), size, size, 3), np.uint8, key)
     if lack := _lack_of_room(folder, (pixels, crops)):
@@ -175,7 +184,7 @@ def cache_trunk(
     views = views if augmentation.strength else 1
     train, validation = leucocytes["train"], leucocytes["validation"]
     example = trunk(torch.zeros(1, 3, augmentation.size, augmentation.size, dtype=torch.uint8))
-    key = (leucocytes.provenance.fingerprint, trunk.digest(), augmentation, seed)
+    key = (_digest(leucocytes), trunk.digest(), augmentation, seed)
     shape = example.shape[1:]
     seen = _File.named("hidden-train", folder, (views, len(train), *shape), example.dtype, key)
     chosen_on = _File.named("hidden-validation", folder, (1, len(validation), *shape), example.dtype, key)
@@ -226,21 +235,41 @@ class _File:
         return 0 if self.path.exists() else int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def write(self, batches: Iterator[tuple[int, np.ndarray]]) -> None:
-        """From pairs of the first row's number and (views, batch, height, width, channels), unless it is there."""
+        """From pairs of the first row's number and (views, batch, height, width, channels), unless it is there.
+
+        Raises:
+            WbcError: It cannot be written.
+        """
         if self.path.exists():
             return
-        # The process id keeps two runs in one folder apart.
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=self.dtype, shape=self.shape)
-        for start, batch in batches:
-            array[:, start : start + batch.shape[1]] = batch
-        array.flush()
-        os.replace(temporary, self.path)
+        temporary = self.path.with_name(f"{_TEMPORARY}{uuid4().hex}")
+        try:
+            with temporary.open("wb") as file:
+                np.lib.format.write_array_header_2_0(
+                    file, {"descr": self.dtype.str, "fortran_order": False, "shape": self.shape}
+                )
+                begin, row = file.tell(), int(np.prod(self.shape[2:])) * self.dtype.itemsize
+                for start, batch in batches:
+                    for view, values in enumerate(batch):
+                        # Not through a map: on a disk that is full, that ends the process without a word.
+                        file.seek(begin + (view * self.shape[1] + start) * row)
+                        file.write(values.tobytes())
+            os.replace(temporary, self.path)
+        except OSError as error:
+            raise WbcError(
+                f"{self.path.parent}: what is computed once cannot be kept there ({error.strerror}). Make room, or "
+                "take another --output_dir."
+            ) from error
 
 
 def _lack_of_room(folder: Path, files: Sequence[_File]) -> str:
-    """What is missing on the disk for files that are not there yet; empty where they fit. Makes the folder."""
+    """What is missing on the disk for files that are not there yet; empty where they fit. Makes the folder.
+
+    Removes what a run that was killed left half-written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for broken_off in folder.glob(f"{_TEMPORARY}*"):
+        broken_off.unlink()
     needed, free = sum(file.missing_bytes() for file in files), shutil.disk_usage(folder).free
     if needed <= _SHARE_OF_FREE_SPACE * free:
         return ""
@@ -266,6 +295,12 @@ def _prepared(
                 values = compute(batch.result())
                 yield first, values
                 bar.update(values.shape[1])
+
+
+def _digest(leucocytes: Leucocytes) -> str:
+    """Of the images and of the order in which they stand: the fingerprint alone does not know names."""
+    order = [leucocytes[split][column] for split in ("train", "validation") for column in ("source", "label")]
+    return hashlib.sha256(repr((leucocytes.provenance.fingerprint, list(map(list, order)))).encode()).hexdigest()
 
 
 def _stack(images: list[torch.Tensor]) -> np.ndarray:

@@ -32,7 +32,7 @@ def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title:
         title: Of the training set, for those who load the model.
         seed: Of the choice of training images and of strange pictures.
     """
-    predictor = Predictor.from_pretrained(folder)
+    predictor = Predictor.from_pretrained(folder, fresh=True)
     logits, features, labels = _look_at(predictor, leucocytes["validation"], "Calibrating")
     temperature = fit_temperature(logits, labels)
     cells = [_small(row["image"]) for row in _sample(leucocytes["validation"], MAX_STRANGE, seed)]

@@ -9,7 +9,8 @@ import shutil
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -135,7 +136,10 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
     if not seen and isinstance(leucocytes, Leucocytes) and training.process_index == 0:
         print(f"{format_audit(audit(leucocytes))}\n", flush=True)
 
-    caches = build_caches(leucocytes, network, processor, data, model, training)
+    caches = None
+    if checkpoint is None or not _has_ended(checkpoint):
+        with _unclaimed_after_error(folder, fresh=checkpoint is None):
+            caches = build_caches(leucocytes, network, processor, data, model, training)
     trainer = build_trainer(leucocytes, network, processor, data, training, caches)
     _train(trainer, checkpoint)
     trainer.accelerator.wait_for_everyone()
@@ -145,8 +149,11 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
         processor.save_pretrained(folder)
         calibrate(folder, leucocytes, _title(leucocytes, data), training.seed)
-        metrics = _judge(folder, leucocytes, trainer.state)
+        # What anybody gets who loads the folder; an export in it would be of the run before.
+        predictor = Predictor.from_pretrained(folder, fresh=True)
+        metrics = _judge(predictor, leucocytes, trainer.state)
         record = _record(leucocytes, data, model, arguments, trainer, metrics, time.time() - started)
+        record["answered_by"] = predictor.backend.name
         if found is not None:
             record["search"] = found.record
         write_json(folder / "run.json", record)
@@ -267,7 +274,12 @@ def _search(
     _claim(folder / SEARCH_FOLDER, start)
     if fresh:
         print(f"{format_audit(audit(leucocytes))}\n", flush=True)
-    return search(*given, lambda: trial_trainers(leucocytes, network, processor, given))
+
+    def prepare() -> TrainerMaker:
+        with _unclaimed_after_error(folder / SEARCH_FOLDER, fresh=fresh):
+            return trial_trainers(leucocytes, network, processor, given)
+
+    return search(*given, prepare)
 
 
 def trial_trainers(
@@ -390,6 +402,17 @@ def _claim(folder: Path, start: dict[str, object]) -> Path | None:
     return last_complete_checkpoint(folder)
 
 
+@contextmanager
+def _unclaimed_after_error(folder: Path, *, fresh: bool) -> Iterator[None]:
+    """Where a new run cannot begin, its folder is free again for other arguments."""
+    try:
+        yield
+    except WbcError:
+        if fresh:
+            (folder / START_FILE).unlink(missing_ok=True)
+        raise
+
+
 def last_complete_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; one warning for each that was not."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
@@ -425,22 +448,26 @@ def _train(trainer: LeucocyteTrainer, checkpoint: Path | None) -> None:
     if checkpoint is None:
         trainer.train()
         return
-    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-    if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+    if not _has_ended(checkpoint):
         trainer.train(resume_from_checkpoint=str(checkpoint))
         return
-    # It had ended. Trainer would go on after an early stop, and train past the weights that were the best.
-    trainer.state = state
+    # Trainer would go on after an early stop, and train past the weights that were the best.
+    trainer.state = state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     best = checkpoint.with_name(f"checkpoint-{state.best_global_step}") if state.best_global_step else checkpoint
     load_model(trainer.model, best / SAFE_WEIGHTS_NAME)
+
+
+def _has_ended(checkpoint: Path) -> bool:
+    """Whether nothing was left to be trained after it."""
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    return state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
 
 
 # ---- judging
 
 
-def _judge(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, state: TrainerState) -> dict:
-    """Answer the test split through the saved folder, as anyone who loads it will, and write the report."""
-    predictor = Predictor.from_pretrained(folder)
+def _judge(predictor: Predictor, leucocytes: Leucocytes | IterableDatasetDict, state: TrainerState) -> dict:
+    """Answer the test split through the saved folder, as anyone who loads it will, and write the report into it."""
     labels, names, groups, probabilities, statuses, mistakes = [], [], [], [], [], {}
     for rows in tqdm(batches(leucocytes["test"]), desc="Test split", unit="batch", delay=2, leave=False):
         images = [read_image(row["image"]) for row in rows]
@@ -456,7 +483,7 @@ def _judge(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, state: Tr
         statuses += batch_statuses
     answered = np.concatenate(probabilities)
     return write_report(
-        folder,
+        predictor.folder,
         references=np.array(labels),
         probabilities=answered,
         names=names,

@@ -25,7 +25,7 @@ from wbc_hf.evaluation import HEADLINE_NAMES
 from wbc_hf.modeling import FREEZE_DEPTHS
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.progress import EvaluationLines
-from wbc_hf.training.search_figure import search_figure
+from wbc_hf.training.search_figure import Trial, search_figure, spelt
 from wbc_hf.training.trainer import LeucocyteTrainer
 
 SEARCH_FOLDER = "search"
@@ -55,29 +55,6 @@ _COLUMNS = {
     "label_smoothing_factor": ("smoothing", ".3f"),
     "augmentation": ("augmentation", ".2f"),
 }
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial that is over.
-
-    Attributes:
-        number: From 1, in the order in which they were begun.
-        state: "finished", "pruned" (stopped, since half of the finished ones were better by then) or "failed".
-        epochs: How many it was judged after.
-        value: Its best figure on validation; None where it has no finite one.
-        values: Of the arguments that were varied.
-        seconds: From its first to its last moment.
-        failure: Why it failed; "" where it did not.
-    """
-
-    number: int
-    state: str
-    epochs: int
-    value: float | None
-    values: Mapping[str, float | int | str]
-    seconds: float
-    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -367,7 +344,7 @@ def _announcement(within: Space, training: LeucocyteTrainingArguments) -> str:
 def _closing(best: Trial, trials: Sequence[Trial], metric: str, folder: Path) -> str:
     words = " ".join(f"--{name} {value}" for name, value in best.values.items())
     return (
-        f"\nThe best of {len(trials)} trials is number {best.number}, {_spelt(metric)} {best.value:.4f}:\n{words}\n"
+        f"\nThe best of {len(trials)} trials is number {best.number}, {spelt(metric)} {best.value:.4f}:\n{words}\n"
         f"All of them: {folder / TABLE_FILE}, {folder / FIGURE_FILE}. Now the run with these values.\n"
     )
 
@@ -386,7 +363,7 @@ def _range(distribution: BaseDistribution) -> list | dict[str, float | bool]:
 
 def _heading(within: Space, metric: str) -> str:
     varied = "  ".join(f"{_COLUMNS[name][0]:>{_width(name)}}" for name in within)
-    return f"trial  {_spelt(metric):>8}  epochs  {varied}  seconds  state"
+    return f"trial  {spelt(metric):>8}  epochs  {varied}  seconds  state"
 
 
 def _line(trial: Trial, within: Space) -> str:
@@ -398,11 +375,6 @@ def _line(trial: Trial, within: Space) -> str:
 
 def _width(name: str) -> int:
     return max(8, len(_COLUMNS[name][0]))
-
-
-def _spelt(metric: str) -> str:
-    """As in the report: "macro F1"."""
-    return metric.replace("_", " ").replace("f1", "F1")
 
 
 def _write_table(path: Path, trials: Sequence[Trial], within: Space, metric: str) -> None:

@@ -1,7 +1,7 @@
-"""The figure of a search: how the best came about, and what each argument had to do with it."""
+"""Trials of a search, and their figure: how the best came about, and what each argument had to do with it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,9 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from wbc_hf.modeling import FREEZE_DEPTHS
-
-if TYPE_CHECKING:
-    from wbc_hf.training.search import Trial
 
 _INK = "#222222"
 _FAINT = "#767676"
@@ -22,7 +19,30 @@ _FAILED = "#d55e00"
 _COLUMNS = 4
 
 
-def search_figure(trials: Sequence["Trial"], best: "Trial", headings: Mapping[str, str], metric: str) -> Figure:
+@dataclass(frozen=True)
+class Trial:
+    """One trial that is over.
+
+    Attributes:
+        number: From 1, in the order in which they were begun.
+        state: "finished", "pruned" (stopped, since half of the finished ones were better by then) or "failed".
+        epochs: How many it was judged after.
+        value: Its best figure on validation; None where it has no finite one.
+        values: Of the arguments that were varied.
+        seconds: From its first to its last moment.
+        failure: Why it failed; "" where it did not.
+    """
+
+    number: int
+    state: str
+    epochs: int
+    value: float | None
+    values: Mapping[str, float | int | str]
+    seconds: float
+    failure: str = ""
+
+
+def search_figure(trials: Sequence[Trial], best: Trial, headings: Mapping[str, str], metric: str) -> Figure:
     """The best value so far over the trials, and a panel for each argument against the figure of every trial.
 
     Args:
@@ -44,14 +64,14 @@ def search_figure(trials: Sequence["Trial"], best: "Trial", headings: Mapping[st
     for axes in grid.flat[panels:]:
         axes.set_axis_off()
     for axes in grid[:, 0]:
-        axes.set_ylabel(_spelt(metric))
+        axes.set_ylabel(spelt(metric))
     figure.legend(
         *grid.flat[0].get_legend_handles_labels(), loc="outside upper left", ncols=5, frameon=False, fontsize=9
     )
     return figure
 
 
-def _draw_course(axes: Axes, trials: Sequence["Trial"], best: "Trial", metric: str) -> None:
+def _draw_course(axes: Axes, trials: Sequence[Trial], best: Trial, metric: str) -> None:
     finished = [trial for trial in trials if trial.state == "finished"]
     so_far = (np.minimum if metric.endswith("loss") else np.maximum).accumulate([trial.value for trial in finished])
     numbers = [trial.number for trial in finished]
@@ -63,7 +83,7 @@ def _draw_course(axes: Axes, trials: Sequence["Trial"], best: "Trial", metric: s
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
-def _draw_argument(axes: Axes, trials: Sequence["Trial"], best: "Trial", name: str) -> None:
+def _draw_argument(axes: Axes, trials: Sequence[Trial], best: Trial, name: str) -> None:
     if name in ("freeze", "per_device_train_batch_size"):
         found = {trial.values[name] for trial in trials}
         order = [depth for depth in FREEZE_DEPTHS if depth in found] if name == "freeze" else sorted(found)
@@ -77,7 +97,7 @@ def _draw_argument(axes: Axes, trials: Sequence["Trial"], best: "Trial", name: s
         axes.set_xscale("log")
 
 
-def _draw_trials(axes: Axes, trials: Sequence["Trial"], best: "Trial", place: Callable[["Trial"], float]) -> None:
+def _draw_trials(axes: Axes, trials: Sequence[Trial], best: Trial, place: Callable[[Trial], float]) -> None:
     styles = (("finished", _FINISHED, 3), ("pruned", _PRUNED, 2))
     for state, colour, order in styles:
         shown = [trial for trial in trials if trial.state == state]
@@ -105,5 +125,6 @@ def _draw_trials(axes: Axes, trials: Sequence["Trial"], best: "Trial", place: Ca
     axes.set_axisbelow(True)
 
 
-def _spelt(metric: str) -> str:
+def spelt(metric: str) -> str:
+    """As in the report: "macro F1"."""
     return metric.replace("_", " ").replace("f1", "F1")

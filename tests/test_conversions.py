@@ -1,0 +1,118 @@
+"""Converted models are kept and found again, and what cannot be converted is answered for by torch."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from openvino.frontend import OpConversionFailure
+
+from tests.conftest import TinyRun
+from wbc_hf.errors import WbcError
+from wbc_hf.modeling import Preparation, digest_weights, load_classifier, load_processor
+from wbc_hf.serving import Predictor, conversions
+from wbc_hf.serving.conversions import KEPT, converted
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WBC_HF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "openvino"
+
+
+def convert(folder: Path, mean: float | None = None) -> Path | openvino.Model:
+    processor = load_processor(folder)
+    if mean is not None:
+        processor.image_mean = [mean] * 3
+    return converted(folder, digest_weights(folder), Preparation(processor))
+
+
+def changed(folder: Path, to: Path) -> Path:
+    """A copy of a model with another head."""
+    shutil.copytree(folder, to)
+    model = load_classifier(folder)
+    with torch.no_grad():
+        model.classifier[-1].weight.mul_(2)
+    model.save_pretrained(to)
+    return to
+
+
+def test_converted_once(tiny_run: TinyRun, cache: Path, tmp_path: Path):
+    file = convert(tiny_run.folder)
+    written = file.stat().st_mtime_ns
+    assert convert(tiny_run.folder) == file
+    assert file.stat().st_mtime_ns == written
+    assert convert(changed(tiny_run.folder, tmp_path / "other")) != file
+    assert convert(tiny_run.folder, mean=0.1) != file
+    assert not list(cache.glob(".*"))
+
+
+@pytest.mark.parametrize("program", ["openvino", "torch", "transformers"])
+def test_another_version_converts_anew(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, program: str):
+    preparation = Preparation(load_processor(tiny_run.folder))
+    before = conversions._digest(tiny_run.folder, "0", preparation)
+    assert conversions._digest(tiny_run.folder, "0", preparation) == before
+    monkeypatch.setattr(getattr(conversions, program), "__version__", "99.0")
+    assert conversions._digest(tiny_run.folder, "0", preparation) != before
+
+
+@pytest.mark.parametrize(
+    ("hours", "left"),
+    [
+        ([2, 3, 4, 5, 6], [True, True, False, False, False]),
+        # Another process may have found one of the last hour and be about to load it.
+        ([0.2, 0.4, 0.6, 0.8, 2], [True, True, True, True, False]),
+    ],
+)
+def test_what_was_used_last_is_kept(
+    tiny_run: TinyRun, cache: Path, tmp_path: Path, hours: list[float], left: list[bool]
+):
+    first = convert(tiny_run.folder).parent
+    others = [Path(shutil.copytree(first, cache / str(number))) for number in range(len(hours))]
+    for path, ago in zip((*others, first), (*hours, 7), strict=True):
+        os.utime(path, times=(time.time() - 3600 * ago,) * 2)
+    convert(tiny_run.folder)
+    assert all(path.exists() for path in others)
+    last = convert(changed(tiny_run.folder, tmp_path / "other")).parent
+    assert [path.exists() for path in others] == left
+    assert first.exists() and last.exists()
+    assert 2 + sum(left) >= KEPT
+
+
+def test_where_nothing_can_be_kept_it_answers_all_the_same(
+    tiny_run: TinyRun, cache: Path, caplog: pytest.LogCaptureFixture
+):
+    crops = np.zeros((1, *Preparation(load_processor(tiny_run.folder)).shape), dtype=np.uint8)
+    kept = Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0]
+    shutil.rmtree(cache)
+    cache.write_text("a file where the folder should be")
+    assert isinstance(convert(tiny_run.folder), openvino.Model)
+    assert "cannot be kept there" in caplog.text
+    np.testing.assert_allclose(Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0], kept)
+
+
+def test_nothing_is_kept_of_a_folder_that_is_being_written(tiny_run: TinyRun, cache: Path):
+    assert Predictor.from_pretrained(tiny_run.folder, "openvino", fresh=True).backend.name.startswith("OpenVINO")
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, OpConversionFailure])
+def test_what_cannot_be_converted_is_run_by_torch(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: type[Exception]
+):
+    def fail(*_: object) -> None:
+        raise failure("no such\noperation")
+
+    monkeypatch.setattr(conversions, "to_openvino", fail)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert Predictor.from_pretrained(tiny_run.folder).backend.name.startswith("torch")
+    (record,) = [record for record in caplog.records if record.name.startswith("wbc_hf")]
+    message = f"{tiny_run.folder}: cannot be converted for OpenVINO (no such operation). The backend torch can run it."
+    assert record.getMessage() == f"{message} It answers now, more slowly."
+    with pytest.raises(WbcError) as caught:
+        Predictor.from_pretrained(tiny_run.folder, "openvino")
+    assert str(caught.value) == message
