@@ -106,12 +106,10 @@ def test_each_epoch_shows_the_next_view(command: Command, leucocytes: Leucocytes
     assert first["hidden"].shape == (2, network_channels(trainer), 1, 1)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_that_is_taken_up_again_sees_the_views_it_would_have_seen(
-    command: Command, leucocytes: Leucocytes, tmp_path: Path, workers: int
+    command: Command, leucocytes: Leucocytes, tmp_path: Path
 ):
     changes = {"freeze": "stage4", "cached_views": 3, "save_strategy": "epoch", "save_total_limit": 3}
-    changes |= {"dataloader_num_workers": workers, "dataloader_persistent_workers": bool(workers)}
     whole = trained(command, leucocytes, tmp_path, cached=True, **changes)
     again = trained(command, leucocytes, tmp_path, cached=True, resume_from=tmp_path / "checkpoint-5", **changes)
     assert losses(again) == losses(whole)

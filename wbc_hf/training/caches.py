@@ -59,22 +59,16 @@ class CachedRows(TorchDataset):
     def __init__(self, path: Path, kind: str, rows: Dataset):
         self.path, self.kind = path, kind
         self.views = len(np.load(path, mmap_mode="r"))
-        # Shared with the data loader's workers, which may outlive an epoch.
-        self._view = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.view = 0
         self.labels = torch.tensor(rows["label"])
         self.numbers = torch.tensor(row_numbers(rows["source"]))
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def view(self) -> int:
-        """Which of its views is shown of every image."""
-        return int(self._view)
-
     def start_epoch(self, epoch: int) -> None:
-        """Show the next view; after the last comes the first again."""
-        self._view.fill_(epoch % self.views)
+        """Show the next view of every image; after the last comes the first again."""
+        self.view = epoch % self.views
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """A whole batch: (n, channels, height, width), stored channels-last, with `labels` and `index`, int64 (n,)."""

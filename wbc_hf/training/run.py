@@ -314,6 +314,11 @@ def _check(data: DataArguments, model: ModelArguments, training: LeucocyteTraini
         raise WbcError("--cached_views: keeps what frozen layers give, so say which: --freeze stage3, for one.")
     if model.cached_views and data.streaming:
         raise WbcError("--cached_views: goes over the images once before training, which a stream does not allow.")
+    if model.cached_views and training.dataloader_persistent_workers:
+        raise WbcError(
+            "--dataloader_persistent_workers: with --cached_views they would show the views of the first epoch for "
+            "ever. Leave it out."
+        )
     if data.augmentation < 0:
         raise WbcError(f"--augmentation {data.augmentation}: 0 or more.")
     if data.streaming and training.max_steps <= 0:
