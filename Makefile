@@ -20,8 +20,10 @@ models/demo/README.md: | $(VENV)/.installed
 demo: $(VENV)/.installed models/demo/README.md  ## Open the page on http://127.0.0.1:7860
 	$(BIN)/python app.py --model models/demo
 
+# Two at a time, but for the browser's: a page that waits for its turn looks like one that hangs.
 test: $(VENV)/.installed  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not browser"
+	$(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/.installed  ## Check style
 	$(BIN)/ruff check .
