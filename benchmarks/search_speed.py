@@ -20,8 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from ordinary_trainer import plain_trainer
 from side_by_side import ROOT, describe_machine, in_a_process
-from training_speed import WARM_UP, Clock, plain_trainer
+from training_speed import WARM_UP, Clock
 
 from wbc_hf.cli import find_files
 from wbc_hf.data import load_leucocytes
@@ -73,7 +74,8 @@ def time_plain(arguments: argparse.Namespace) -> dict:
         steps = arguments.epochs * math.ceil(images / arguments.batch)
         if arguments.full or arguments.steps > steps - WARM_UP:
             arguments.steps = steps - WARM_UP
-        trainer = plain_trainer(leucocytes, *build_network(model, training), folder, arguments)
+        settings = {"max_steps": arguments.steps + WARM_UP, "per_device_train_batch_size": arguments.batch}
+        trainer = plain_trainer(*build_network(model, training), leucocytes["train"], output_dir=folder, **settings)
         clock = Clock()
         trainer.add_callback(clock)
         trainer.train()

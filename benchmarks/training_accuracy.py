@@ -17,12 +17,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+from ordinary_trainer import plain_trainer, processed
 from scipy.special import softmax
 from side_by_side import describe_machine, in_a_process
-from transformers import ResNetForImageClassification, Trainer, TrainingArguments
+from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
-from wbc_hf.data import Leucocytes, load_leucocytes, read_image
+from wbc_hf.data import Leucocytes, load_leucocytes
 from wbc_hf.evaluation.intervals import bootstrap_intervals
 from wbc_hf.modeling import build_from_pretrained, build_from_scratch, freeze
 from wbc_hf.training import parse
@@ -32,28 +33,6 @@ LEARNING_RATE = 1e-3
 BATCH = 32
 WAYS = {"plain": "an ordinary Trainer", "ours": "ours", "cached": "ours, frozen layers cached"}
 STAGES = {"none": "all layers", "stage3": "stage 4 and head"}
-
-
-def plain_trainer(
-    network: ResNetForImageClassification, processor: BaseImageProcessor, leucocytes: Leucocytes, epochs: float
-) -> Trainer:
-    """What transformers' example does, with nothing added."""
-
-    def transform(rows: dict[str, list]) -> dict[str, list]:
-        images = [read_image(image) for image in rows["image"]]
-        return {"pixel_values": processor(images, return_tensors="pt").pixel_values, "labels": rows["label"]}
-
-    settings = TrainingArguments(
-        num_train_epochs=epochs,
-        learning_rate=LEARNING_RATE,
-        per_device_train_batch_size=BATCH,
-        remove_unused_columns=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    train, test = (leucocytes[split].with_transform(transform) for split in ("train", "test"))
-    return Trainer(network, settings, train_dataset=train, eval_dataset=test)
 
 
 def train_fast(
@@ -81,7 +60,8 @@ def run_one_way(arguments: argparse.Namespace) -> dict:
     freeze(network, arguments.depth)
     started = time.perf_counter()
     if arguments.way == "plain":
-        plain_trainer(network, processor, leucocytes, arguments.epochs).train()
+        schedule = {"num_train_epochs": arguments.epochs, "learning_rate": LEARNING_RATE}
+        plain_trainer(network, processor, leucocytes["train"], per_device_train_batch_size=BATCH, **schedule).train()
     else:
         train_fast(network, processor, leucocytes, arguments)
     seconds = time.perf_counter() - started
@@ -93,7 +73,8 @@ def run_one_way(arguments: argparse.Namespace) -> dict:
 def judge(folder: Path, leucocytes: Leucocytes) -> str:
     """Accuracy on the test split with its interval."""
     network, processor = build_from_pretrained(folder)
-    answers = (trainer := plain_trainer(network, processor, leucocytes, 0)).predict(trainer.eval_dataset)
+    test = leucocytes["test"].with_transform(processed(processor))
+    answers = plain_trainer(network, processor, leucocytes["train"]).predict(test)
     probabilities = softmax(answers.predictions, axis=1)
     low, high = bootstrap_intervals(answers.label_ids, probabilities, leucocytes["test"]["group"])["accuracy"]
     accuracy = (probabilities.argmax(1) == answers.label_ids).mean()

@@ -21,10 +21,11 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import torch
+from ordinary_trainer import plain_trainer
 from side_by_side import describe_machine, in_a_process, peak_mib
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
 
-from wbc_hf.data import load_leucocytes, read_image
+from wbc_hf.data import load_leucocytes
 from wbc_hf.heap import keep_freed_memory
 from wbc_hf.modeling import FREEZE_DEPTHS
 from wbc_hf.training import parse
@@ -98,7 +99,8 @@ def run_one_way(arguments: argparse.Namespace) -> dict:
         network, processor = build_network(model, training)
         cache_seconds, clock = 0.0, Clock()
         if arguments.way == "plain":
-            trainer = plain_trainer(leucocytes, network, processor, folder, arguments)
+            steps = {"max_steps": training.max_steps, "per_device_train_batch_size": arguments.batch}
+            trainer = plain_trainer(network, processor, leucocytes["train"], output_dir=folder, **steps)
         else:
             keep_freed_memory()
             started = moment()
@@ -117,25 +119,6 @@ def run_one_way(arguments: argparse.Namespace) -> dict:
         "cached_images": len(leucocytes["train"]) + len(leucocytes["validation"]),
         "shares": shares.of_all(wall) if arguments.profile else {},
     }
-
-
-def plain_trainer(leucocytes, network, processor, folder: str, arguments: argparse.Namespace) -> Trainer:
-    """What transformers' example does, with nothing added; the network's frozen layers are frozen already."""
-
-    def transform(rows: dict[str, list]) -> dict[str, list]:
-        images = [read_image(image) for image in rows["image"]]
-        return {"pixel_values": processor(images, return_tensors="pt").pixel_values, "labels": rows["label"]}
-
-    settings = TrainingArguments(
-        output_dir=folder,
-        max_steps=arguments.steps + WARM_UP,
-        per_device_train_batch_size=arguments.batch,
-        remove_unused_columns=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    return Trainer(network, settings, train_dataset=leucocytes["train"].with_transform(transform))
 
 
 def wrap(trainer: Trainer) -> Shares:

@@ -57,6 +57,15 @@ def wait_for(condition: Callable[[], bool], process: multiprocessing.Process) ->
         time.sleep(0.0005)
 
 
+def kill_at(words: list[str], moment: Callable[[], bool]) -> None:
+    """Start the run, and SIGKILL it when the moment has come."""
+    process = start(words)
+    wait_for(moment, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
@@ -242,11 +251,7 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(tiny_run: Tiny
         lambda: (folder / "config.json").exists(),
     ]
     for moment in moments:
-        process = start(words)
-        wait_for(moment, process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        kill_at(words, moment)
         assert not (folder / "run.json").exists()
     finish(words)
     assert_same_run(folder, tiny_run.folder)

@@ -4,9 +4,7 @@ import csv
 import dataclasses
 import json
 import math
-import os
 import shutil
-import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 
 import train
 from tests.conftest import Command
-from tests.test_run import finish, start, wait_for
+from tests.test_run import finish, kill_at
 from wbc_hf.data import load_leucocytes
 from wbc_hf.errors import WbcError
 from wbc_hf.training import LeucocyteTrainingArguments, parse
@@ -329,11 +327,7 @@ def test_a_killed_search_goes_on(command: Command, tmp_path: Path):
         lambda: list(folder.glob("checkpoint-*")) != [],
     ]
     for moment in moments:
-        process = start(words)
-        wait_for(moment, process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        kill_at(words, moment)
     before = rows(folder)
     assert [row["number"] for row in before] == ["1", "2", "3"]
     assert before[0]["learning_rate"] == "0.003"

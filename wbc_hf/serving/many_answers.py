@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -25,13 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from wbc_hf.data.checking import NO_IMAGE
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hub import fetch_model
 from wbc_hf.modeling import Trust
+from wbc_hf.processes import on_first_process
 from wbc_hf.serving.many_images import PARQUET_SUFFIX, PART_SIZE, Images, Item, Stretch, find_images
 from wbc_hf.serving.predictor import Prediction, Predictor
 
@@ -83,7 +83,7 @@ def answer_many(sources: Sequence[str], model: str, output: Path) -> Answered | 
         fetch_model(model)
     predictor = Predictor.from_pretrained(model)
     run = Run(output, images, predictor)
-    _on_first_process(state, run.open)
+    on_first_process(run.open)
     run.check()
     # One that is quick could else have joined everything before another one looked.
     state.wait_for_everyone()
@@ -110,19 +110,6 @@ def check_output(output: Path, sources: Sequence[str]) -> None:
                 f"--output {output}: lies in {source}, whose Parquet files are all taken for images. Name a file "
                 f"outside of {source}, or one that ends in .csv."
             )
-
-
-def _on_first_process(state: PartialState, work: Callable[[], None]) -> None:
-    """Do it on the first process while the others wait; its error is raised on all, so that none waits for it."""
-    outcome: list[WbcError | None] = [None]
-    if state.is_main_process:
-        try:
-            work()
-        except WbcError as error:
-            outcome = [error]
-    broadcast_object_list(outcome)
-    if outcome[0] is not None:
-        raise outcome[0]
 
 
 # ---- the folder of parts

@@ -25,7 +25,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Augmentation, Leucocytes
 from wbc_hf.errors import WbcError
-from wbc_hf.modeling import frozen_output
+from wbc_hf.modeling import digest_weights, frozen_output
 from wbc_hf.training.preparing import (
     EvaluationTransform,
     Normalise,
@@ -128,10 +128,8 @@ class Trunk:
 
     def digest(self) -> str:
         """Of its weights and of what it computes in."""
-        digest = hashlib.sha256(f"{self.depth} {self.dtype} {self.processor.to_dict()}".encode())
-        for tensor in self.network.resnet.state_dict().values():
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        parts = (self.depth, self.dtype, self.processor.to_dict(), digest_weights(self.network.resnet))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def cache_images(leucocytes: Leucocytes, processor: BaseImageProcessor, folder: Path) -> Caches | None:

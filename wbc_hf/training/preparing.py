@@ -11,6 +11,7 @@ from transformers import default_data_collator
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import read_image
+from wbc_hf.modeling import Preparation
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,19 @@ class TrainingTransform:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-@dataclass(frozen=True)
 class EvaluationTransform:
-    """Rows of a data set → what the saved processor cuts out of them, uint8; `Normalise` does the rest."""
+    """Rows of a data set → what the saved processor cuts out of them, uint8; `Normalise` does the rest.
 
-    processor: BaseImageProcessor
+    Args:
+        processor: A ResNet's.
+    """
+
+    def __init__(self, processor: BaseImageProcessor):
+        self._preparation = Preparation(processor)
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        images = [read_image(image) for image in rows["image"]]
-        crops = self.processor(images, do_rescale=False, do_normalize=False, return_tensors="pt").pixel_values
-        return {"crops": list(crops), "labels": rows["label"]}
+        crops = [self._preparation.crop(read_image(image)) for image in rows["image"]]
+        return {"crops": [torch.from_numpy(crop).permute(2, 0, 1) for crop in crops], "labels": rows["label"]}
 
 
 class Normalise:

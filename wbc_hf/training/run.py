@@ -9,16 +9,14 @@ import shutil
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from datasets import IterableDataset, IterableDatasetDict
 from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
@@ -55,6 +53,7 @@ from wbc_hf.modeling import (
     freeze,
     skip_frozen,
 )
+from wbc_hf.processes import on_first_process
 from wbc_hf.serving import BATCH_SIZE, Predictor
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.caches import Caches, Trunk, cache_images, cache_trunk
@@ -64,7 +63,6 @@ from wbc_hf.training.search import SEARCH_FOLDER, Arguments, Found, TrainerMaker
 from wbc_hf.training.trainer import LeucocyteTrainer, balanced_weights
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 START_FILE = "arguments.json"
 CACHE_FOLDER = "cache"
@@ -117,7 +115,7 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
     keep_freed_memory()
     folder = Path(training.output_dir)
     # Before the images, which take longer: what is wrong here is said at once.
-    _on_main_process(training, lambda: _open_folder(folder, training.resume))
+    on_first_process(lambda: _open_folder(folder, training.resume))
     if training.search:
         _open_folder(folder / SEARCH_FOLDER, training.resume)
     network, processor = build_network(model, training)
@@ -130,7 +128,7 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
         freeze(network, model.freeze)
     arguments = _as_dict(data, model, training)
     start = _start(arguments, leucocytes, training)
-    checkpoint = _on_main_process(training, lambda: _claim(folder, start))
+    checkpoint = on_first_process(lambda: _claim(folder, start))
     # Who goes on has seen the audit; it opens every image.
     seen = checkpoint is not None or found is not None
     if not seen and isinstance(leucocytes, Leucocytes) and training.process_index == 0:
@@ -345,20 +343,6 @@ def _check_publishing(repo_id: str) -> None:
 
 
 # ---- starting and going on
-
-
-def _on_main_process(training: LeucocyteTrainingArguments, work: Callable[[], T]) -> T:
-    """What `work` returns on the first process, for all; its error is raised on all, so that none waits for it."""
-    outcome: list[T | WbcError | None] = [None]
-    if training.process_index == 0:
-        try:
-            outcome = [work()]
-        except WbcError as error:
-            outcome = [error]
-    broadcast_object_list(outcome)
-    if isinstance(outcome[0], WbcError):
-        raise outcome[0]
-    return outcome[0]
 
 
 def _as_dict(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingArguments) -> dict:
