@@ -7,8 +7,9 @@ python benchmarks/serving_speed.py --profile
 The plain way is `pipeline("image-classification")` with its defaults over the same files. Ours also looks for a
 stained nucleus and says when to trust the answer, which the plain way does not. Each way runs in a process of its own,
 in turn, `--repeats` times, and the medians are printed: pictures a second, milliseconds of one picture from file to
-answer, and the most memory that the process had, loading and conversion included. On a GPU ours is torch there. int8
-is made here without the check that `wbc-hf export` does, calibrated on the pictures themselves: for speed alone.
+answer, and the most memory that the process had, loading included. For bf16 a model is converted at its first start
+and found converted afterwards, for fp32 each time. On a GPU ours is torch there. int8 is made here without the check
+that `wbc-hf export` does, calibrated on the pictures themselves: for speed alone.
 """
 
 import argparse
@@ -184,14 +185,14 @@ def build(way: str, model: Path, work: Path) -> "Predictor":
     from wbc_hf.serving import Predictor
     from wbc_hf.serving.backends import OpenVinoBackend
 
-    if way == "torch":
-        return Predictor.from_pretrained(model, backend="torch")
+    if way in ("torch", "bf16"):
+        return Predictor.from_pretrained(model, backend="torch" if way == "torch" else "openvino")
     preparation = Preparation(load_processor(model))
     if way == "int8":
         backend = OpenVinoBackend(work / GRAPH)
     else:
         graph = AnswerGraph(load_classifier(model), preparation)
-        backend = OpenVinoBackend(to_openvino(graph, preparation.shape), exact=way == "fp32")
+        backend = OpenVinoBackend(to_openvino(graph, preparation.shape), exact=True)
     return Predictor(None, preparation.processor, str(model), Trust.load(model), folder=model, backend=backend)
 
 
