@@ -9,9 +9,9 @@ from PIL import Image
 
 from tests.conftest import Command
 from wbc_hf.data import Leucocytes, load_leucocytes
-from wbc_hf.modeling import FREEZE_DEPTHS, build_from_scratch
+from wbc_hf.modeling import FREEZE_DEPTHS, Normalise, build_from_scratch
 from wbc_hf.training import parse
-from wbc_hf.training.preparing import EvaluationTransform, Normalise, TrainingTransform
+from wbc_hf.training.preparing import EvaluationTransform, TrainingTransform
 from wbc_hf.training.run import build_network, build_trainer
 from wbc_hf.training.trainer import (
     LeucocyteTrainer,

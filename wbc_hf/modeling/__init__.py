@@ -1,5 +1,11 @@
 """The ResNet, its new head, its processor, what is frozen, and when to trust it."""
 
+from wbc_hf.modeling.adaptation import (
+    MIN_UNLABELLED,
+    adapt_with_labels,
+    adapt_without_labels,
+    consistency,
+)
 from wbc_hf.modeling.exported import (
     EXPORT_FILE,
     GRAPH_FILES,
@@ -11,7 +17,7 @@ from wbc_hf.modeling.exported import (
     has_weights,
 )
 from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, AnswerGraph, to_onnx, to_openvino
-from wbc_hf.modeling.preparation import Preparation
+from wbc_hf.modeling.preparation import Normalise, Preparation, margin_edge, square
 from wbc_hf.modeling.resnet import (
     DEFAULT_MODEL,
     FREEZE_DEPTHS,
@@ -44,16 +50,21 @@ __all__ = [
     "FREEZE_DEPTHS",
     "GRAPH_FILES",
     "LOGITS",
+    "MIN_UNLABELLED",
     "TARGET_ACCURACY",
     "AnswerGraph",
     "Check",
     "Export",
     "ExportFigures",
+    "Normalise",
     "Preparation",
     "Trust",
+    "adapt_with_labels",
+    "adapt_without_labels",
     "before_temperature",
     "build_from_pretrained",
     "build_from_scratch",
+    "consistency",
     "digest_weights",
     "fetch_pretrained",
     "find_export",
@@ -68,7 +79,9 @@ __all__ = [
     "load_config",
     "load_processor",
     "look",
+    "margin_edge",
     "skip_frozen",
+    "square",
     "to_onnx",
     "to_openvino",
 ]

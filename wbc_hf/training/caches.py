@@ -25,12 +25,10 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Augmentation, Leucocytes
 from wbc_hf.errors import WbcError
-from wbc_hf.modeling import digest_weights, frozen_output
+from wbc_hf.modeling import Normalise, digest_weights, frozen_output, margin_edge
 from wbc_hf.training.preparing import (
     EvaluationTransform,
-    Normalise,
     TrainingTransform,
-    margin_edge,
     row_numbers,
     view_seeds,
 )

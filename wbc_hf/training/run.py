@@ -51,6 +51,7 @@ from wbc_hf.modeling import (
     build_from_scratch,
     fetch_pretrained,
     freeze,
+    margin_edge,
     skip_frozen,
 )
 from wbc_hf.processes import on_first_process
@@ -58,7 +59,7 @@ from wbc_hf.serving import BATCH_SIZE, Predictor
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.caches import Caches, Trunk, cache_images, cache_trunk
 from wbc_hf.training.calibrate import batches, calibrate
-from wbc_hf.training.preparing import EvaluationTransform, TrainingTransform, margin_edge
+from wbc_hf.training.preparing import EvaluationTransform, TrainingTransform
 from wbc_hf.training.search import SEARCH_FOLDER, Arguments, Found, TrainerMaker, check_search, search
 from wbc_hf.training.trainer import LeucocyteTrainer, balanced_weights
 

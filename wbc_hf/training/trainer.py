@@ -20,10 +20,10 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Augmentation
 from wbc_hf.evaluation import LeucocyteMetrics, headline
-from wbc_hf.modeling import keep_frozen_in_eval
+from wbc_hf.modeling import Normalise, keep_frozen_in_eval
 from wbc_hf.training.arguments import LeucocyteTrainingArguments
 from wbc_hf.training.caches import CachedRows
-from wbc_hf.training.preparing import Normalise, collate, view_seeds
+from wbc_hf.training.preparing import collate, view_seeds
 from wbc_hf.training.progress import EvaluationLines
 
 
