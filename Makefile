@@ -13,12 +13,8 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-models/demo/README.md: | $(VENV)/.installed
-	@echo "No model here yet: fine-tuning one on painted cells, which takes about two minutes on two cores."
-	$(BIN)/python train.py configs/demo.yaml --resume
-
-demo: $(VENV)/.installed models/demo/README.md  ## Open the page on http://127.0.0.1:7860
-	$(BIN)/python app.py --model models/demo
+demo: $(VENV)/.installed  ## Open the page on http://127.0.0.1:7860
+	$(BIN)/python app.py
 
 # Two at a time, but for the browser's: a page that waits for its turn looks like one that hangs.
 test: $(VENV)/.installed  ## Run the tests
@@ -33,5 +29,5 @@ format: $(VENV)/.installed  ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Remove the environment and the demonstration model
-	rm -rf $(VENV) models/demo
+clean:  ## Remove the environment
+	rm -rf $(VENV)

@@ -1,6 +1,6 @@
 """Serve a model as a web page. A Hugging Face Space runs this file as it is.
 
-python app.py                                   # models/demo, or what WBC_HF_MODEL names
+python app.py                                   # models/starter, or what WBC_HF_MODEL names
 python app.py --model runs/cells --port 8000    # a folder that training wrote
 python app.py --model owner/name                # a model on the Hub
 python app.py --ranges ranges.yaml --references cells/   # the laboratory's own ranges, and cells to compare with
@@ -17,11 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from wbc_hf.errors import WbcError
+from wbc_hf.starter import VARIABLE, choose_model
 
 if TYPE_CHECKING:
     import gradio as gr
 
-DEMO_MODEL = Path("models/demo")
 USERS = "WBC_HF_USERS"  # not an argument: those are seen by everybody on the machine
 
 
@@ -30,8 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Serve a model as a web page. Research use, not for diagnosis.")
     parser.add_argument(
         "--model",
-        default=os.environ.get("WBC_HF_MODEL"),
-        help=f"model folder, or the id of a model on the Hub (default: the variable WBC_HF_MODEL, else {DEMO_MODEL})",
+        help=f"model folder, or the id of a model on the Hub (default: the variable {VARIABLE}, else models/starter)",
     )
     parser.add_argument(
         "--host",
@@ -66,22 +65,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="let language models use the page's endpoints as tools; needs pip install 'wbc-hf[mcp]'",
     )
     return parser
-
-
-def choose_model(given: str | None) -> str:
-    """The model that was named, or else the demonstration model.
-
-    Raises:
-        WbcError: None was named, and there is no demonstration model.
-    """
-    if given:
-        return given
-    if DEMO_MODEL.is_dir():
-        return str(DEMO_MODEL)
-    raise WbcError(
-        "no model to serve. `make demo` trains one on painted cells in two minutes; "
-        "or name a folder or a Hub id with --model, or in the variable WBC_HF_MODEL."
-    )
 
 
 def read_users(given: str | None) -> list[tuple[str, str]]:

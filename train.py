@@ -7,7 +7,7 @@ python train.py --freeze stage2 --output_dir runs/study
 python train.py --dataset cells/ --from_scratch --width 0.25 --image_size 112 --output_dir runs/cells
 
 # arguments from a file; what follows it wins
-python train.py configs/demo.yaml --num_train_epochs 3
+python train.py configs/painted.yaml --num_train_epochs 3
 
 # twenty short trials of other values first, then the run with the best of them
 python train.py --dataset cells/ --freeze stage3 --cached_views 4 --search 20 --output_dir runs/cells

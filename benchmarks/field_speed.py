@@ -1,7 +1,7 @@
 """How long the page takes from a photograph on disk to the drawn field and its differential.
 
-python benchmarks/field_speed.py --model models/demo
-python benchmarks/field_speed.py --model models/demo --fields ../shared/data/bccd/fields/images
+python benchmarks/field_speed.py --model models/starter
+python benchmarks/field_speed.py --model models/starter --fields ../shared/data/bccd/fields/images
 
 Each field is timed twice: as the first of a specimen, and as one more of a specimen that all fields before it make up,
 with which it is compared. What the browser takes to show it comes on top.
@@ -57,7 +57,7 @@ def describe(what: str, seconds: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="models/demo", help="Folder or Hub id of a model.")
+    parser.add_argument("--model", default="models/starter", help="Folder or Hub id of a model.")
     parser.add_argument("--fields", type=Path, help="Folder of photographs; painted ones without it.")
     arguments = parser.parse_args()
     predictor = Predictor.from_pretrained(arguments.model)

@@ -1,6 +1,6 @@
 """`wbc-hf predict --output` over very many images: time, memory, kills, and one process against two.
 
-    python benchmarks/many_images.py --model models/demo
+    python benchmarks/many_images.py --model models/starter
 
 Paints a few hundred cells and repeats them under names of their own. Prints, for 10,000, 30,000 and 100,000 of them,
 seconds from the command's start to its end, images/s, and the memory of the process after its first thousand answers
@@ -198,7 +198,7 @@ def run_processes(images: Path, count: int, model: str, folder: Path) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="models/demo", help="Model folder, or the id of a model on the Hub.")
+    parser.add_argument("--model", default="models/starter", help="Model folder, or the id of a model on the Hub.")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 30_000, 100_000], help="Numbers of images.")
     parser.add_argument("--shared", type=int, default=20_000, help="Images for the kills and for two processes.")
     arguments = parser.parse_args(argv)

@@ -1,6 +1,6 @@
 """The page under load: many programs ask at once, and every answer is compared with what the model itself says.
 
-    python benchmarks/page_load.py --model models/demo
+    python benchmarks/page_load.py --model models/starter
 
 Starts the page as a process of its own, reachable from this machine alone, and sends it painted cells, painted fields
 and files that are no pictures. Prints what was lost and what was wrong, the seconds from a file's sending to its
@@ -300,7 +300,7 @@ def print_times(outcomes: Sequence[Outcome], seconds: float) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="models/demo", help="Model folder, or the id of a model on the Hub.")
+    parser.add_argument("--model", default="models/starter", help="Model folder, or the id of a model on the Hub.")
     parser.add_argument("--clients", type=int, default=32, help="How many ask at the same time.")
     parser.add_argument("--requests", type=int, default=500, help="How many requests they send in all.")
     arguments = parser.parse_args(argv)

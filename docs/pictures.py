@@ -1,6 +1,6 @@
 """Make the README's pictures: painted cells, and the page with a painted smear on it.
 
-python docs/pictures.py --model models/demo
+python docs/pictures.py --model models/starter
 """
 
 import argparse
@@ -55,7 +55,7 @@ def take_screenshot(model: str, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="models/demo", help="Folder or Hub id of the model on the page.")
+    parser.add_argument("--model", default="models/starter", help="Folder or Hub id of the model on the page.")
     arguments = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     paint_sheet().save(IMAGES / "painted_cells.jpg", quality=88)

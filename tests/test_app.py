@@ -16,7 +16,7 @@ from wbc_hf.modeling import build_from_scratch
 
 @pytest.fixture(autouse=True)
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variables, and no models/demo below the current folder."""
+    """No variables."""
     monkeypatch.chdir(tmp_path)
     for name in ("WBC_HF_MODEL", "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT"):
         monkeypatch.delenv(name, raising=False)
@@ -37,22 +37,10 @@ def test_defaults():
 def test_variables_of_a_space(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
     monkeypatch.setenv("GRADIO_SERVER_PORT", "8000")
-    monkeypatch.setenv("WBC_HF_MODEL", "owner/name")
     arguments = app.make_parser().parse_args([])
-    assert (arguments.host, arguments.port, arguments.model) == ("0.0.0.0", 8000, "owner/name")
+    assert (arguments.host, arguments.port) == ("0.0.0.0", 8000)
     arguments = app.make_parser().parse_args(["--host=127.0.0.1", "--port=9000", "--model=cells"])
     assert (arguments.host, arguments.port, arguments.model) == ("127.0.0.1", 9000, "cells")
-
-
-def test_the_demonstration_model_is_the_default(capsys: pytest.CaptureFixture):
-    with pytest.raises(SystemExit) as exit_info:
-        app.main([])
-    assert exit_info.value.code == 2
-    assert "make demo" in capsys.readouterr().err
-
-    app.DEMO_MODEL.mkdir(parents=True)
-    assert app.choose_model(None) == str(app.DEMO_MODEL)
-    assert app.choose_model("cells") == "cells"
 
 
 @pytest.mark.parametrize("given", [None, "", "ana", "ana:", ":secret", "ana:secret ben"])

@@ -19,7 +19,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.serving import Examiner, Predictor, Specimen
 
-COMMANDS = ("predict", "count", "audit", "compare", "push", "export")
+COMMANDS = ("predict", "count", "audit", "compare", "push", "export", "adapt")
 
 
 @pytest.fixture
@@ -206,3 +206,52 @@ def test_a_run_compared_with_itself_is_neither_better_nor_worse(tiny_run: TinyRu
     assert result.exit_code == 0
     assert "accuracy" in result.output
     assert "0.000" in result.output
+
+
+# ---- adapting
+
+
+def test_adapting_writes_a_model_beside_the_one_before_and_tells_what_changed(tiny_run: TinyRun, tmp_path: Path):
+    model, images = tmp_path / "model", tmp_path / "images"
+    shutil.copytree(tiny_run.folder, model)
+    images.mkdir()
+    for index, cell in enumerate(paint_cells([index % 5 for index in range(50)], size=48, seed=6)):
+        Image.fromarray(cell).save(images / f"{index:02d}.png")
+    (images / "broken.png").write_text("no picture")
+
+    result = run("adapt", model, "--images", images)
+
+    assert result.exit_code == 1
+    assert "Left out" in result.stderr and "broken.png: is not a picture" in result.stderr
+    assert "1 of 51 files are not readable pictures." in result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "model: adapted to 50 cells, without labels"
+    assert lines[1].split() == ["on", "50", "cells", "before", "after"]
+    assert lines[-1] == f"The adapted model: {tmp_path / 'model-adapted'}"
+    (answer,) = Predictor.from_pretrained(tmp_path / "model-adapted").predict([images / "00.png"])
+    assert answer.label in CLASS_NAMES
+    assert "is there already" in str(run("adapt", model, "--images", images).exception)
+
+
+def test_adapting_to_class_folders_with_an_output_of_ones_own(tiny_run: TinyRun, tmp_path: Path):
+    for index, cell in enumerate(paint_cells([0, 0, 1, 1], size=48, seed=7)):
+        folder = tmp_path / "images" / CLASS_NAMES[index // 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(cell).save(folder / f"{index}.png")
+    output = tmp_path / "deep" / "ours"
+    result = run("adapt", tiny_run.folder, "--images", tmp_path / "images", "--output", output, "--seed", 3)
+    assert result.exit_code == 0
+    assert "recall of eosinophil" in result.stdout
+    record = json.loads((output / "adaptation.json").read_text(encoding="utf-8"))
+    assert (record["seed"], record["held_back"], record["folds"]) == (3, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"), [("runs/cells/", "runs/cells-adapted"), ("owner/name", "name-adapted")]
+)
+def test_where_an_adapted_model_goes_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, expected: str
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "cells").mkdir(parents=True)
+    assert (tmp_path / expected) == cli._beside(model).absolute()

@@ -13,6 +13,7 @@ import typer
 
 from wbc_hf import __version__
 from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.starter import choose_model
 
 if TYPE_CHECKING:
     from wbc_hf.serving import Record
@@ -23,6 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+_MODEL = "Model folder, or the id of a model on the Hub; by default what WBC_HF_MODEL names, else models/starter."
 
 
 class ExportFormat(StrEnum):
@@ -76,7 +80,7 @@ def predict(
             "images, and Hub data sets: owner/name, or owner/name:split.",
         ),
     ],
-    model: Annotated[str, typer.Option(help="Model folder, or the id of a model on the Hub.")],
+    model: Annotated[str | None, typer.Option(help=_MODEL)] = None,
     format: Annotated[Format, typer.Option(help="How to print the answers.")] = Format.TABLE,
     output: Annotated[
         Path | None, typer.Option(help="For very many: .csv or .parquet file to write the answers to.")
@@ -102,6 +106,7 @@ def predict(
     from wbc_hf.serving import Predictor
 
     disable_progress_bar()
+    model = choose_model(model)
     if output is not None:
         _predict_many(sources, model, format, output)
         return
@@ -170,7 +175,7 @@ class Form(StrEnum):
 @app.command()
 def count(
     paths: Annotated[list[Path], typer.Argument(help="Photographs of one smear, or folders of them.")],
-    model: Annotated[str, typer.Option(help="Model folder, or the id of a model on the Hub.")],
+    model: Annotated[str | None, typer.Option(help=_MODEL)] = None,
     show: Annotated[Shows, typer.Option(help="What each picture shows: a field, or one cell.")] = Shows.FIELD,
     specimen: Annotated[str, typer.Option(help="How the laboratory calls the specimen.")] = "",
     leucocytes: Annotated[float | None, typer.Option(help="Total count in 10⁹/l, for absolute counts.")] = None,
@@ -208,7 +213,7 @@ def count(
     counted = Specimen(specimen)
     counted.leucocytes = check_leucocytes(leucocytes)
     files = list(find_files(paths))
-    predictor = Predictor.from_pretrained(model)
+    predictor = Predictor.from_pretrained(choose_model(model))
     examiner = Examiner(predictor, counted)
     failed = 0
     for file in tqdm(files, desc="Counting", unit="picture", delay=2, leave=False):
@@ -374,6 +379,70 @@ def export(
     disable_progress_bar()
     folder, exported = export_model(model, format.value, precision.value, dataset=dataset, output=output)
     print(describe_export(folder, exported))
+
+
+@app.command()
+def adapt(
+    *,
+    model: Annotated[str | None, typer.Argument(help=_MODEL)] = None,
+    images: Annotated[
+        Path, typer.Option(help="Folder of pictures of one cell each, or of sub-folders named after the classes.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="New folder for the adapted model; by default MODEL-adapted, beside a model folder."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+) -> None:
+    """Make a model that suits another laboratory's stain and camera, from some of its cells.
+
+    Without labels, from 50 pictures or more: the model learns their colours,
+    and the shares of the classes are estimated.
+
+        wbc-hf adapt --images unsorted/ --output runs/ours
+
+    With labels, which is better: about 20 pictures of each class, fewer of
+    rare ones, in sub-folders named after the classes. A part at a time is held
+    back, and the model is scored on it before and after.
+
+        wbc-hf adapt runs/cells --images sorted/ --output runs/ours
+
+    The new folder is a model like any other; its card says what was done.
+    Pictures that cannot be read or show no stained cell are named on standard
+    error and left out. Where some cannot be read, the exit status is 1.
+    """
+    from tqdm.auto import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+    from transformers.utils.logging import disable_progress_bar
+
+    from wbc_hf.serving.adaptation import adapt_to_folder, describe_adaptation
+
+    disable_progress_bar()
+    model = choose_model(model)
+    output = output or _beside(model)
+    form = "{l_bar}{bar}| {elapsed}"
+    with logging_redirect_tqdm(), tqdm(total=100, bar_format=form, delay=2, leave=False) as bar:
+
+        def show(what: str, share: float) -> None:
+            bar.set_description(what, refresh=False)
+            bar.update(100 * share - bar.n)
+
+        adaptation = adapt_to_folder(model, images, output, seed=seed, progress=show)
+    print(describe_adaptation(adaptation))
+    print(f"The adapted model: {output}")
+    if adaptation.unreadable:
+        total = adaptation.cells + adaptation.unreadable + adaptation.not_cells
+        print(f"wbc-hf: {adaptation.unreadable} of {total} files are not readable pictures.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _beside(model: str) -> Path:
+    """Where an adapted model goes by default: beside the folder of the model, else into the current folder."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        folder = folder.resolve()
+        return folder.with_name(f"{folder.name}-adapted")
+    return Path(f"{folder.name}-adapted")
 
 
 if __name__ == "__main__":

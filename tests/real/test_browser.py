@@ -36,8 +36,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    page = build_page(Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny"))
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    network, processor = build_from_scratch(0.0625, image_size=32)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    page = build_page(Predictor(network, processor, str(folder), folder=folder))
     yield launch_page(page, "127.0.0.1", None)
     page.close()
 
@@ -298,6 +302,36 @@ def test_the_reading_of_many_pictures_can_be_stopped(page: "sync_api.Page", tmp_
     page.get_by_text("pictures were read and are kept").wait_for()
     read = int(re.search(r"of (\d+)", page.inner_text(".wbc-pager"))[1])
     assert 1 <= read < 30
+
+
+def test_a_model_is_adapted_to_reviewed_cells_and_taken_away(
+    browser: "sync_api.Browser", url: str, fields: list[Path]
+):
+    page = browser.new_page(viewport=PHONE)
+    page.goto(url)
+    page.get_by_role("tab", name="Adapt").click()
+    button = page.get_by_role("button", name="Adapt the model")
+    sync_api.expect(button).to_be_disabled()
+    page.get_by_role("tab", name="Specimen").click()
+    _examine(page, fields, "Field 1 of 2")
+    waiting = page.locator(".wbc-cells button").count()
+    for left in range(waiting - 1, -1, -1):
+        name = ("Lymphocyte", "Neutrophil")[left % 2]
+        page.locator(".wbc-classes").get_by_role("button", name=name).click()
+        page.locator(".wbc-chips b").first.get_by_text(str(left), exact=True).wait_for()
+    page.get_by_role("tab", name="Adapt").click()
+    page.get_by_text(f"{waiting} reviewed cells").wait_for()
+
+    button.click()
+
+    with page.expect_download(timeout=120_000) as download:
+        page.get_by_text("Save the adapted model").click(timeout=120_000)
+    assert page.locator(".wbc-result .wbc-status").is_visible()
+    assert RESEARCH_USE in page.inner_text(".wbc-result")
+    names = {name.split("/", 1)[1] for name in zipfile.ZipFile(download.value.path()).namelist()}
+    assert {"model.safetensors", "config.json", "wbc.json", "README.md"} <= names
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    page.close()
 
 
 def test_the_model_tab(page: "sync_api.Page"):

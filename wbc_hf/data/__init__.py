@@ -4,8 +4,11 @@ from wbc_hf.data.audit import audit, format_audit
 from wbc_hf.data.augmentation import Augmentation
 from wbc_hf.data.copies import KeyPoints, Match, describe, match
 from wbc_hf.data.folders import FolderImage, scan_folder
-from wbc_hf.data.known_sets import KNOWN_SETS, PAINTED_TITLE, KnownSet
-from wbc_hf.data.loading import Leucocytes, Provenance, leaked_test_indices, load_leucocytes
+from wbc_hf.data.framing import frame, locate_nuclei
+from wbc_hf.data.known_sets import KNOWN_SETS, PAINTED_TITLE, KnownSet, photograph
+from wbc_hf.data.laboratories import OtherLaboratories
+from wbc_hf.data.loading import Leucocytes, Provenance, leaked_test_indices, load_leucocytes, with_painted
+from wbc_hf.data.looking import pairs_of_copies
 from wbc_hf.data.reading import FORMATS, MAX_PIXELS, SUFFIXES, ImageSource, read_image
 from wbc_hf.data.stained import may_be_stained_cell, strange_pictures
 from wbc_hf.data.synthetic import PaintedField, paint_cells, paint_field
@@ -23,18 +26,24 @@ __all__ = [
     "KnownSet",
     "Leucocytes",
     "Match",
+    "OtherLaboratories",
     "PaintedField",
     "Provenance",
     "audit",
     "describe",
     "format_audit",
+    "frame",
     "leaked_test_indices",
     "load_leucocytes",
+    "locate_nuclei",
     "match",
     "may_be_stained_cell",
     "paint_cells",
     "paint_field",
+    "pairs_of_copies",
+    "photograph",
     "read_image",
     "scan_folder",
     "strange_pictures",
+    "with_painted",
 ]

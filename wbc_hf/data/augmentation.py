@@ -13,8 +13,8 @@ import torch.nn.functional as F
 
 # Optical density of haematoxylin-like (nucleus), eosin-like and remaining stain in R, G, B: Ruifrok & Johnston 2001,
 # https://pubmed.ncbi.nlm.nih.gov/11531144. May-Gruenwald-Giemsa is near enough for a random change along these axes.
-_STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-_DARKEST = 1 / 255
+STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+DARKEST = 1 / 255
 _BLUR_TAPS = 7
 
 
@@ -78,36 +78,49 @@ class Augmentation:
 
     def _stain(self, images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """Amount of each stain and light of each channel, both in optical density, where they multiply and add."""
-        stains = _STAINS.to(images.device)
+        stains = STAINS.to(images.device)
         amounts = torch.exp(0.25 * self.strength * u[:, 0:3])
         mixing = torch.linalg.inv(stains) @ torch.diag_embed(amounts) @ stains  # (n, 3, 3), densities as rows
         light = 0.10 * self.strength * u[:, 3:6] + 0.10 * self.strength * u[:, 6:7]
-        density = -torch.log(images.clamp_min(_DARKEST)).flatten(2)
+        density = -torch.log(images.clamp_min(DARKEST)).flatten(2)
         density = torch.baddbmm(light.unsqueeze(2), mixing.transpose(1, 2), density)
         return torch.exp(-density.clamp_min_(0)).view_as(images)
 
     def _blur(self, images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """Half of the images lose focus: a Gaussian of up to 1.2 px."""
         chosen = u > 0
-        if not chosen.any():
-            return images
-        sigma = 1.2 * self.strength * u[chosen].clamp_min(1e-3)
-        offsets = torch.arange(_BLUR_TAPS, device=images.device) - _BLUR_TAPS // 2
-        kernel = torch.exp(-(offsets**2) / (2 * sigma.unsqueeze(1) ** 2))
-        kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
-        sharp = images[chosen]
-        edge = _BLUR_TAPS // 2
-        # One image with a channel for each channel of each image, so that each gets its own kernel.
-        flat = F.pad(sharp.reshape(1, -1, *sharp.shape[2:]), (edge, edge, edge, edge), mode="reflect")
-        flat = F.conv2d(flat, kernel.view(-1, 1, 1, _BLUR_TAPS), groups=flat.shape[1])
-        flat = F.conv2d(flat, kernel.view(-1, 1, _BLUR_TAPS, 1), groups=flat.shape[1])
-        images[chosen] = flat.view_as(sharp)
+        if chosen.any():
+            images[chosen] = blur(images[chosen], 1.2 * self.strength * u[chosen].clamp_min(1e-3), _BLUR_TAPS)
         return images
 
     def _noise(self, images: torch.Tensor, u: torch.Tensor, seeds: list[int]) -> torch.Tensor:
         """Sensor noise with a deviation of up to 0.02."""
-        generator = torch.Generator(images.device)
-        noise = torch.empty_like(images)
-        for image, seed in zip(noise, seeds, strict=True):
-            image.normal_(generator=generator.manual_seed(seed))
-        return noise.mul_(0.02 * self.strength * u.abs().view(-1, 1, 1, 1)).add_(images)
+        return sensor_noise(images, 0.02 * self.strength * u.abs(), seeds)
+
+
+def blur(images: torch.Tensor, sigma: torch.Tensor, taps: int = 11) -> torch.Tensor:
+    """A Gaussian for each image.
+
+    Args:
+        images: float32 (n, channels, height, width).
+        sigma: (n,), above 0, in pixels.
+        taps: Odd number of pixels that it takes in.
+    """
+    edge = taps // 2
+    offsets = torch.arange(taps, device=images.device) - edge
+    kernel = torch.exp(-(offsets**2) / (2 * sigma.unsqueeze(1) ** 2))
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(images.shape[1], 0)
+    # One image with a channel for each channel of each image, so that each gets its own kernel.
+    flat = F.pad(images.reshape(1, -1, *images.shape[2:]), (edge, edge, edge, edge), mode="reflect")
+    flat = F.conv2d(flat, kernel.view(-1, 1, 1, taps), groups=flat.shape[1])
+    flat = F.conv2d(flat, kernel.view(-1, 1, taps, 1), groups=flat.shape[1])
+    return flat.view_as(images)
+
+
+def sensor_noise(images: torch.Tensor, deviation: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+    """Images with Gaussian noise: of `deviation`, n numbers, from each image's own seed."""
+    generator = torch.Generator(images.device)
+    noise = torch.empty_like(images)
+    for image, seed in zip(noise, seeds, strict=True):
+        image.normal_(generator=generator.manual_seed(seed))
+    return noise.mul_(deviation.view(-1, 1, 1, 1)).add_(images)

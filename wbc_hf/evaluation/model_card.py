@@ -40,6 +40,8 @@ _NOTED_ARGUMENTS = (
     "gradient_accumulation_steps",
     "class_weights",
     "augmentation",
+    "laboratories",
+    "painted",
     "early_stopping_patience",
     "precision",
     "seed",

@@ -5,7 +5,9 @@ from wbc_hf.modeling.adaptation import (
     adapt_with_labels,
     adapt_without_labels,
     consistency,
+    renew_statistics,
 )
+from wbc_hf.modeling.colours import Colours, measure_colours
 from wbc_hf.modeling.exported import (
     EXPORT_FILE,
     GRAPH_FILES,
@@ -33,13 +35,16 @@ from wbc_hf.modeling.resnet import (
     skip_frozen,
 )
 from wbc_hf.modeling.trust import (
+    LEAST_FAMILIAR,
     TARGET_ACCURACY,
+    Neighbours,
     Trust,
     before_temperature,
     fit_temperature,
     fit_trust,
     fold_temperature,
     look,
+    review_threshold,
 )
 
 __all__ = [
@@ -49,13 +54,16 @@ __all__ = [
     "FEATURES",
     "FREEZE_DEPTHS",
     "GRAPH_FILES",
+    "LEAST_FAMILIAR",
     "LOGITS",
     "MIN_UNLABELLED",
     "TARGET_ACCURACY",
     "AnswerGraph",
     "Check",
+    "Colours",
     "Export",
     "ExportFigures",
+    "Neighbours",
     "Normalise",
     "Preparation",
     "Trust",
@@ -80,6 +88,9 @@ __all__ = [
     "load_processor",
     "look",
     "margin_edge",
+    "measure_colours",
+    "renew_statistics",
+    "review_threshold",
     "skip_frozen",
     "square",
     "to_onnx",

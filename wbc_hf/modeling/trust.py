@@ -19,6 +19,7 @@ from sklearn.covariance import LedoitWolf
 from transformers import ResNetForImageClassification
 
 from wbc_hf.errors import WbcError
+from wbc_hf.modeling.colours import Colours
 
 TRUST_FILE = "wbc.json"
 REFERENCES_FILE = "wbc.safetensors"
@@ -32,6 +33,7 @@ _COMPONENTS = 32
 _NEIGHBOURS = 5
 _TEMPERATURES = (0.05, 20.0)
 _FORMAT = 1
+_ARRAYS = ("familiarity", "colours")
 
 
 def look(model: ResNetForImageClassification, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,6 +191,7 @@ class Trust:
         fitted_on: Number of validation images.
         trained_on: Title of the training set.
         familiarity: The score itself.
+        colours: Of the training cells; None for a model of a version that did not measure them.
     """
 
     temperature: float
@@ -200,6 +203,7 @@ class Trust:
     fitted_on: int
     trained_on: str
     familiarity: Neighbours | Mahalanobis
+    colours: Colours | None = None
 
     def statuses(self, confidence: np.ndarray, features: np.ndarray, may_be_cell: Sequence[bool]) -> list[str]:
         """One of "not_a_cell", "unfamiliar", "review" and "confident" for each image; the first that applies.
@@ -223,8 +227,10 @@ class Trust:
             "components": self.familiarity.components.astype(np.float16),
             "references": self.familiarity.references.astype(np.float16),
         }
+        if self.colours is not None:
+            arrays |= {f"colour_{name}": array.astype(np.float32) for name, array in asdict(self.colours).items()}
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / REFERENCES_FILE)
-        numbers = {"format": _FORMAT} | {key: value for key, value in asdict(self).items() if key != "familiarity"}
+        numbers = {"format": _FORMAT} | {key: value for key, value in asdict(self).items() if key not in _ARRAYS}
         (folder / TRUST_FILE).write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -241,7 +247,10 @@ class Trust:
             if numbers.pop("format") != _FORMAT:
                 raise WbcError(f"{folder / TRUST_FILE}: was written by another version of wbc_hf. Update the package.")
             arrays = {name: array.astype(np.float32) for name, array in load_file(folder / REFERENCES_FILE).items()}
-            return cls(**numbers, familiarity=FAMILIARITY[numbers["method"]](**arrays))
+            colours = None
+            if "colour_mean" in arrays:
+                colours = Colours(arrays.pop("colour_mean"), arrays.pop("colour_covariance"))
+            return cls(**numbers, familiarity=FAMILIARITY[numbers["method"]](**arrays), colours=colours)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise WbcError(
                 f"{folder}: {TRUST_FILE} and {REFERENCES_FILE} cannot be read ({error}). Fetch the model again, or "
@@ -259,6 +268,7 @@ def fit_trust(
     training_features: np.ndarray,
     training_labels: np.ndarray,
     trained_on: str,
+    colours: Colours | None = None,
 ) -> Trust:
     """Choose thresholds and the better familiarity score.
 
@@ -268,6 +278,7 @@ def fit_trust(
         strange_features: Of pictures that are no cells, (k, d), made from validation images.
         training_features, training_labels: Of training images as they are, (m, d), (m,).
         trained_on: Title of the training set.
+        colours: Of training cells.
     """
     confidence = probabilities.max(1)
     threshold, reached = review_threshold(confidence, probabilities.argmax(1) == labels)
@@ -288,4 +299,5 @@ def fit_trust(
         fitted_on=len(labels),
         trained_on=trained_on,
         familiarity=fitted[best],
+        colours=colours,
     )

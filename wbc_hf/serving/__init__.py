@@ -5,6 +5,7 @@
 
 from wbc_hf.serving.counting import Examiner
 from wbc_hf.serving.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocytes, load_ranges
+from wbc_hf.serving.looking import batches, look_at
 from wbc_hf.serving.predictor import BATCH_SIZE, ModelIdentity, Prediction, Predictor
 from wbc_hf.serving.record import Record, take_down
 from wbc_hf.serving.reference_cells import ReferenceCells
@@ -21,7 +22,9 @@ __all__ = [
     "ReferenceCells",
     "ReferenceRanges",
     "Specimen",
+    "batches",
     "check_leucocytes",
     "load_ranges",
+    "look_at",
     "take_down",
 ]

@@ -20,6 +20,7 @@ from wbc_hf.modeling import DEFAULT_MODEL, FREEZE_DEPTHS
 DEFAULT_DATASET = "kaggle:brikwerk/bccd-white-blood-cell"
 PRECISIONS = ("auto", "fp32", "bf16")
 CLASS_WEIGHTS = ("none", "balanced")
+LABORATORIES = ("one", "many")
 
 # Arguments of transformers that are worth a reader's time; the other hundred are named at the end of the help.
 _ALSO_EXPLAINED = (
@@ -52,9 +53,19 @@ class DataArguments:
     split_seed: int = field(default=0, metadata={"help": "Seed of the split, where the set brings none."})
     augmentation: float = field(
         default=1.0,
+        metadata={"help": "Strength of the augmentation: 1 is the default, 0 takes the pictures as they are."},
+    )
+    laboratories: str = field(
+        default="one",
         metadata={
-            "help": "Strength of the augmentation: 1 suits one laboratory, 0 leaves only rotation and reflection."
+            "help": "How far the augmentation goes: as pictures of one laboratory differ, or as those of many do, in "
+            "framing, stain, background, lamp and focus. 'many' costs accuracy at home and gains it elsewhere.",
+            "choices": LABORATORIES,
         },
+    )
+    painted: int = field(
+        default=0,
+        metadata={"help": "Painted cells of each class to train on beside the pictures; they are in no other split."},
     )
 
 

@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
-from wbc_hf.data import Augmentation, Leucocytes
+from wbc_hf.data import Augmentation, Leucocytes, OtherLaboratories
 from wbc_hf.errors import WbcError
-from wbc_hf.modeling import Normalise, digest_weights, frozen_output, margin_edge
+from wbc_hf.modeling import Normalise, digest_weights, frozen_output
 from wbc_hf.training.preparing import (
     EvaluationTransform,
     TrainingTransform,
@@ -130,18 +130,19 @@ class Trunk:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def cache_images(leucocytes: Leucocytes, processor: BaseImageProcessor, folder: Path) -> Caches | None:
+def cache_images(leucocytes: Leucocytes, processor: BaseImageProcessor, edge: int, folder: Path) -> Caches | None:
     """Decode and shrink every image of training and validation, once.
 
     Args:
         leucocytes: With their fingerprint.
         processor: What validation images go through.
+        edge: Side of the training images, in pixels.
         folder: Where the files go; those of an earlier call with the same images and sizes are used.
 
     Returns:
         The rows; None, with one warning, where the disk has no room for them.
     """
-    edge, size = margin_edge(processor), processor.size["shortest_edge"]
+    size = processor.size["shortest_edge"]
     train, validation = leucocytes["train"], leucocytes["validation"]
     key = (_digest(leucocytes), processor.to_dict())
     pixels = _File.named("pixels", folder, (1, len(train), edge, edge, 3), np.uint8, key)
@@ -156,7 +157,14 @@ def cache_images(leucocytes: Leucocytes, processor: BaseImageProcessor, folder: 
 
 
 def cache_trunk(
-    leucocytes: Leucocytes, trunk: Trunk, augmentation: Augmentation, folder: Path, *, views: int, seed: int
+    leucocytes: Leucocytes,
+    trunk: Trunk,
+    augmentation: Augmentation | OtherLaboratories,
+    edge: int,
+    folder: Path,
+    *,
+    views: int,
+    seed: int,
 ) -> Caches:
     """Compute once what the frozen layers make of every image of training and validation.
 
@@ -164,6 +172,7 @@ def cache_trunk(
         leucocytes: With their fingerprint.
         trunk: The frozen layers.
         augmentation: Of the training images. Without any, all views are one.
+        edge: Side of the images that it takes, in pixels.
         folder: Where the files go; those of an earlier call with the same arguments and weights are used.
         views: How many augmented views of each training image.
         seed: Of the views.
@@ -189,7 +198,7 @@ def cache_trunk(
         seeds = (view_seeds(seed, view, np.array(batch["index"])) for view in range(views))
         return np.stack([trunk(augmentation(pixels, of_view)) for of_view in seeds])
 
-    margin = TrainingTransform(margin_edge(trunk.processor))
+    margin = TrainingTransform(edge)
     seen.write(_prepared(train, margin, views_of, "Frozen layers, training"))
     crop = EvaluationTransform(trunk.processor)
     chosen_on.write(

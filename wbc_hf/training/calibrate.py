@@ -5,18 +5,29 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset, IterableDatasetDict
 from PIL import Image
 from scipy.special import softmax
 from tqdm.auto import tqdm
 
 from wbc_hf.data import Leucocytes, read_image, strange_pictures
-from wbc_hf.modeling import Trust, fit_temperature, fit_trust, fold_temperature
-from wbc_hf.serving import BATCH_SIZE, Predictor
+from wbc_hf.modeling import (
+    Colours,
+    Trust,
+    fit_temperature,
+    fit_trust,
+    fold_temperature,
+    margin_edge,
+    measure_colours,
+    square,
+)
+from wbc_hf.serving import Predictor, look_at
 
 # Enough for the densities that familiarity is measured by; more only makes the published folder larger.
 MAX_REFERENCES = 6000
 MAX_STRANGE = 400
+MAX_COLOURS = 500
 _STRANGE_SIDE = 256
 
 
@@ -36,7 +47,7 @@ def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title:
     logits, features, labels = _look_at(predictor, leucocytes["validation"], "Calibrating")
     temperature = fit_temperature(logits, labels)
     cells = [_small(row["image"]) for row in _sample(leucocytes["validation"], MAX_STRANGE, seed)]
-    _, strange = _look(predictor, strange_pictures(cells, seed))
+    _, strange = look_at(predictor, strange_pictures(cells, seed))
     _, training_features, training_labels = _look_at(
         predictor, _sample(leucocytes["train"], MAX_REFERENCES, seed), "Learning what is familiar"
     )
@@ -49,18 +60,12 @@ def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title:
         training_features=training_features,
         training_labels=training_labels,
         trained_on=title,
+        colours=_colours(predictor, leucocytes["train"], seed),
     )
     fold_temperature(predictor.model, temperature)
     predictor.model.save_pretrained(folder)
     trust.save(folder)
     return trust
-
-
-def batches(rows: Iterable, size: int = BATCH_SIZE) -> Iterator[list]:
-    """Lists of `size` rows, the last one shorter."""
-    remaining = iter(rows)
-    while batch := list(islice(remaining, size)):
-        yield batch
 
 
 def _look_at(predictor: Predictor, rows: Iterable[dict], title: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -71,13 +76,18 @@ def _look_at(predictor: Predictor, rows: Iterable[dict], title: str) -> tuple[np
             labels.append(row["label"])
             yield read_image(row["image"])
 
-    logits, features = _look(predictor, images())
+    logits, features = look_at(predictor, images())
     return logits, features, np.array(labels)
 
 
-def _look(predictor: Predictor, images: Iterable[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
-    logits, features = zip(*(predictor.look(batch) for batch in batches(images)), strict=True)
-    return np.concatenate(logits), np.concatenate(features)
+def _colours(predictor: Predictor, rows: Iterable[dict], seed: int) -> Colours:
+    """Of training images, each class counting alike, as in a laboratory that has as many of each."""
+    edge = margin_edge(predictor.processor)
+    squares, labels = [], []
+    for row in _sample(rows, MAX_COLOURS, seed):
+        squares.append(torch.from_numpy(square(read_image(row["image"]), edge)).permute(2, 0, 1))
+        labels.append(row["label"])
+    return measure_colours(torch.stack(squares), 1 / np.bincount(labels)[labels])
 
 
 def _sample(rows: Iterable[dict], count: int, seed: int) -> Iterable[dict]:

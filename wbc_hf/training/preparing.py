@@ -9,8 +9,8 @@ import torch
 from transformers import default_data_collator
 from transformers.image_processing_utils import BaseImageProcessor
 
-from wbc_hf.data import read_image
-from wbc_hf.modeling import Preparation, square
+from wbc_hf.data import Augmentation, OtherLaboratories, read_image
+from wbc_hf.modeling import Preparation, margin_edge, square
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class TrainingTransform:
     """Rows of a data set → small uint8 tensors with a margin for rotation, which the trainer augments in batches.
 
     Attributes:
-        edge: Side of the square, in pixels: what the processor resizes to before it crops.
+        edge: Side of the square, in pixels, as `training_edge` gives it.
     """
 
     edge: int
@@ -44,6 +44,21 @@ class EvaluationTransform:
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
         crops = [self._preparation.crop(read_image(image)) for image in rows["image"]]
         return {"crops": [_tensor(crop) for crop in crops], "labels": rows["label"]}
+
+
+def build_augmentation(
+    processor: BaseImageProcessor, laboratories: str, strength: float
+) -> Augmentation | OtherLaboratories:
+    """What training images go through: changes as within "one" laboratory, or as between "many"."""
+    kind = Augmentation if laboratories == "one" else OtherLaboratories
+    return kind(processor.size["shortest_edge"], strength)
+
+
+def training_edge(processor: BaseImageProcessor, laboratories: str) -> int:
+    """Side of the training images that `build_augmentation`'s result takes, in pixels."""
+    if laboratories == "one":
+        return margin_edge(processor)
+    return round(OtherLaboratories.enlarged * processor.size["shortest_edge"])
 
 
 def view_seeds(seed: int, step: int, numbers: np.ndarray) -> np.ndarray:

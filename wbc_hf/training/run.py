@@ -31,13 +31,13 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from wbc_hf import __version__
 from wbc_hf.data import (
-    Augmentation,
     Leucocytes,
     audit,
     format_audit,
     leaked_test_indices,
     load_leucocytes,
     read_image,
+    with_painted,
 )
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import format_metrics, render_card, write_json, write_report
@@ -51,15 +51,14 @@ from wbc_hf.modeling import (
     build_from_scratch,
     fetch_pretrained,
     freeze,
-    margin_edge,
     skip_frozen,
 )
 from wbc_hf.processes import on_first_process
-from wbc_hf.serving import BATCH_SIZE, Predictor
+from wbc_hf.serving import BATCH_SIZE, Predictor, batches
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.caches import Caches, Trunk, cache_images, cache_trunk
-from wbc_hf.training.calibrate import batches, calibrate
-from wbc_hf.training.preparing import EvaluationTransform, TrainingTransform
+from wbc_hf.training.calibrate import calibrate
+from wbc_hf.training.preparing import EvaluationTransform, TrainingTransform, build_augmentation, training_edge
 from wbc_hf.training.search import SEARCH_FOLDER, Arguments, Found, TrainerMaker, check_search, search
 from wbc_hf.training.trainer import LeucocyteTrainer, balanced_weights
 
@@ -122,13 +121,14 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
     network, processor = build_network(model, training)
     with training.main_process_first(desc="loading the images"):
         leucocytes = load_leucocytes(data.dataset, streaming=data.streaming, seed=data.split_seed)
+    seen_in_training = with_painted(leucocytes, data.painted, data.split_seed) if data.painted else leucocytes
     found = None
     if training.search:
-        found = _search(leucocytes, network, processor, (data, model, training))
+        found = _search(seen_in_training, network, processor, (data, model, training))
         data, model, training = found.arguments
         freeze(network, model.freeze)
     arguments = _as_dict(data, model, training)
-    start = _start(arguments, leucocytes, training)
+    start = _start(arguments, seen_in_training, training)
     checkpoint = on_first_process(lambda: _claim(folder, start))
     # Who goes on has seen the audit; it opens every image.
     seen = checkpoint is not None or found is not None
@@ -138,8 +138,8 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
     caches = None
     if checkpoint is None or not _has_ended(checkpoint):
         with _unclaimed_after_error(folder, fresh=checkpoint is None):
-            caches = build_caches(leucocytes, network, processor, data, model, training)
-    trainer = build_trainer(leucocytes, network, processor, data, training, caches)
+            caches = build_caches(seen_in_training, network, processor, data, model, training)
+    trainer = build_trainer(seen_in_training, network, processor, data, training, caches)
     _train(trainer, checkpoint)
     trainer.accelerator.wait_for_everyone()
     # The other processes are done: nothing below waits for them, and an error here leaves none of them waiting.
@@ -199,14 +199,16 @@ def build_caches(
         return None
     folder = Path(training.output_dir) / CACHE_FOLDER
     # The first process computes, the others read.
+    edge = training_edge(processor, data.laboratories)
     with training.main_process_first(desc="caching what the run computes once"):
         if not model.cached_views:
-            return cache_images(leucocytes, processor, folder)
+            return cache_images(leucocytes, processor, edge, folder)
         dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
         return cache_trunk(
             leucocytes,
             Trunk(network, processor, model.freeze, training.device, dtype),
-            Augmentation(processor.size["shortest_edge"], data.augmentation),
+            build_augmentation(processor, data.laboratories, data.augmentation),
+            edge,
             folder,
             views=model.cached_views,
             seed=training.seed,
@@ -227,7 +229,7 @@ def build_trainer(
         caches: As `build_caches` gives them; without, images are read and decoded as they are needed. Where layers
             are computed already, `network` skips them from now on.
     """
-    train_transform = TrainingTransform(margin_edge(processor))
+    train_transform = TrainingTransform(training_edge(processor, data.laboratories))
     evaluation_transform = EvaluationTransform(processor)
     weights = None
     if isinstance(leucocytes, IterableDatasetDict):
@@ -247,7 +249,7 @@ def build_trainer(
         network,
         training,
         processor=processor,
-        augmentation=Augmentation(processor.size["shortest_edge"], data.augmentation),
+        augmentation=build_augmentation(processor, data.laboratories, data.augmentation),
         class_weights=weights,
         train_dataset=train,
         eval_dataset=validation,
@@ -318,6 +320,10 @@ def _check(data: DataArguments, model: ModelArguments, training: LeucocyteTraini
             "--dataloader_persistent_workers: with --cached_views they would show the views of the first epoch for "
             "ever. Leave it out."
         )
+    if data.laboratories == "many" and not data.augmentation:
+        raise WbcError("--laboratories many: is an augmentation, so --augmentation has to be above 0.")
+    if data.painted < 0 or (data.painted and data.streaming):
+        raise WbcError(f"--painted {data.painted}: 0 or more, and 0 with --streaming.")
     if data.augmentation < 0:
         raise WbcError(f"--augmentation {data.augmentation}: 0 or more.")
     if data.streaming and training.max_steps <= 0:

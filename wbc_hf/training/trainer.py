@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.image_processing_utils import BaseImageProcessor
 
-from wbc_hf.data import Augmentation
+from wbc_hf.data import Augmentation, OtherLaboratories
 from wbc_hf.evaluation import LeucocyteMetrics, headline
 from wbc_hf.modeling import Normalise, keep_frozen_in_eval
 from wbc_hf.training.arguments import LeucocyteTrainingArguments
@@ -46,7 +46,7 @@ class LeucocyteTrainer(Trainer):
         args: LeucocyteTrainingArguments,
         *,
         processor: BaseImageProcessor,
-        augmentation: Augmentation,
+        augmentation: Augmentation | OtherLaboratories,
         class_weights: Sequence[float] | None = None,
         **kwargs,
     ):

@@ -9,6 +9,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.labels import class_index
 from wbc_hf.serving.differential import DEFAULT_RANGES, ReferenceRanges
 from wbc_hf.serving.exports import RESEARCH_USE
+from wbc_hf.serving.page.adapt_tab import add_adapt_tab
 from wbc_hf.serving.page.bench import Benches
 from wbc_hf.serving.page.cell_tab import Explainer, add_cell_tab
 from wbc_hf.serving.page.endpoints import add_endpoints
@@ -45,13 +46,15 @@ def build_page(
             f"{predictor.name}: tells apart {', '.join(predictor.labels[:3])} …, but no leucocytes. "
             "Fine-tune it first: python train.py --model …"
         )
-    explainer = Explainer(predictor, references)
+    explainer, benches = Explainer(predictor, references), Benches(predictor)
     with gr.Blocks(title="Leucocytes", analytics_enabled=False, delete_cache=(DAY, DAY)) as page:
         gr.HTML(_header(predictor))
         with gr.Tab("Specimen"):
-            add_specimen_tab(page, Benches(predictor), ranges)
+            add_specimen_tab(page, benches, ranges)
         with gr.Tab("One cell"):
             add_cell_tab(explainer)
+        with gr.Tab("Adapt") as tab:
+            add_adapt_tab(tab, benches, predictor)
         with gr.Tab("Model"):
             add_model_tab(predictor)
         add_endpoints(explainer, ranges)

@@ -1,0 +1,211 @@
+"""How well a model does in laboratories that it has not seen: as it is, adapted without labels, and with a few.
+
+    python benchmarks/unseen_laboratory.py models/starter --data ../shared/data
+    python benchmarks/unseen_laboratory.py runs/starter-0 runs/starter-1 runs/starter-2 --data ../shared/data
+
+Several models, such as the same run with other seeds, are taken together: figures are their mean, and intervals are
+over the cells (copies of one cell, and cells of one photograph, count as one). With labels, that many cells of each
+class, half of a rare class at most, are drawn several times, and the figures are of all other cells.
+
+Everything that had to be chosen was chosen on BCCD. Tecom was looked at once, when all was done.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import concatenate_datasets
+from scipy.special import softmax
+
+from wbc_hf.data import load_leucocytes, read_image
+from wbc_hf.evaluation import bootstrap_intervals, compute_metrics
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.modeling import (
+    Trust,
+    adapt_with_labels,
+    load_classifier,
+    load_processor,
+    margin_edge,
+    renew_statistics,
+    square,
+)
+from wbc_hf.serving import AdaptationCell, Predictor, adapt_to_cells, look_at
+
+LABORATORIES = {"BCCD": "bccd/crops", "Tecom": "tecom"}
+COUNTS = (5, 10, 20)
+FIGURES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """All labelled cells of one laboratory."""
+
+    images: list
+    labels: np.ndarray
+    groups: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of some cells of a laboratory: which, with what probabilities, and with which status, if any."""
+
+    cells: np.ndarray
+    probabilities: np.ndarray
+    statuses: list[str] | None = None
+
+
+def load_laboratory(folder: Path) -> Laboratory:
+    splits = load_leucocytes(folder)
+    rows = concatenate_datasets(list(splits.values()))
+    images = [read_image(image) for image in rows["image"]]
+    return Laboratory(images, np.array(rows["label"]), np.array(rows["group"]))
+
+
+def answer(model: str | Path, laboratory: Laboratory) -> Answers:
+    probabilities, statuses = Predictor.from_pretrained(model, fresh=True).answer(laboratory.images)
+    return Answers(np.arange(len(laboratory.labels)), probabilities, statuses)
+
+
+def renewed(model: Path, laboratory: Laboratory) -> Answers:
+    """With nothing but the statistics of batch normalisation estimated anew."""
+    network, processor = load_classifier(model), load_processor(model)
+    renew_statistics(network, squares_of(laboratory, processor), processor)
+    logits, _ = look_at(Predictor(network, processor, str(model), None), laboratory.images)
+    return Answers(np.arange(len(laboratory.labels)), softmax(logits, axis=1))
+
+
+def adapted(model: Path, laboratory: Laboratory) -> tuple[Answers, float]:
+    """Without labels, as `wbc-hf adapt` does it; and how many seconds that took."""
+    cells = [
+        AdaptationCell(image, None, group) for image, group in zip(laboratory.images, laboratory.groups, strict=True)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        adapt_to_cells(model, cells, Path(folder) / "adapted")
+        seconds = time.perf_counter() - started
+        return answer(Path(folder) / "adapted", laboratory), seconds
+
+
+def labelled_seconds(model: Path, laboratory: Laboratory, chosen: np.ndarray) -> float:
+    """What `wbc-hf adapt` takes with these cells labelled, with the parts that it holds back to judge by."""
+    cells = [
+        AdaptationCell(laboratory.images[cell], int(laboratory.labels[cell]), laboratory.groups[cell])
+        for cell in chosen
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        adapt_to_cells(model, cells, Path(folder) / "adapted")
+        return time.perf_counter() - started
+
+
+def taught(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: int) -> Answers:
+    """With these cells labelled: the answers of all others."""
+    network, processor, trust = load_classifier(model), load_processor(model), Trust.load(model)
+    squares = squares_of(laboratory, processor)
+    chosen_squares = squares[torch.from_numpy(chosen)]
+    adapt_with_labels(
+        network, chosen_squares, laboratory.labels[chosen], processor, colours=trust and trust.colours, seed=seed
+    )
+    held = np.flatnonzero(~np.isin(laboratory.groups, laboratory.groups[chosen]))
+    judge = Predictor(network, processor, str(model), None)
+    logits, _ = look_at(judge, [laboratory.images[cell] for cell in held])
+    return Answers(held, softmax(logits, axis=1))
+
+
+def squares_of(laboratory: Laboratory, processor) -> torch.Tensor:
+    edge = margin_edge(processor)
+    return torch.from_numpy(np.stack([square(image, edge) for image in laboratory.images])).permute(0, 3, 1, 2)
+
+
+def draw(laboratory: Laboratory, count: int, seed: int) -> np.ndarray:
+    """`count` cells of each class, of a rare class half at most but one at least."""
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(laboratory.labels):
+        cells = rng.permutation(np.flatnonzero(laboratory.labels == label))
+        chosen.append(cells[: min(count, max(1, len(cells) // 2))])
+    return np.sort(np.concatenate(chosen))
+
+
+def summarise(laboratory: Laboratory, answers: list[Answers]) -> dict:
+    """Mean figures over models and draws, with intervals over cells."""
+    cells = np.concatenate([one.cells for one in answers])
+    labels, groups = laboratory.labels[cells], laboratory.groups[cells]
+    probabilities = np.concatenate([one.probabilities for one in answers])
+    figures = compute_metrics(labels, probabilities.argmax(1))
+    intervals = bootstrap_intervals(labels, probabilities, groups, seed=0)
+    row = {name: (figures[name], intervals[name]) for name in FIGURES}
+    if all(one.statuses is not None for one in answers):
+        confident = np.concatenate([np.array(one.statuses) for one in answers]) == "confident"
+        right = probabilities.argmax(1) == labels
+        row["confident"] = float(confident.mean())
+        row["right"] = float(right[confident].mean()) if confident.any() else None
+    return row
+
+
+def run(models: list[Path], laboratory: Laboratory, counts: tuple[int, ...], draws: int) -> dict[str, dict]:
+    rows = {}
+    rows["as it is"] = summarise(laboratory, [answer(model, laboratory) for model in models])
+    rows["batch norm anew"] = summarise(laboratory, [renewed(model, laboratory) for model in models])
+    both = [adapted(model, laboratory) for model in models]
+    rows["no labels"] = summarise(laboratory, [answers for answers, _ in both])
+    rows["no labels"]["seconds"] = float(np.median([seconds for _, seconds in both]))
+    for count in counts:
+        chosen = [draw(laboratory, count, number) for number in range(draws)]
+        answers = [taught(model, laboratory, cells, number) for model in models for number, cells in enumerate(chosen)]
+        name = f"{count} labels a class"
+        rows[name] = summarise(laboratory, answers)
+        rows[name]["labels"] = len(chosen[0])
+    rows[name]["seconds"] = labelled_seconds(models[0], laboratory, chosen[0])
+    return rows
+
+
+def home(models: list[Path]) -> str:
+    """Accuracy of each on the test split of its own set, as its run measured it."""
+    reports = [json.loads((model / "metrics.json").read_text(encoding="utf-8")) for model in models]
+    figures = [figure(report["accuracy"], report["intervals"]["accuracy"]) for report in reports]
+    return f"At home, test split, accuracy: {'; '.join(figures)}"
+
+
+def figure(value: float, interval: list[float] | None) -> str:
+    return f"{value:.3f}" if interval is None else f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def print_table(name: str, laboratory: Laboratory, rows: dict[str, dict]) -> None:
+    counted = ", ".join(f"{cls} {int((laboratory.labels == i).sum())}" for i, cls in enumerate(CLASS_NAMES))
+    print(f"\n{name}: {len(laboratory.labels)} cells ({counted})\n")
+    print(f"| | {' | '.join(FIGURES.values())} | confident | of those right | seconds |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for title, row in rows.items():
+        cells = [figure(*row[key]) for key in FIGURES]
+        shares = [f"{row[key]:.3f}" if row.get(key) is not None else "–" for key in ("confident", "right")]
+        seconds = f"{row['seconds']:.0f}" if "seconds" in row else ""
+        print(f"| {title} | {' | '.join([*cells, *shares, seconds])} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=Path, help="Model folders, with their colours in wbc.safetensors.")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="Folder of the laboratories.")
+    parser.add_argument("--laboratories", nargs="+", choices=LABORATORIES, default=list(LABORATORIES))
+    parser.add_argument("--counts", nargs="+", type=int, default=list(COUNTS), help="Labels a class.")
+    parser.add_argument("--draws", type=int, default=2, help="How often labelled cells are drawn, for each model.")
+    parser.add_argument("--output", type=Path, help="JSON file for the figures.")
+    arguments = parser.parse_args()
+    print(home(arguments.models) if all((model / "metrics.json").exists() for model in arguments.models) else "")
+    tables = {}
+    for name in arguments.laboratories:
+        laboratory = load_laboratory(arguments.data / LABORATORIES[name])
+        tables[name] = run(arguments.models, laboratory, tuple(arguments.counts), arguments.draws)
+        print_table(name, laboratory, tables[name])
+        if arguments.output is not None:
+            arguments.output.write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""What the tab of adaptation does with the cells that a person has reviewed, without a browser."""
+
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from tests.test_bench import waiting
+from wbc_hf.data import paint_cells, paint_field
+from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
+from wbc_hf.modeling import build_from_scratch
+from wbc_hf.serving import Predictor
+from wbc_hf.serving.adaptation import Adaptation, Scores
+from wbc_hf.serving.page import build_page
+from wbc_hf.serving.page.adapt_tab import (
+    NO_CELLS,
+    TOO_FEW,
+    can_adapt,
+    render_adaptation,
+    render_cells,
+    reviewed_cells,
+)
+from wbc_hf.serving.page.bench import Bench
+from wbc_hf.serving.page.specimen_tab import act, take_in
+from wbc_hf.serving.page.uploads import Upload
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """Not calibrated, so that every cell waits for a person."""
+    network, processor = build_from_scratch(0.0625, image_size=32)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return Predictor(network, processor, str(folder), folder=folder)
+
+
+@pytest.fixture
+def bench(predictor: Predictor) -> Bench:
+    """Eight pictures of one cell each: two classes in turn."""
+    bench = Bench(predictor)
+    for number, pixels in enumerate(paint_cells([2, 4] * 4, size=48, seed=4)):
+        take_in(bench, Upload(pixels, f"{number}.png"), is_field=False)
+    return bench
+
+
+def say_all(bench: Bench) -> None:
+    for number in waiting(bench):
+        act(bench, "label", number, CLASS_NAMES[2 if number % 2 else 4], "Ana")
+
+
+class Page:
+    """A page with a visitor who reads in pictures, and the handlers of the tab."""
+
+    def __init__(self, predictor: Predictor, folder: Path):
+        self.page = build_page(predictor)
+        self.request = SimpleNamespace(session_hash="one", username=None)
+        files = []
+        for number, pixels in enumerate(paint_cells([2, 4] * 2, size=48, seed=4)):
+            path = folder / f"{number}.png"
+            Image.fromarray(pixels).save(path)
+            files.append({"path": str(path), "orig_name": path.name})
+        for update in self.handler("on_files")(files, "One cell each", "", self.request):
+            for component, value in update.items():
+                if isinstance(component, gr.State):
+                    self.bench = value
+
+    def handler(self, name: str):
+        return next(fn.fn for fn in self.page.fns.values() if fn.name == name)
+
+
+@pytest.fixture
+def page(predictor: Predictor, tmp_path: Path) -> Page:
+    return Page(predictor, tmp_path)
+
+
+def test_counted_cells_that_a_person_named_are_learnt_from(bench: Bench):
+    first, second, third, fourth = waiting(bench)[:4]
+    act(bench, "label", first, "monocyte", "Ana")
+    act(bench, "label", second, None, "Ana")  # none of the five
+    act(bench, "label", third, "monocyte", "Ana")
+    act(bench, "label", fourth, "basophil", "Ana")
+    act(bench, "remove", bench.specimen.cells[third - 1].picture, None, "")
+
+    assert [(cell.number, cell.label) for cell in reviewed_cells(bench.specimen)] == [
+        (first, "monocyte"),
+        (fourth, "basophil"),
+    ]
+
+
+def test_what_is_missing_is_said(bench: Bench):
+    assert NO_CELLS in render_cells(reviewed_cells(bench.specimen))
+    act(bench, "label", waiting(bench)[0], "monocyte", "Ana")
+    html = render_cells(reviewed_cells(bench.specimen))
+    assert TOO_FEW in html and "<b>1 reviewed cell</b> of 1 picture." in html
+    say_all(bench)
+    html = render_cells(reviewed_cells(bench.specimen))
+    assert TOO_FEW not in html and "<b>8 reviewed cells</b> of 8 pictures." in html
+    assert f'style="width:{100 * 4 // ENOUGH_CELLS}%' in html
+
+
+def test_cells_of_a_single_picture_cannot_be_held_back(predictor: Predictor):
+    bench = Bench(predictor)
+    for seed in (1, 2):
+        field = paint_field([2, 2, 4, 4], width=480, height=360, seed=seed).image
+        take_in(bench, Upload(field, f"field {seed}.png"), is_field=True)
+        say_all(bench)
+        assert can_adapt(reviewed_cells(bench.specimen)) == (seed == 2)
+
+
+def test_the_button_waits_for_enough_cells(page: Page):
+    _, button = page.handler("on_shown")(page.request)
+    assert not button.interactive
+    say_all(page.bench)
+    html, button = page.handler("on_shown")(page.request)
+    assert button.interactive
+    assert "<b>4 reviewed cells</b>" in html
+
+
+def test_an_adapted_model_comes_as_a_folder_in_a_zip(page: Page, tmp_path: Path):
+    say_all(page.bench)
+    told = []
+    answers = page.handler("on_adapt")(page.request, lambda share, desc: told.append((share, desc)))
+
+    html, button = next(answers)
+
+    assert "On held-back cells" in html and "Lymphocyte, recall</th><td>2</td>" in html
+    assert button["visible"]
+    archive = Path(button["value"])
+    with zipfile.ZipFile(archive) as files:
+        files.extractall(tmp_path)
+    assert Predictor.from_pretrained(tmp_path / archive.stem, "torch").predict([Image.new("RGB", (32, 32))])
+    assert told[0][0] == 0 and 0.5 < told[-1][0] <= 1 and all(desc for _, desc in told)
+    assert list(answers) == []
+    assert not archive.exists()
+
+
+def test_cells_that_do_not_suffice_are_named(page: Page):
+    act(page.bench, "label", waiting(page.bench)[0], "monocyte", "Ana")
+    ((html, button),) = page.handler("on_adapt")(page.request, None)
+    assert 'class="wbc-problem"' in html and "at least 2 cells in each of 2 classes" in html
+    assert not button["visible"]
+
+
+def test_an_adaptation_that_did_not_help_is_told_first():
+    scores = Scores(0.75, 0.5, 0.4, {"accuracy": [0.5, 0.9], "balanced_accuracy": None, "macro_f1": None}, {})
+    recall = {name: None if name == "basophil" else 0.5 for name in CLASS_NAMES}
+    adaptation = Adaptation(
+        model="tiny",
+        version="0",
+        software="wbc_hf",
+        made="",
+        seed=0,
+        cells=40,
+        unreadable=0,
+        not_cells=0,
+        review_threshold=0.9,
+        target_reached=False,
+        remarks=("Too few: <b>.",),
+        warning="It did not help: 75.0%.",
+        labelled=dict.fromkeys(CLASS_NAMES, 8) | {"monocyte": 0},
+        held_back=32,
+        folds=4,
+        scores_before=Scores(**vars(scores) | {"recall": recall}),
+        scores_after=Scores(**vars(scores) | {"recall": recall}),
+    )
+
+    html = render_adaptation(adaptation)
+
+    assert html.index("It did not help") < html.index("<table>")
+    assert "wbc-good" not in html
+    assert "<td>32</td><td><b>75.0 %</b> <small>50.0 – 90.0 %</small></td>" in html
+    assert "<b>50.0 %</b> <small>no interval</small>" in html
+    assert "Basophil, recall</th><td>8</td><td>–</td>" in html
+    assert "Monocyte" not in html
+    assert "Too few: &lt;b&gt;." in html
