@@ -34,7 +34,8 @@ from wbc_hf.modeling import (
     renew_statistics,
     square,
 )
-from wbc_hf.serving import AdaptationCell, Predictor, adapt_to_cells, look_at
+from wbc_hf.serving import Predictor, look_at
+from wbc_hf.serving.adaptation import AdaptationCell, adapt_to_cells
 
 LABORATORIES = {"BCCD": "bccd/crops", "Tecom": "tecom"}
 COUNTS = (5, 10, 20)
@@ -156,8 +157,9 @@ def run(models: list[Path], laboratory: Laboratory, counts: tuple[int, ...], dra
     rows["no labels"] = summarise(laboratory, [answers for answers, _ in both])
     rows["no labels"]["seconds"] = float(np.median([seconds for _, seconds in both]))
     for count in counts:
-        chosen = [draw(laboratory, count, number) for number in range(draws)]
-        answers = [taught(model, laboratory, cells, number) for model in models for number, cells in enumerate(chosen)]
+        numbers = range(draws * len(models))
+        chosen = [draw(laboratory, count, number) for number in numbers]
+        answers = [taught(models[number % len(models)], laboratory, chosen[number], number) for number in numbers]
         name = f"{count} labels a class"
         rows[name] = summarise(laboratory, answers)
         rows[name]["labels"] = len(chosen[0])
@@ -194,7 +196,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="Folder of the laboratories.")
     parser.add_argument("--laboratories", nargs="+", choices=LABORATORIES, default=list(LABORATORIES))
     parser.add_argument("--counts", nargs="+", type=int, default=list(COUNTS), help="Labels a class.")
-    parser.add_argument("--draws", type=int, default=2, help="How often labelled cells are drawn, for each model.")
+    parser.add_argument(
+        "--draws", type=int, default=1, help="How often labelled cells are drawn anew, for each model."
+    )
     parser.add_argument("--output", type=Path, help="JSON file for the figures.")
     arguments = parser.parse_args()
     print(home(arguments.models) if all((model / "metrics.json").exists() for model in arguments.models) else "")

@@ -1,7 +1,7 @@
 """Suit a network to a laboratory that it has not seen: without labels, or with some.
 
 Without labels a teacher is made of the network itself: it sees the cells in the colours that it learned from, by
-several maps and in two framings, and its mean answer is better than any of them. How frequent the classes are in the
+several maps and in three framings, and its mean answer is better than any of them. How frequent the classes are in the
 new laboratory is estimated from its answers (Saerens et al. 2002, doi 10.1162/089976602753284446). The network then
 learns the teacher's answers on augmented views, as in self-training by Xie et al. 2020, arXiv:1911.04252. Statistics
 of batch normalisation stay as they are, since those of the new laboratory would be those of its class proportions.
@@ -20,7 +20,7 @@ from torch import nn
 from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
-from wbc_hf.data import Augmentation
+from wbc_hf.data import Augmentation, frame, locate_nuclei
 from wbc_hf.machine import has_fast_bf16
 from wbc_hf.modeling.colours import Colours, colour_maps, fold_colours, measure_colours
 from wbc_hf.modeling.preparation import Normalise
@@ -32,6 +32,8 @@ _BATCH = 32
 _ROUNDS = 4
 _HEAVIEST = 10.0  # weight of one cell: of a class that is hardly there, few cells must not decide alone
 _EM_STEPS = 100
+_SPANS = (0.6, 0.5, 0.42)  # of the nucleus of most cells, in sides of the views that the teacher sees
+_VIEWS = (0.6, 1.4)  # sides of those views, in sides of the picture
 _PRIOR = 0.25  # power of the estimated proportions in what is learned: all of them would drown the rare classes
 _LEARNED = 0.8  # share of the cells of each class, the surest, that are learned from
 _EPOCHS = 4
@@ -189,15 +191,18 @@ def _teach(
     progress: Progress | None,
 ) -> np.ndarray:
     """Probabilities by the mean of the network's answers in several colours and framings, float64 (n, classes)."""
-    size = processor.size["shortest_edge"]
-    whole = F.interpolate(squares.float() / 255, (size, size), mode="bilinear", antialias=True).clamp_(0, 1)
-    framings = (_middle(squares, processor), whole)
+    size, images = processor.size["shortest_edge"], squares.float() / 255
+    _, extent = locate_nuclei(images)
+    # One framing for all, since the sizes of cells tell the types apart; wider than the picture where it is tight.
+    views = (float(extent.median()) / torch.tensor(_SPANS)).clamp(*_VIEWS)
+    middle = torch.zeros(len(images), 2)
+    framings = [frame(images, size, middle, view.expand(len(images))) for view in views]
     maps = colour_maps(measure_colours(squares), colours)
     answers = []
     for matrix, offset in maps:
         mapped = copy.deepcopy(network)
         fold_colours(mapped, processor, matrix, offset)
-        answers += [_logits(mapped, images, processor) for images in framings]
+        answers += [_logits(mapped, framing, processor) for framing in framings]
         _tell(progress, len(answers) / len(maps) / len(framings) / 2)
     # The last one is the mean of the others, and what the network is given.
     network.load_state_dict(mapped.state_dict())
