@@ -19,6 +19,8 @@ from wbc_hf.training.caches import Trunk, cache_images, cache_trunk
 from wbc_hf.training.run import build_caches, build_network, build_trainer
 from wbc_hf.training.trainer import LeucocyteTrainer
 
+EDGE = 36  # of training images, in pixels
+
 FROZEN = FREEZE_DEPTHS[1:]
 
 
@@ -128,7 +130,9 @@ def test_what_lies_there_is_used_again_and_nothing_else(command: Command, leucoc
     augmentation = Augmentation(32, 1.0)
 
     def made(trunk: Trunk = trunk, augmentation: Augmentation = augmentation, views: int = 1, seed: int = 0) -> Path:
-        return cache_trunk(leucocytes, trunk, augmentation, tmp_path / "cache", views=views, seed=seed).train.path
+        return cache_trunk(
+            leucocytes, trunk, augmentation, EDGE, tmp_path / "cache", views=views, seed=seed
+        ).train.path
 
     first = made()
     written = first.stat().st_mtime_ns
@@ -159,9 +163,9 @@ def test_a_file_that_was_broken_off_is_made_anew(
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", stop)
         with pytest.raises(KeyboardInterrupt):
-            cache_images(leucocytes, processor, cache)
+            cache_images(leucocytes, processor, EDGE, cache)
     assert [path.suffix for path in cache.iterdir()] == [""]  # half-written
-    caches = cache_images(leucocytes, processor, cache)
+    caches = cache_images(leucocytes, processor, EDGE, cache)
     assert len(caches.train) == len(leucocytes["train"])
     assert {path.suffix for path in cache.iterdir()} == {".npy"}
 
@@ -171,10 +175,10 @@ def test_other_names_for_the_same_images(command: Command, folder_of_cells: Path
     _, model, training = parse(command(tmp_path))
     _, processor = build_network(model, training)
     shutil.copytree(folder_of_cells, tmp_path / "cells")
-    before = cache_images(load_leucocytes(tmp_path / "cells", look=False), processor, tmp_path / "cache")
+    before = cache_images(load_leucocytes(tmp_path / "cells", look=False), processor, EDGE, tmp_path / "cache")
     (first, *_) = sorted((tmp_path / "cells" / "basophil").iterdir())
     first.rename(first.with_name("zzz.png"))
-    after = cache_images(load_leucocytes(tmp_path / "cells", look=False), processor, tmp_path / "cache")
+    after = cache_images(load_leucocytes(tmp_path / "cells", look=False), processor, EDGE, tmp_path / "cache")
     assert after.train.path != before.train.path
 
 
@@ -189,7 +193,7 @@ def test_a_disk_that_fills_up_meanwhile(
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(WbcError, match=r"cannot be kept there \(No space left on device\)"):
-        cache_images(leucocytes, processor, tmp_path / "cache")
+        cache_images(leucocytes, processor, EDGE, tmp_path / "cache")
 
 
 def test_a_run_without_room_leaves_its_folder_free(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -211,14 +215,14 @@ def test_a_disk_without_room(
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
     with pytest.raises(WbcError, match=r"--cached_views 3: takes .* GB in .*cache, where 0\.0 GB are free"):
         build_caches(leucocytes, network, processor, data, model, training)
-    assert cache_images(leucocytes, processor, tmp_path / "cache") is None
+    assert cache_images(leucocytes, processor, EDGE, tmp_path / "cache") is None
     assert "Images are decoded anew in every epoch" in caplog.text
 
 
 def test_rows_are_stored_in_order(command: Command, leucocytes: Leucocytes, tmp_path: Path):
     _, model, training = parse(command(tmp_path))
     _, processor = build_network(model, training)
-    caches = cache_images(leucocytes, processor, tmp_path / "cache")
+    caches = cache_images(leucocytes, processor, EDGE, tmp_path / "cache")
     batch = caches.validation.__getitems__([5, 0, 2])
     expected = processor([leucocytes["validation"][index]["image"] for index in (5, 0, 2)], return_tensors="pt")
     shown = (batch["crops"].float() / 255 - torch.tensor(processor.image_mean).view(3, 1, 1)) / torch.tensor(

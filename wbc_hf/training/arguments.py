@@ -58,14 +58,13 @@ class DataArguments:
     laboratories: str = field(
         default="one",
         metadata={
-            "help": "How far the augmentation goes: as pictures of one laboratory differ, or as those of many do, in "
-            "framing, stain, background, lamp and focus. 'many' costs accuracy at home and gains it elsewhere.",
+            "help": "Vary pictures as those of one laboratory differ, or as those of many do: framing, stain, focus …",
             "choices": LABORATORIES,
         },
     )
     painted: int = field(
         default=0,
-        metadata={"help": "Painted cells of each class to train on beside the pictures; they are in no other split."},
+        metadata={"help": "Painted cells of each class to train on beside the pictures."},
     )
 
 
