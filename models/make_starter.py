@@ -31,8 +31,12 @@ seen stands in the project's `docs/unseen-laboratory.md`.
 
 def make_starter(run: Path, target: Path) -> None:
     """Copy what is published of a run, with weights in float16 that are loaded as float32, and a card of its own."""
+    names = list_published(run)
+    config = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
+    if config["dtype"] != "float32":
+        raise SystemExit(f"{run}: its weights are {config['dtype']}; float32 is needed, as training leaves them.")
     shutil.rmtree(target, ignore_errors=True)
-    for name in list_published(run):
+    for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run / name, target / name)
     # The counters of batch normalisation are integers, and stay.
@@ -41,8 +45,6 @@ def make_starter(run: Path, target: Path) -> None:
         for name, value in load_file(run / WEIGHTS_FILE).items()
     }
     save_file(weights, target / WEIGHTS_FILE, metadata={"format": "pt"})
-    config = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
-    assert config["dtype"] == "float32"
     card = (run / CARD_FILE).read_text(encoding="utf-8").replace(UNNAMED_MODEL, "models/starter")
     (target / CARD_FILE).write_text(card.rstrip() + "\n" + CREDITS, encoding="utf-8")
 

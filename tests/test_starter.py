@@ -31,7 +31,7 @@ def test_what_is_named_wins(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_package_without_the_project_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(starter, "STARTER", tmp_path / "starter")
-    with pytest.raises(WbcError, match="Name a folder or a Hub id with --model"):
+    with pytest.raises(WbcError, match="Name a folder or a Hub id"):
         starter.choose_model(None)
 
 

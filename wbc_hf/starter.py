@@ -22,5 +22,5 @@ def choose_model(given: str | None) -> str:
         return str(STARTER)
     raise WbcError(
         f"no model was named, and {STARTER} is not there: it comes with the repository, not with the package "
-        f"alone. Name a folder or a Hub id with --model, or in the variable {VARIABLE}."
+        f"alone. Name a folder or a Hub id, or set the variable {VARIABLE}."
     )

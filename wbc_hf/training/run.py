@@ -324,6 +324,10 @@ def _check(data: DataArguments, model: ModelArguments, training: LeucocyteTraini
         raise WbcError("--laboratories many: is an augmentation, so --augmentation has to be above 0.")
     if data.painted < 0 or (data.painted and data.streaming):
         raise WbcError(f"--painted {data.painted}: 0 or more, and 0 with --streaming.")
+    if data.painted and data.dataset.split(":")[0] == "synthetic":
+        raise WbcError(
+            "--painted: are the same cells as those of --dataset synthetic, also as its test split. Leave it."
+        )
     if data.augmentation < 0:
         raise WbcError(f"--augmentation {data.augmentation}: 0 or more.")
     if data.streaming and training.max_steps <= 0:
