@@ -69,15 +69,24 @@ def build_from_scratch(
         hidden_sizes=[4 * round(channels * width / 4) for channels in (256, 512, 1024, 2048)],
         **_labels(),
     )
-    processor = ConvNextImageProcessorPil(
-        size={"shortest_edge": _checked_size(image_size)}, crop_pct=_CROP_FRACTION, image_mean=_MEAN, image_std=_STD
-    )
+    processor = build_processor(image_size)
     model = ResNetForImageClassification(config)
     for stage in model.resnet.encoder.stages:
         for block in stage.layers:
             # Each block passes on what it gets at first, which trains faster: Goyal et al. 2017, arXiv:1706.02677.
             torch.nn.init.zeros_(block.layer[-1].normalization.weight)
     return model, processor
+
+
+def build_processor(image_size: int) -> BaseImageProcessor:
+    """The image processor of microsoft/resnet-50 for another size: side of the square that comes out, in pixels.
+
+    Raises:
+        WbcError: A size that no ResNet can have.
+    """
+    return ConvNextImageProcessorPil(
+        size={"shortest_edge": _checked_size(image_size)}, crop_pct=_CROP_FRACTION, image_mean=_MEAN, image_std=_STD
+    )
 
 
 def build_from_pretrained(
@@ -172,14 +181,15 @@ def freeze(model: ResNetForImageClassification, depth: str) -> None:
         block.requires_grad_(False)
 
 
-def keep_frozen_in_eval(model: ResNetForImageClassification) -> None:
-    """Put frozen blocks back into evaluation mode, so that their batch-norm statistics stay as they are.
+def keep_frozen_in_eval(model: torch.nn.Module) -> None:
+    """Put frozen parts back into evaluation mode, so that their batch-norm statistics stay as they are.
 
     To be called after every `model.train()`, which puts everything into training mode.
     """
-    for block in _blocks(model):
-        if not any(parameter.requires_grad for parameter in block.parameters()):
-            block.eval()
+    for part in model.modules():
+        weights = list(part.parameters())
+        if weights and not any(weight.requires_grad for weight in weights):
+            part.eval()
 
 
 def frozen_output(model: ResNetForImageClassification, depth: str, pixel_values: torch.Tensor) -> torch.Tensor:

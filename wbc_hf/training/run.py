@@ -140,7 +140,7 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
         with _unclaimed_after_error(folder, fresh=checkpoint is None):
             caches = build_caches(seen_in_training, network, processor, data, model, training)
     trainer = build_trainer(seen_in_training, network, processor, data, training, caches)
-    _train(trainer, checkpoint)
+    train_to_end(trainer, checkpoint)
     trainer.accelerator.wait_for_everyone()
     # The other processes are done: nothing below waits for them, and an error here leaves none of them waiting.
     if trainer.is_world_process_zero():
@@ -241,7 +241,8 @@ def build_trainer(
             train = leucocytes["train"].with_transform(train_transform)
             validation = leucocytes["validation"].with_transform(evaluation_transform)
         else:
-            skip_frozen(network, caches.depth)
+            if caches.depth != "none":
+                skip_frozen(network, caches.depth)
             train, validation = caches.train, caches.validation
         if training.class_weights == "balanced":
             weights = balanced_weights(leucocytes["train"]["label"], len(CLASS_NAMES))
@@ -443,7 +444,7 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _train(trainer: LeucocyteTrainer, checkpoint: Path | None) -> None:
+def train_to_end(trainer: LeucocyteTrainer, checkpoint: Path | None) -> None:
     """Train to the end, from a checkpoint if there is one; the best weights are in the model afterwards."""
     if checkpoint is None:
         trainer.train()
