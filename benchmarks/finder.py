@@ -8,12 +8,10 @@ person drew; each box counts for one cell. What a person forgot to box counts as
 """
 
 import argparse
-import csv
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 import cv2
 import matplotlib.pyplot as plt
@@ -21,8 +19,9 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from wbc_hf.data import paint_field, read_image
-from wbc_hf.serving.finder import Box, FoundCell, find_cells
+from wbc_hf.data import Box, paint_field, split_boxed_fields
+from wbc_hf.evaluation import match_boxes
+from wbc_hf.serving.finder import FoundCell, find_cells
 
 PAINTED_SEEDS = range(5000, 5200)
 COLUMNS = 5
@@ -34,7 +33,7 @@ class Judged:
 
     name: str
     image: Image.Image
-    truth: list[Box]
+    truth: Sequence[Box]
     found: list[FoundCell]
     pairs: list[tuple[int, int]]
     seconds: float
@@ -54,35 +53,13 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="draw the photographs with mistakes into this file")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    names = split(arguments.folder)[arguments.half]
+    fields = split_boxed_fields(arguments.folder)[arguments.half]
     print(f"{'':22}  fields   cells    found  false per field  cut of these     ms  slowest")
-    real = [judge(name, *read_photograph(arguments.folder, name)) for name in names]
+    real = [judge(field.name, field.read(), field.boxes) for field in fields]
     report(f"photographs, {arguments.half}", real)
     report("painted, 1 to 30 cells", [judge(str(seed), *paint(seed)) for seed in PAINTED_SEEDS])
     if arguments.figure:
         draw([one for one in real if one.false or len(one.pairs) < len(one.truth)], arguments.figure)
-
-
-def split(folder: Path) -> dict[str, list[str]]:
-    """Names of the photographs for tuning, the lower half by number, and for scoring."""
-    names = sorted(path.stem for path in (folder / "images").glob("*.jpg"))
-    tuning = set(names[: len(names) // 2])
-    with (folder.parent / "overlap_pairs.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            pair = {f"BloodImage_{row['a']}", f"BloodImage_{row['b']}"}
-            if pair & tuning:
-                tuning |= pair & set(names)
-    return {"tuning": sorted(tuning), "scoring": sorted(set(names) - tuning)}
-
-
-def read_photograph(folder: Path, name: str) -> tuple[Image.Image, list[Box]]:
-    """A photograph and the boxes of its leucocytes."""
-    objects = ElementTree.parse(folder / "annotations" / f"{name}.xml").iter("object")
-    corners = ("xmin", "ymin", "xmax", "ymax")
-    boxes = [
-        tuple(int(one.find(f"bndbox/{c}").text) for c in corners) for one in objects if one.find("name").text == "WBC"
-    ]
-    return read_image(folder / "images" / f"{name}.jpg"), boxes
 
 
 def paint(seed: int) -> tuple[Image.Image, list[Box]]:
@@ -92,27 +69,12 @@ def paint(seed: int) -> tuple[Image.Image, list[Box]]:
     return Image.fromarray(field.image), [tuple(box) for box in field.boxes.tolist()]
 
 
-def judge(name: str, image: Image.Image, truth: list[Box]) -> Judged:
+def judge(name: str, image: Image.Image, truth: Sequence[Box]) -> Judged:
     """Find the cells of a field and match them with what is there."""
     start = time.perf_counter()
     found = find_cells(image)
     seconds = time.perf_counter() - start
-    return Judged(name, image, truth, found, match(truth, [cell.box for cell in found]), seconds)
-
-
-def match(truth: Sequence[Box], found: Sequence[Box]) -> list[tuple[int, int]]:
-    """Pairs of indices: a true box and a found one whose middle lies in it, the nearest middles first."""
-    apart = []
-    for i, (x0, y0, x1, y1) in enumerate(truth):
-        for j, box in enumerate(found):
-            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            if x0 <= x <= x1 and y0 <= y <= y1:
-                apart.append((abs(x - (x0 + x1) / 2) + abs(y - (y0 + y1) / 2), i, j))
-    pairs: dict[int, int] = {}
-    for _, i, j in sorted(apart):
-        if i not in pairs and j not in pairs.values():
-            pairs[i] = j
-    return sorted(pairs.items())
+    return Judged(name, image, truth, found, match_boxes(truth, [cell.box for cell in found]), seconds)
 
 
 def report(title: str, judged: Sequence[Judged]) -> None:

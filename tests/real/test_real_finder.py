@@ -2,13 +2,12 @@
 
 import os
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
-from wbc_hf.data import read_image
-from wbc_hf.serving.finder import Box, find_cells
+from wbc_hf.data import Box, read_boxed_fields, read_image
+from wbc_hf.serving.finder import find_cells
 
 DATA = Path(os.environ.get("WBC_HF_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 FIELDS = DATA / "bccd" / "fields"
@@ -21,11 +20,6 @@ pytestmark = [
 ]
 
 
-def boxed_leucocytes(path: Path) -> list[Box]:
-    boxes = [one.find("bndbox") for one in ElementTree.parse(path).iter("object") if one.find("name").text == "WBC"]
-    return [tuple(int(box.find(corner).text) for corner in ("xmin", "ymin", "xmax", "ymax")) for box in boxes]
-
-
 def holds(box: Box, inner: Box) -> bool:
     """Whether the middle of `inner` lies in `box`."""
     x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
@@ -33,11 +27,10 @@ def holds(box: Box, inner: Box) -> bool:
 
 
 def test_nearly_all_boxed_leucocytes_are_found_and_little_else():
-    paths = sorted((FIELDS / "images").glob("*.jpg"))
+    fields = read_boxed_fields(FIELDS)
     boxed = found = false = 0
-    for path in paths[:: len(paths) // PHOTOGRAPHS][:PHOTOGRAPHS]:
-        truth = boxed_leucocytes(FIELDS / "annotations" / f"{path.stem}.xml")
-        cells = find_cells(read_image(path))
+    for field in fields[:: len(fields) // PHOTOGRAPHS][:PHOTOGRAPHS]:
+        truth, cells = field.boxes, find_cells(field.read())
         hits = sum(any(holds(box, cell.box) for cell in cells) for box in truth)
         boxed, found, false = boxed + len(truth), found + hits, false + len(cells) - hits
     assert boxed >= 0.9 * PHOTOGRAPHS

@@ -3,12 +3,27 @@
 from wbc_hf.data.audit import audit, format_audit
 from wbc_hf.data.augmentation import Augmentation
 from wbc_hf.data.copies import KeyPoints, Match, describe, match
-from wbc_hf.data.folders import FolderImage, scan_folder
+from wbc_hf.data.fields import Box, BoxedField, read_boxed_fields, split_boxed_fields
+from wbc_hf.data.folders import FolderImage, find_pictures, scan_folder
 from wbc_hf.data.framing import frame, locate_nuclei
 from wbc_hf.data.known_sets import KNOWN_SETS, PAINTED_TITLE, KnownSet, photograph
 from wbc_hf.data.laboratories import OtherLaboratories
 from wbc_hf.data.loading import Leucocytes, Provenance, leaked_test_indices, load_leucocytes, with_painted
 from wbc_hf.data.looking import pairs_of_copies
+from wbc_hf.data.nuclei import (
+    PURPLE,
+    SMALLEST_PART,
+    CellMasks,
+    cut_necks,
+    disc_area,
+    distance_inside,
+    ellipse,
+    fill_round_holes,
+    nucleus_mask,
+    optical_densities,
+    purple_of,
+    segment_cell,
+)
 from wbc_hf.data.reading import FORMATS, MAX_PIXELS, SUFFIXES, ImageSource, read_image
 from wbc_hf.data.stained import may_be_stained_cell, strange_pictures
 from wbc_hf.data.synthetic import PaintedField, paint_cells, paint_field
@@ -18,8 +33,13 @@ __all__ = [
     "KNOWN_SETS",
     "MAX_PIXELS",
     "PAINTED_TITLE",
+    "PURPLE",
+    "SMALLEST_PART",
     "SUFFIXES",
     "Augmentation",
+    "Box",
+    "BoxedField",
+    "CellMasks",
     "FolderImage",
     "ImageSource",
     "KeyPoints",
@@ -30,7 +50,13 @@ __all__ = [
     "PaintedField",
     "Provenance",
     "audit",
+    "cut_necks",
     "describe",
+    "disc_area",
+    "distance_inside",
+    "ellipse",
+    "fill_round_holes",
+    "find_pictures",
     "format_audit",
     "frame",
     "leaked_test_indices",
@@ -38,12 +64,18 @@ __all__ = [
     "locate_nuclei",
     "match",
     "may_be_stained_cell",
+    "nucleus_mask",
+    "optical_densities",
     "paint_cells",
     "paint_field",
     "pairs_of_copies",
     "photograph",
+    "purple_of",
+    "read_boxed_fields",
     "read_image",
     "scan_folder",
+    "segment_cell",
+    "split_boxed_fields",
     "strange_pictures",
     "with_painted",
 ]

@@ -98,6 +98,24 @@ def scan_folder(root: Path) -> list[FolderImage]:
     return images
 
 
+def find_pictures(folder: Path) -> list[Path]:
+    """Every picture below a folder, whatever its sub-folders are called, in order of name; hidden ones are left out.
+
+    Raises:
+        WbcError: There is none.
+    """
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    ]
+    if not found:
+        raise WbcError(f"{folder}: no pictures in this folder ({', '.join(sorted(SUFFIXES))}).")
+    return found
+
+
 def _is_data(path: Path) -> bool:
     return not path.name.startswith(".") and path.name.lower() not in _NOT_DATA
 

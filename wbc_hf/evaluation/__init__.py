@@ -1,6 +1,7 @@
 """Judging: metrics with their intervals, figures, the report of a model on a split, and one model beside another."""
 
 from wbc_hf.evaluation.comparison import compare_reports, format_comparison
+from wbc_hf.evaluation.detection import DetectionFigures, detection_figures, match_boxes
 from wbc_hf.evaluation.figures import (
     MisclassifiedCell,
     confusion_matrix_figure,
@@ -17,6 +18,7 @@ from wbc_hf.evaluation.report import format_metrics, write_json, write_report
 
 __all__ = [
     "HEADLINE_NAMES",
+    "DetectionFigures",
     "LeucocyteMetrics",
     "MisclassifiedCell",
     "bootstrap_intervals",
@@ -24,11 +26,13 @@ __all__ = [
     "compare_reports",
     "compute_metrics",
     "confusion_matrix_figure",
+    "detection_figures",
     "draw_groups",
     "expected_calibration_error",
     "format_comparison",
     "format_metrics",
     "headline",
+    "match_boxes",
     "misclassified_figure",
     "paired_difference",
     "reliability_figure",

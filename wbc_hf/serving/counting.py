@@ -8,8 +8,9 @@ from statistics import median
 
 from PIL import Image
 
+from wbc_hf.data import Box
 from wbc_hf.errors import WbcError
-from wbc_hf.serving.finder import Box, FoundCell, crop_cell, find_cells
+from wbc_hf.serving.finder import FoundCell, crop_cell, find_cells
 from wbc_hf.serving.overlaps import FieldIndex, match_cells
 from wbc_hf.serving.predictor import Predictor
 from wbc_hf.serving.specimen import Cell, NewCell, Picture, Specimen

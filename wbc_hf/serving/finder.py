@@ -22,7 +22,19 @@ import cv2
 import numpy as np
 from PIL import Image
 
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
+from wbc_hf.data import (
+    PURPLE,
+    SMALLEST_PART,
+    Box,
+    cut_necks,
+    disc_area,
+    distance_inside,
+    ellipse,
+    fill_round_holes,
+    nucleus_mask,
+    optical_densities,
+    purple_of,
+)
 
 # Red cells are measured on the smallest copy of a picture that shows them wide enough, in pixels.
 _OVERVIEW_PIXELS = 640 * 480
@@ -35,16 +47,9 @@ _RED_CELL = 28
 _MAX_ENLARGEMENT = 3
 _MAX_PIXELS = 8_000_000
 
-# Densities are natural logarithms. Purple is density in red and in green less twice that in blue: from 0.6 in the
-# palest nuclei to 3 in the darkest, about 0 in red cells and in everything grey, whatever the light.
-_PURPLE = 0.3
-# In relation to the strongest purple of the field, where red cells are purplish too.
-_PURPLE_SHARE = 0.2
 # No Romanowsky stain makes anything green: 0.12 pixels at most for each purple one in smears, 0.7 where a margin is
 # black, but 1 in coloured noise.
 _MOST_GREEN = 0.8
-# The edge of a nucleus lies where its purple falls to half: bluish cytoplasm is paler.
-_NUCLEUS_EDGE = 0.5
 # Red cells are about as dense as this in green light; all that is denser counts as much, so that nuclei and granules
 # do not draw the threshold between red cells and background up.
 _RED_CELL_DENSITY = 0.4
@@ -59,7 +64,6 @@ _LEUCOCYTE, _WIDEST_LEUCOCYTE = 1.5, 2.0
 _LONE_LEUCOCYTE = 0.1
 
 # Widths in diameters and areas in areas of a red cell.
-_SMALLEST_PART = 0.04
 _SMALLEST_NUCLEUS = 0.25
 # Platelets and debris of that size are pale: area times purple, from 0.3 upwards in leucocytes, less in those.
 _LEAST_CHROMATIN = 0.3
@@ -155,7 +159,7 @@ def find_cells(field: Image.Image) -> list[FoundCell]:
     limit = min(_MAX_ENLARGEMENT, (_MAX_PIXELS / (field.width * field.height)) ** 0.5)
     pixels = _resize(field, min(_RED_CELL / red_cell, limit))
     scale = np.array(field.size) / pixels.shape[1::-1]
-    nuclei = _find_nuclei(_purple(_densities(pixels)), red_cell / float(scale.mean()))
+    nuclei = _find_nuclei(purple_of(optical_densities(pixels)), red_cell / float(scale.mean()))
     return _in_reading_order(_cell_of(nucleus, field.size, scale) for nucleus in nuclei)
 
 
@@ -195,19 +199,6 @@ def _resize(field: Image.Image, scale: float) -> np.ndarray:
     return np.asarray(field.resize(size, Image.Resampling.BILINEAR))
 
 
-def _densities(pixels: np.ndarray) -> np.ndarray:
-    """How much light of each colour is taken away in relation to the background: float32 (height, width, 3)."""
-    logarithms = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
-    densities = cv2.GaussianBlur(cv2.LUT(pixels, logarithms), (0, 0), 1)
-    background = np.percentile(densities[::2, ::2], 10, axis=(0, 1)).astype(np.float32)
-    return densities - background
-
-
-def _purple(densities: np.ndarray) -> np.ndarray:
-    """What is nucleus, float32 (height, width): chromatin takes away red and green and lets blue pass."""
-    return densities @ np.array([1, 1, -2], np.float32)
-
-
 # ---- the ruler
 
 
@@ -217,7 +208,7 @@ def _measure_red_cell(field: Image.Image) -> float:
     scale = min(1.0, (_OVERVIEW_PIXELS / pixels) ** 0.5)
     largest = min(1.0, (_OVERVIEW_MAX_PIXELS / pixels) ** 0.5)
     while True:
-        red_cell = _red_cell_in(_densities(_resize(field, scale)))
+        red_cell = _red_cell_in(optical_densities(_resize(field, scale)))
         if red_cell >= _OVERVIEW_RED_CELL or scale >= largest:
             return red_cell / scale
         scale = min(2 * scale, largest)
@@ -225,15 +216,15 @@ def _measure_red_cell(field: Image.Image) -> float:
 
 def _red_cell_in(densities: np.ndarray) -> float:
     """Diameter of a typical red cell in pixels: most cells overlap others, but few discs within them are larger."""
-    purple = _purple(densities) > _PURPLE
-    if (densities @ np.array([1, -2, 1], np.float32) > _PURPLE).sum() > _MOST_GREEN * purple.sum():
+    purple = purple_of(densities) > PURPLE
+    if (densities @ np.array([1, -2, 1], np.float32) > PURPLE).sum() > _MOST_GREEN * purple.sum():
         return 0.0
     nuclei = cv2.dilate(purple.astype(np.uint8), np.ones((5, 5), np.uint8))
     if nuclei.all():
         return 0.0
     green = np.clip(densities[..., 1] * (255 / _RED_CELL_DENSITY), 0, 255).astype(np.uint8)
     threshold, _ = cv2.threshold(green[nuclei == 0][None], 0, 255, cv2.THRESH_OTSU)
-    x, y, radius = _discs(_fill_round_holes(((green > threshold) | (nuclei > 0)).astype(np.uint8)))
+    x, y, radius = _discs(fill_round_holes(((green > threshold) | (nuclei > 0)).astype(np.uint8)))
     half = (radius / 2).astype(int)
     parts = zip(np.maximum(y - half, 0), y + half + 1, np.maximum(x - half, 0), x + half + 1, strict=True)
     is_leucocyte = np.array([nuclei[top:bottom, left:right].mean() > 0.2 for top, bottom, left, right in parts], bool)
@@ -265,65 +256,20 @@ def _typical_radius(radius: np.ndarray) -> float:
     return float(radius[np.searchsorted(volume, _TYPICAL * volume[-1])]) if len(radius) else 0.0
 
 
-def _fill_round_holes(mask: np.ndarray) -> np.ndarray:
-    """Red cells are pale in the middle; gaps between cells are not round, but bent inwards."""
-    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    for index, contour in enumerate(contours):
-        is_hole = hierarchy[0, index, 3] >= 0
-        if is_hole and cv2.contourArea(contour) >= 0.85 * cv2.contourArea(cv2.convexHull(contour)):
-            cv2.drawContours(mask, [contour], 0, 1, cv2.FILLED)
-    return mask
-
-
 # ---- nuclei
 
 
 def _find_nuclei(purple: np.ndarray, red_cell: float) -> list[_Part]:
     """The nuclei of leucocytes, each as one part."""
-    labels = _cut_necks(_distance_inside(_nucleus_mask(purple, red_cell)), red_cell)
+    labels = cut_necks(distance_inside(nucleus_mask(purple, red_cell)), red_cell)
     nuclei = [part for parts in _clusters(labels, purple, red_cell) for part in _join(parts) if part.is_nucleus]
     least = _CHROMATIN_SHARE * median_high([nucleus.chromatin for nucleus in nuclei]) if nuclei else 0
     return [nucleus for nucleus in nuclei if nucleus.chromatin >= least]
 
 
-def _nucleus_mask(purple: np.ndarray, red_cell: float) -> np.ndarray:
-    """Where purple is more than half of what it is in the darkest tenth around: uint8 (height, width), 0 or 1."""
-    threshold = max(_PURPLE, _PURPLE_SHARE * np.percentile(purple, 99.5))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((purple > threshold).astype(np.uint8), connectivity=4)
-    mask = np.zeros(purple.shape, np.uint8)
-    for index in range(1, count):
-        left, top, width, height, area = stats[index]
-        if area > _SMALLEST_PART * _disc(red_cell):
-            here = slice(top, top + height), slice(left, left + width)
-            inside = labels[here] == index
-            edge = _NUCLEUS_EDGE * np.percentile(purple[here][inside], 90)
-            mask[here] |= inside & (purple[here] > edge)
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _ellipse(0.1 * red_cell))
-    return _fill_round_holes(mask)
-
-
-def _distance_inside(mask: np.ndarray) -> np.ndarray:
-    """Of each pixel from the edge of the mask, 0 outside, smoothed: float32 (height, width)."""
-    # The mask goes on beyond the border, so that a nucleus which is cut off has no edge there.
-    distance = cv2.distanceTransform(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 5)
-    return cv2.GaussianBlur(distance, (0, 0), 1)[1:-1, 1:-1] * mask
-
-
-def _cut_necks(distance: np.ndarray, red_cell: float) -> np.ndarray:
-    """Watershed of the distance from the edge: labels of parts, int32 (height, width), 0 outside."""
-    peaks = (distance == cv2.dilate(distance, _ellipse(0.25 * red_cell))) & (distance > 1)
-    labels = cv2.connectedComponents(peaks.astype(np.uint8))[1].astype(np.float32)
-    for level in range(int(distance.max()), -1, -1):
-        reached = distance > level
-        for _ in range(2):
-            grown = cv2.dilate(labels, np.ones((3, 3), np.uint8))
-            np.copyto(labels, grown, where=reached & (labels == 0))
-    return labels.astype(np.int32)
-
-
 def _clusters(labels: np.ndarray, purple: np.ndarray, red_cell: float) -> Iterable[list[_Part]]:
     """The parts, those together between which no gap is too wide for one nucleus."""
-    _, near = cv2.connectedComponents(cv2.dilate((labels > 0).astype(np.uint8), _ellipse(_LARGEST_GAP * red_cell)))
+    _, near = cv2.connectedComponents(cv2.dilate((labels > 0).astype(np.uint8), ellipse(_LARGEST_GAP * red_cell)))
     y, x = np.nonzero(labels)
     order = np.argsort(labels[y, x], kind="stable")
     y, x = y[order], x[order]
@@ -331,8 +277,8 @@ def _clusters(labels: np.ndarray, purple: np.ndarray, red_cell: float) -> Iterab
     bounds = [0, *np.flatnonzero(np.diff(labels[y, x])) + 1, len(points)]
     clusters: dict[int, list[_Part]] = defaultdict(list)
     for start, stop in pairwise(bounds):
-        area = (stop - start) / _disc(red_cell)
-        if area > _SMALLEST_PART:
+        area = (stop - start) / disc_area(red_cell)
+        if area > SMALLEST_PART:
             chromatin = area * float(purple[y[start:stop], x[start:stop]].mean())
             part = _Part(area, chromatin, cv2.convexHull(points[start:stop])[:, 0], red_cell)
             clusters[near[y[start], x[start]]].append(part)
@@ -370,16 +316,6 @@ def _belong_together(first: _Part, second: _Part) -> bool:
     union = first + second
     widest = _SURELY_ONE if first.is_whole or second.is_whole else _WIDEST_NUCLEUS
     return union.fill >= _SMALLEST_FILL and (overlap or union.width < widest)
-
-
-def _disc(diameter: float) -> float:
-    return np.pi / 4 * diameter**2
-
-
-def _ellipse(diameter: float) -> np.ndarray:
-    """A structuring element of about that many pixels, an odd number and three at least."""
-    side = max(3, int(diameter) | 1)
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
 
 
 # ---- cells

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from wbc_hf.data import KeyPoints, describe, match
-from wbc_hf.serving.finder import Box
+from wbc_hf.data import Box, KeyPoints, describe, match
 
 # Longer sides are shrunk to this, in pixels. At 256 an overlap of a tenth has too few key points; at 640 those of the
 # JPEG grid and of dust in the camera begin to count, which lie in the same place of every field.

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from wbc_hf.data import Box
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES, class_index
-from wbc_hf.serving.finder import Box
 from wbc_hf.serving.predictor import Prediction
 
 
