@@ -30,16 +30,14 @@ from wbc_hf.modeling import (
     adapt_with_labels,
     load_classifier,
     load_processor,
-    margin_edge,
     renew_statistics,
-    square,
+    squares_of,
 )
 from wbc_hf.serving import Predictor, look_at
-from wbc_hf.serving.adaptation import AdaptationCell, adapt_to_cells
+from wbc_hf.serving.adaptation import SCORES, AdaptationCell, adapt_to_cells
 
 LABORATORIES = {"BCCD": "bccd/crops", "Tecom": "tecom"}
 COUNTS = (5, 10, 20)
-FIGURES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def answer(model: str | Path, laboratory: Laboratory) -> Answers:
 def renewed(model: Path, laboratory: Laboratory) -> Answers:
     """With nothing but the statistics of batch normalisation estimated anew."""
     network, processor = load_classifier(model), load_processor(model)
-    renew_statistics(network, squares_of(laboratory, processor), processor)
+    renew_statistics(network, squares_of(laboratory.images, processor), processor)
     logits, _ = look_at(Predictor(network, processor, str(model), None), laboratory.images)
     return Answers(np.arange(len(laboratory.labels)), softmax(logits, axis=1))
 
@@ -107,7 +105,7 @@ def labelled_seconds(model: Path, laboratory: Laboratory, chosen: np.ndarray) ->
 def taught(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: int) -> Answers:
     """With these cells labelled: the answers of all others."""
     network, processor, trust = load_classifier(model), load_processor(model), Trust.load(model)
-    squares = squares_of(laboratory, processor)
+    squares = squares_of(laboratory.images, processor)
     chosen_squares = squares[torch.from_numpy(chosen)]
     adapt_with_labels(
         network, chosen_squares, laboratory.labels[chosen], processor, colours=trust and trust.colours, seed=seed
@@ -116,11 +114,6 @@ def taught(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: int) -
     judge = Predictor(network, processor, str(model), None)
     logits, _ = look_at(judge, [laboratory.images[cell] for cell in held])
     return Answers(held, softmax(logits, axis=1))
-
-
-def squares_of(laboratory: Laboratory, processor) -> torch.Tensor:
-    edge = margin_edge(processor)
-    return torch.from_numpy(np.stack([square(image, edge) for image in laboratory.images])).permute(0, 3, 1, 2)
 
 
 def draw(laboratory: Laboratory, count: int, seed: int) -> np.ndarray:
@@ -140,7 +133,7 @@ def summarise(laboratory: Laboratory, answers: list[Answers]) -> dict:
     probabilities = np.concatenate([one.probabilities for one in answers])
     figures = compute_metrics(labels, probabilities.argmax(1))
     intervals = bootstrap_intervals(labels, probabilities, groups, seed=0)
-    row = {name: (figures[name], intervals[name]) for name in FIGURES}
+    row = {name: (figures[name], intervals[name]) for name in SCORES}
     if all(one.statuses is not None for one in answers):
         confident = np.concatenate([np.array(one.statuses) for one in answers]) == "confident"
         right = probabilities.argmax(1) == labels
@@ -181,10 +174,10 @@ def figure(value: float, interval: list[float] | None) -> str:
 def print_table(name: str, laboratory: Laboratory, rows: dict[str, dict]) -> None:
     counted = ", ".join(f"{cls} {int((laboratory.labels == i).sum())}" for i, cls in enumerate(CLASS_NAMES))
     print(f"\n{name}: {len(laboratory.labels)} cells ({counted})\n")
-    print(f"| | {' | '.join(FIGURES.values())} | confident | of those right | seconds |")
+    print(f"| | {' | '.join(SCORES.values())} | confident | of those right | seconds |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for title, row in rows.items():
-        cells = [figure(*row[key]) for key in FIGURES]
+        cells = [figure(*row[key]) for key in SCORES]
         shares = [f"{row[key]:.3f}" if row.get(key) is not None else "–" for key in ("confident", "right")]
         seconds = f"{row['seconds']:.0f}" if "seconds" in row else ""
         print(f"| {title} | {' | '.join([*cells, *shares, seconds])} |", flush=True)

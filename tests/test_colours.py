@@ -40,10 +40,12 @@ def test_the_same_colours_need_no_map():
         assert offset == pytest.approx(np.zeros(3), abs=1e-6)
 
 
-def test_cells_of_no_weight_do_not_count():
+def test_cells_without_a_class_do_not_count_and_each_class_counts_alike():
     squares = torch.cat([cells(), recoloured(cells())])
-    weights = np.repeat([1.0, 0.0], 20)
-    assert measure_colours(squares, weights).mean == pytest.approx(measure_colours(cells()).mean)
+    assert measure_colours(squares, np.repeat([0, -1], 20)).mean == pytest.approx(measure_colours(cells()).mean)
+    one, other = cells()[:2], recoloured(cells())[:2]
+    alike = (measure_colours(one).mean + measure_colours(other).mean) / 2
+    assert measure_colours(torch.cat([one, other, other]), [0, 0, 3, 3, 3, 3]).mean == pytest.approx(alike)
 
 
 def test_pictures_of_one_colour_have_colours():

@@ -18,17 +18,9 @@ from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import MIN_UNLABELLED, Trust, build_from_scratch
 from wbc_hf.modeling.trust import LEAST_FAMILIAR, Neighbours
 from wbc_hf.serving import Predictor, look_at
-from wbc_hf.serving.adaptation import (
-    Adaptation,
-    AdaptationCell,
-    adapt_to_cells,
-    adapt_to_folder,
-    describe_adaptation,
-    hold_back,
-    leave_one_out,
-    read_cells,
-    unlabelled_review_threshold,
-)
+from wbc_hf.serving.adaptation import Adaptation, AdaptationCell, adapt_to_cells, adapt_to_folder, describe_adaptation
+from wbc_hf.serving.adaptation.adapting import hold_back, leave_one_out, unlabelled_review_threshold
+from wbc_hf.serving.adaptation.cells import read_cells
 
 SIDE = 64
 

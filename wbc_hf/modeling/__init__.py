@@ -19,7 +19,7 @@ from wbc_hf.modeling.exported import (
     has_weights,
 )
 from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, AnswerGraph, to_onnx, to_openvino
-from wbc_hf.modeling.preparation import Normalise, Preparation, margin_edge, square
+from wbc_hf.modeling.preparation import Normalise, Preparation, margin_edge, square, squares_of
 from wbc_hf.modeling.resnet import (
     DEFAULT_MODEL,
     FREEZE_DEPTHS,
@@ -95,6 +95,7 @@ __all__ = [
     "review_threshold",
     "skip_frozen",
     "square",
+    "squares_of",
     "to_onnx",
     "to_openvino",
 ]

@@ -5,6 +5,7 @@ makes mean and covariance equal and moves colours least is by Pitié & Kokaram 2
 network's first convolution takes it in, so that no picture has to be changed and the model stays an ordinary one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,22 +33,31 @@ class Colours:
     covariance: np.ndarray
 
 
-def measure_colours(squares: torch.Tensor, weights: np.ndarray | None = None) -> Colours:
+def measure_colours(squares: torch.Tensor, labels: Sequence[int] | None = None) -> Colours:
     """The colours of cells.
 
     Args:
         squares: uint8 (n, 3, edge, edge), RGB, one cell each.
-        weights: (n,), how much each counts; all alike by default.
+        labels: Class indices, n of them, -1 for cells that do not count. With them each class counts alike, as in a
+            laboratory that has as many of each; without, each cell.
     """
     images = squares.float() / 255
     centre, extent = locate_nuclei(images)
     views = frame(images, _SIDE, centre, (extent / _SPAN).clamp(0.2, 1.1))
     pixels = views.flatten(2).transpose(1, 2).numpy().astype(np.float64)
-    share = np.ones(len(pixels)) if weights is None else weights
+    share = np.ones(len(pixels)) if labels is None else _weights(np.asarray(labels))
     share = share / share.sum() / pixels.shape[1]
     mean = np.einsum("n,npi->i", share, pixels)
     apart = pixels - mean
     return Colours(mean, np.einsum("n,npi,npj->ij", share, apart, apart))
+
+
+def _weights(labels: np.ndarray) -> np.ndarray:
+    """Of cells, such that each class counts alike; 0 where the label is -1."""
+    known = labels >= 0
+    weights = np.zeros(len(labels))
+    weights[known] = 1 / np.bincount(labels[known])[labels[known]]
+    return weights
 
 
 def colour_maps(seen: Colours, wanted: Colours) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -4,6 +4,8 @@ A crop of bytes is a quarter of the floats that the processor would make of it: 
 batch fills up, and to bring to a GPU.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from PIL import Image
@@ -83,3 +85,9 @@ def square(image: Image.Image, edge: int) -> np.ndarray:
     box = (left, top, left + side, top + side)
     # `reducing_gap` shrinks in two steps: nearly the same picture in a fraction of the time.
     return np.array(image.resize((edge, edge), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0))
+
+
+def squares_of(images: Iterable[Image.Image], processor: BaseImageProcessor) -> torch.Tensor:
+    """The middle squares of RGB images, as training gets them: uint8 (n, 3, edge, edge), n >= 1."""
+    edge = margin_edge(processor)
+    return torch.from_numpy(np.stack([square(image, edge) for image in images])).permute(0, 3, 1, 2).contiguous()

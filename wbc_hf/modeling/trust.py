@@ -220,6 +220,11 @@ class Trust:
             for cell, strange, certain in zip(may_be_cell, unfamiliar, sure, strict=True)
         ]
 
+    @property
+    def numbers(self) -> dict:
+        """All of it but the arrays: what goes into JSON."""
+        return {name: value for name, value in vars(self).items() if name not in _ARRAYS}
+
     def save(self, folder: Path) -> None:
         """Write `wbc.json` and `wbc.safetensors`."""
         arrays = {
@@ -230,8 +235,8 @@ class Trust:
         if self.colours is not None:
             arrays |= {f"colour_{name}": array.astype(np.float32) for name, array in asdict(self.colours).items()}
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / REFERENCES_FILE)
-        numbers = {"format": _FORMAT} | {key: value for key, value in asdict(self).items() if key not in _ARRAYS}
-        (folder / TRUST_FILE).write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps({"format": _FORMAT} | self.numbers, indent=2) + "\n"
+        (folder / TRUST_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "Trust | None":

@@ -311,8 +311,7 @@ def _digest_trust(trust: Trust | None) -> str:
     """Of what says when to trust the model: the same for the same `wbc.json` and export."""
     if trust is None:
         return "none"
-    numbers = {name: value for name, value in vars(trust).items() if name not in ("familiarity", "colours")}
-    digest = hashlib.sha256(json.dumps(numbers, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(trust.numbers, sort_keys=True).encode())
     for array in vars(trust.familiarity).values():
         digest.update(array.tobytes())
     return digest.hexdigest()[:12]

@@ -5,7 +5,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset, IterableDatasetDict
 from PIL import Image
 from scipy.special import softmax
@@ -18,9 +17,8 @@ from wbc_hf.modeling import (
     fit_temperature,
     fit_trust,
     fold_temperature,
-    margin_edge,
     measure_colours,
-    square,
+    squares_of,
 )
 from wbc_hf.serving import Predictor, look_at
 
@@ -82,12 +80,9 @@ def _look_at(predictor: Predictor, rows: Iterable[dict], title: str) -> tuple[np
 
 def _colours(predictor: Predictor, rows: Iterable[dict], seed: int) -> Colours:
     """Of training images, each class counting alike, as in a laboratory that has as many of each."""
-    edge = margin_edge(predictor.processor)
-    squares, labels = [], []
-    for row in _sample(rows, MAX_COLOURS, seed):
-        squares.append(torch.from_numpy(square(read_image(row["image"]), edge)).permute(2, 0, 1))
-        labels.append(row["label"])
-    return measure_colours(torch.stack(squares), 1 / np.bincount(labels)[labels])
+    chosen = list(_sample(rows, MAX_COLOURS, seed))
+    squares = squares_of((read_image(row["image"]) for row in chosen), predictor.processor)
+    return measure_colours(squares, [row["label"] for row in chosen])
 
 
 def _sample(rows: Iterable[dict], count: int, seed: int) -> Iterable[dict]:

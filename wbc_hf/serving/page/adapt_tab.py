@@ -13,7 +13,16 @@ import gradio as gr
 from wbc_hf.data import read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS, class_index
-from wbc_hf.serving.adaptation import MIN_CELLS, MIN_CLASSES, Adaptation, AdaptationCell, Scores, adapt_to_cells
+from wbc_hf.serving.adaptation import (
+    MIN_CELLS,
+    MIN_CLASSES,
+    SCORES,
+    Adaptation,
+    AdaptationCell,
+    Scores,
+    adapt_to_cells,
+    enough_labelled,
+)
 from wbc_hf.serving.exports import RESEARCH_USE
 from wbc_hf.serving.page.bench import Benches
 from wbc_hf.serving.page.html import colour_of, dot, plural, render_empty, render_problem
@@ -33,8 +42,6 @@ HARD_CELLS = (
     "all cells. Accept some of the counted ones too."
 )
 
-FIGURES = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1"}
-
 # One adaptation takes all cores for a minute or two: a second waits for the first.
 ADAPTING = {"concurrency_id": "adaptations", "concurrency_limit": 1, "api_visibility": "private"}
 
@@ -50,8 +57,7 @@ def reviewed_cells(specimen: Specimen) -> list[Cell]:
 def can_adapt(cells: Sequence[Cell]) -> bool:
     """Whether some of them can be held back, and others be left to learn from."""
     counts = Counter(cell.label for cell in cells)
-    classes = sum(count >= MIN_CELLS for count in counts.values())
-    return classes >= MIN_CLASSES and len({cell.picture for cell in cells}) >= MIN_PICTURES
+    return enough_labelled(counts) and len({cell.picture for cell in cells}) >= MIN_PICTURES
 
 
 def adapt(
@@ -114,8 +120,8 @@ def render_adaptation(adaptation: Adaptation) -> str:
     """
     before, after = adaptation.scores_before, adaptation.scores_after
     rows = "".join(
-        _row(title, adaptation.held_back, _with_limits(before, name), _with_limits(after, name))
-        for name, title in FIGURES.items()
+        _row(title[0].upper() + title[1:], adaptation.held_back, _with_limits(before, name), _with_limits(after, name))
+        for name, title in SCORES.items()
     )
     rows += "".join(
         _row(
