@@ -251,16 +251,13 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
     Raises:
         WbcError: A folder without pictures.
     """
-    from wbc_hf.data import SUFFIXES
+    from wbc_hf.data import find_pictures
 
     for path in paths:
-        if not path.is_dir():
+        if path.is_dir():
+            yield from find_pictures(path)
+        else:
             yield path
-            continue
-        pictures = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
-        if not pictures:
-            raise WbcError(f"{path}: no pictures in this folder ({', '.join(sorted(SUFFIXES))}).")
-        yield from pictures
 
 
 def _on_one_line(text: str) -> str:
@@ -434,6 +431,67 @@ def adapt(
         total = adaptation.cells + adaptation.unreadable + adaptation.not_cells
         print(f"wbc-hf: {adaptation.unreadable} of {total} files are not readable pictures.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+@app.command()
+def survey(
+    spec: Annotated[str, typer.Argument(help="A folder, kaggle:owner/name, or a Hub data set: what all learn from.")],
+    system: Annotated[
+        list[str] | None, typer.Option(help="Run this one only; may be given several times. By default all.")
+    ] = None,
+    laboratory: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SPEC", help="Another laboratory's cells to test on; may be given several times."),
+    ] = None,
+    fields: Annotated[
+        Path | None, typer.Option(help="Photographs in images/ and VOC boxes in annotations/, to find leucocytes in.")
+    ] = None,
+    most: Annotated[int | None, typer.Option(help="Training cells of a class at most; by default all.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder of the survey.")] = Path("runs/survey"),
+    seed: Annotated[int, typer.Option(help="Of the split and of everything that is drawn.")] = 0,
+) -> None:
+    """Run the literature's ways to tell leucocytes apart on the same cells and the same split.
+
+    Each is fitted and judged in a process of its own, with progress. What is
+    finished is kept: after a stop, the same command goes on. Tables are in
+    OUTPUT/survey.md, the plot in OUTPUT/survey.png, and each system's answers
+    in OUTPUT/SYSTEM/test and OUTPUT/SYSTEM/NAME, where `wbc-hf compare` takes
+    any two of them. It needs `pip install 'wbc-hf[survey]'`.
+
+        wbc-hf survey pbc/ --most 600 --laboratory bccd=bccd/crops --fields bccd/fields
+
+        wbc-hf compare runs/survey/ours/test runs/survey/huang-2012/test
+    """
+    try:
+        from wbc_hf.survey import Plan, conduct
+    except ModuleNotFoundError as error:
+        if error.name != "skimage":
+            raise
+        raise WbcError("survey: needs scikit-image. Install it with `pip install 'wbc-hf[survey]'`.") from None
+
+    laboratories = tuple(_named_set(given) for given in laboratory or ())
+    plan = Plan(spec, laboratories, None if fields is None else str(fields), most, seed)
+    try:
+        failed = conduct(plan, system or (), output)
+    except KeyboardInterrupt:
+        print("wbc-hf: stopped. What is finished is kept: the same command goes on from there.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if failed:
+        print(
+            f"wbc-hf: failed: {', '.join(failed)}. The others are done; the same command tries again.", file=sys.stderr
+        )
+        raise typer.Exit(1)
+
+
+def _named_set(given: str) -> tuple[str, str]:
+    """`bccd=cells/bccd` → its two halves."""
+    name, equals, spec = given.partition("=")
+    if not (equals and spec and name.isidentifier()) or name == "test":
+        raise WbcError(
+            f"--laboratory {given}: NAME=SPEC is expected, the name of letters and digits and not 'test', "
+            "such as bccd=cells/bccd."
+        )
+    return name, spec
 
 
 def _beside(model: str) -> Path:

@@ -1,0 +1,67 @@
+"""The network with a support vector machine on painted cells."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wbc_hf.data import Leucocytes, load_leucocytes
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.survey.ekiz_2021 import Ekiz2021
+from wbc_hf.survey.networks import Recipe
+from wbc_hf.survey.system import pictures
+
+_RECIPE = Recipe(image_size=32, epochs=6, batch_size=16, learning_rate=3e-3)
+_BRIEF = Recipe(image_size=32, epochs=1, batch_size=16, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def leucocytes() -> Leucocytes:
+    return load_leucocytes("synthetic:40")
+
+
+@pytest.fixture(scope="module")
+def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory) -> Ekiz2021:
+    system = Ekiz2021(tmp_path_factory.mktemp("ekiz"), recipe=_RECIPE)
+    system.fit(leucocytes)
+    return system
+
+
+def test_tells_painted_cells_apart(fitted: Ekiz2021, leucocytes: Leucocytes) -> None:
+    test = leucocytes["test"]
+    probabilities = fitted.predict_proba(list(pictures(test)))
+    assert probabilities.shape == (len(test), len(CLASS_NAMES))
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    assert (probabilities.argmax(1) == test["label"]).mean() > 0.6
+
+
+def test_probabilities_are_no_surer_than_they_are_right(fitted: Ekiz2021, leucocytes: Leucocytes) -> None:
+    test = leucocytes["test"]
+    probabilities = fitted.predict_proba(list(pictures(test)))
+    right = (probabilities.argmax(1) == test["label"]).mean()
+    assert abs(probabilities.max(1).mean() - right) < 0.2
+
+
+def test_support_vectors_count_as_learnt(fitted: Ekiz2021) -> None:
+    network = sum(weight.numel() for weight in fitted._network.parameters())
+    assert fitted.parameters - network > 192 * len(CLASS_NAMES)
+
+
+def test_the_same_seed_answers_alike(leucocytes: Leucocytes, tmp_path: Path) -> None:
+    images = list(pictures(leucocytes["test"]))
+    answers = []
+    for name in ("one", "two"):
+        system = Ekiz2021(tmp_path / name, seed=3, recipe=_BRIEF)
+        system.fit(leucocytes)
+        answers.append(system.predict_proba(images))
+    np.testing.assert_array_equal(*answers)
+
+
+def test_a_class_may_be_missing_from_validation(leucocytes: Leucocytes, tmp_path: Path) -> None:
+    lacking = Leucocytes(leucocytes)
+    kept = np.flatnonzero(np.array(leucocytes["validation"]["label"]) != 2)
+    lacking["validation"] = leucocytes["validation"].select(kept)
+    lacking.provenance, lacking.copies = leucocytes.provenance, leucocytes.copies
+    system = Ekiz2021(tmp_path, recipe=_BRIEF)
+    system.fit(lacking)
+    assert np.isfinite(system.predict_proba(list(pictures(leucocytes["test"])))).all()

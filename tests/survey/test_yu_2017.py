@@ -1,0 +1,95 @@
+"""The vote of three networks on painted cells."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wbc_hf.data import Leucocytes, load_leucocytes
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.modeling import build_from_scratch
+from wbc_hf.survey import yu_2017
+from wbc_hf.survey.networks import Recipe
+from wbc_hf.survey.system import pictures
+from wbc_hf.survey.yu_2017 import Yu2017, vgg_16, vote, xception
+
+_RECIPE = Recipe(image_size=32, epochs=6, batch_size=16, learning_rate=3e-3, width=0.125)
+
+
+@pytest.fixture(scope="module")
+def leucocytes() -> Leucocytes:
+    return load_leucocytes("synthetic:40")
+
+
+@pytest.fixture(scope="module")
+def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory) -> Yu2017:
+    system = Yu2017(tmp_path_factory.mktemp("yu"), recipe=_RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yu_2017, "imagenet_weights", lambda _model: None)
+        system.fit(leucocytes)
+    return system
+
+
+def test_tells_painted_cells_apart(fitted: Yu2017, leucocytes: Leucocytes) -> None:
+    test = leucocytes["test"]
+    probabilities = fitted.predict_proba(list(pictures(test)))
+    assert fitted.start == "from scratch"
+    assert probabilities.shape == (len(test), len(CLASS_NAMES))
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    # About half are right after these few steps; chance is a fifth.
+    assert (probabilities.argmax(1) == test["label"]).mean() > 0.36
+
+
+def test_a_second_fit_takes_up_what_the_first_finished(
+    fitted: Yu2017, leucocytes: Leucocytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yu_2017, "imagenet_weights", lambda _model: None)
+    again = Yu2017(fitted.folder, recipe=_RECIPE)
+    again.fit(leucocytes)
+    images = list(pictures(leucocytes["test"]))
+    np.testing.assert_array_equal(again.predict_proba(images), fitted.predict_proba(images))
+
+
+def test_majority_outvotes_the_surest() -> None:
+    probabilities = np.array([[[0.51, 0.49, 0.0]], [[0.51, 0.49, 0.0]], [[0.0, 1.0, 0.0]]])
+    assert probabilities.mean(0).argmax(1) == [1]
+    np.testing.assert_allclose(vote(probabilities), [[(2 + 0.34) / 4, (1 + 0.66) / 4, 0]])
+
+
+def test_equal_votes_go_by_sum_of_probabilities() -> None:
+    probabilities = np.array([[[0.4, 0.3, 0.3]], [[0.1, 0.5, 0.4]], [[0.1, 0.3, 0.6]]])
+    assert vote(probabilities).argmax(1) == [2]
+
+
+def test_votes_decide_whatever_the_probabilities() -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.full(5, 0.3), size=(3, 2000))
+    counts = np.eye(5)[probabilities.argmax(2)].sum(0)
+    shares = vote(probabilities)
+    np.testing.assert_allclose(shares.sum(1), 1)
+    assert (counts[np.arange(2000), shares.argmax(1)] == counts.max(1)).all()
+
+
+@pytest.mark.parametrize(("build", "published"), [(vgg_16, 14_714_688 + 4224), (xception, 20_806_952)])
+def test_networks_have_the_published_size_but_for_the_head(build, published: int) -> None:
+    weights = sum(weight.numel() for weight in build(1.0)[:-1].parameters())
+    assert weights == published
+
+
+def test_resnet_starts_from_imagenet_where_it_can_be_had(
+    leucocytes: Leucocytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(7)
+    model, processor = build_from_scratch(0.0625)
+    model.save_pretrained(tmp_path / "imagenet")
+    processor.save_pretrained(tmp_path / "imagenet")
+    monkeypatch.setattr(yu_2017, "imagenet_weights", lambda _model: tmp_path / "imagenet")
+    started = []
+    monkeypatch.setattr(
+        yu_2017.Classifier, "fit", lambda self, _leucocytes: started.append(self.network), raising=True
+    )
+    system = Yu2017(tmp_path / "yu", recipe=_RECIPE)
+    system.fit(leucocytes)
+    assert system.start == "ImageNet (ResNet-50), from scratch (VGG-16, Xception)"
+    assert torch.equal(next(started[0].parameters()), next(model.parameters()))
+    assert len(started) == 3

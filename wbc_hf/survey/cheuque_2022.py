@@ -1,0 +1,151 @@
+"""Cheuque et al. 2022: a detector finds the cell and its group, one of two networks names it within the group.
+
+C. Cheuque, M. Querales, R. León, R. Salas, R. Torres: An efficient multi-level convolutional neural network approach
+for white blood cells classification, Diagnostics 12(2):248, doi:10.3390/diagnostics12020248. Published: around 98.4 %
+of four classes (no basophils) of several public sets, by Monte Carlo cross-validation; whether copies of a cell, of
+which one of those sets is full, were kept on one side is not said where it could be read.
+
+Known: a Faster R-CNN finds the region of the cell and tells mononuclear cells (lymphocytes, monocytes) from
+polymorphonuclear ones (neutrophils, eosinophils); two MobileNets, side by side, tell apart what is within a group.
+
+Chosen: basophils are polymorphonuclear. The boxes to learn from are those round the cell as it is segmented. The
+Faster R-CNN (`wbc_hf.survey.regions`) is small and trained from scratch; of its regions the one that is most likely a
+cell is taken. The MobileNets are MobileNetV2, from ImageNet where a Hub can be reached, at a fraction of the channels
+from scratch otherwise; they learn from the detector's own crops, and answer with five classes of which those of the
+other group are left out. A class has the probability of its group times that within the group.
+"""
+
+import io
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, Features
+from datasets import Image as ImageFeature
+from PIL import Image
+from torch import nn
+from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, set_seed
+
+from wbc_hf.data import Leucocytes
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.modeling import build_processor, margin_edge
+from wbc_hf.survey.networks import Classifier, Recipe, imagenet_weights
+from wbc_hf.survey.regions import Detector
+from wbc_hf.survey.system import Published, System, pictures
+
+_RECIPE = Recipe(epochs=14, width=0.5)
+_GROUPS = {
+    "mononuclear": ("lymphocyte", "monocyte"),
+    "polymorphonuclear": ("basophil", "eosinophil", "neutrophil"),
+}
+_MEMBERS = {group: [CLASS_NAMES.index(name) for name in names] for group, names in _GROUPS.items()}
+_DROPOUT = 0.2  # Sandler et al. 2018 keep four fifths; transformers' default drops them
+_MOMENTUM = 0.1  # transformers' 0.997 is TensorFlow's way to say 0.003: statistics of little more than one batch
+_LEAST = 1e-9  # of a probability: a cell of the other group may be nothing of this one
+_PORTION = 256  # pictures held at a time
+
+
+class Cheuque2022(System):
+    """A detector with two groups, and a MobileNet for each."""
+
+    name = "cheuque-2022"
+    title = "Cheuque et al. 2022: detector, two MobileNets"
+    published = Published(
+        source="Cheuque et al. 2022, Diagnostics 12(2):248",
+        accuracy=0.984,
+        cells="four classes of several public sets",
+        copies_apart=None,
+    )
+
+    def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):
+        super().__init__(folder, seed)
+        self.recipe = recipe
+        self.detector = Detector(recipe, folder / "detector", len(_GROUPS), seed)
+        self._processor = build_processor(recipe.image_size)
+        self._classifiers: list[Classifier] = []
+
+    def fit(self, leucocytes: Leucocytes) -> None:
+        group_of = np.zeros(len(CLASS_NAMES), dtype=int)
+        for number, members in enumerate(_MEMBERS.values()):
+            group_of[members] = number
+        self.detector.fit(leucocytes["train"], group_of[leucocytes["train"]["label"]])
+        cut = {split: self._cut(leucocytes[split]) for split in ("train", "validation")}
+        self._classifiers = []
+        set_seed(self.seed)
+        for group, members in _MEMBERS.items():
+            network, self.start = _build_mobilenet(self.recipe)
+            classifier = Classifier(network, self.recipe, self.folder / group, self.seed)
+            classifier.fit(_only(leucocytes, cut, members))
+            self._classifiers.append(classifier)
+
+    def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
+        found = self.detector.find(images)
+        crops = [self._crop(image, box) for image, box in zip(images, found.boxes, strict=True)]
+        probabilities = np.zeros((len(images), len(CLASS_NAMES)))
+        for number, members in enumerate(_MEMBERS.values()):
+            within = self._classifiers[number].probabilities(crops)[:, members]
+            within = (within + _LEAST) / (within + _LEAST).sum(1, keepdims=True)
+            probabilities[:, members] = found.groups[:, number : number + 1] * within
+        return probabilities
+
+    @property
+    def parameters(self) -> int:
+        return self.detector.parameters + sum(classifier.parameters for classifier in self._classifiers)
+
+    def _cut(self, rows: Dataset) -> list[bytes]:
+        """What the detector finds, as PNG files, no larger than the networks need."""
+        files, images = [], pictures(rows)
+        for portion in iter(lambda: list(islice(images, _PORTION)), []):
+            for image, box in zip(portion, self.detector.find(portion).boxes, strict=True):
+                file = io.BytesIO()
+                self._crop(image, box).save(file, "png")
+                files.append(file.getvalue())
+        return files
+
+    def _crop(self, image: Image.Image, box: np.ndarray) -> Image.Image:
+        """A square round the box, with the margin that the networks' processor cuts off again; never larger than the
+        picture, and shifted so far that it lies within.
+        """
+        size = np.array(image.size)
+        middle = (box[:2] + box[2:]) / 2 * size
+        margin = margin_edge(self._processor) / self.recipe.image_size
+        side = float(np.clip(margin * ((box[2:] - box[:2]) * size).max(), 1, size.min()))
+        left, top = np.clip(middle - side / 2, 0, size - side)
+        edge = margin_edge(self._processor)
+        return image.resize(
+            (edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side), reducing_gap=2.0
+        )
+
+
+def _only(leucocytes: Leucocytes, cut: dict[str, list[bytes]], members: Sequence[int]) -> Leucocytes:
+    """The cut cells of some classes, from "train" and "validation"."""
+    splits = {}
+    for split, files in cut.items():
+        rows = leucocytes[split]
+        kept = np.flatnonzero(np.isin(rows["label"], members))
+        images = [{"bytes": files[index], "path": None} for index in kept]
+        beside = rows.select(kept)
+        columns = {name: beside[name][:] for name in rows.column_names if name != "image"}
+        splits[split] = Dataset.from_dict(
+            {"image": images, **columns}, features=Features({**rows.features, "image": ImageFeature()})
+        )
+    group = Leucocytes(splits)
+    group.provenance, group.copies = leucocytes.provenance, leucocytes.copies
+    return group
+
+
+def _build_mobilenet(recipe: Recipe) -> tuple[MobileNetV2ForImageClassification, str]:
+    """MobileNetV2 with a head for the five, and where its weights begin."""
+    settings = {"num_labels": len(CLASS_NAMES), "classifier_dropout_prob": _DROPOUT}
+    folder = imagenet_weights("google/mobilenet_v2_1.0_224")
+    if folder is None:
+        network = MobileNetV2ForImageClassification(MobileNetV2Config(depth_multiplier=recipe.width, **settings))
+    else:
+        network = MobileNetV2ForImageClassification.from_pretrained(
+            folder, use_safetensors=True, ignore_mismatched_sizes=True, **settings
+        )
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = _MOMENTUM
+    return network, "from scratch" if folder is None else "ImageNet (MobileNets)"

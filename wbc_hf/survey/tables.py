@@ -1,0 +1,148 @@
+"""What a survey found, as tables in Markdown and as one plot."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from matplotlib.figure import Figure
+
+from wbc_hf.survey.detectors import DetectorRow
+from wbc_hf.survey.running import HOME, Row
+from wbc_hf.survey.systems import SYSTEMS
+
+_Line = TypeVar("_Line")
+
+_FIGURES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy = macro recall",
+    "macro_precision": "macro precision",
+    "macro_f1": "macro F1",
+}
+_INK, _FAINT, _OURS, _GRID = "#222222", "#767676", "#d55e00", "#e6e6e6"
+_APART = {True: "yes", False: "no", None: "not known"}
+
+
+def render(rows: Sequence[Row], detectors: Sequence[DetectorRow], home: str) -> str:
+    """Markdown: accuracies side by side, all figures for each test set, cost and published figures, detectors.
+
+    Args:
+        rows: With the same test sets, one at least.
+        detectors: None, or those that were scored.
+        home: What the set is called that was learnt from.
+    """
+    sets = {HOME: home} | {name: name for name in rows[0].reports if name != HOME}
+    parts = [_accuracies(rows, sets)]
+    parts += [f"### {_title(rows[0].reports[key], name)}\n\n{_all_figures(rows, key)}" for key, name in sets.items()]
+    parts.append(f"### What they cost\n\n{_costs(rows)}")
+    parts.append(f"### What was published\n\n{_published(rows)}")
+    if detectors:
+        parts.append(f"### Leucocytes found in photographs\n\n{_detectors(detectors)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def plot(rows: Sequence[Row], home: str) -> Figure:
+    """Accuracy of every system on every test set with its interval; hollow where a paper published its own."""
+    sets = {HOME: f"{home}, test split"} | {name: name for name in rows[0].reports if name != HOME}
+    figure = Figure(figsize=(3.4 + 2.6 * len(sets), 0.9 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+    heights = range(len(rows))[::-1]
+    for ax, (key, name) in zip(axes, sets.items(), strict=True):
+        for height, row in zip(heights, rows, strict=True):
+            report = row.reports[key]
+            colour = _OURS if row.name == "ours" else _INK
+            if interval := report["intervals"]["accuracy"]:
+                ax.plot(interval, [height, height], color=colour, linewidth=1.6, solid_capstyle="butt")
+            ax.plot(report["accuracy"], height, "o", color=colour, markersize=5)
+            published = SYSTEMS[row.name].published.accuracy
+            if key == HOME and published is not None:
+                ax.plot(published, height, "D", color=_FAINT, markersize=5, fillstyle="none")
+        ax.set_title(name, fontsize=10, color=_INK)
+        ax.set_xlim(0, 1.02)
+        ax.grid(axis="x", color=_GRID)
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.tick_params(length=0, labelsize=9)
+        ax.set_xlabel("accuracy", fontsize=9)
+    axes[0].set_yticks(list(heights), [SYSTEMS[row.name].title for row in rows])
+    axes[0].plot([], [], "D", color=_FAINT, markersize=5, fillstyle="none", label="published, on other cells")
+    figure.legend(loc="outside lower left", fontsize=8, frameon=False)
+    return figure
+
+
+def _accuracies(rows: Sequence[Row], sets: dict[str, str]) -> str:
+    def line(row: Row) -> list[str]:
+        return [_name(row), *(_estimate(row.reports[key], "accuracy") for key in sets), _published_accuracy(row)]
+
+    return _table(["accuracy", *sets.values(), "published, on other cells"], rows, line)
+
+
+def _all_figures(rows: Sequence[Row], key: str) -> str:
+    return _table(
+        ["", *_FIGURES.values()],
+        rows,
+        lambda row: [_name(row), *(_estimate(row.reports[key], figure) for figure in _FIGURES)],
+    )
+
+
+def _costs(rows: Sequence[Row]) -> str:
+    def line(row: Row) -> list[str]:
+        return [
+            _name(row),
+            row.start or "–",
+            f"{'more than ' if row.resumed else ''}{row.seconds:.0f}",
+            f"{row.images_per_second:.0f}",
+            f"{row.peak_bytes / 2**20:.0f}",
+            f"{row.parameters:,}",
+        ]
+
+    header = ["", "weights begin", "training, s", "images/s", "peak memory, MiB", "learnt numbers"]
+    return _table(header, rows, line)
+
+
+def _published(rows: Sequence[Row]) -> str:
+    def line(row: Row) -> list[str]:
+        published = SYSTEMS[row.name].published
+        return [
+            _name(row),
+            published.source,
+            _published_accuracy(row),
+            published.cells,
+            _APART[published.copies_apart],
+        ]
+
+    return _table(["", "source", "accuracy", "on which cells", "copies of a cell kept apart"], rows, line)
+
+
+def _detectors(detectors: Sequence[DetectorRow]) -> str:
+    def line(row: DetectorRow) -> list[str]:
+        found, false = _range(row.found, row.found_interval), _range(row.false, row.false_interval)
+        return [row.title, str(row.photographs), str(row.cells), found, false, f"{row.milliseconds:.0f}"]
+
+    header = ["", "photographs", "leucocytes", "found", "false boxes a photograph", "ms a photograph"]
+    return _table(header, detectors, line)
+
+
+def _title(report: dict, name: str) -> str:
+    return f"{name}: {report['count']} cells, {sum(report['distinct_cells'].values())} distinct"
+
+
+def _name(row: Row) -> str:
+    return SYSTEMS[row.name].title
+
+
+def _published_accuracy(row: Row) -> str:
+    accuracy = SYSTEMS[row.name].published.accuracy
+    return "–" if accuracy is None else f"{accuracy:.3f}"
+
+
+def _estimate(report: dict, figure: str) -> str:
+    return _range(report[figure], report["intervals"][figure])
+
+
+def _range(value: float, interval: Sequence[float] | None) -> str:
+    return f"{value:.3f}" if interval is None else f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def _table(header: Sequence[str], rows: Sequence[_Line], line: Callable[[_Line], Sequence[str]]) -> str:
+    """A Markdown table: names on the left, figures on the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *map(line, rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,0 +1,238 @@
+"""Toğaçar, Ergen & Cömert 2020: features of three networks, two selections, a quadratic discriminant.
+
+M. Toğaçar, B. Ergen, Z. Cömert: Classification of white blood cells using deep features obtained from Convolutional
+Neural Network models based on the combination of feature selection methods, Applied Soft Computing 97:106810,
+doi:10.1016/j.asoc.2020.106810. Published: accuracy 97.95 %. Only the summary could be had: whether the split keeps
+copies of a cell on one side is not known here.
+
+Known: AlexNet, GoogLeNet and ResNet-50 give 1000 features each, maximal information coefficient and ridge regression
+select among them, a quadratic discriminant analysis classifies.
+
+Chosen: features are those before each network's head, which has five outputs here, not a thousand. All networks are
+trained on the cells first, at a fraction of the published channels. AlexNet (Krizhevsky et al. 2012) has half its
+first stride, so that its maps are as large as published though the picture is not; AlexNet and GoogLeNet (Szegedy et
+al. 2015, arXiv:1409.4842) have batch normalisation, without which they do not train in minutes; GoogLeNet has no
+auxiliary heads. ResNet-50 begins from ImageNet where a Hub can be reached. A feature is kept if both methods have it
+among their best so many; how many, and how far the covariances are shrunk, is what gives the highest macro F1 on
+"validation". The coefficient is against the numbered label, see `wbc_hf.survey.information`. Ridge regression is on
+one column a class, and a feature's weight is the length of its row of coefficients.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import islice, product
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.linear_model import RidgeClassifier
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+from transformers import ResNetForImageClassification, set_seed
+
+from wbc_hf.data import Leucocytes
+from wbc_hf.evaluation import compute_metrics
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.modeling import build_from_pretrained, build_from_scratch
+from wbc_hf.survey.information import maximal_information
+from wbc_hf.survey.networks import Classifier, Logits, Recipe, imagenet_weights
+from wbc_hf.survey.system import Published, System, pictures
+
+_RECIPE = Recipe(epochs=8)
+_BEST = (0.05, 0.1, 0.2, 0.4)  # shares of the features that either method puts first
+_SHRINKAGE = (0.01, 0.1, 0.3, 0.6)  # of each covariance towards a sphere
+_PORTION = 256  # pictures held at a time
+
+
+class Togacar2020(System):
+    """AlexNet, GoogLeNet and ResNet-50, two selections, a quadratic discriminant."""
+
+    name = "togacar-2020"
+    title = "Toğaçar et al. 2020: features of three networks, QDA"
+    published = Published(
+        source="Toğaçar, Ergen & Cömert 2020, Applied Soft Computing 97:106810",
+        accuracy=0.9795,
+        cells="not known here",
+        copies_apart=None,
+    )
+
+    def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):
+        super().__init__(folder, seed)
+        self.recipe = recipe
+        # Each classifier with the layer before its head.
+        self._networks: list[tuple[Classifier, nn.Module]] = []
+        self._scaler = StandardScaler()
+        self._kept = np.empty(0, dtype=int)
+        self._discriminant: QuadraticDiscriminantAnalysis | None = None
+
+    def fit(self, leucocytes: Leucocytes) -> None:
+        self._networks = self._build_networks()
+        for classifier, _ in self._networks:
+            classifier.fit(leucocytes)
+        train, validation = (self._features_of(leucocytes[split]) for split in ("train", "validation"))
+        labels, references = (np.array(leucocytes[split]["label"]) for split in ("train", "validation"))
+        train = self._scaler.fit_transform(train)
+        validation = self._scaler.transform(validation)
+        orders = [
+            np.argsort(-worth, kind="stable")
+            for worth in (maximal_information(train, labels), _ridge_weights(train, labels))
+        ]
+        highest = -1.0
+        for share, shrinkage in product(_BEST, _SHRINKAGE):
+            best = round(share * train.shape[1])
+            kept = np.intersect1d(*(order[:best] for order in orders))
+            if not len(kept):
+                continue
+            discriminant = QuadraticDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(
+                train[:, kept], labels
+            )
+            given = discriminant.predict(validation[:, kept])
+            score = compute_metrics(references.tolist(), given.tolist())["macro_f1"]
+            if score > highest:
+                highest, self._kept, self._discriminant = score, kept, discriminant
+
+    def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
+        features = self._scaler.transform(self._features(images))[:, self._kept]
+        probabilities = np.zeros((len(images), len(CLASS_NAMES)))
+        probabilities[:, self._discriminant.classes_] = self._discriminant.predict_proba(features)
+        return probabilities
+
+    @property
+    def parameters(self) -> int:
+        features = len(self._kept)
+        # Of each class a mean, a symmetrical covariance and a share of the cells.
+        discriminant = len(self._discriminant.classes_) * (features + features * (features + 1) // 2 + 1)
+        return discriminant + sum(classifier.parameters for classifier, _ in self._networks)
+
+    def _build_networks(self) -> list[tuple[Classifier, nn.Module]]:
+        set_seed(self.seed)
+        alexnet, googlenet = _build_alexnet(self.recipe.width), _build_googlenet(self.recipe.width)
+        resnet, self.start = _build_resnet(self.recipe)
+        return [
+            (Classifier(network, self.recipe, self.folder / name, self.seed), layer)
+            for name, network, layer in (
+                ("alexnet", Logits(alexnet), alexnet.features),
+                ("googlenet", Logits(googlenet), googlenet.features),
+                ("resnet", resnet, resnet.resnet.pooler),
+            )
+        ]
+
+    def _features(self, images: Sequence[Image.Image]) -> np.ndarray:
+        return np.concatenate([classifier.features(images, layer) for classifier, layer in self._networks], 1)
+
+    def _features_of(self, rows: Dataset) -> np.ndarray:
+        images = pictures(rows)
+        portions = iter(lambda: list(islice(images, _PORTION)), [])
+        return np.concatenate([self._features(portion) for portion in portions])
+
+
+def _ridge_weights(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(d,), of features of variance 1."""
+    return np.linalg.norm(RidgeClassifier().fit(features, labels).coef_, axis=0)
+
+
+def _build_resnet(recipe: Recipe) -> tuple[ResNetForImageClassification, str]:
+    """ResNet-50, and where its weights begin."""
+    folder = imagenet_weights("microsoft/resnet-50")
+    if folder is None:
+        return build_from_scratch(recipe.width, image_size=recipe.image_size)[0], "from scratch"
+    return build_from_pretrained(folder, image_size=recipe.image_size)[0], "ImageNet (ResNet-50)"
+
+
+def _with_head(features: nn.Sequential, channels: int) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(features=features, head=nn.Linear(channels, len(CLASS_NAMES))))
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _halve() -> nn.MaxPool2d:
+    return nn.MaxPool2d(3, 2, padding=1)
+
+
+def _build_alexnet(width: float) -> nn.Sequential:
+    """Five convolutions and two wide layers: Krizhevsky et al. 2012, figure 2, for one device instead of two."""
+    first, second, third, fourth, fifth, dense = (
+        round(channels * width) for channels in (96, 256, 384, 384, 256, 4096)
+    )
+    features = nn.Sequential(
+        _convolution(3, first, 11, 2),
+        _halve(),
+        _convolution(first, second, 5),
+        _halve(),
+        _convolution(second, third, 3),
+        _convolution(third, fourth, 3),
+        _convolution(fourth, fifth, 3),
+        _halve(),
+        nn.AdaptiveAvgPool2d(6),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(fifth * 36, dense),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(dense, dense),
+        nn.ReLU(inplace=True),
+    )
+    return _with_head(features, dense)
+
+
+# Of Szegedy et al. 2015, table 1: channels after 1 x 1, before and after 3 x 3, before and after 5 x 5, after pooling.
+_INCEPTIONS = {
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
+_BEFORE_INCEPTIONS = (64, 64, 192)
+
+
+class _Inception(nn.Module):
+    """Four paths side by side, whose channels are put together."""
+
+    def __init__(self, inputs: int, channels: Sequence[int]):
+        super().__init__()
+        alone, before_3, after_3, before_5, after_5, pooled = channels
+        self.outputs = alone + after_3 + after_5 + pooled
+        self.paths = nn.ModuleList(
+            [
+                _convolution(inputs, alone, 1),
+                nn.Sequential(_convolution(inputs, before_3, 1), _convolution(before_3, after_3, 3)),
+                nn.Sequential(_convolution(inputs, before_5, 1), _convolution(before_5, after_5, 5)),
+                nn.Sequential(nn.MaxPool2d(3, 1, padding=1), _convolution(inputs, pooled, 1)),
+            ]
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([path(images) for path in self.paths], 1)
+
+
+def _build_googlenet(width: float) -> nn.Sequential:
+    """Nine inception modules: Szegedy et al. 2015, table 1."""
+    first, reduced, channels = (round(number * width) for number in _BEFORE_INCEPTIONS)
+    layers: list[nn.Module] = [
+        _convolution(3, first, 7, 2),
+        _halve(),
+        _convolution(first, reduced, 1),
+        _convolution(reduced, channels, 3),
+        _halve(),
+    ]
+    for name, numbers in _INCEPTIONS.items():
+        if name in ("4a", "5a"):
+            layers.append(_halve())
+        layers.append(_Inception(channels, [round(number * width) for number in numbers]))
+        channels = layers[-1].outputs
+    features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4))
+    return _with_head(features, channels)
