@@ -469,10 +469,9 @@ def survey(
             raise
         raise WbcError("survey: needs scikit-image. Install it with `pip install 'wbc-hf[survey]'`.") from None
 
-    laboratories = tuple(_named_set(given) for given in laboratory or ())
-    plan = Plan(spec, laboratories, None if fields is None else str(fields), most, seed)
+    plan = Plan(spec, tuple(_named_set(given) for given in laboratory or ()), most, seed)
     try:
-        failed = conduct(plan, system or (), output)
+        failed = conduct(plan, system or (), fields, output)
     except KeyboardInterrupt:
         print("wbc-hf: stopped. What is finished is kept: the same command goes on from there.", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -486,10 +485,9 @@ def survey(
 def _named_set(given: str) -> tuple[str, str]:
     """`bccd=cells/bccd` → its two halves."""
     name, equals, spec = given.partition("=")
-    if not (equals and spec and name.isidentifier()) or name == "test":
+    if not (equals and spec and name.isidentifier()):
         raise WbcError(
-            f"--laboratory {given}: NAME=SPEC is expected, the name of letters and digits and not 'test', "
-            "such as bccd=cells/bccd."
+            f"--laboratory {given}: NAME=SPEC is expected, the name of letters and digits, such as bccd=cells/bccd."
         )
     return name, spec
 

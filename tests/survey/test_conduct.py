@@ -1,11 +1,14 @@
 """`wbc-hf survey` as it is typed."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from wbc_hf.cli import app
+from wbc_hf.data import paint_field
 from wbc_hf.errors import WbcError
 
 
@@ -21,7 +24,8 @@ def test_one_command_makes_table_plot_and_answers(folder_of_cells: Path, tmp_pat
     words = (folder_of_cells, "--laboratory", "painted=synthetic:5", "--most", 6, "--output", output)
     result = call(*words, "--system", "tiwari-2018-bayes")
     assert result.exit_code == 0
-    assert "[1/1] tiwari-2018-bayes: accuracy test 0." in result.output
+    assert "[1/1] Tiwari et al. 2018, naive Bayes" in result.output
+    assert "tiwari-2018-bayes: accuracy test " in result.output
     assert (output / "survey.png").read_bytes().startswith(b"\x89PNG")
     assert (output / "tiwari-2018-bayes" / "painted" / "predictions.csv").exists()
     text = (output / "survey.md").read_text(encoding="utf-8")
@@ -38,13 +42,49 @@ def test_an_unknown_system_is_told_which_there_are(tmp_path: Path):
         call("synthetic", "--system", "resnet", "--output", tmp_path / "survey")
 
 
-@pytest.mark.parametrize("given", ["bccd", "=cells", "bccd=", "test=cells", "a b=cells"])
+@pytest.mark.parametrize("given", ["bccd", "=cells", "bccd=", "a b=cells"])
 def test_a_laboratory_needs_name_and_set(given: str):
     with pytest.raises(WbcError, match="NAME=SPEC is expected"):
         call("synthetic", "--laboratory", given)
 
 
-def test_a_set_that_is_not_there_is_said_once(tmp_path: Path):
+def test_detectors_are_scored_once_and_a_failure_is_told(folder_of_cells: Path, tmp_path: Path):
+    output, fields = tmp_path / "survey", tmp_path / "fields"
+    (fields / "images").mkdir(parents=True)
+    (fields / "annotations").mkdir()
+    for seed in range(4):
+        painted = paint_field(range(5), seed=seed)
+        Image.fromarray(painted.image).save(fields / "images" / f"{seed}.png")
+        boxes = "".join(
+            f"<object><name>WBC</name><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax>"
+            "</bndbox></object>"
+            for x0, y0, x1, y1 in painted.boxes.tolist()
+        )
+        (fields / "annotations" / f"{seed}.xml").write_text(f"<annotation>{boxes}</annotation>")
+    words = (folder_of_cells, "--system", "tiwari-2018-bayes", "--system", "huang-2012", "--output", output)
+    call(folder_of_cells, "--system", "tiwari-2018-bayes", "--fields", fields, "--output", output)
+    scored = (output / "detectors.json").stat().st_mtime_ns
+    (output / "huang-2012").write_text("a file where its folder should be")
+    result = call(*words, "--fields", fields)
+    assert result.exit_code == 1
+    assert "failed: huang-2012. The others are done" in result.output
+    assert (output / "detectors.json").stat().st_mtime_ns == scored
+    assert "Ours: the page's cell finder" in (output / "survey.md").read_text(encoding="utf-8")
+
+
+def test_a_set_without_a_class_is_refused(folder_of_cells: Path, tmp_path: Path):
+    four = tmp_path / "four"
+    shutil.copytree(folder_of_cells, four, ignore=shutil.ignore_patterns("basophil"))
+    with pytest.raises(WbcError, match="has no basophil to learn from; a survey needs all five"):
+        call(four, "--output", tmp_path / "survey")
+
+
+def test_the_cells_that_are_learnt_from_are_no_other_laboratory(folder_of_cells: Path, tmp_path: Path):
+    with pytest.raises(WbcError, match="--laboratory same: holds the cells that are learnt from"):
+        call(folder_of_cells, "--laboratory", f"same={folder_of_cells}", "--output", tmp_path / "survey")
+
+
+def test_a_set_that_is_not_there_is_said_before_anything_is_run(tmp_path: Path):
     with pytest.raises(WbcError, match="there is no such folder"):
         call(tmp_path / "nowhere", "--output", tmp_path / "survey")
     assert not (tmp_path / "survey").exists()

@@ -16,12 +16,6 @@ def leucocytes() -> Leucocytes:
     return load_leucocytes("synthetic:40")
 
 
-@pytest.fixture(autouse=True)
-def nowhere(monkeypatch: pytest.MonkeyPatch):
-    """No Hub: the network starts from scratch."""
-    monkeypatch.setattr("wbc_hf.survey.resnet.imagenet_weights", lambda model: None)
-
-
 @pytest.mark.parametrize("system", [SourceStudy, Ours])
 def test_it_learns_painted_cells(system, leucocytes: Leucocytes, tmp_path: Path):
     fitted = system(tmp_path, 0, [*TINY, "--num_train_epochs=12", "--learning_rate=3e-3", "--painted=0"])
@@ -35,15 +29,48 @@ def test_it_learns_painted_cells(system, leucocytes: Leucocytes, tmp_path: Path)
     assert fitted.parameters > 50_000
 
 
-def test_a_fit_that_was_stopped_goes_on_and_ends_alike(leucocytes: Leucocytes, tmp_path: Path):
-    words = [*TINY, "--num_train_epochs=2", "--painted=0"]
-    image = read_image(leucocytes["test"]["image"][0])
+def test_a_fit_that_was_stopped_goes_on_and_ends_alike(
+    leucocytes: Leucocytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    words = [*TINY, "--num_train_epochs=3"]
     whole = SourceStudy(tmp_path / "whole", 0, words)
     whole.fit(leucocytes)
-    # As if killed after the training, before anything else was written.
-    again = SourceStudy(tmp_path / "whole", 0, words)
+
+    class StoppedError(Exception):
+        """As a kill would."""
+
+    def stop(self, args, state, control, **kwargs):
+        if state.epoch >= 2:
+            raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wbc_hf.training.trainer.StartEpoch.on_epoch_begin", stop)
+        with pytest.raises(StoppedError):
+            SourceStudy(tmp_path / "stopped", 0, words).fit(leucocytes)
+    again = SourceStudy(tmp_path / "stopped", 0, words)
     again.fit(leucocytes)
-    assert np.array_equal(again.predict_proba([image]), whole.predict_proba([image]))
+    images = [read_image(image) for image in leucocytes["test"]["image"]]
+    assert np.array_equal(again.predict_proba(images), whole.predict_proba(images))
+
+
+def test_ours_paints_other_cells_than_a_painted_set_holds(leucocytes: Leucocytes, tmp_path: Path, monkeypatch):
+    seen = []
+
+    class LookedError(Exception):
+        """Enough."""
+
+    def look(cells: Leucocytes, *_) -> None:
+        seen.append(cells["train"])
+        raise LookedError
+
+    monkeypatch.setattr("wbc_hf.survey.resnet.build_caches", look)
+    with pytest.raises(LookedError):
+        Ours(tmp_path, 0, [*TINY, "--painted=5"]).fit(leucocytes)
+    (rows,) = seen
+    assert len(rows) == len(leucocytes["train"]) + 25
+    added = [np.asarray(image).tobytes() for image in rows[len(leucocytes["train"]) :]["image"]]
+    held = {np.asarray(image).tobytes() for split in leucocytes.values() for image in split["image"]}
+    assert not held & set(added)
 
 
 def test_the_source_study_is_plain():

@@ -1,7 +1,10 @@
 """A survey: who is run, what is kept, what is measured."""
 
 import csv
+import fcntl
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,18 @@ from wbc_hf.data import Leucocytes, load_leucocytes
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import compare_reports
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.survey.running import HOME, Plan, Row, finished_rows, read_row, run_survey, run_system, thin
+from wbc_hf.survey.running import (
+    HOME,
+    Plan,
+    Row,
+    claim,
+    finished_rows,
+    read_plan,
+    read_row,
+    run_in_process,
+    run_system,
+    thin,
+)
 from wbc_hf.survey.system import Published, System, pictures
 
 SPEC = "synthetic:12"
@@ -64,9 +78,15 @@ def test_a_subset_hangs_on_its_seed(leucocytes: Leucocytes):
 
 
 @pytest.mark.parametrize("most", [1, 0, -3])
-def test_a_subset_of_nothing_is_refused(leucocytes: Leucocytes, most: int):
+def test_a_subset_of_nothing_is_refused(most: int):
     with pytest.raises(WbcError, match=f"--most {most}: 2 cells of a class or more"):
-        thin(leucocytes, most, seed=0)
+        Plan(SPEC, most=most)
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("test",), ("work",)])
+def test_a_laboratory_has_a_name_of_its_own(names: tuple[str, ...]):
+    with pytest.raises(WbcError, match=f"--laboratory {names[0]}: stands twice, or is a name"):
+        Plan(SPEC, laboratories=tuple((name, SPEC) for name in names))
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +107,21 @@ def test_a_row_says_what_was_measured(measured: tuple[Path, Row]):
     assert row == read_row(folder.parent, row.name)
 
 
-def test_answers_can_be_compared_pair_by_pair(measured: tuple[Path, Row]):
+def test_answers_can_be_compared_pair_by_pair(measured: tuple[Path, Row], tmp_path: Path):
     folder, row = measured
     with (folder / HOME / "predictions.csv").open(newline="") as file:
         answers = list(csv.DictReader(file))
     assert len(answers) == row.reports[HOME]["count"]
     assert np.mean([answer["true"] == answer["given"] for answer in answers]) == row.reports[HOME]["accuracy"]
-    same = compare_reports(folder / HOME, folder / HOME)
-    assert same["figures"]["accuracy"]["difference"] == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    for answer in answers[:3]:
+        answer["given"] = "basophil" if answer["given"] != "basophil" else "monocyte"
+    with (other / "predictions.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(answers[0]))
+        writer.writeheader()
+        writer.writerows(answers)
+    assert sum(compare_reports(folder / HOME, other)["changed"].values()) == 3
 
 
 def test_what_lets_a_fit_go_on_is_removed_when_it_is_done(measured: tuple[Path, Row]):
@@ -107,35 +134,60 @@ def test_a_fit_that_was_stopped_is_told_from_a_whole_one(tmp_path: Path):
     assert run_system(MeanColour, Plan(SPEC), tmp_path / "mean-colour").resumed
 
 
-def test_what_is_done_is_not_done_again_and_a_failure_stops_nobody_else(tmp_path: Path):
-    survey = tmp_path / "survey"
-    plan = Plan(SPEC)
-    names = ["tiwari-2018-bayes", "manik-2016"]
-    broken = survey / names[1]
-    first = run_survey(plan, names, survey)
-    done = next(first)
-    assert isinstance(done, Row)
-    broken.write_text("a file where its folder should be")
-    assert list(first) == [names[1]]
-    assert [row.name for row in finished_rows(survey)] == [names[0]]
+def test_only_one_process_is_at_a_system(tmp_path: Path):
+    work = tmp_path / "mean-colour" / "work"
+    work.mkdir(parents=True)
+    with (work / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(WbcError, match="another process is at it"):
+            run_system(MeanColour, Plan(SPEC), tmp_path / "mean-colour")
 
-    written = (survey / names[0] / "row.json").stat().st_mtime_ns
-    broken.unlink()
-    again = list(run_survey(plan, names, survey))
-    assert [row.name for row in again] == names
-    assert again[0] == done
-    assert (survey / names[0] / "row.json").stat().st_mtime_ns == written
+
+def test_cells_whose_copies_were_trained_on_are_told_apart(folder_of_cells: Path, tmp_path: Path):
+    for path in folder_of_cells.rglob("*.png"):
+        number = int(path.stem)
+        split = ("train", "train", "validation", "test")[number % 4]
+        copied = tmp_path / "set" / split / path.parent.name / path.name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copied)
+    leak = next((tmp_path / "set" / "train" / "monocyte").iterdir())
+    shutil.copyfile(leak, tmp_path / "set" / "test" / "monocyte" / "leak.png")
+    row = run_system(MeanColour, Plan(str(tmp_path / "set")), tmp_path / "mean-colour")
+    report = row.reports[HOME]
+    assert report["leaked"] == 1
+    assert report["without_leaked"]["count"] == report["count"] - 1
+
+
+def test_what_is_done_is_not_done_again_and_a_failure_stops_nobody_else(tmp_path: Path, capfd):
+    survey = tmp_path / "survey"
+    claim(survey, Plan(SPEC), {HOME: "a"})
+    done = run_in_process(survey, "tiwari-2018-bayes")
+    assert done == read_row(survey, "tiwari-2018-bayes")
+    (survey / "manik-2016").write_text("a file where its folder should be")
+    assert run_in_process(survey, "manik-2016") is None
+    assert "manik-2016" in capfd.readouterr().err
+    assert finished_rows(survey) == [done]
+
+    written = (survey / "tiwari-2018-bayes" / "row.json").stat().st_mtime_ns
+    assert run_in_process(survey, "tiwari-2018-bayes") == done
+    assert (survey / "tiwari-2018-bayes" / "row.json").stat().st_mtime_ns == written
 
 
 def test_a_folder_goes_on_with_its_own_survey_only(tmp_path: Path):
     survey = tmp_path / "survey"
-    list(run_survey(Plan(SPEC, most=5), [], survey))
+    plan = Plan(SPEC, laboratories=(("elsewhere", "there"),), most=5)
+    prints = {HOME: "a", "elsewhere": "b"}
+    claim(survey, plan, prints)
+    claim(survey, plan, prints)
+    assert read_plan(survey) == plan
     with pytest.raises(WbcError, match="holds a survey already, whose most was 5, now 6; seed was 0, now 1"):
-        list(run_survey(Plan(SPEC, most=6, seed=1), [], survey))
+        claim(survey, replace(plan, most=6, seed=1), prints)
+    with pytest.raises(WbcError, match="holds a survey of other pictures than elsewhere has now"):
+        claim(survey, plan, prints | {"elsewhere": "c"})
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(WbcError, match="is there already and holds no survey"):
-        list(run_survey(Plan(SPEC), [], tmp_path))
+        claim(tmp_path, Plan(SPEC), {})
     assert (tmp_path / "thesis.txt").read_text() == "mine"

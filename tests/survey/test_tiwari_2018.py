@@ -63,7 +63,7 @@ def test_a_class_may_be_missing_from_validation(leucocytes: Leucocytes, tmp_path
     assert system.predict_proba(images).shape == (len(images), len(CLASS_NAMES))
 
 
-def test_machine_answers_what_its_probabilities_say(fitted: dict[str, System], leucocytes: Leucocytes) -> None:
+def test_one_picture_is_answered_as_among_many(fitted: dict[str, System], leucocytes: Leucocytes) -> None:
     test = leucocytes["test"]
     (alone,) = fitted["tiwari-2018-svm"].predict_proba([next(pictures(test))])
     together = fitted["tiwari-2018-svm"].predict_proba(list(pictures(test)))

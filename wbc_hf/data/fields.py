@@ -1,7 +1,6 @@
 """Photographs of whole fields in which people boxed the leucocytes, and which of them to choose settings on."""
 
 import csv
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -50,7 +49,11 @@ def read_boxed_fields(folder: Path) -> list[BoxedField]:
     Raises:
         WbcError: No photographs there, or one without readable boxes.
     """
-    paths = sorted(path for path in (folder / "images").glob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(
+        path
+        for path in (folder / "images").glob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
     if not paths:
         raise WbcError(
             f"{folder}: holds no photographs with boxes. Expected are photographs in images/ and their boxes in "
@@ -70,9 +73,10 @@ def split_boxed_fields(folder: Path) -> dict[str, list[BoxedField]]:
     """
     fields = read_boxed_fields(folder)
     tuning = {field.name for field in fields[: len(fields) // 2]}
-    for pair in _overlaps(folder.parent / _OVERLAPS_FILE):
-        if pair & tuning:
-            tuning |= pair
+    pairs = _overlaps(folder.parent / _OVERLAPS_FILE)
+    # As often as it takes: a photograph may overlap one that overlaps another.
+    while across := [pair for pair in pairs if pair & tuning and not pair <= tuning]:
+        tuning = tuning.union(*across)
     return {
         "tuning": [field for field in fields if field.name in tuning],
         "scoring": [field for field in fields if field.name not in tuning],
@@ -93,8 +97,8 @@ def _leucocytes(path: Path) -> tuple[Box, ...]:
         ) from error
 
 
-def _overlaps(path: Path) -> Iterable[set[str]]:
-    if path.exists():
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                yield {f"BloodImage_{row['a']}", f"BloodImage_{row['b']}"}
+def _overlaps(path: Path) -> list[set[str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{f"BloodImage_{row['a']}", f"BloodImage_{row['b']}"} for row in csv.DictReader(file)]

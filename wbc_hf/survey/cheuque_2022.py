@@ -17,7 +17,6 @@ other group are left out. A class has the probability of its group times that wi
 
 import io
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +29,9 @@ from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, s
 from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_processor, margin_edge
-from wbc_hf.survey.networks import Classifier, Recipe, imagenet_weights
-from wbc_hf.survey.regions import Detector
+from wbc_hf.serving import batches
+from wbc_hf.survey.networks import Classifier, Recipe, fine_tuning, imagenet_weights
+from wbc_hf.survey.regions import RegionDetector
 from wbc_hf.survey.system import Published, System, pictures
 
 _RECIPE = Recipe(epochs=14, width=0.5)
@@ -40,6 +40,7 @@ _GROUPS = {
     "polymorphonuclear": ("basophil", "eosinophil", "neutrophil"),
 }
 _MEMBERS = {group: [CLASS_NAMES.index(name) for name in names] for group, names in _GROUPS.items()}
+_MOBILENET = "google/mobilenet_v2_1.0_224"
 _DROPOUT = 0.2  # Sandler et al. 2018 keep four fifths; transformers' default drops them
 _MOMENTUM = 0.1  # transformers' 0.997 is TensorFlow's way to say 0.003: statistics of little more than one batch
 _LEAST = 1e-9  # of a probability: a cell of the other group may be nothing of this one
@@ -50,7 +51,7 @@ class Cheuque2022(System):
     """A detector with two groups, and a MobileNet for each."""
 
     name = "cheuque-2022"
-    title = "Cheuque et al. 2022: detector, two MobileNets"
+    title = "Cheuque et al. 2022, detector and two MobileNets"
     published = Published(
         source="Cheuque et al. 2022, Diagnostics 12(2):248",
         accuracy=0.984,
@@ -61,7 +62,7 @@ class Cheuque2022(System):
     def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):
         super().__init__(folder, seed)
         self.recipe = recipe
-        self.detector = Detector(recipe, folder / "detector", len(_GROUPS), seed)
+        self.detector = RegionDetector(recipe, folder / "detector", len(_GROUPS), seed)
         self._processor = build_processor(recipe.image_size)
         self._classifiers: list[Classifier] = []
 
@@ -71,13 +72,18 @@ class Cheuque2022(System):
             group_of[members] = number
         self.detector.fit(leucocytes["train"], group_of[leucocytes["train"]["label"]])
         cut = {split: self._cut(leucocytes[split]) for split in ("train", "validation")}
-        self._classifiers = []
+        weights = imagenet_weights(_MOBILENET)
+        self.start = "from scratch" if weights is None else "ImageNet (MobileNets), from scratch (detector)"
+        # A folder of its own: a checkpoint of one does not fit the other.
+        kind, recipe = ("", self.recipe) if weights is None else ("-imagenet", fine_tuning(self.recipe))
+        # Both before either is trained: a fit that is taken up again draws the same weights.
         set_seed(self.seed)
-        for group, members in _MEMBERS.items():
-            network, self.start = _build_mobilenet(self.recipe)
-            classifier = Classifier(network, self.recipe, self.folder / group, self.seed)
+        self._classifiers = [
+            Classifier(_build_mobilenet(weights, recipe), recipe, self.folder / f"{group}{kind}", self.seed)
+            for group in _MEMBERS
+        ]
+        for classifier, members in zip(self._classifiers, _MEMBERS.values(), strict=True):
             classifier.fit(_only(leucocytes, cut, members))
-            self._classifiers.append(classifier)
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
         found = self.detector.find(images)
@@ -95,8 +101,8 @@ class Cheuque2022(System):
 
     def _cut(self, rows: Dataset) -> list[bytes]:
         """What the detector finds, as PNG files, no larger than the networks need."""
-        files, images = [], pictures(rows)
-        for portion in iter(lambda: list(islice(images, _PORTION)), []):
+        files = []
+        for portion in batches(pictures(rows), _PORTION):
             for image, box in zip(portion, self.detector.find(portion).boxes, strict=True):
                 file = io.BytesIO()
                 self._crop(image, box).save(file, "png")
@@ -135,10 +141,9 @@ def _only(leucocytes: Leucocytes, cut: dict[str, list[bytes]], members: Sequence
     return group
 
 
-def _build_mobilenet(recipe: Recipe) -> tuple[MobileNetV2ForImageClassification, str]:
-    """MobileNetV2 with a head for the five, and where its weights begin."""
+def _build_mobilenet(folder: Path | None, recipe: Recipe) -> MobileNetV2ForImageClassification:
+    """MobileNetV2 with a head for the five, from the weights in a folder or from scratch."""
     settings = {"num_labels": len(CLASS_NAMES), "classifier_dropout_prob": _DROPOUT}
-    folder = imagenet_weights("google/mobilenet_v2_1.0_224")
     if folder is None:
         network = MobileNetV2ForImageClassification(MobileNetV2Config(depth_multiplier=recipe.width, **settings))
     else:
@@ -148,4 +153,4 @@ def _build_mobilenet(recipe: Recipe) -> tuple[MobileNetV2ForImageClassification,
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = _MOMENTUM
-    return network, "from scratch" if folder is None else "ImageNet (MobileNets)"
+    return network

@@ -1,72 +1,89 @@
 """`wbc-hf survey`, from its arguments to its tables."""
 
-import csv
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from wbc_hf.data import load_leucocytes
 from wbc_hf.errors import WbcError
+from wbc_hf.evaluation import write_json
+from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.detectors import DetectorRow, score_detectors
-from wbc_hf.survey.running import Plan, Row, finished_rows, run_survey
+from wbc_hf.survey.running import HOME, Plan, claim, finished_rows, run_in_process
 from wbc_hf.survey.systems import SYSTEMS
 from wbc_hf.survey.tables import plot, render
 
-TABLES_FILE, PLOT_FILE, BOXES_FILE = "survey.md", "survey.png", "boxes.csv"
+TABLES_FILE, PLOT_FILE, DETECTORS_FILE = "survey.md", "survey.png", "detectors.json"
 _DOTS_PER_INCH = 160
 
 
-def conduct(plan: Plan, names: Sequence[str], folder: Path) -> list[str]:
+def conduct(plan: Plan, names: Sequence[str], fields: Path | None, folder: Path) -> list[str]:
     """Run systems, say how each did, and write tables and plot of all that are done.
 
     Args:
         plan: What they have in common.
         names: Of systems; none means all.
+        fields: Boxed photographs to score the detectors on, if any; what was scored before is kept.
         folder: Of the survey.
 
     Returns:
         Names of those that failed; their processes have said why.
 
     Raises:
-        WbcError: No such system, no such set, or a folder that cannot be used.
+        WbcError: No such system, no such set, one that not all can learn from, or a folder that cannot be used.
     """
     unknown = [name for name in names if name not in SYSTEMS]
     if unknown:
-        raise WbcError(f"--system {unknown[0]}: is none of {', '.join(SYSTEMS)}.")
-    # Here, so that what is wrong with a set is said once; the processes find its copies already looked for.
-    home = load_leucocytes(plan.spec, seed=plan.seed).provenance.title
-    for _, spec in plan.laboratories:
-        load_leucocytes(spec, seed=plan.seed)
+        raise WbcError(
+            f"--system {unknown[0]}: is none of {', '.join(SYSTEMS)}. Detectors are scored on photographs: --fields."
+        )
+    home = _load(plan, folder)
+    if fields is not None and not (folder / DETECTORS_FILE).exists():
+        rows = score_detectors(fields)
+        write_json(folder / DETECTORS_FILE, [dataclasses.asdict(row) for row in rows])
 
-    detectors = score_detectors(Path(plan.fields)) if plan.fields else []
     chosen = [name for name in SYSTEMS if not names or name in names]
     failed: list[str] = []
-    for number, result in enumerate(run_survey(plan, chosen, folder), start=1):
-        at = f"[{number}/{len(chosen)}]"
-        if isinstance(result, Row):
-            _write(folder, home, detectors)
-            accuracies = ", ".join(f"{name} {report['accuracy']:.3f}" for name, report in result.reports.items())
-            print(f"{at} {result.name}: accuracy {accuracies}; fitted in {result.seconds:.0f} s", flush=True)
-        else:
-            failed.append(result)
-            print(f"{at} {result}: failed", flush=True)
-    if finished_rows(folder):
+    for number, name in enumerate(chosen, start=1):
+        print(f"[{number}/{len(chosen)}] {SYSTEMS[name].title}", flush=True)
+        row = run_in_process(folder, name)
+        if row is None:
+            failed.append(name)
+            continue
+        _write(folder, home)
+        accuracies = ", ".join(f"{set_name} {report['accuracy']:.3f}" for set_name, report in row.reports.items())
+        print(f"  {name}: accuracy {accuracies}; fitted in {row.seconds:.0f} s", flush=True)
+    if (folder / TABLES_FILE).exists():
         print(f"Tables: {folder / TABLES_FILE}; plot: {folder / PLOT_FILE}")
     return failed
 
 
-def _write(folder: Path, home: str, detectors: Sequence[DetectorRow]) -> None:
+def _load(plan: Plan, folder: Path) -> str:
+    """Look at all sets once, before anything is run, and claim the folder; returns what the set learnt from is called.
+
+    What is wrong with a set is said here; the processes find its copies already looked for.
+    """
+    home = load_leucocytes(plan.spec, seed=plan.seed)
+    missing = [name for index, name in enumerate(CLASS_NAMES) if index not in set(home["train"]["label"])]
+    if missing:
+        raise WbcError(f"{plan.spec}: has no {', '.join(missing)} to learn from; a survey needs all five classes.")
+    fingerprints = {HOME: home.provenance.fingerprint}
+    for name, spec in plan.laboratories:
+        fingerprints[name] = load_leucocytes(spec, seed=plan.seed).provenance.fingerprint
+        if fingerprints[name] == fingerprints[HOME]:
+            raise WbcError(
+                f"--laboratory {name}: holds the cells that are learnt from. Name another set, or leave it."
+            )
+    claim(folder, plan, fingerprints)
+    return home.provenance.title
+
+
+def _write(folder: Path, home: str) -> None:
     """Tables and plot of all that is done."""
-    rows = finished_rows(folder)
+    rows, detectors = finished_rows(folder), []
+    if (folder / DETECTORS_FILE).exists():
+        scored = json.loads((folder / DETECTORS_FILE).read_text(encoding="utf-8"))
+        detectors = [DetectorRow(**row) for row in scored]
     (folder / TABLES_FILE).write_text(render(rows, detectors, home), encoding="utf-8")
     plot(rows, home).savefig(folder / PLOT_FILE, dpi=_DOTS_PER_INCH)
-    if detectors:
-        _write_boxes(folder / BOXES_FILE, detectors)
-
-
-def _write_boxes(path: Path, detectors: Sequence[DetectorRow]) -> None:
-    """What the detectors found, in pixels of the photographs."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["detector", "photograph", "x0", "y0", "x1", "y1"])
-        for row in detectors:
-            writer.writerows([row.name, name, *box] for name, boxes in row.boxes.items() for box in boxes)

@@ -22,13 +22,18 @@ class PageFinder(Detector):
 
     name = "page-finder"
     title = "Ours: the page's cell finder"
-    published = Published(source="this project", accuracy=None, cells="", copies_apart=None)
+    published = Published(
+        source="this repository, wbc_hf/serving/finder.py",
+        accuracy=None,
+        cells="settings chosen on BCCD",
+        copies_apart=True,
+    )
 
     def find_cells(self, field: Image.Image) -> list[Box]:
         return [cell.box for cell in find_cells(field)]
 
 
-DETECTORS: tuple[type[Detector], ...] = (Wang2006, PageFinder)
+DETECTORS: dict[str, type[Detector]] = {detector.name: detector for detector in (Wang2006, PageFinder)}
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,12 @@ class DetectorRow(DetectionFigures):
     """One detector on the photographs.
 
     Attributes:
-        name, title, published: The detector's.
+        name: Of the detector, a key of `DETECTORS`.
         milliseconds: That a photograph takes, the median; reading it is left out.
         boxes: What was found, by name of the photograph.
     """
 
     name: str
-    title: str
-    published: Published
     milliseconds: float
     boxes: dict[str, list[Box]]
 
@@ -63,7 +66,7 @@ def score_detectors(folder: Path) -> list[DetectorRow]:
             f"{folder}: no leucocyte is boxed in its scoring half ({len(fields)} photographs). Expected are objects "
             'of the name "WBC" in annotations/. Name a folder whose upper half by name has some.'
         )
-    return [_score(detector(), fields) for detector in DETECTORS]
+    return [_score(detector(), fields) for detector in DETECTORS.values()]
 
 
 def _score(detector: Detector, fields: list[BoxedField]) -> DetectorRow:
@@ -77,8 +80,6 @@ def _score(detector: Detector, fields: list[BoxedField]) -> DetectorRow:
     return DetectorRow(
         **vars(figures),
         name=detector.name,
-        title=detector.title,
-        published=detector.published,
         milliseconds=1000 * statistics.median(seconds),
         boxes=boxes,
     )

@@ -13,32 +13,25 @@ probabilities by one temperature, fitted there too. The machine learns from the 
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 from PIL import Image
-from scipy.special import softmax
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 from torch import nn
 from transformers import set_seed
 
 from wbc_hf.data import Leucocytes
-from wbc_hf.evaluation import compute_metrics
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import fit_temperature
+from wbc_hf.serving import batches
+from wbc_hf.survey.machines import SupportVectorMachine
 from wbc_hf.survey.networks import Classifier, Logits, Recipe
 from wbc_hf.survey.system import Published, System, pictures
 
 _RECIPE = Recipe(epochs=14)
 _CHANNELS = (24, 48, 96, 192)
 _PENALTIES = (0.1, 1.0, 10.0, 100.0)
-_GAMMAS = (0.1, 1.0, 10.0)  # in relation to one over the number of features, which are of variance 1
-
-
+_GAMMAS = (0.1, 1.0, 10.0)
 _PORTION = 256  # pictures held at a time
 
 
@@ -46,11 +39,11 @@ class Ekiz2021(System):
     """A convolutional network, then a support vector machine."""
 
     name = "ekiz-2021"
-    title = "Ekiz et al. 2021: CNN, SVM"
+    title = "Ekiz et al. 2021, CNN and support vector machine"
     published = Published(
         source="Ekiz, Kaplan & Ertunç 2021, SIU",
         accuracy=0.8595,
-        cells="not known here",
+        cells="not known",
         copies_apart=None,
     )
     start = "from scratch"
@@ -60,43 +53,27 @@ class Ekiz2021(System):
         set_seed(seed)
         self._network = _build_network()
         self._classifier = Classifier(Logits(self._network), recipe, folder / "network", seed)
-        self._machine: Pipeline | None = None
-        self._temperature = 1.0
+        self._machine = SupportVectorMachine(_PENALTIES, _GAMMAS)
 
     def fit(self, leucocytes: Leucocytes) -> None:
         self._classifier.fit(leucocytes)
-        features = {split: self._features_of(leucocytes[split]) for split in ("train", "validation")}
-        labels = {split: np.array(leucocytes[split]["label"]) for split in features}
-        width = features["train"].shape[1]
-        machines = [
-            make_pipeline(StandardScaler(), SVC(C=penalty, gamma=gamma / width)).fit(
-                features["train"], labels["train"]
-            )
-            for penalty, gamma in product(_PENALTIES, _GAMMAS)
-        ]
-        self._machine = max(
-            machines,
-            key=lambda machine: compute_metrics(
-                labels["validation"].tolist(), machine.predict(features["validation"]).tolist()
-            )["macro_f1"],
+        train, validation = leucocytes["train"], leucocytes["validation"]
+        self._machine.fit(
+            self._features_of(train),
+            np.array(train["label"]),
+            self._features_of(validation),
+            np.array(validation["label"]),
         )
-        decisions = self._machine.decision_function(features["validation"])
-        self._temperature = fit_temperature(decisions, labels["validation"])
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
-        features = self._classifier.features(images, self._network.features)
-        return softmax(self._machine.decision_function(features) / self._temperature, axis=1)
+        return self._machine.predict_proba(self._classifier.features(images, self._network.features))
 
     @property
     def parameters(self) -> int:
-        machine = self._machine[-1]
-        return self._classifier.parameters + sum(
-            numbers.size for numbers in (machine.support_vectors_, machine.dual_coef_, machine.intercept_)
-        )
+        return sum(weight.numel() for weight in self._network.features.parameters()) + self._machine.parameters
 
     def _features_of(self, rows: Dataset) -> np.ndarray:
-        images = pictures(rows)
-        portions = iter(lambda: list(islice(images, _PORTION)), [])
+        portions = batches(pictures(rows), _PORTION)
         return np.concatenate([self._classifier.features(portion, self._network.features) for portion in portions])
 
 

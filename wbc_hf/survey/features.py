@@ -133,7 +133,10 @@ def _statistics(values: np.ndarray) -> np.ndarray:
 
 
 def _texture(grey: np.ndarray, patterns: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Co-occurrence of grey levels, the mean over four directions, and shares of patterns; zeros of nothing."""
+    """Co-occurrence of grey levels, the mean over four directions, and shares of patterns.
+
+    Of nothing they are those of a single grey level.
+    """
     levels = np.where(mask, grey // (256 // _GREY_LEVELS) + 1, 0).astype(np.uint8)
     pairs = graycomatrix(levels, _DISTANCES, np.arange(4) * np.pi / 4, _GREY_LEVELS + 1, symmetric=True)
     # Level 0 is what lies outside.

@@ -6,6 +6,7 @@ from itertools import combinations, pairwise
 import numpy as np
 
 _EXPONENT = 0.6  # a grid over n points has at most n ** 0.6 cells: what the paper advises
+_BLOCK = 128
 _PARTS = 40  # of a feature, between which it may be cut: more of them change the ranking little and cost their square
 
 
@@ -25,9 +26,15 @@ def maximal_information(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
         float64 (d,), 0 to 1. 0 where one label alone occurs.
     """
     values, numbers = np.unique(labels, return_inverse=True)
-    counts = _counts(features, numbers, len(values))
+    # Some at a time: what each may add between any two of its borders is held for all of them.
+    starts = range(0, features.shape[1], _BLOCK)
+    return np.concatenate([_of_block(features[:, start : start + _BLOCK], numbers, len(values)) for start in starts])
+
+
+def _of_block(features: np.ndarray, numbers: np.ndarray, labels: int) -> np.ndarray:
+    counts = _counts(features, numbers, labels)
     result = np.zeros(features.shape[1])
-    for rows in _groupings(len(values)):
+    for rows in _groupings(labels):
         most = min(int(len(features) ** _EXPONENT / len(rows)), _PARTS)
         merged = np.stack([counts[:, :, list(row)].sum(2) for row in rows], 2)
         for columns, information in _best_cuts(merged, most):

@@ -1,10 +1,10 @@
-"""The survey's networks: all are trained by the project's own trainer, on the same pictures, by the same recipe."""
+"""The survey's networks: trained by the project's own trainer, on the same pictures, by one kind of recipe."""
 
 import logging
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +32,14 @@ from wbc_hf.training import (
 logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 64
+_FINE_TUNING_RATE = 1e-4
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How networks are trained: AdamW, cosine, cross-entropy, the project's augmentation, best epoch on validation.
+    """How networks are trained: AdamW, a cosine, the augmentation for one laboratory, the best epoch on validation.
+
+    The loss is the trainer's own: cross-entropy, a tenth of the target spread over all classes.
 
     Attributes:
         image_size: Side of what a network sees, in pixels.
@@ -54,6 +57,11 @@ class Recipe:
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     width: float = 0.25
+
+
+def fine_tuning(recipe: Recipe) -> Recipe:
+    """The same for a network that begins from ImageNet, whose weights large steps would undo."""
+    return replace(recipe, learning_rate=_FINE_TUNING_RATE)
 
 
 class Logits(PreTrainedModel):

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
 from wbc_hf.data import frame, segment_cell
+from wbc_hf.errors import WbcError
 from wbc_hf.modeling import Normalise, build_processor
 from wbc_hf.survey.networks import Recipe
 from wbc_hf.survey.system import pictures
@@ -36,6 +37,7 @@ _POOLED = 6  # side of what is cut out of the map for each
 _IS_CELL, _IS_NONE = 0.5, 0.3  # overlaps (intersection over union) from and below which a region counts as either
 _NONES = 3  # squares without a cell that count in training, for each with one
 _ZOOM, _SHIFT = 0.5, 0.1  # of training views: octaves, and sides of the picture
+_SMALLEST_SIDE = 0.02  # of a box that can be learnt, in sides of the picture
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 _LARGEST_MOVE = 1.0  # of the logarithm of a side
 _BATCH_SIZE = 64
@@ -55,7 +57,7 @@ class Found:
     groups: np.ndarray
 
 
-class Detector:
+class RegionDetector:
     """Finds the cell in a picture, and tells its group.
 
     Args:
@@ -119,6 +121,8 @@ class Detector:
     def _train(self, rows: Dataset, groups: np.ndarray) -> None:
         found = [(self._whole(image), box) for image in pictures(rows) for box in [_segmented_box(image)]]
         kept = [index for index, (_, box) in enumerate(found) if box is not None]
+        if not kept:
+            raise WbcError("cheuque-2022: no training picture shows a stained nucleus, so there is no box to learn.")
         pixels = torch.from_numpy(np.stack([found[index][0] for index in kept])).permute(0, 3, 1, 2).contiguous()
         truths = torch.tensor(np.stack([found[index][1] for index in kept]), dtype=torch.float32)
         labels = torch.from_numpy(groups[kept])
@@ -133,6 +137,11 @@ class Detector:
         with tqdm(total=steps, desc="Detector", unit="step", delay=2, leave=False) as bar:
             for batch in islice(_batches(len(kept), recipe.batch_size, generator), steps):
                 views, boxes = _vary(pixels[batch].float() / 255, truths[batch], generator)
+                # A view may have left its cell behind.
+                seen = boxes[:, 2:].amin(1) > _SMALLEST_SIDE
+                views, boxes, batch = views[seen], boxes[seen], batch[seen]
+                if not len(batch):
+                    continue
                 views = self._normalise(views.to(self.device)).contiguous(memory_format=torch.channels_last)
                 loss = self._loss(views, boxes.to(self.device), labels[batch].to(self.device))
                 optimizer.zero_grad()

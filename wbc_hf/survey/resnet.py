@@ -4,9 +4,10 @@ The source study fine-tunes a ResNet-50 that knows ImageNet: a new head, early l
 learning rate and batch size tuned on validation; on Kaggle's `brikwerk/bccd-white-blood-cell`, 5 classes of 700 images
 that augmentation made of BCCD's few hundred cells. It gives no accuracy.
 
-What had to be chosen: how early "early" is (up to and including stage 2), 96 px, and ten epochs, which two cores can
-do. Where no Hub can be reached, the network starts from scratch, and then nothing is frozen: layers that have learnt
-nothing would only be in the way.
+What had to be chosen: how early "early" is (up to and including stage 2), 96 px, ten epochs and the augmentation for
+one laboratory. Learning rate (0.0001, from scratch 0.001) and batch size (32) are set, not tuned: that takes a run for
+each. Where no Hub can be reached, the network starts from scratch, at its whole width, and then nothing is frozen:
+layers that have learnt nothing would only be in the way.
 
 Ours is `configs/starter.yaml` as it stands: ResNet-50 of three eighths the width, 96 px, varied as other laboratories
 would vary it, with painted cells beside the real ones.
@@ -20,9 +21,9 @@ from typing import ClassVar
 
 import numpy as np
 from PIL import Image
-from transformers.utils.logging import disable_progress_bar
 
 from wbc_hf.data import Leucocytes, with_painted
+from wbc_hf.errors import WbcError
 from wbc_hf.modeling import DEFAULT_MODEL
 from wbc_hf.serving import Predictor
 from wbc_hf.survey.networks import imagenet_weights
@@ -37,6 +38,7 @@ from wbc_hf.training import (
     train_to_end,
 )
 
+_PAINTED_SEED = 1_000_000
 _RECIPE = Path(__file__).resolve().parents[2] / "configs" / "starter.yaml"
 
 
@@ -58,19 +60,23 @@ class _TrainPy(System):
         raise NotImplementedError
 
     def fit(self, leucocytes: Leucocytes) -> None:
-        disable_progress_bar()
         always = [f"--output_dir={self.folder}", f"--seed={self.seed}", "--report_to=none"]
         always.append(f"--disable_tqdm={'false' if sys.stderr.isatty() else 'true'}")
         data, model, training = parse([*self._words(), *always, *self._arguments])
         self.start = "from scratch" if model.from_scratch else "ImageNet"
+        # A folder of its own: a checkpoint of one does not fit the other.
+        training.output_dir = str(self.folder / self.start.replace(" ", "-").lower())
+        folder = Path(training.output_dir)
         network, processor = build_network(model, training)
         self._parameters = network.num_parameters()
-        checkpoint = last_complete_checkpoint(self.folder)
-        seen = with_painted(leucocytes, data.painted, data.split_seed) if data.painted else leucocytes
+        checkpoint = last_complete_checkpoint(folder)
+        # Others than those of a painted set that somebody may test on.
+        painted_seed = _PAINTED_SEED + self.seed
+        seen = with_painted(leucocytes, data.painted, painted_seed) if data.painted else leucocytes
         caches = build_caches(seen, network, processor, data, model, training)
         trainer = build_trainer(seen, network, processor, data, training, caches)
         train_to_end(trainer, checkpoint)
-        shutil.rmtree(self.folder / "cache", ignore_errors=True)
+        shutil.rmtree(folder / "cache", ignore_errors=True)
         finished = self.folder / "model"
         shutil.rmtree(finished, ignore_errors=True)
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(finished)
@@ -91,7 +97,7 @@ class SourceStudy(_TrainPy):
     """ResNet-50, a new head, early layers frozen, plain cross-entropy, Adam."""
 
     name: ClassVar[str] = "source-study"
-    title: ClassVar[str] = "The source study: ResNet-50"
+    title: ClassVar[str] = "The source study, ResNet-50"
     published: ClassVar[Published] = Published(
         source="fine-tunes microsoft/resnet-50 on Kaggle brikwerk/bccd-white-blood-cell",
         accuracy=None,
@@ -111,7 +117,7 @@ class Ours(_TrainPy):
     """`configs/starter.yaml`: the recipe of the model that comes with the project."""
 
     name: ClassVar[str] = "ours"
-    title: ClassVar[str] = "Ours"
+    title: ClassVar[str] = "Ours, with painted cells beside"
     published: ClassVar[Published] = Published(
         source="this repository, configs/starter.yaml",
         accuracy=None,
@@ -120,4 +126,6 @@ class Ours(_TrainPy):
     )
 
     def _words(self) -> list[str]:
+        if not _RECIPE.exists():
+            raise WbcError(f"{_RECIPE}: is not there: it comes with the repository, not with the package alone.")
         return [str(_RECIPE)]

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from datasets import Dataset
 from PIL import Image
+from tqdm.auto import tqdm
 
 from wbc_hf.data import Leucocytes, read_image
 
@@ -72,9 +73,9 @@ class System(ABC):
     @property
     @abstractmethod
     def parameters(self) -> int:
-        """How many numbers were learnt, those of all its parts together."""
+        """How many numbers its answers hang on that were learnt from the cells, in all its parts together."""
 
 
 def pictures(rows: Dataset) -> Iterator[Image.Image]:
     """The images of a split as RGB, decoded one after the other: a split need not fit the memory."""
-    return (read_image(row["image"]) for row in rows)
+    return (read_image(row["image"]) for row in tqdm(rows, "Going through pictures", delay=2, leave=False))

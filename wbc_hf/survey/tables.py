@@ -1,11 +1,12 @@
 """What a survey found, as tables in Markdown and as one plot."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from matplotlib.figure import Figure
 
-from wbc_hf.survey.detectors import DetectorRow
+from wbc_hf.survey.detectors import DETECTORS, DetectorRow
 from wbc_hf.survey.running import HOME, Row
 from wbc_hf.survey.systems import SYSTEMS
 
@@ -29,18 +30,22 @@ def render(rows: Sequence[Row], detectors: Sequence[DetectorRow], home: str) -> 
         detectors: None, or those that were scored.
         home: What the set is called that was learnt from.
     """
+    conditions = _conditions(rows)
+    rows = [_without_leaked(row) for row in rows]
     sets = {HOME: home} | {name: name for name in rows[0].reports if name != HOME}
-    parts = [_accuracies(rows, sets)]
+    parts = [_accuracies(rows, sets), conditions]
     parts += [f"### {_title(rows[0].reports[key], name)}\n\n{_all_figures(rows, key)}" for key, name in sets.items()]
     parts.append(f"### What they cost\n\n{_costs(rows)}")
     parts.append(f"### What was published\n\n{_published(rows)}")
     if detectors:
-        parts.append(f"### Leucocytes found in photographs\n\n{_detectors(detectors)}")
+        title = f"Leucocytes found in the {detectors[0].photographs} photographs of the scoring half"
+        parts.append(f"### {title}\n\n{_detectors(detectors)}")
     return "\n\n".join(parts) + "\n"
 
 
 def plot(rows: Sequence[Row], home: str) -> Figure:
     """Accuracy of every system on every test set with its interval; hollow where a paper published its own."""
+    rows = [_without_leaked(row) for row in rows]
     sets = {HOME: f"{home}, test split"} | {name: name for name in rows[0].reports if name != HOME}
     figure = Figure(figsize=(3.4 + 2.6 * len(sets), 0.9 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
@@ -68,9 +73,21 @@ def plot(rows: Sequence[Row], home: str) -> Figure:
     return figure
 
 
+def _conditions(rows: Sequence[Row]) -> str:
+    counts = sorted({row.training_cells for row in rows})
+    told = f"All learnt from {' or '.join(f'{count:,}' for count in counts)} cells."
+    if leaked := rows[0].reports[HOME]["leaked"]:
+        told += f" Left out of the test split: {leaked} cells of which copies were trained or chosen on."
+    return f"{told} Intervals are 95 %, by bootstrap over distinct cells."
+
+
 def _accuracies(rows: Sequence[Row], sets: dict[str, str]) -> str:
     def line(row: Row) -> list[str]:
-        return [_name(row), *(_estimate(row.reports[key], "accuracy") for key in sets), _published_accuracy(row)]
+        return [
+            _name(row),
+            *(_estimate(row.reports[key], "accuracy") for key in sets),
+            _published_accuracy(row),
+        ]
 
     return _table(["accuracy", *sets.values(), "published, on other cells"], rows, line)
 
@@ -85,12 +102,13 @@ def _all_figures(rows: Sequence[Row], key: str) -> str:
 
 def _costs(rows: Sequence[Row]) -> str:
     def line(row: Row) -> list[str]:
+        least = "at least " if row.resumed else ""
         return [
             _name(row),
             row.start or "–",
-            f"{'more than ' if row.resumed else ''}{row.seconds:.0f}",
+            f"{least}{row.seconds:.0f}",
             f"{row.images_per_second:.0f}",
-            f"{row.peak_bytes / 2**20:.0f}",
+            f"{least}{row.peak_bytes / 2**20:.0f}",
             f"{row.parameters:,}",
         ]
 
@@ -114,11 +132,17 @@ def _published(rows: Sequence[Row]) -> str:
 
 def _detectors(detectors: Sequence[DetectorRow]) -> str:
     def line(row: DetectorRow) -> list[str]:
+        detector = DETECTORS[row.name]
         found, false = _range(row.found, row.found_interval), _range(row.false, row.false_interval)
-        return [row.title, str(row.photographs), str(row.cells), found, false, f"{row.milliseconds:.0f}"]
+        return [detector.title, str(row.cells), found, false, f"{row.milliseconds:.0f}", detector.published.source]
 
-    header = ["", "photographs", "leucocytes", "found", "false boxes a photograph", "ms a photograph"]
+    header = ["", "leucocytes", "found", "false boxes a photograph", "ms a photograph", "source"]
     return _table(header, detectors, line)
+
+
+def _without_leaked(row: Row) -> Row:
+    """With the figures over cells of which no copy was trained or chosen on."""
+    return replace(row, reports={key: report.get("without_leaked") or report for key, report in row.reports.items()})
 
 
 def _title(report: dict, name: str) -> str:

@@ -3,8 +3,8 @@
 P. Tiwari, J. Qian, Q. Li, B. Wang, D. Gupta, A. Khanna, J. J. P. C. Rodrigues, V. H. C. de Albuquerque: Detection of
 subtype blood cells using deep learning, Cognitive Systems Research 52:1036-1044, doi:10.1016/j.cogsys.2018.08.022.
 
-**Published.** About 13,000 pictures of four kinds (no basophils), which fits the Kaggle set of copies made of some 350
-photographs of BCCD. The figures could not be had, nor whether copies of one photograph lie on both sides.
+**Published.** Neither the figures nor the cells could be had, nor whether copies of one cell lie on both sides. Some
+13,000 pictures of four kinds, as far as we remember: that would be the Kaggle set of copies of BCCD's photographs.
 
 **Known.** A "double convolution layer neural network" is trained and compared with naive Bayes and a support vector
 machine. The text was not to be had.
@@ -21,23 +21,21 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.special import softmax
-from sklearn.metrics import f1_score
 from sklearn.naive_bayes import GaussianNB
-from sklearn.svm import SVC
 from torch import nn
 from transformers import set_seed
 
 from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import Preparation, build_processor, fit_temperature
+from wbc_hf.modeling import Preparation, build_processor
+from wbc_hf.survey.machines import SupportVectorMachine
 from wbc_hf.survey.networks import Classifier, Logits, Recipe
 from wbc_hf.survey.system import Published, System, pictures
 
 _PUBLISHED = Published(
     source="Tiwari et al. 2018, Cognitive Systems Research 52:1036-1044, doi:10.1016/j.cogsys.2018.08.022",
     accuracy=None,
-    cells="about 13,000 pictures of four kinds, made of some 350 of BCCD",
+    cells="not known",
     copies_apart=None,
 )
 _RECIPE = Recipe(image_size=48, learning_rate=1e-3, width=1.0)
@@ -100,25 +98,20 @@ class Tiwari2018Svm(System):
 
     def fit(self, leucocytes: Leucocytes) -> None:
         train, validation = leucocytes["train"], leucocytes["validation"]
-        pixels, unseen = _pixels(pictures(train)), _pixels(pictures(validation))
-        labels = np.asarray(validation["label"])
-        best = -1.0
-        for cost in _COSTS:
-            machine = SVC(C=cost).fit(pixels, train["label"])
-            logits = machine.decision_function(unseen)
-            macro_f1 = f1_score(labels, logits.argmax(1), average="macro")
-            if macro_f1 > best:
-                best, self._machine, self._temperature = macro_f1, machine, fit_temperature(logits, labels)
+        self._machine = SupportVectorMachine(_COSTS)
+        self._machine.fit(
+            _pixels(pictures(train)),
+            np.array(train["label"]),
+            _pixels(pictures(validation)),
+            np.array(validation["label"]),
+        )
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return softmax(self._machine.decision_function(_pixels(images)) / self._temperature, axis=1)
+        return self._machine.predict_proba(_pixels(images))
 
     @property
     def parameters(self) -> int:
-        # With the temperature.
-        return sum(part.size for part in (self._machine.support_vectors_, self._machine.dual_coef_)) + (
-            self._machine.intercept_.size + 1
-        )
+        return self._machine.parameters
 
 
 def dclnn(side: int, width: float) -> nn.Sequential:

@@ -20,7 +20,7 @@ one column a class, and a feature's weight is the length of its row of coefficie
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +36,10 @@ from transformers import ResNetForImageClassification, set_seed
 from wbc_hf.data import Leucocytes
 from wbc_hf.evaluation import compute_metrics
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import build_from_pretrained, build_from_scratch
+from wbc_hf.modeling import DEFAULT_MODEL, build_from_pretrained, build_from_scratch
+from wbc_hf.serving import batches
 from wbc_hf.survey.information import maximal_information
-from wbc_hf.survey.networks import Classifier, Logits, Recipe, imagenet_weights
+from wbc_hf.survey.networks import Classifier, Logits, Recipe, fine_tuning, imagenet_weights
 from wbc_hf.survey.system import Published, System, pictures
 
 _RECIPE = Recipe(epochs=8)
@@ -51,11 +52,11 @@ class Togacar2020(System):
     """AlexNet, GoogLeNet and ResNet-50, two selections, a quadratic discriminant."""
 
     name = "togacar-2020"
-    title = "Toğaçar et al. 2020: features of three networks, QDA"
+    title = "Toğaçar et al. 2020, features of three networks"
     published = Published(
         source="Toğaçar, Ergen & Cömert 2020, Applied Soft Computing 97:106810",
         accuracy=0.9795,
-        cells="not known here",
+        cells="not known",
         copies_apart=None,
     )
 
@@ -105,28 +106,28 @@ class Togacar2020(System):
         features = len(self._kept)
         # Of each class a mean, a symmetrical covariance and a share of the cells.
         discriminant = len(self._discriminant.classes_) * (features + features * (features + 1) // 2 + 1)
-        return discriminant + sum(classifier.parameters for classifier, _ in self._networks)
+        scale = self._scaler.mean_.size + self._scaler.scale_.size
+        return discriminant + scale + sum(classifier.parameters for classifier, _ in self._networks)
 
     def _build_networks(self) -> list[tuple[Classifier, nn.Module]]:
         set_seed(self.seed)
         alexnet, googlenet = _build_alexnet(self.recipe.width), _build_googlenet(self.recipe.width)
-        resnet, self.start = _build_resnet(self.recipe)
+        weights = imagenet_weights(DEFAULT_MODEL)
+        self.start = "from scratch" if weights is None else "ImageNet (ResNet-50), from scratch (AlexNet, GoogLeNet)"
+        # A folder of its own: a checkpoint of one does not fit the other.
+        name, recipe = ("resnet", self.recipe) if weights is None else ("resnet-imagenet", fine_tuning(self.recipe))
+        resnet = _build_resnet(weights, recipe)
         return [
-            (Classifier(network, self.recipe, self.folder / name, self.seed), layer)
-            for name, network, layer in (
-                ("alexnet", Logits(alexnet), alexnet.features),
-                ("googlenet", Logits(googlenet), googlenet.features),
-                ("resnet", resnet, resnet.resnet.pooler),
-            )
+            (Classifier(Logits(alexnet), self.recipe, self.folder / "alexnet", self.seed), alexnet.features),
+            (Classifier(Logits(googlenet), self.recipe, self.folder / "googlenet", self.seed), googlenet.features),
+            (Classifier(resnet, recipe, self.folder / name, self.seed), resnet.resnet.pooler),
         ]
 
     def _features(self, images: Sequence[Image.Image]) -> np.ndarray:
         return np.concatenate([classifier.features(images, layer) for classifier, layer in self._networks], 1)
 
     def _features_of(self, rows: Dataset) -> np.ndarray:
-        images = pictures(rows)
-        portions = iter(lambda: list(islice(images, _PORTION)), [])
-        return np.concatenate([self._features(portion) for portion in portions])
+        return np.concatenate([self._features(portion) for portion in batches(pictures(rows), _PORTION)])
 
 
 def _ridge_weights(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -134,12 +135,11 @@ def _ridge_weights(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.linalg.norm(RidgeClassifier().fit(features, labels).coef_, axis=0)
 
 
-def _build_resnet(recipe: Recipe) -> tuple[ResNetForImageClassification, str]:
-    """ResNet-50, and where its weights begin."""
-    folder = imagenet_weights("microsoft/resnet-50")
+def _build_resnet(folder: Path | None, recipe: Recipe) -> ResNetForImageClassification:
+    """ResNet-50, from the weights in a folder or from scratch."""
     if folder is None:
-        return build_from_scratch(recipe.width, image_size=recipe.image_size)[0], "from scratch"
-    return build_from_pretrained(folder, image_size=recipe.image_size)[0], "ImageNet (ResNet-50)"
+        return build_from_scratch(recipe.width, image_size=recipe.image_size)[0]
+    return build_from_pretrained(folder, image_size=recipe.image_size)[0]
 
 
 def _with_head(features: nn.Sequential, channels: int) -> nn.Sequential:

@@ -15,23 +15,17 @@ are chosen on validation. The machine's answers become probabilities by one temp
 """
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 from PIL import Image
-from scipy.special import softmax
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from wbc_hf.data import Leucocytes
-from wbc_hf.modeling import fit_temperature
 from wbc_hf.survey.features import measure_cells
+from wbc_hf.survey.machines import SupportVectorMachine
 from wbc_hf.survey.system import Published, System, pictures
 
 _COSTS = (1.0, 10.0, 100.0)
-_GAMMAS = (0.001, 0.003, 0.01, 0.03)  # of features whose variance is 1
+_GAMMAS = (0.1, 0.3, 1.0, 3.0)
 
 
 class Ushizima2005(System):
@@ -48,22 +42,17 @@ class Ushizima2005(System):
 
     def fit(self, leucocytes: Leucocytes) -> None:
         train, validation = leucocytes["train"], leucocytes["validation"]
-        features, unseen = measure_cells(pictures(train)), measure_cells(pictures(validation))
-        labels = np.asarray(validation["label"])
-        best = -1.0
-        for cost, gamma in product(_COSTS, _GAMMAS):
-            machine = make_pipeline(StandardScaler(), SVC(C=cost, gamma=gamma)).fit(features, train["label"])
-            logits = machine.decision_function(unseen)
-            accuracy = balanced_accuracy_score(labels, logits.argmax(axis=1))
-            if accuracy > best:
-                best, self._machine, self._temperature = accuracy, machine, fit_temperature(logits, labels)
+        self._machine = SupportVectorMachine(_COSTS, _GAMMAS)
+        self._machine.fit(
+            measure_cells(pictures(train)),
+            np.array(train["label"]),
+            measure_cells(pictures(validation)),
+            np.array(validation["label"]),
+        )
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return softmax(self._machine.decision_function(measure_cells(images)) / self._temperature, axis=1)
+        return self._machine.predict_proba(measure_cells(images))
 
     @property
     def parameters(self) -> int:
-        scaler, svc = self._machine[0], self._machine[1]
-        learnt = (scaler.mean_, scaler.scale_, svc.support_vectors_, svc.dual_coef_, svc.intercept_)
-        # With the temperature.
-        return sum(part.size for part in learnt) + 1
+        return self._machine.parameters

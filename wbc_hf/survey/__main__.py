@@ -1,0 +1,34 @@
+"""What the process of one system does: `python -m wbc_hf.survey FOLDER SYSTEM`. `wbc-hf survey` starts it."""
+
+import logging
+import sys
+from pathlib import Path
+
+from transformers.utils.logging import disable_progress_bar
+
+from wbc_hf.errors import WbcError
+from wbc_hf.heap import keep_freed_memory
+from wbc_hf.survey.running import read_plan, run_system
+from wbc_hf.survey.systems import SYSTEMS
+
+
+def main(folder: str, name: str) -> None:
+    """Run one system of a survey.
+
+    Raises:
+        SystemExit: 2 with a message where something cannot be used, 130 after Ctrl-C.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    disable_progress_bar()  # of loading and saving weights; the training keeps its own
+    keep_freed_memory()
+    try:
+        run_system(SYSTEMS[name], read_plan(Path(folder)), Path(folder) / name)
+    except WbcError as error:
+        print(f"wbc-hf: {name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
