@@ -11,8 +11,9 @@ polymorphonuclear ones (neutrophils, eosinophils); two MobileNets, side by side,
 Chosen: basophils are polymorphonuclear. The boxes to learn from are those round the cell as it is segmented. The
 Faster R-CNN (`wbc_hf.survey.regions`) is small and trained from scratch; of its regions the one that is most likely a
 cell is taken. The MobileNets are MobileNetV2, from ImageNet where a Hub can be reached, at a fraction of the channels
-from scratch otherwise; they learn from the detector's own crops, and answer with five classes of which those of the
-other group are left out. A class has the probability of its group times that within the group.
+from scratch otherwise; pictures are normalised as for ResNet either way. They learn from the detector's own crops, and
+answer with five classes of which those of the other group are left out. A class has the probability of its group times
+that within the group.
 """
 
 import io

@@ -1,15 +1,19 @@
 """What a survey found, as tables in Markdown and as one plot."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.detectors import DETECTORS, DetectorRow
 from wbc_hf.survey.running import HOME, Row
 from wbc_hf.survey.systems import SYSTEMS
 
+_TITLE_WIDTH = 32  # letters of a panel's title on one line
 _Line = TypeVar("_Line")
 
 _FIGURES = {
@@ -44,32 +48,52 @@ def render(rows: Sequence[Row], detectors: Sequence[DetectorRow], home: str) -> 
 
 
 def plot(rows: Sequence[Row], home: str) -> Figure:
-    """Accuracy of every system on every test set with its interval; hollow where a paper published its own."""
+    """Accuracy and balanced accuracy of every system on every test set, with their intervals.
+
+    Who gives one class to all cells has a balanced accuracy of 0.2, however common that class is.
+    """
     rows = [_without_leaked(row) for row in rows]
     sets = {HOME: f"{home}, test split"} | {name: name for name in rows[0].reports if name != HOME}
-    figure = Figure(figsize=(3.4 + 2.6 * len(sets), 0.9 + 0.34 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(3.4 + 2.6 * len(sets), 0.9 + 0.38 * len(rows)), layout="constrained")
     axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
     heights = range(len(rows))[::-1]
-    for ax, (key, name) in zip(axes, sets.items(), strict=True):
+    for ax, (key, title) in zip(axes, sets.items(), strict=True):
+        ax.axvline(1 / len(CLASS_NAMES), color=_FAINT, linewidth=0.8, linestyle=":")
         for height, row in zip(heights, rows, strict=True):
             report = row.reports[key]
             colour = _OURS if row.name == "ours" else _INK
-            if interval := report["intervals"]["accuracy"]:
-                ax.plot(interval, [height, height], color=colour, linewidth=1.6, solid_capstyle="butt")
-            ax.plot(report["accuracy"], height, "o", color=colour, markersize=5)
+            for name, shift, fill in (("accuracy", 0.16, "full"), ("balanced_accuracy", -0.16, "none")):
+                if interval := report["intervals"][name]:
+                    ax.plot(interval, [height + shift] * 2, color=colour, linewidth=1.4, solid_capstyle="butt")
+                ax.plot(
+                    report[name],
+                    height + shift,
+                    "o",
+                    color=colour,
+                    markersize=5,
+                    fillstyle=fill,
+                    markerfacecolor=colour if fill == "full" else "white",
+                )
             published = SYSTEMS[row.name].published.accuracy
             if key == HOME and published is not None:
                 ax.plot(published, height, "D", color=_FAINT, markersize=5, fillstyle="none")
-        ax.set_title(name, fontsize=10, color=_INK)
+        ax.set_title(textwrap.fill(title, _TITLE_WIDTH), fontsize=10, color=_INK)
         ax.set_xlim(0, 1.02)
         ax.grid(axis="x", color=_GRID)
         ax.set_axisbelow(True)
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(length=0, labelsize=9)
-        ax.set_xlabel("accuracy", fontsize=9)
     axes[0].set_yticks(list(heights), [SYSTEMS[row.name].title for row in rows])
-    axes[0].plot([], [], "D", color=_FAINT, markersize=5, fillstyle="none", label="published, on other cells")
-    figure.legend(loc="outside lower left", fontsize=8, frameon=False)
+    marks = {
+        "accuracy": {"marker": "o", "color": _INK},
+        "balanced accuracy": {"marker": "o", "color": _INK, "markerfacecolor": "white"},
+        "accuracy that was published, on other cells": {"marker": "D", "color": _FAINT, "markerfacecolor": "white"},
+        "balanced accuracy of one class for all": {"linestyle": ":", "color": _FAINT},
+    }
+    lines = [
+        Line2D([], [], **{"linestyle": "", "markersize": 5, "label": label} | style) for label, style in marks.items()
+    ]
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=8, frameon=False)
     return figure
 
 
@@ -83,13 +107,9 @@ def _conditions(rows: Sequence[Row]) -> str:
 
 def _accuracies(rows: Sequence[Row], sets: dict[str, str]) -> str:
     def line(row: Row) -> list[str]:
-        return [
-            _name(row),
-            *(_estimate(row.reports[key], "accuracy") for key in sets),
-            _published_accuracy(row),
-        ]
+        return [_name(row), *(_pair(row.reports[key]) for key in sets), _published_accuracy(row)]
 
-    return _table(["accuracy", *sets.values(), "published, on other cells"], rows, line)
+    return _table(["accuracy / balanced accuracy", *sets.values(), "published accuracy, on other cells"], rows, line)
 
 
 def _all_figures(rows: Sequence[Row], key: str) -> str:
@@ -160,6 +180,10 @@ def _published_accuracy(row: Row) -> str:
 
 def _estimate(report: dict, figure: str) -> str:
     return _range(report[figure], report["intervals"][figure])
+
+
+def _pair(report: dict) -> str:
+    return f"{report['accuracy']:.3f} / {report['balanced_accuracy']:.3f}"
 
 
 def _range(value: float, interval: Sequence[float] | None) -> str:
