@@ -32,21 +32,6 @@ def test_one_command_makes_table_plot_and_answers(folder_of_cells: Path, tmp_pat
     assert text.count("naive Bayes") >= 5
     assert "Huang" not in text
 
-    call(*words, "--system", "huang-2012")
-    text = (output / "survey.md").read_text(encoding="utf-8")
-    assert text.index("Huang") < text.index("naive Bayes"), "tables hold all that is done, in their order"
-
-
-def test_an_unknown_system_is_told_which_there_are(tmp_path: Path):
-    with pytest.raises(WbcError, match=r"--system resnet: is none of huang-2012, .*, ours\."):
-        call("synthetic", "--system", "resnet", "--output", tmp_path / "survey")
-
-
-@pytest.mark.parametrize("given", ["bccd", "=cells", "bccd=", "a b=cells"])
-def test_a_laboratory_needs_name_and_set(given: str):
-    with pytest.raises(WbcError, match="NAME=SPEC is expected"):
-        call("synthetic", "--laboratory", given)
-
 
 def test_detectors_are_scored_once_and_a_failure_is_told(folder_of_cells: Path, tmp_path: Path):
     output, fields = tmp_path / "survey", tmp_path / "fields"

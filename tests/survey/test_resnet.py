@@ -16,22 +16,23 @@ def leucocytes() -> Leucocytes:
     return load_leucocytes("synthetic:40")
 
 
-@pytest.mark.parametrize("system", [SourceStudy, Ours])
-def test_it_learns_painted_cells(system, leucocytes: Leucocytes, tmp_path: Path):
-    fitted = system(tmp_path, 0, [*TINY, "--num_train_epochs=12", "--learning_rate=3e-3", "--painted=0"])
+# Ours is shown cells as many laboratories would show them, and learns these few more slowly.
+@pytest.mark.parametrize(("system", "epochs"), [(SourceStudy, 8), (Ours, 18)])
+def test_it_learns_painted_cells(system, epochs: int, leucocytes: Leucocytes, tmp_path: Path):
+    fitted = system(tmp_path, 0, [*TINY, f"--num_train_epochs={epochs}", "--learning_rate=3e-3", "--painted=0"])
     fitted.fit(leucocytes)
     images = [read_image(image) for image in leucocytes["test"]["image"]]
     probabilities = fitted.predict_proba(images)
     assert probabilities.shape == (len(images), 5)
     assert probabilities.sum(1) == pytest.approx(np.ones(len(images)), abs=1e-4)
-    assert (probabilities.argmax(1) == leucocytes["test"]["label"]).mean() > 0.35
+    right = (probabilities.argmax(1) == leucocytes["test"]["label"]).mean()
+    assert right > 0.35
     assert fitted.start == "from scratch"
     assert fitted.parameters > 50_000
 
 
-def test_a_fit_that_was_stopped_goes_on_and_ends_alike(
-    leucocytes: Leucocytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_fit_that_was_stopped_goes_on_and_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    leucocytes = load_leucocytes("synthetic:12")
     words = [*TINY, "--num_train_epochs=3"]
     whole = SourceStudy(tmp_path / "whole", 0, words)
     whole.fit(leucocytes)

@@ -166,9 +166,12 @@ def _is_path(word: str) -> bool:
 
 
 def _walk(folder: str) -> Iterator[os.DirEntry]:
-    """Every picture and Parquet file below a folder, in order of name; links to folders are not followed."""
+    """Every picture and Parquet file below a folder, in order of name; links to folders are not followed.
+
+    What is hidden is left out, as `find_pictures` does.
+    """
     with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
+        ordered = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in ordered:
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path)
