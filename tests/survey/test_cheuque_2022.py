@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wbc_hf.data import Leucocytes, load_leucocytes
+from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.cheuque_2022 import Cheuque2022
 from wbc_hf.survey.networks import Recipe
@@ -16,11 +16,6 @@ from wbc_hf.survey.system import pictures
 
 _RECIPE = Recipe(image_size=48, epochs=12, batch_size=8, learning_rate=3e-3, width=0.25)
 _MONONUCLEAR = [CLASS_NAMES.index(name) for name in ("lymphocyte", "monocyte")]
-
-
-@pytest.fixture(scope="module")
-def leucocytes() -> Leucocytes:
-    return load_leucocytes("synthetic:40")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wbc_hf.data import Leucocytes, load_leucocytes
+from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.ekiz_2021 import Ekiz2021
 from wbc_hf.survey.networks import Recipe
@@ -13,11 +13,6 @@ from wbc_hf.survey.system import pictures
 
 _RECIPE = Recipe(image_size=32, epochs=6, batch_size=16, learning_rate=3e-3)
 _BRIEF = Recipe(image_size=32, epochs=1, batch_size=16, learning_rate=3e-3)
-
-
-@pytest.fixture(scope="module")
-def leucocytes() -> Leucocytes:
-    return load_leucocytes("synthetic:40")
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,6 @@ from wbc_hf.survey.system import pictures
 
 
 @pytest.fixture(scope="module")
-def leucocytes() -> Leucocytes:
-    return load_leucocytes("synthetic:40")
-
-
-@pytest.fixture(scope="module")
 def system(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory) -> Huang2012:
     system = Huang2012(tmp_path_factory.mktemp("huang"))
     system.fit(leucocytes)

@@ -7,18 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from wbc_hf.data import Leucocytes, load_leucocytes
+from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.jiang_2018 import Jiang2018, wbcnet
 from wbc_hf.survey.networks import Recipe
 from wbc_hf.survey.system import pictures
 
 _RECIPE = Recipe(image_size=32, epochs=6, batch_size=8, learning_rate=3e-3, width=0.125)
-
-
-@pytest.fixture(scope="module")
-def leucocytes() -> Leucocytes:
-    return load_leucocytes("synthetic:40")
 
 
 @pytest.fixture(scope="module")

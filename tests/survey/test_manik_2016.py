@@ -13,11 +13,6 @@ from wbc_hf.survey.system import pictures
 
 
 @pytest.fixture(scope="module")
-def leucocytes() -> Leucocytes:
-    return load_leucocytes("synthetic:40")
-
-
-@pytest.fixture(scope="module")
 def system(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory) -> Manik2016:
     system = Manik2016(tmp_path_factory.mktemp("manik"))
     system.fit(leucocytes)

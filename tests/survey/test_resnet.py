@@ -12,11 +12,6 @@ from wbc_hf.survey.resnet import Ours, SourceStudy
 TINY = ["--width=0.0625", "--image_size=32", "--precision=fp32", "--per_device_train_batch_size=8"]
 
 
-@pytest.fixture(scope="module")
-def leucocytes() -> Leucocytes:
-    return load_leucocytes("synthetic:40")
-
-
 # Ours is shown cells as many laboratories would show them, and learns these few more slowly.
 @pytest.mark.parametrize(("system", "epochs"), [(SourceStudy, 12), (Ours, 18)])
 def test_it_learns_painted_cells(system, epochs: int, leucocytes: Leucocytes, tmp_path: Path):

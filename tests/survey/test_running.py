@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wbc_hf.data import Leucocytes, load_leucocytes
+from wbc_hf.data import Leucocytes
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import compare_reports
 from wbc_hf.labels import CLASS_NAMES
@@ -56,11 +56,6 @@ class MeanColour(System):
 
 def _colour(image: Image.Image) -> np.ndarray:
     return np.asarray(image, dtype=float).mean((0, 1)) / 10
-
-
-@pytest.fixture(scope="module")
-def leucocytes() -> Leucocytes:
-    return load_leucocytes("synthetic:40")
 
 
 @pytest.mark.parametrize("most", [2, 9, 1000])

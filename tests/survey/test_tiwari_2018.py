@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wbc_hf.data import Leucocytes, load_leucocytes
+from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.networks import Recipe
 from wbc_hf.survey.system import System, pictures
@@ -14,11 +14,6 @@ from wbc_hf.survey.tiwari_2018 import Tiwari2018Bayes, Tiwari2018Dclnn, Tiwari20
 _RECIPE = Recipe(image_size=32, epochs=8, batch_size=16, learning_rate=2e-3, width=0.25)
 # About half are right; chance is a fifth.
 _LEAST = {"tiwari-2018-dclnn": 0.4, "tiwari-2018-bayes": 0.36, "tiwari-2018-svm": 0.36}
-
-
-@pytest.fixture(scope="module")
-def leucocytes() -> Leucocytes:
-    return load_leucocytes("synthetic:40")
 
 
 def _systems(folder: Path) -> dict[str, System]:

@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import mutual_info_score
 from torch import nn
 
-from wbc_hf.data import Leucocytes, load_leucocytes
+from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.information import maximal_information
 from wbc_hf.survey.networks import Recipe
@@ -18,11 +18,6 @@ from wbc_hf.survey.togacar_2020 import Togacar2020, _build_alexnet, _build_googl
 
 _RECIPE = Recipe(image_size=32, epochs=6, batch_size=8, learning_rate=2e-3, width=0.0625)
 _BRIEF = Recipe(image_size=32, epochs=1, batch_size=32, learning_rate=2e-3, width=0.0625)
-
-
-@pytest.fixture(scope="module")
-def leucocytes() -> Leucocytes:
-    return load_leucocytes("synthetic:40")
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,6 @@ from wbc_hf.survey.ushizima_2005 import Ushizima2005
 
 
 @pytest.fixture(scope="module")
-def leucocytes() -> Leucocytes:
-    return load_leucocytes("synthetic:40")
-
-
-@pytest.fixture(scope="module")
 def system(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory) -> Ushizima2005:
     system = Ushizima2005(tmp_path_factory.mktemp("ushizima"))
     system.fit(leucocytes)

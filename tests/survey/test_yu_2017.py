@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wbc_hf.data import Leucocytes, load_leucocytes
+from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.survey import yu_2017
@@ -15,11 +15,6 @@ from wbc_hf.survey.system import pictures
 from wbc_hf.survey.yu_2017 import Yu2017, vgg_16, vote, xception
 
 _RECIPE = Recipe(image_size=32, epochs=6, batch_size=16, learning_rate=3e-3, width=0.125)
-
-
-@pytest.fixture(scope="module")
-def leucocytes() -> Leucocytes:
-    return load_leucocytes("synthetic:40")
 
 
 @pytest.fixture(scope="module")
