@@ -16,19 +16,14 @@ picture, one layer for the classes. The activation: leaky, slope 0.1. The size o
 channels, and the training: that of all networks of this survey.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import nn
-from transformers import set_seed
 
-from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.survey.networks import Classifier, Logits, Recipe
-from wbc_hf.survey.system import Published, System
+from wbc_hf.survey.networks import OneNetwork, Recipe
+from wbc_hf.survey.system import Published
 
 _RECIPE = Recipe()
 _SLOPE = 0.1
@@ -37,7 +32,7 @@ _STEM = 64
 _STAGES = ((64, 3), (128, 4), (256, 5), (512, 3))
 
 
-class Jiang2018(System):
+class Jiang2018(OneNetwork):
     """WBCNet."""
 
     name = "jiang-2018"
@@ -48,22 +43,13 @@ class Jiang2018(System):
         cells="bone marrow, many kinds of cell",
         copies_apart=None,
     )
-    start = "from scratch"
 
     def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):
-        super().__init__(folder, seed)
-        set_seed(seed)
-        self._classifier = Classifier(Logits(wbcnet(recipe.width)), recipe, folder / "wbcnet", seed)
+        super().__init__(folder, seed, recipe)
 
-    def fit(self, leucocytes: Leucocytes) -> None:
-        self._classifier.fit(leucocytes)
-
-    def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return self._classifier.probabilities(images)
-
-    @property
-    def parameters(self) -> int:
-        return self._classifier.parameters
+    @staticmethod
+    def _build(recipe: Recipe) -> nn.Module:
+        return wbcnet(recipe.width)
 
 
 def wbcnet(width: float) -> nn.Sequential:

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Leucocytes
@@ -19,6 +20,7 @@ from wbc_hf.errors import HubUnreachableError
 from wbc_hf.hub import fetch_model
 from wbc_hf.machine import has_fast_bf16
 from wbc_hf.modeling import Normalise, Preparation, build_processor
+from wbc_hf.survey.system import System
 from wbc_hf.training import (
     DataArguments,
     LeucocyteTrainingArguments,
@@ -146,6 +148,37 @@ class Classifier:
                 outputs = self.network(pixel_values=pixel_values)
             logits.append(outputs["logits"].float().cpu().numpy())
         return np.concatenate(logits)
+
+
+class OneNetwork(System):
+    """A system that is one network, from scratch, and nothing else.
+
+    Args:
+        folder, seed: As for `System`.
+        recipe: How it is trained, and what it sees.
+    """
+
+    start = "from scratch"
+
+    def __init__(self, folder: Path, seed: int, recipe: Recipe):
+        super().__init__(folder, seed)
+        set_seed(seed)
+        self._classifier = Classifier(Logits(self._build(recipe)), recipe, folder / "network", seed)
+
+    @staticmethod
+    @abstractmethod
+    def _build(recipe: Recipe) -> nn.Module:
+        """The network: float (n, 3, side, side) → logits (n, classes)."""
+
+    def fit(self, leucocytes: Leucocytes) -> None:
+        self._classifier.fit(leucocytes)
+
+    def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
+        return self._classifier.probabilities(images)
+
+    @property
+    def parameters(self) -> int:
+        return self._classifier.parameters
 
 
 def imagenet_weights(model: str) -> Path | None:

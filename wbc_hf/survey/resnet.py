@@ -15,6 +15,7 @@ would vary it, with painted cells beside the real ones.
 
 import shutil
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -56,8 +57,9 @@ class _TrainPy(System):
         self._predictor: Predictor | None = None
         self._parameters = 0
 
+    @abstractmethod
     def _words(self) -> list[str]:
-        raise NotImplementedError
+        """The system's own words of `train.py`'s command line."""
 
     def fit(self, leucocytes: Leucocytes) -> None:
         always = [f"--output_dir={self.folder}", f"--seed={self.seed}", "--report_to=none"]

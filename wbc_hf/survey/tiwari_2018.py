@@ -23,13 +23,12 @@ import numpy as np
 from PIL import Image
 from sklearn.naive_bayes import GaussianNB
 from torch import nn
-from transformers import set_seed
 
 from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Preparation, build_processor
 from wbc_hf.survey.machines import SupportVectorMachine
-from wbc_hf.survey.networks import Classifier, Logits, Recipe
+from wbc_hf.survey.networks import OneNetwork, Recipe
 from wbc_hf.survey.system import Published, System, pictures
 
 _PUBLISHED = Published(
@@ -45,29 +44,19 @@ _PIXELS = 32
 _COSTS = (1.0, 10.0)
 
 
-class Tiwari2018Dclnn(System):
+class Tiwari2018Dclnn(OneNetwork):
     """DCLNN."""
 
     name = "tiwari-2018-dclnn"
     title = "Tiwari et al. 2018, DCLNN"
     published = _PUBLISHED
-    start = "from scratch"
 
     def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):
-        super().__init__(folder, seed)
-        set_seed(seed)
-        network = Logits(dclnn(recipe.image_size, recipe.width))
-        self._classifier = Classifier(network, recipe, folder / "dclnn", seed)
+        super().__init__(folder, seed, recipe)
 
-    def fit(self, leucocytes: Leucocytes) -> None:
-        self._classifier.fit(leucocytes)
-
-    def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return self._classifier.probabilities(images)
-
-    @property
-    def parameters(self) -> int:
-        return self._classifier.parameters
+    @staticmethod
+    def _build(recipe: Recipe) -> nn.Module:
+        return dclnn(recipe.image_size, recipe.width)
 
 
 class Tiwari2018Bayes(System):
