@@ -365,7 +365,7 @@ def export(
     """Write a model as OpenVINO or ONNX, checked on validation images first.
 
     The page and every command answer with the export in a model's folder, OpenVINO's before ONNX's. It is refused
-    where macro F1 falls by more than half a point. int8 and ONNX need `pip install 'wbc-hf[export]'`.
+    where macro F1 falls by more than half a point. int8 and ONNX need what the package's extra `export` brings.
 
         wbc-hf export runs/cells --precision int8
     """
@@ -456,7 +456,7 @@ def survey(
     finished is kept: after a stop, the same command goes on. Tables are in
     OUTPUT/survey.md, the plot in OUTPUT/survey.png, and each system's answers
     in OUTPUT/SYSTEM/test and OUTPUT/SYSTEM/NAME, where `wbc-hf compare` takes
-    any two of them. It needs `pip install 'wbc-hf[survey]'`.
+    any two of them. It needs what the package's extra `survey` brings.
 
         wbc-hf survey pbc/ --most 600 --laboratory bccd=bccd/crops --fields bccd/fields
 
