@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from wbc_hf.default_model import VARIABLE, choose_model
 from wbc_hf.errors import WbcError
-from wbc_hf.starter import VARIABLE, choose_model
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -111,9 +111,10 @@ def serve(arguments: argparse.Namespace) -> "gr.Blocks":
     model = choose_model(arguments.model)
     users = read_users(os.environ.get(USERS)) if arguments.auth else []
     # Imported late: a wrong argument is told at once, not after the ten seconds that the libraries take.
-    from wbc_hf.heap import keep_memory_level
-    from wbc_hf.serving import DEFAULT_RANGES, Predictor, ReferenceCells, load_ranges
-    from wbc_hf.serving.page import build_page, launch_page
+    from wbc_hf.inference import Predictor, ReferenceCells
+    from wbc_hf.memory import keep_memory_level
+    from wbc_hf.smear import DEFAULT_RANGES, load_ranges
+    from wbc_hf.web import build_page, launch_page
 
     ranges = load_ranges(arguments.ranges) if arguments.ranges else DEFAULT_RANGES
     keep_memory_level()

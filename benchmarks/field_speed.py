@@ -19,11 +19,12 @@ from PIL import Image
 
 from wbc_hf.cli import find_files
 from wbc_hf.data import paint_field
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving import DEFAULT_RANGES, Predictor
-from wbc_hf.serving.page.bench import Bench
-from wbc_hf.serving.page.specimen_tab import render_views, take_in
-from wbc_hf.serving.page.uploads import Upload
+from wbc_hf.smear import DEFAULT_RANGES
+from wbc_hf.web.session import Session
+from wbc_hf.web.specimen_tab import render_views, take_in
+from wbc_hf.web.uploads import Upload
 
 FIELDS = 50
 CELLS = 8
@@ -38,13 +39,13 @@ def write_painted_fields(folder: Path) -> None:
 
 def time_fields(predictor: Predictor, files: list[Path]) -> tuple[list[float], list[float], int]:
     """Seconds of each field as the first of its specimen, and as one more; and how many cells were found in all."""
-    first, more, together = [], [], Bench(predictor)
+    first, more, together = [], [], Session(predictor)
     for file in files:
         upload = Upload(str(file), file.name)
-        for bench, seconds in ((Bench(predictor), first), (together, more)):
+        for session, seconds in ((Session(predictor), first), (together, more)):
             start = time.perf_counter()
-            take_in(bench, upload, is_field=True)
-            render_views(bench, DEFAULT_RANGES, "6.4")
+            take_in(session, upload, is_field=True)
+            render_views(session, DEFAULT_RANGES, "6.4")
             seconds.append(time.perf_counter() - start)
     return first, more, len(together.specimen.cells)
 

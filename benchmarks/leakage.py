@@ -19,10 +19,10 @@ from scipy.special import softmax
 
 from wbc_hf.data import load_leucocytes
 from wbc_hf.data.splits import split_by_group
-from wbc_hf.evaluation.intervals import bootstrap_intervals
+from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals
 from wbc_hf.training import DataArguments, LeucocyteTrainingArguments, ModelArguments
-from wbc_hf.training.preparing import EvaluationTransform
 from wbc_hf.training.run import build_network, build_trainer
+from wbc_hf.training.transforms import EvaluationTransform
 
 VALIDATION_SHARE = 0.15
 IMAGE_SIZE, WIDTH = 112, 0.25

@@ -31,9 +31,10 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from wbc_hf.data import paint_cells, paint_field, read_image
+from wbc_hf.inference import Prediction, Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving import Examiner, Prediction, Predictor, Specimen
-from wbc_hf.serving.specimen import Cell, count_cells
+from wbc_hf.smear import Examiner, Specimen
+from wbc_hf.smear.specimen import Cell, count_cells
 
 ROOT = Path(__file__).parents[1]
 CELLS, CELL_SIDE = 20, 128  # pixels

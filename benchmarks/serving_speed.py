@@ -30,7 +30,7 @@ from side_by_side import describe_machine, in_a_process, peak_mib
 from wbc_hf.cli import find_files
 
 if TYPE_CHECKING:
-    from wbc_hf.serving import Predictor
+    from wbc_hf.inference import Predictor
 
 GRAPH = "int8.xml"
 PAINTED = 100
@@ -106,16 +106,16 @@ def paint(folder: Path) -> Path:
 def prepare(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
     """Write what is missing: an untrained model that says when to trust it, and the graph in int8."""
     from wbc_hf.data import read_image
+    from wbc_hf.inference import Predictor
+    from wbc_hf.inference.exporting import write_graph
     from wbc_hf.modeling import (
         AnswerGraph,
-        Preparation,
+        Preprocessing,
         build_from_scratch,
-        fit_trust,
+        fit_calibration,
         load_classifier,
         load_processor,
     )
-    from wbc_hf.serving import Predictor
-    from wbc_hf.serving.model_export import write_graph
 
     images = [read_image(file) for file in files[:64]]
     if not model.exists():
@@ -124,7 +124,7 @@ def prepare(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
         logits, features = Predictor(network, processor, "untrained").look(images)
         probabilities, labels = np.exp(logits) / np.exp(logits).sum(1, keepdims=True), np.arange(len(images)) % 5
         # What it has learnt to trust is nothing; that it looks costs time.
-        fit_trust(
+        fit_calibration(
             temperature=1.0,
             probabilities=probabilities,
             labels=labels,
@@ -137,7 +137,7 @@ def prepare(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
         network.save_pretrained(model)
         processor.save_pretrained(model)
     if not torch.cuda.is_available():
-        preparation = Preparation(load_processor(model))
+        preparation = Preprocessing(load_processor(model))
         crops = np.stack([preparation.crop(image) for image in images])
         write_graph(AnswerGraph(load_classifier(model), preparation), preparation, work / GRAPH, "int8", crops)
     return {}
@@ -181,27 +181,27 @@ def ours(way: str, model: Path, work: Path) -> tuple[Callable[[Iterable[Path]], 
 
 def build(way: str, model: Path, work: Path) -> "Predictor":
     """A predictor on the graph of this precision, or on torch."""
-    from wbc_hf.modeling import AnswerGraph, Preparation, Trust, load_classifier, load_processor, to_openvino
-    from wbc_hf.serving import Predictor
-    from wbc_hf.serving.backends import OpenVinoBackend
+    from wbc_hf.inference import Predictor
+    from wbc_hf.inference.backends import OpenVinoBackend
+    from wbc_hf.modeling import AnswerGraph, Calibration, Preprocessing, load_classifier, load_processor, to_openvino
 
     if way in ("torch", "bf16"):
         return Predictor.from_pretrained(model, backend="torch" if way == "torch" else "openvino")
-    preparation = Preparation(load_processor(model))
+    preparation = Preprocessing(load_processor(model))
     if way == "int8":
         backend = OpenVinoBackend(work / GRAPH)
     else:
         graph = AnswerGraph(load_classifier(model), preparation)
         backend = OpenVinoBackend(to_openvino(graph, preparation.shape), exact=True)
-    return Predictor(None, preparation.processor, str(model), Trust.load(model), folder=model, backend=backend)
+    return Predictor(None, preparation.processor, str(model), Calibration.load(model), folder=model, backend=backend)
 
 
 def profile(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
     """Milliseconds a picture of each part, done one after the other."""
     from wbc_hf.data import may_be_stained_cell, read_image
-    from wbc_hf.modeling import Preparation, load_processor
+    from wbc_hf.modeling import Preprocessing, load_processor
 
-    preparation = Preparation(load_processor(model))
+    preparation = Preprocessing(load_processor(model))
     files = files[:64]
     images = [read_image(file) for file in files]
     crops = np.stack([preparation.crop(image) for image in images])

@@ -24,7 +24,7 @@ from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Leucocytes, load_leucocytes
-from wbc_hf.evaluation.intervals import bootstrap_intervals
+from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals
 from wbc_hf.modeling import build_from_pretrained, build_from_scratch, freeze
 from wbc_hf.training import parse
 from wbc_hf.training.run import build_caches, build_trainer

@@ -26,7 +26,7 @@ from side_by_side import describe_machine, in_a_process, peak_mib
 from transformers import Trainer, TrainerCallback
 
 from wbc_hf.data import load_leucocytes
-from wbc_hf.heap import keep_freed_memory
+from wbc_hf.memory import keep_freed_memory
 from wbc_hf.modeling import FREEZE_DEPTHS
 from wbc_hf.training import parse
 from wbc_hf.training.run import build_caches, build_network, build_trainer

@@ -22,19 +22,13 @@ import torch
 from datasets import concatenate_datasets
 from scipy.special import softmax
 
+from wbc_hf.adaptation import SCORES, AdaptationCell, adapt_to_cells
+from wbc_hf.adaptation.self_training import adapt_with_labels, reestimate_batch_norm
 from wbc_hf.data import load_leucocytes, read_image
 from wbc_hf.evaluation import bootstrap_intervals, compute_metrics
+from wbc_hf.inference import Predictor, logits_and_features_of
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import (
-    Trust,
-    adapt_with_labels,
-    load_classifier,
-    load_processor,
-    renew_statistics,
-    squares_of,
-)
-from wbc_hf.serving import Predictor, look_at
-from wbc_hf.serving.adaptation import SCORES, AdaptationCell, adapt_to_cells
+from wbc_hf.modeling import Calibration, load_classifier, load_processor, squares_of
 
 LABORATORIES = {"BCCD": "bccd/crops", "Tecom": "tecom"}
 COUNTS = (5, 10, 20)
@@ -73,8 +67,8 @@ def answer(model: str | Path, laboratory: Laboratory) -> Answers:
 def renewed(model: Path, laboratory: Laboratory) -> Answers:
     """With nothing but the statistics of batch normalisation estimated anew."""
     network, processor = load_classifier(model), load_processor(model)
-    renew_statistics(network, squares_of(laboratory.images, processor), processor)
-    logits, _ = look_at(Predictor(network, processor, str(model), None), laboratory.images)
+    reestimate_batch_norm(network, squares_of(laboratory.images, processor), processor)
+    logits, _ = logits_and_features_of(Predictor(network, processor, str(model), None), laboratory.images)
     return Answers(np.arange(len(laboratory.labels)), softmax(logits, axis=1))
 
 
@@ -104,7 +98,7 @@ def labelled_seconds(model: Path, laboratory: Laboratory, chosen: np.ndarray) ->
 
 def taught(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: int) -> Answers:
     """With these cells labelled: the answers of all others."""
-    network, processor, trust = load_classifier(model), load_processor(model), Trust.load(model)
+    network, processor, trust = load_classifier(model), load_processor(model), Calibration.load(model)
     squares = squares_of(laboratory.images, processor)
     chosen_squares = squares[torch.from_numpy(chosen)]
     adapt_with_labels(
@@ -112,7 +106,7 @@ def taught(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: int) -
     )
     held = np.flatnonzero(~np.isin(laboratory.groups, laboratory.groups[chosen]))
     judge = Predictor(network, processor, str(model), None)
-    logits, _ = look_at(judge, [laboratory.images[cell] for cell in held])
+    logits, _ = logits_and_features_of(judge, [laboratory.images[cell] for cell in held])
     return Answers(held, softmax(logits, axis=1))
 
 

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from wbc_hf.data import paint_cells
 from wbc_hf.data.reading import SUFFIXES
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import class_index
-from wbc_hf.serving import Predictor
 
 OTHERS = ("erythroblast", "immature_granulocyte", "platelet")
 LABORATORIES = ("bccd/crops", "tecom")

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from wbc_hf.data import paint_cells
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving import Predictor
-from wbc_hf.serving.page import build_page, launch_page
+from wbc_hf.web import build_page, launch_page
 
 IMAGES = Path(__file__).parent / "images"
 COLUMNS, CELL = 9, 128

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
 from wbc_hf.hub import UNNAMED_MODEL
 from wbc_hf.hub.publishing import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, list_published
-from wbc_hf.starter import STARTER
 
 CREDITS = """
 ## Credits
@@ -52,7 +52,7 @@ def make_starter(run: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="Folder of a finished run.")
-    parser.add_argument("--output", type=Path, default=STARTER, help="Folder that is replaced.")
+    parser.add_argument("--output", type=Path, default=DEFAULT_MODEL_FOLDER, help="Folder that is replaced.")
     arguments = parser.parse_args()
     make_starter(arguments.run, arguments.output)
 

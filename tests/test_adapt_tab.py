@@ -8,14 +8,14 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from tests.test_bench import waiting
+from tests.test_session import waiting
+from wbc_hf.adaptation import Adaptation, Scores
 from wbc_hf.data import paint_cells, paint_field
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 from wbc_hf.modeling import build_from_scratch
-from wbc_hf.serving import Predictor
-from wbc_hf.serving.adaptation import Adaptation, Scores
-from wbc_hf.serving.page import build_page
-from wbc_hf.serving.page.adapt_tab import (
+from wbc_hf.web import build_page
+from wbc_hf.web.adapt_tab import (
     NO_CELLS,
     TOO_FEW,
     can_adapt,
@@ -23,9 +23,9 @@ from wbc_hf.serving.page.adapt_tab import (
     render_cells,
     reviewed_cells,
 )
-from wbc_hf.serving.page.bench import Bench
-from wbc_hf.serving.page.specimen_tab import act, take_in
-from wbc_hf.serving.page.uploads import Upload
+from wbc_hf.web.session import Session
+from wbc_hf.web.specimen_tab import act, take_in
+from wbc_hf.web.uploads import Upload
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +39,17 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 
 
 @pytest.fixture
-def bench(predictor: Predictor) -> Bench:
+def session(predictor: Predictor) -> Session:
     """Eight pictures of one cell each: two classes in turn."""
-    bench = Bench(predictor)
+    session = Session(predictor)
     for number, pixels in enumerate(paint_cells([2, 4] * 4, size=48, seed=4)):
-        take_in(bench, Upload(pixels, f"{number}.png"), is_field=False)
-    return bench
+        take_in(session, Upload(pixels, f"{number}.png"), is_field=False)
+    return session
 
 
-def say_all(bench: Bench) -> None:
-    for number in waiting(bench):
-        act(bench, "label", number, CLASS_NAMES[2 if number % 2 else 4], "Ana")
+def say_all(session: Session) -> None:
+    for number in waiting(session):
+        act(session, "label", number, CLASS_NAMES[2 if number % 2 else 4], "Ana")
 
 
 class Page:
@@ -66,7 +66,7 @@ class Page:
         for update in self.handler("on_files")(files, "One cell each", "", self.request):
             for component, value in update.items():
                 if isinstance(component, gr.State):
-                    self.bench = value
+                    self.session = value
 
     def handler(self, name: str):
         return next(fn.fn for fn in self.page.fns.values() if fn.name == name)
@@ -77,51 +77,51 @@ def page(predictor: Predictor, tmp_path: Path) -> Page:
     return Page(predictor, tmp_path)
 
 
-def test_counted_cells_that_a_person_named_are_learnt_from(bench: Bench):
-    first, second, third, fourth = waiting(bench)[:4]
-    act(bench, "label", first, "monocyte", "Ana")
-    act(bench, "label", second, None, "Ana")  # none of the five
-    act(bench, "label", third, "monocyte", "Ana")
-    act(bench, "label", fourth, "basophil", "Ana")
-    act(bench, "remove", bench.specimen.cells[third - 1].picture, None, "")
+def test_counted_cells_that_a_person_named_are_learnt_from(session: Session):
+    first, second, third, fourth = waiting(session)[:4]
+    act(session, "label", first, "monocyte", "Ana")
+    act(session, "label", second, None, "Ana")  # none of the five
+    act(session, "label", third, "monocyte", "Ana")
+    act(session, "label", fourth, "basophil", "Ana")
+    act(session, "remove", session.specimen.cells[third - 1].picture, None, "")
 
-    assert [(cell.number, cell.label) for cell in reviewed_cells(bench.specimen)] == [
+    assert [(cell.number, cell.label) for cell in reviewed_cells(session.specimen)] == [
         (first, "monocyte"),
         (fourth, "basophil"),
     ]
 
 
-def test_what_is_missing_is_said(bench: Bench):
-    assert NO_CELLS in render_cells(reviewed_cells(bench.specimen))
-    act(bench, "label", waiting(bench)[0], "monocyte", "Ana")
-    html = render_cells(reviewed_cells(bench.specimen))
+def test_what_is_missing_is_said(session: Session):
+    assert NO_CELLS in render_cells(reviewed_cells(session.specimen))
+    act(session, "label", waiting(session)[0], "monocyte", "Ana")
+    html = render_cells(reviewed_cells(session.specimen))
     assert TOO_FEW in html and "<b>1 reviewed cell</b> of 1 picture." in html
-    say_all(bench)
-    html = render_cells(reviewed_cells(bench.specimen))
+    say_all(session)
+    html = render_cells(reviewed_cells(session.specimen))
     assert TOO_FEW not in html and "<b>8 reviewed cells</b> of 8 pictures." in html
     assert f'style="width:{100 * 4 // ENOUGH_CELLS}%' in html
 
 
 def test_cells_of_a_single_picture_cannot_be_held_back(predictor: Predictor):
-    bench = Bench(predictor)
+    session = Session(predictor)
     for seed in (1, 2):
         field = paint_field([2, 2, 4, 4], width=480, height=360, seed=seed).image
-        take_in(bench, Upload(field, f"field {seed}.png"), is_field=True)
-        say_all(bench)
-        assert can_adapt(reviewed_cells(bench.specimen)) == (seed == 2)
+        take_in(session, Upload(field, f"field {seed}.png"), is_field=True)
+        say_all(session)
+        assert can_adapt(reviewed_cells(session.specimen)) == (seed == 2)
 
 
 def test_the_button_waits_for_enough_cells(page: Page):
     _, button = page.handler("on_shown")(page.request)
     assert not button.interactive
-    say_all(page.bench)
+    say_all(page.session)
     html, button = page.handler("on_shown")(page.request)
     assert button.interactive
     assert "<b>4 reviewed cells</b>" in html
 
 
 def test_an_adapted_model_comes_as_a_folder_in_a_zip(page: Page, tmp_path: Path):
-    say_all(page.bench)
+    say_all(page.session)
     told = []
     answers = page.handler("on_adapt")(page.request, lambda share, desc: told.append((share, desc)))
 
@@ -139,7 +139,7 @@ def test_an_adapted_model_comes_as_a_folder_in_a_zip(page: Page, tmp_path: Path)
 
 
 def test_cells_that_do_not_suffice_are_named(page: Page):
-    act(page.bench, "label", waiting(page.bench)[0], "monocyte", "Ana")
+    act(page.session, "label", waiting(page.session)[0], "monocyte", "Ana")
     ((html, button),) = page.handler("on_adapt")(page.request, None)
     assert 'class="wbc-problem"' in html and "at least 2 cells in each of 2 classes" in html
     assert not button["visible"]

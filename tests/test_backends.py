@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from wbc_hf import machine
+from wbc_hf import hardware
 from wbc_hf.data import paint_cells
-from wbc_hf.modeling import AnswerGraph, Preparation, build_from_scratch, look, to_onnx, to_openvino
-from wbc_hf.serving.backends import Backend, OpenVinoBackend, TorchBackend
+from wbc_hf.inference.backends import Backend, OpenVinoBackend, TorchBackend
+from wbc_hf.modeling import AnswerGraph, Preprocessing, build_from_scratch, look, to_onnx, to_openvino
 
 SIDE = 32
 # Share of the largest figure: bf16 keeps eight bits, and its errors add up over fifty layers.
@@ -26,8 +26,8 @@ def network() -> PreTrainedModel:
 
 
 @pytest.fixture(scope="module")
-def preparation() -> Preparation:
-    return Preparation(build_from_scratch(0.0625, image_size=SIDE)[1])
+def preparation() -> Preprocessing:
+    return Preprocessing(build_from_scratch(0.0625, image_size=SIDE)[1])
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def crops() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def expected(network: PreTrainedModel, preparation: Preparation, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def expected(network: PreTrainedModel, preparation: Preprocessing, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Through the model and `look`, with pixels by numpy."""
     pixels = (crops.astype(np.float32) - preparation.mean) / preparation.deviation
     with torch.inference_mode():
@@ -45,7 +45,7 @@ def expected(network: PreTrainedModel, preparation: Preparation, crops: np.ndarr
     return logits.numpy(), features.numpy()
 
 
-def build(name: str, network: PreTrainedModel, preparation: Preparation, folder: Path) -> Backend:
+def build(name: str, network: PreTrainedModel, preparation: Preprocessing, folder: Path) -> Backend:
     graph = AnswerGraph(network, preparation)
     if name == "torch":
         return TorchBackend(graph)
@@ -59,7 +59,7 @@ def build(name: str, network: PreTrainedModel, preparation: Preparation, folder:
 def test_answers_are_the_models(
     name: str,
     network: PreTrainedModel,
-    preparation: Preparation,
+    preparation: Preprocessing,
     crops: np.ndarray,
     expected: tuple[np.ndarray, np.ndarray],
     tmp_path: Path,
@@ -75,7 +75,9 @@ def test_answers_are_the_models(
     assert np.ptp(expected[0], axis=0).max() > 5 * CLOSE["bf16"] * np.abs(expected[0]).max()
 
 
-def test_threads_do_not_get_each_others_answers(network: PreTrainedModel, preparation: Preparation, crops: np.ndarray):
+def test_threads_do_not_get_each_others_answers(
+    network: PreTrainedModel, preparation: Preprocessing, crops: np.ndarray
+):
     backend = OpenVinoBackend(to_openvino(AnswerGraph(network, preparation), preparation.shape), exact=True)
     alone = [backend.run(crops[index : index + 1 + index % 3]) for index in range(len(crops) - 2)]
     with ThreadPoolExecutor(8) as pool:
@@ -90,7 +92,7 @@ def test_threads_do_not_get_each_others_answers(network: PreTrainedModel, prepar
 def test_networks_that_are_no_resnet_give_logits_alone():
     config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16, image_size=32)
     network = ViTForImageClassification(config).eval()
-    preparation = Preparation(ViTImageProcessorPil(size={"height": 32, "width": 32}))
+    preparation = Preprocessing(ViTImageProcessorPil(size={"height": 32, "width": 32}))
     graph = AnswerGraph(network, preparation)
     pictures = np.random.default_rng(0).normal(size=(3, *preparation.shape)).astype(np.float32)
     with torch.inference_mode():
@@ -101,7 +103,7 @@ def test_networks_that_are_no_resnet_give_logits_alone():
         np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
-def test_torch_follows_weights_that_change(preparation: Preparation, crops: np.ndarray):
+def test_torch_follows_weights_that_change(preparation: Preprocessing, crops: np.ndarray):
     network, _ = build_from_scratch(0.0625, image_size=SIDE)
     backend = TorchBackend(AnswerGraph(network, preparation))
     with torch.no_grad():
@@ -127,9 +129,9 @@ def test_torch_follows_weights_that_change(preparation: Preparation, crops: np.n
 def test_processes_of_one_launch_share_the_cores(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], cores: int
 ):
-    monkeypatch.setattr(machine.joblib, "cpu_count", lambda: 8)
+    monkeypatch.setattr(hardware.joblib, "cpu_count", lambda: 8)
     for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert machine.usable_cores() == cores
+    assert hardware.usable_cores() == cores

@@ -18,8 +18,8 @@ from tests.broken_inputs import ANSWERED, NAMED, Verdict, write_broken_inputs
 from tests.conftest import TinyRun
 from wbc_hf.data import load_leucocytes, paint_cells, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving import Predictor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning"),

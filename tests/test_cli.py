@@ -16,8 +16,9 @@ from tests.conftest import TinyRun
 from wbc_hf import __version__, cli
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving import Examiner, Predictor, Specimen
+from wbc_hf.smear import Examiner, Specimen
 
 COMMANDS = ("predict", "count", "audit", "compare", "push", "export", "adapt")
 

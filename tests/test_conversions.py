@@ -13,9 +13,9 @@ from openvino.frontend import OpConversionFailure
 
 from tests.conftest import TinyRun
 from wbc_hf.errors import WbcError
-from wbc_hf.modeling import Preparation, digest_weights, load_classifier, load_processor
-from wbc_hf.serving import Predictor, conversions
-from wbc_hf.serving.conversions import KEPT, converted
+from wbc_hf.inference import Predictor, conversions
+from wbc_hf.inference.conversions import KEPT, converted
+from wbc_hf.modeling import Preprocessing, digest_weights, load_classifier, load_processor
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def convert(folder: Path, mean: float | None = None) -> Path | openvino.Model:
     processor = load_processor(folder)
     if mean is not None:
         processor.image_mean = [mean] * 3
-    return converted(folder, digest_weights(folder), Preparation(processor))
+    return converted(folder, digest_weights(folder), Preprocessing(processor))
 
 
 def changed(folder: Path, to: Path) -> Path:
@@ -53,7 +53,7 @@ def test_converted_once(tiny_run: TinyRun, cache: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("program", ["openvino", "torch", "transformers"])
 def test_another_version_converts_anew(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, program: str):
-    preparation = Preparation(load_processor(tiny_run.folder))
+    preparation = Preprocessing(load_processor(tiny_run.folder))
     before = conversions._digest(tiny_run.folder, "0", preparation)
     assert conversions._digest(tiny_run.folder, "0", preparation) == before
     monkeypatch.setattr(getattr(conversions, program), "__version__", "99.0")
@@ -86,7 +86,7 @@ def test_what_was_used_last_is_kept(
 def test_where_nothing_can_be_kept_it_answers_all_the_same(
     tiny_run: TinyRun, cache: Path, caplog: pytest.LogCaptureFixture
 ):
-    crops = np.zeros((1, *Preparation(load_processor(tiny_run.folder)).shape), dtype=np.uint8)
+    crops = np.zeros((1, *Preprocessing(load_processor(tiny_run.folder)).shape), dtype=np.uint8)
     kept = Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0]
     shutil.rmtree(cache)
     cache.write_text("a file where the folder should be")

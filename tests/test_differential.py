@@ -5,7 +5,7 @@ import pytest
 
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving.differential import (
+from wbc_hf.smear.differential import (
     DEFAULT_RANGES,
     ENOUGH_COUNTED,
     Flag,

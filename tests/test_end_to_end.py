@@ -16,8 +16,8 @@ from transformers import pipeline
 from tests.conftest import Command
 from tests.loopback_hub import TOKEN, LoopbackHub, connect, hub_environment
 from wbc_hf.data import paint_cells
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving import Predictor
 
 ROOT = Path(__file__).parents[1]
 SPLITS = {"train": 8, "validation": 2, "test": 2}

@@ -15,9 +15,9 @@ from pypdf import PdfReader
 
 from wbc_hf.data import load_leucocytes, paint_cells
 from wbc_hf.errors import WbcError
+from wbc_hf.inference.predictor import ModelIdentity, Prediction
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving.differential import DEFAULT_RANGES, Flag
-from wbc_hf.serving.exports import (
+from wbc_hf.reports import (
     EXPORTS,
     FLAG_TEXTS,
     RESEARCH_USE,
@@ -28,11 +28,11 @@ from wbc_hf.serving.exports import (
     to_json,
     to_pdf,
 )
-from wbc_hf.serving.exports import fhir as fhir_module
-from wbc_hf.serving.exports.wording import safe_name
-from wbc_hf.serving.predictor import ModelIdentity, Prediction
-from wbc_hf.serving.record import Record, take_down
-from wbc_hf.serving.specimen import NewCell, Specimen, State
+from wbc_hf.reports import fhir as fhir_module
+from wbc_hf.reports.wording import safe_name
+from wbc_hf.smear.differential import DEFAULT_RANGES, Flag
+from wbc_hf.smear.snapshot import Snapshot, take_snapshot
+from wbc_hf.smear.specimen import NewCell, Specimen, State
 
 MODEL = ModelIdentity("wbc-tiny", "0123456789ab", "Painted cells", "wbc_hf 0.0")
 TIME = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)
@@ -59,8 +59,8 @@ def _new(label: int, image: bytes, status: str = "confident", **kind: object) ->
     return NewCell(BOX, kind.get("cut", False), kind.get("copy_of"), _prediction(label, status), image)
 
 
-def _take_down(specimen: Specimen, model: ModelIdentity = MODEL) -> Record:
-    return replace(take_down(specimen, model, DEFAULT_RANGES), time=TIME)
+def _take_down(specimen: Specimen, model: ModelIdentity = MODEL) -> Snapshot:
+    return replace(take_snapshot(specimen, model, DEFAULT_RANGES), time=TIME)
 
 
 def _bench(name: str = "S 17") -> Specimen:
@@ -78,7 +78,7 @@ def _bench(name: str = "S 17") -> Specimen:
 
 
 @pytest.fixture(scope="module")
-def record() -> Record:
+def record() -> Snapshot:
     """Cells 1 to 5 accepted, 6 corrected, 7 rejected."""
     specimen = _bench()
     for number in range(1, 6):
@@ -89,7 +89,7 @@ def record() -> Record:
 
 
 @pytest.fixture(scope="module")
-def strange_record() -> Record:
+def strange_record() -> Snapshot:
     """Whatever a user can name is named badly."""
     specimen = Specimen(STRANGE)
     for name in (*HOSTILE, STRANGE):
@@ -100,12 +100,12 @@ def strange_record() -> Record:
 
 
 @pytest.fixture(scope="module")
-def empty_record() -> Record:
+def empty_record() -> Snapshot:
     return _take_down(Specimen(), replace(MODEL, trained_on=None))
 
 
 @pytest.fixture(scope="module")
-def contents(record: Record) -> dict[str, bytes]:
+def contents(record: Snapshot) -> dict[str, bytes]:
     """Every export of `record`, by its key."""
     return {export.key: export.make(record) for export in EXPORTS}
 
@@ -128,7 +128,7 @@ def test_every_export_says_what_it_is(contents: dict[str, bytes], key: str):
     assert "Ö. Yılmaz" in text
 
 
-def test_exports_are_the_same_each_time(record: Record, contents: dict[str, bytes]):
+def test_exports_are_the_same_each_time(record: Snapshot, contents: dict[str, bytes]):
     assert {export.key: export.make(record) for export in EXPORTS} == contents
 
 
@@ -171,7 +171,7 @@ def _rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
 
-def test_csv_has_a_row_for_each_cell(record: Record):
+def test_csv_has_a_row_for_each_cell(record: Snapshot):
     rows = _rows(to_csv(record))
 
     assert [int(row["number"]) for row in rows] == list(range(1, 64))
@@ -189,13 +189,13 @@ def test_csv_has_a_row_for_each_cell(record: Record):
     assert rows[61]["copy_of"] == "2"
 
 
-def test_csv_lines_end_as_the_standard_says(record: Record, contents: dict[str, bytes]):
+def test_csv_lines_end_as_the_standard_says(record: Snapshot, contents: dict[str, bytes]):
     text = to_csv(record)
     assert text.count("\r\n") == text.count("\n") == len(record.cells) + 1
     assert contents["csv"] == b"\xef\xbb\xbf" + text.encode()
 
 
-def test_csv_holds_no_formulas(strange_record: Record):
+def test_csv_holds_no_formulas(strange_record: Snapshot):
     rows = _rows(to_csv(strange_record))
 
     assert [row["picture"] for row in rows] == [f"'{name}" for name in HOSTILE] + [STRANGE]
@@ -203,7 +203,7 @@ def test_csv_holds_no_formulas(strange_record: Record):
     assert not any(value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for row in rows for value in row.values())
 
 
-def test_csv_of_no_cells_is_a_header(empty_record: Record):
+def test_csv_of_no_cells_is_a_header(empty_record: Snapshot):
     text = to_csv(empty_record)
     assert text.startswith("number,picture,picture_number,x0,y0,x1,y1,state,class,model_class,probability,status,")
     assert _rows(text) == []
@@ -224,7 +224,7 @@ def test_csv_knows_the_classes_of_a_larger_model():
 # ---- JSON
 
 
-def test_json_holds_everything(record: Record):
+def test_json_holds_everything(record: Snapshot):
     content = json.loads(to_json(record))
 
     assert (content["format"], content["specimen"], content["reviewers"]) == (1, "S 17", ["A. Meyer", "Ö. Yılmaz"])
@@ -248,7 +248,7 @@ def test_json_holds_everything(record: Record):
     )
 
 
-def test_json_of_no_cells(empty_record: Record):
+def test_json_of_no_cells(empty_record: Snapshot):
     content = json.loads(to_json(empty_record))
     assert content["cells"] == content["pictures"] == []
     assert {share["percent"] for share in content["differential"]["shares"]} == {None}
@@ -265,7 +265,7 @@ def _page(content: bytes) -> str:
     return page.extract_text()
 
 
-def test_pdf_tells_the_differential(record: Record, contents: dict[str, bytes]):
+def test_pdf_tells_the_differential(record: Snapshot, contents: dict[str, bytes]):
     text = _page(contents["pdf"])
 
     for share in record.differential.shares:
@@ -311,13 +311,13 @@ def test_pdf_cuts_long_lists_short():
     assert corrections.count("→") + int(corrections.partition("; … and ")[2].split()[0]) == 300
 
 
-def test_pdf_bears_any_name(strange_record: Record, recwarn: pytest.WarningsRecorder):
+def test_pdf_bears_any_name(strange_record: Snapshot, recwarn: pytest.WarningsRecorder):
     text = _page(to_pdf(strange_record))
     assert "□□ $x_1$ <b>&" in text
     assert not recwarn.list
 
 
-def test_pdf_of_no_cells(empty_record: Record):
+def test_pdf_of_no_cells(empty_record: Snapshot):
     text = _page(to_pdf(empty_record))
     assert "not named" in text
     assert "No cells were counted" in text
@@ -353,7 +353,7 @@ def _by_code(observations: list[dict]) -> dict[str, dict]:
     return {observation["code"].get("coding", [{"code": ""}])[0]["code"]: observation for observation in observations}
 
 
-def test_fhir_tells_the_differential(record: Record):
+def test_fhir_tells_the_differential(record: Snapshot):
     resources = _resources(to_fhir(record))
 
     assert {kind: len(found) for kind, found in resources.items()} == {
@@ -385,7 +385,7 @@ def test_fhir_tells_the_differential(record: Record):
         assert absolute["valueQuantity"]["value"] == pytest.approx(share.absolute.value, abs=5e-4)
 
 
-def test_fhir_says_who_corrected_what(record: Record):
+def test_fhir_says_who_corrected_what(record: Snapshot):
     counted = _by_code(_resources(to_fhir(record))["Observation"])[""]
     assert [(note["authorString"], note["text"]) for note in counted["note"]] == [
         ("A. Meyer", "Corrected cell no. 6: basophil → monocyte"),
@@ -416,7 +416,7 @@ def test_fhir_is_preliminary_once_nothing_waits():
     assert _resources(to_fhir(_take_down(specimen)))["DiagnosticReport"][0]["status"] == "preliminary"
 
 
-def test_fhir_names_the_model_and_the_specimen(record: Record, empty_record: Record):
+def test_fhir_names_the_model_and_the_specimen(record: Snapshot, empty_record: Snapshot):
     resources = _resources(to_fhir(record))
     (device,), (specimen,) = resources["Device"], resources["Specimen"]
     assert device["deviceName"] == [{"name": "wbc-tiny", "type": "model-name"}]
@@ -426,7 +426,7 @@ def test_fhir_names_the_model_and_the_specimen(record: Record, empty_record: Rec
     assert "identifier" not in _resources(to_fhir(empty_record))["Specimen"][0]
 
 
-def test_fhir_of_no_cells_says_that_there_is_no_value(empty_record: Record):
+def test_fhir_of_no_cells_says_that_there_is_no_value(empty_record: Snapshot):
     resources = _resources(to_fhir(empty_record))
     percents = [observation for code, observation in _by_code(resources["Observation"]).items() if code]
     assert len(percents) == 5
@@ -435,17 +435,17 @@ def test_fhir_of_no_cells_says_that_there_is_no_value(empty_record: Record):
     assert resources["DiagnosticReport"][0]["status"] == "partial"
 
 
-def test_fhir_bears_any_name(strange_record: Record):
+def test_fhir_bears_any_name(strange_record: Snapshot):
     specimen = _resources(to_fhir(strange_record))["Specimen"][0]
     assert specimen["identifier"][0]["value"].startswith("../../血液 $x_1$ <b>& C:")
 
 
-def test_fhir_differs_where_the_record_differs(record: Record, empty_record: Record):
+def test_fhir_differs_where_the_record_differs(record: Snapshot, empty_record: Snapshot):
     identifiers = {json.loads(to_fhir(one))["id"] for one in (record, empty_record, replace(record, specimen="S 18"))}
     assert len(identifiers) == 3
 
 
-def test_no_invalid_bundle_leaves(record: Record, monkeypatch: pytest.MonkeyPatch):
+def test_no_invalid_bundle_leaves(record: Snapshot, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fhir_module, "_PERCENT", {"unit": "%", "sytem": "http://unitsofmeasure.org"})
     with pytest.raises(ValueError, match="sytem"):
         to_fhir(record)
@@ -455,7 +455,7 @@ def test_no_invalid_bundle_leaves(record: Record, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture(scope="module")
-def reviewed() -> Record:
+def reviewed() -> Snapshot:
     """Every cell that can be counted was accepted, but for 6, which was corrected, and 7, which was rejected."""
     specimen = _bench("../S 17")
     for cell in specimen.cells[:60]:
@@ -465,7 +465,7 @@ def reviewed() -> Record:
     return _take_down(specimen)
 
 
-def test_the_loader_reads_the_zip(reviewed: Record, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_the_loader_reads_the_zip(reviewed: Snapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     with zipfile.ZipFile(io.BytesIO(to_cell_folder(reviewed))) as archive:
         assert archive.testzip() is None
         archive.extractall(tmp_path)
@@ -483,11 +483,11 @@ def test_the_loader_reads_the_zip(reviewed: Record, tmp_path: Path, caplog: pyte
     assert np.array_equal(pixels[9], paint_cells(np.arange(60) % 5, size=48, seed=5)[8])
 
 
-def unpack(record: Record, folder: Path) -> None:
+def unpack(record: Snapshot, folder: Path) -> None:
     zipfile.ZipFile(io.BytesIO(to_cell_folder(record))).extractall(folder)
 
 
-def test_cells_of_a_picture_stay_together(reviewed: Record, tmp_path: Path):
+def test_cells_of_a_picture_stay_together(reviewed: Snapshot, tmp_path: Path):
     unpack(reviewed, tmp_path / "new")
     leucocytes = load_leucocytes(str(tmp_path / "new"))
 
@@ -495,14 +495,14 @@ def test_cells_of_a_picture_stay_together(reviewed: Record, tmp_path: Path):
     assert sorted(number for numbers in pictures.values() for number in numbers) == [0, 1, 2, 3]
 
 
-def test_the_folder_tells_where_it_comes_from(reviewed: Record, tmp_path: Path):
+def test_the_folder_tells_where_it_comes_from(reviewed: Snapshot, tmp_path: Path):
     unpack(reviewed, tmp_path)
     assert json.loads((tmp_path / "cells.json").read_text())["format"] == 1
     assert "59, of which a person corrected 1" in (tmp_path / "README.txt").read_text()
     assert to_cell_folder(reviewed) == to_cell_folder(reviewed)
 
 
-def test_only_reviewed_cells_that_count_are_there(record: Record, tmp_path: Path):
+def test_only_reviewed_cells_that_count_are_there(record: Snapshot, tmp_path: Path):
     unpack(record, tmp_path)
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
     assert [(PurePosixPath(name).parent.name, int(name[-8:-4])) for name in files] == [
@@ -515,7 +515,7 @@ def test_only_reviewed_cells_that_count_are_there(record: Record, tmp_path: Path
     ]
 
 
-def test_no_name_leads_out_of_the_folder(strange_record: Record):
+def test_no_name_leads_out_of_the_folder(strange_record: Snapshot):
     with zipfile.ZipFile(io.BytesIO(to_cell_folder(strange_record))) as archive:
         names = archive.namelist()
     assert len(names) == len({name.lower() for name in names}) == len(HOSTILE) + 1 + 3
@@ -527,6 +527,6 @@ def test_no_name_leads_out_of_the_folder(strange_record: Record):
         assert len(name) < 100
 
 
-def test_nobody_looked_at_nothing_to_learn(empty_record: Record):
+def test_nobody_looked_at_nothing_to_learn(empty_record: Snapshot):
     with pytest.raises(WbcError, match=r"^this specimen: no person has looked at a counted cell"):
         to_cell_folder(empty_record)

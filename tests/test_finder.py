@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from wbc_hf.data import PaintedField, paint_field
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving.finder import Box, crop_cell, find_cells
+from wbc_hf.smear.finder import Box, crop_cell, find_cells
 
 SEEDS = range(300, 306)
 

@@ -7,10 +7,10 @@ from PIL import Image, ImageDraw
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
 from wbc_hf.errors import WbcError
+from wbc_hf.inference import Predictor
+from wbc_hf.inference.heat_maps import heat_map, overlay
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_scratch
-from wbc_hf.serving import Predictor
-from wbc_hf.serving.heat_maps import heat_map, overlay
 
 LIGHT, PURPLE = (235, 225, 215), (90, 40, 130)
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from wbc_hf.data import describe, match, paint_field
-from wbc_hf.serving.overlaps import FieldIndex, Overlap, match_cells
+from wbc_hf.smear.overlaps import FieldIndex, Overlap, match_cells
 
 SIZE = (640, 480)
 SAME_PLACE = Overlap(0, np.eye(2, 3), 99)

@@ -18,20 +18,21 @@ from PIL import Image
 
 from wbc_hf.data import PAINTED_TITLE, paint_cells, paint_field
 from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.inference import Prediction, Predictor, ReferenceCells
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
-from wbc_hf.modeling import build_from_scratch, fit_trust
-from wbc_hf.serving import DEFAULT_RANGES, Examiner, Prediction, Predictor, ReferenceCells, Specimen
-from wbc_hf.serving.exports import EXPORTS, RESEARCH_USE
-from wbc_hf.serving.page import build_page, launch_page
-from wbc_hf.serving.page.assembly import PAINTED_ONLY
-from wbc_hf.serving.page.cell_html import render_answer
-from wbc_hf.serving.page.cell_tab import NO_PICTURE, Explainer
-from wbc_hf.serving.page.endpoints import CountRequest, classify, classify_many, count
-from wbc_hf.serving.page.html import format_percent, render_problem
-from wbc_hf.serving.page.model_tab import NO_CARD, NO_REPORT, read_card, render_report
-from wbc_hf.serving.page.statuses import STATUS_TEXTS
-from wbc_hf.serving.page.uploads import MAX_FILES, PREVIEW_SIDE, Answer, Upload, answer_uploads, read_uploads
-from wbc_hf.serving.specimen import State
+from wbc_hf.modeling import build_from_scratch, fit_calibration
+from wbc_hf.reports import EXPORTS, RESEARCH_USE
+from wbc_hf.smear import DEFAULT_RANGES, Examiner, Specimen
+from wbc_hf.smear.specimen import State
+from wbc_hf.web import build_page, launch_page
+from wbc_hf.web.assembly import PAINTED_ONLY
+from wbc_hf.web.cell_html import render_answer
+from wbc_hf.web.cell_tab import NO_PICTURE, Explainer
+from wbc_hf.web.endpoints import CountRequest, classify, classify_many, count
+from wbc_hf.web.html import format_percent, render_problem
+from wbc_hf.web.model_tab import NO_CARD, NO_REPORT, read_card, render_report
+from wbc_hf.web.status_text import STATUS_TEXTS
+from wbc_hf.web.uploads import MAX_FILES, PREVIEW_SIDE, Answer, Upload, answer_uploads, read_uploads
 
 NO_PICTURE_FORMAT = "is not a picture in a known format"
 
@@ -216,7 +217,7 @@ def _trust(trained_on: str):
     generator = np.random.default_rng(0)
     features, labels = generator.normal(size=(40, 8)).astype(np.float32), np.tile(np.arange(5), 8)
     probabilities = generator.dirichlet(np.ones(5), 40)
-    return fit_trust(
+    return fit_calibration(
         temperature=1.0,
         probabilities=probabilities,
         labels=labels,

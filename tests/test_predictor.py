@@ -20,10 +20,10 @@ from transformers import Pipeline, ViTImageProcessorPil, pipeline
 from tests.conftest import TinyRun
 from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.machine import usable_cores
-from wbc_hf.modeling import Preparation, build_from_scratch, load_classifier, load_processor
-from wbc_hf.serving import Predictor
-from wbc_hf.serving import predictor as predictor_module
+from wbc_hf.hardware import usable_cores
+from wbc_hf.inference import Predictor
+from wbc_hf.inference import predictor as predictor_module
+from wbc_hf.modeling import Preprocessing, build_from_scratch, load_classifier, load_processor
 
 TOLERANCE = 1e-4
 
@@ -275,7 +275,7 @@ def test_crops_are_the_processors(cell: Image.Image, size: tuple[int, int], side
     """From 384 px on it warps. A value is off by less than 1/255 of what a pixel spans."""
     _, processor = build_from_scratch(0.0625, image_size=32)
     processor.size = {"shortest_edge": side}
-    preparation, image = Preparation(processor), cell.resize(size)
+    preparation, image = Preprocessing(processor), cell.resize(size)
     expected = processor([image], return_tensors="np").pixel_values[0]
     crop = preparation.crop(image)
     assert (crop.dtype, crop.shape) == (np.uint8, (side, side, 3))
@@ -289,14 +289,14 @@ def test_processors_that_leave_a_step_out(cell: Image.Image, changes: dict):
     _, processor = build_from_scratch(0.0625, image_size=32)
     for name, value in changes.items():
         setattr(processor, name, value)
-    preparation = Preparation(processor)
+    preparation = Preprocessing(processor)
     found = np.moveaxis((preparation.crop(cell) - preparation.mean) / preparation.deviation, 2, 0)
     np.testing.assert_allclose(found, processor([cell], return_tensors="np").pixel_values[0], rtol=1e-5, atol=1e-5)
 
 
 def test_other_processors_give_what_they_give(cell: Image.Image):
     processor = ViTImageProcessorPil(size={"height": 24, "width": 24})
-    crop = Preparation(processor).crop(cell)
+    crop = Preprocessing(processor).crop(cell)
     np.testing.assert_array_equal(crop, processor([cell], return_tensors="np").pixel_values[0])
 
 

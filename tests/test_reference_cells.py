@@ -11,9 +11,9 @@ from tests.conftest import CELLS_PER_CLASS, TinyRun
 from tests.tiny_sets import write_set
 from wbc_hf.data import read_image
 from wbc_hf.errors import WbcError
+from wbc_hf.inference import Predictor, reference_cells
+from wbc_hf.inference.reference_cells import ReferenceCells
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving import Predictor, reference_cells
-from wbc_hf.serving.reference_cells import ReferenceCells
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 
-from wbc_hf.evaluation.intervals import draw_groups
+from wbc_hf.evaluation.confidence_intervals import draw_groups
 from wbc_hf.evaluation.reliability import (
     brier_interval,
     brier_score,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation.intervals import bootstrap_intervals
+from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES, compute_metrics
 from wbc_hf.evaluation.reliability import RiskCoverage
 from wbc_hf.evaluation.report import format_metrics, write_json, write_report

@@ -21,8 +21,8 @@ from transformers import TrainerState
 import train
 from tests.conftest import Command, TinyRun
 from wbc_hf.evaluation import render_card
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving import Predictor
 from wbc_hf.training.run import last_complete_checkpoint
 
 ROOT = Path(__file__).parents[1]

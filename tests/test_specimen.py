@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from wbc_hf.errors import WbcError
+from wbc_hf.inference.predictor import ModelIdentity, Prediction
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving.differential import DEFAULT_RANGES
-from wbc_hf.serving.predictor import ModelIdentity, Prediction
-from wbc_hf.serving.record import Record, take_down
-from wbc_hf.serving.specimen import NewCell, Specimen, State, count_cells
+from wbc_hf.smear.differential import DEFAULT_RANGES
+from wbc_hf.smear.snapshot import Snapshot, take_snapshot
+from wbc_hf.smear.specimen import NewCell, Specimen, State, count_cells
 
 MODEL = ModelIdentity("tiny", "0123456789ab", None, "wbc_hf 0")
 
@@ -30,8 +30,8 @@ def _specimen(*cells: NewCell) -> Specimen:
     return specimen
 
 
-def _take_down(specimen: Specimen) -> Record:
-    return take_down(specimen, MODEL, DEFAULT_RANGES)
+def _take_down(specimen: Specimen) -> Snapshot:
+    return take_snapshot(specimen, MODEL, DEFAULT_RANGES)
 
 
 # ---- states

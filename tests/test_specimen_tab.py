@@ -11,15 +11,15 @@ import pytest
 from gradio.state_holder import SessionState, StateHolder
 from PIL import Image
 
-from tests.test_bench import waiting
+from tests.test_session import waiting
 from wbc_hf.data import paint_field
 from wbc_hf.errors import WbcError
+from wbc_hf.inference import Predictor
 from wbc_hf.modeling import build_from_scratch
-from wbc_hf.serving import Predictor
-from wbc_hf.serving.page import bench as bench_module
-from wbc_hf.serving.page import build_page
-from wbc_hf.serving.page.bench import Bench, Benches
-from wbc_hf.serving.page.housekeeping import KEEP_CLOSED, KEEP_OPEN, forget_visitors, remove_files
+from wbc_hf.web import build_page
+from wbc_hf.web import session as bench_module
+from wbc_hf.web.housekeeping import KEEP_CLOSED, KEEP_OPEN, forget_visitors, remove_files
+from wbc_hf.web.session import Session, Sessions
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ class Tab:
         return {"path": str(path), "orig_name": path.name}
 
     @property
-    def bench(self) -> Bench:
+    def session(self) -> Session:
         state = next(block for block in self.page.blocks.values() if isinstance(block, gr.State))
         return self.shown[state._id]
 
@@ -74,44 +74,44 @@ def _request(session: str, username: str | None = None) -> SimpleNamespace:
 
 def _act(tab: Tab, session: str, action: str, number: int, value: str | None = None, **who: str) -> None:
     event = SimpleNamespace(action=action, number=number, value=value)
-    tab.take(tab.handler("on_action")(event, tab.bench, "", "Ana", _request(session, **who)))
+    tab.take(tab.handler("on_action")(event, tab.session, "", "Ana", _request(session, **who)))
 
 
 def test_a_review_while_pictures_are_read_is_kept_and_drawn(tab: Tab):
     reading = tab.read("one", 1, 2)
-    while tab.shown == {} or not tab.bench.specimen.pictures:
+    while tab.shown == {} or not tab.session.specimen.pictures:
         next(reading)
-    first = waiting(tab.bench)[0]
+    first = waiting(tab.session)[0]
     _act(tab, "one", "label", first, "basophil")
-    chosen = tab.bench.view.cell.number
+    chosen = tab.session.view.cell.number
     list(reading)
-    assert tab.bench.specimen.cells[first - 1].label == "basophil"
-    assert tab.bench.view.cell.number == chosen
+    assert tab.session.specimen.cells[first - 1].label == "basophil"
+    assert tab.session.view.cell.number == chosen
     assert "Basophil</th><td>1</td>" in tab.text()
 
 
 def test_a_specimen_that_was_put_away_does_not_come_back(tab: Tab):
     reading = tab.read("one", 1, 2, 3)
-    while tab.shown == {} or not tab.bench.specimen.pictures:
+    while tab.shown == {} or not tab.session.specimen.pictures:
         next(reading)
-    old = tab.bench
+    old = tab.session
     _act(tab, "one", "clear", 0)
-    new = tab.bench
+    new = tab.session
     assert new is not old
     assert "field 1.png" not in tab.text()
     list(reading)
-    assert tab.bench is new
+    assert tab.session is new
     assert len(old.specimen.pictures) <= 2
     assert "field 1.png" not in tab.text()
 
 
 def test_stop_ends_the_reading_and_keeps_what_was_read(tab: Tab):
     reading = tab.read("one", 1, 2, 3)
-    while tab.shown == {} or not tab.bench.specimen.pictures:
+    while tab.shown == {} or not tab.session.specimen.pictures:
         next(reading)
-    tab.handler("on_stop")(tab.bench)
+    tab.handler("on_stop")(tab.session)
     list(reading)
-    count = len(tab.bench.specimen.pictures)
+    count = len(tab.session.specimen.pictures)
     assert count < 3
     assert f"stopped: {count} of 3 pictures were read" in tab.text()
 
@@ -122,23 +122,23 @@ def test_two_uploads_at_once_make_one_specimen(tab: Tab):
         next(reading)
     for reading in readings:
         list(reading)
-    assert len(tab.bench.specimen.pictures) == 2
-    assert tab.bench.readings == 0
+    assert len(tab.session.specimen.pictures) == 2
+    assert tab.session.readings == 0
 
 
 def test_painted_fields_are_not_counted_with_a_patients(tab: Tab):
     list(tab.read("one", 1))
-    for update in tab.handler("on_example")(tab.bench, "", _request("one")):
+    for update in tab.handler("on_example")(tab.session, "", _request("one")):
         tab.take(update)
-    assert len(tab.bench.specimen.pictures) == 1
+    assert len(tab.session.specimen.pictures) == 1
     assert "painted fields would be counted with your own" in tab.text()
 
 
 def test_whoever_signed_in_reviews_under_that_name(tab: Tab):
     list(tab.read("one", 1))
-    number = waiting(tab.bench)[0]
+    number = waiting(tab.session)[0]
     _act(tab, "one", "label", number, "monocyte", username="ben")
-    assert tab.bench.specimen.cells[number - 1].review.reviewer == "ben"
+    assert tab.session.specimen.cells[number - 1].review.reviewer == "ben"
 
 
 def test_what_cannot_be_done_is_said_until_the_next_click(tab: Tab):
@@ -155,26 +155,26 @@ def test_a_click_on_a_forgotten_specimen_says_so(tab: Tab):
     assert "is forgotten" in tab.text()
 
 
-# ---- whose bench is whose, and for how long
+# ---- whose session is whose, and for how long
 
 
 def test_each_session_has_a_bench_of_its_own(predictor: Predictor):
-    benches = Benches(predictor)
-    ours, theirs = benches.of("one"), benches.of("two")
-    assert ours is benches.of("one") and ours is not theirs
-    assert benches.renew("one") is not ours
+    sessions = Sessions(predictor)
+    ours, theirs = sessions.of("one"), sessions.of("two")
+    assert ours is sessions.of("one") and ours is not theirs
+    assert sessions.renew("one") is not ours
     assert ours.stopped and not theirs.stopped
 
 
 def test_a_full_page_takes_no_new_specimen_and_keeps_the_old(predictor: Predictor, monkeypatch: pytest.MonkeyPatch):
-    benches = Benches(predictor)
-    ours = benches.of("one")
+    sessions = Sessions(predictor)
+    ours = sessions.of("one")
     ours.specimen.size = 11
     monkeypatch.setattr(bench_module, "MAX_BYTES_OF_ALL", 10)
     with pytest.raises(WbcError, match="as many specimens as it can"):
-        benches.of("two")
-    assert benches.of("one") is ours
-    assert benches.renew("one") is not ours
+        sessions.of("two")
+    assert sessions.of("one") is ours
+    assert sessions.renew("one") is not ours
     monkeypatch.setattr(bench_module, "MAX_BYTES", 10)
     with pytest.raises(WbcError, match="as many as a specimen"):
         ours.check_room(1)
@@ -198,7 +198,7 @@ def test_visitors_are_forgotten_with_all_that_was_shown(
     visitors.set_blocks(page)
     state: SessionState = visitors["one"]
     box = next(block for block in page.blocks.values() if isinstance(block, gr.State))
-    state[box._id] = Bench(predictor) if reviewing else None
+    state[box._id] = Session(predictor) if reviewing else None
     state.is_closed = closed
 
     forget_visitors(visitors, datetime.now() + idle)

@@ -11,13 +11,13 @@ from tests.conftest import Command
 from wbc_hf.data import Leucocytes, load_leucocytes
 from wbc_hf.modeling import FREEZE_DEPTHS, Normalise, build_from_scratch
 from wbc_hf.training import parse
-from wbc_hf.training.preparing import EvaluationTransform, TrainingTransform
 from wbc_hf.training.run import build_network, build_trainer
 from wbc_hf.training.trainer import (
     LeucocyteTrainer,
     balanced_weights,
     summed_loss,
 )
+from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform
 
 BLOCKS = ["resnet.embedder.", *(f"resnet.encoder.stages.{stage}." for stage in range(4)), "classifier."]
 TrainerFactory = Callable[..., LeucocyteTrainer]

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 import train
 from tests.conftest import Command, TinyRun
 from wbc_hf.data import OtherLaboratories, load_leucocytes, read_image, with_painted
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving import Predictor
-from wbc_hf.training.preparing import build_augmentation, training_edge
+from wbc_hf.training.transforms import build_augmentation, training_edge
 
 ROOT = Path(__file__).parents[1]
 

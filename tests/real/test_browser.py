@@ -16,12 +16,12 @@ from fhir.resources.R4B.bundle import Bundle
 from PIL import Image
 
 from wbc_hf.data import paint_cells, paint_field
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_scratch
-from wbc_hf.serving import Predictor
-from wbc_hf.serving.exports import RESEARCH_USE
-from wbc_hf.serving.page import build_page, launch_page
-from wbc_hf.serving.page.cell_tab import NO_PICTURE
+from wbc_hf.reports import RESEARCH_USE
+from wbc_hf.web import build_page, launch_page
+from wbc_hf.web.cell_tab import NO_PICTURE
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from wbc_hf.data import Box, read_boxed_fields, read_image
-from wbc_hf.serving.finder import find_cells
+from wbc_hf.smear.finder import find_cells
 
 DATA = Path(os.environ.get("WBC_HF_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 FIELDS = DATA / "bccd" / "fields"

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from wbc_hf.data import Box, read_image
-from wbc_hf.serving.overlaps import FieldIndex, match_cells
+from wbc_hf.smear.overlaps import FieldIndex, match_cells
 
 DATA = Path(os.environ.get("WBC_HF_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "bccd"
 PAIRS = 12

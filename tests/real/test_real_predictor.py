@@ -8,7 +8,7 @@ from transformers import pipeline
 
 from tests.conftest import TinyRun
 from wbc_hf.data import SUFFIXES
-from wbc_hf.serving import Predictor
+from wbc_hf.inference import Predictor
 
 DATA = Path(os.environ.get("WBC_HF_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 PICTURES_PER_SET = 8

@@ -9,7 +9,7 @@ from PIL import Image
 
 from wbc_hf.data import paint_field
 from wbc_hf.errors import WbcError
-from wbc_hf.serving.finder import find_cells
+from wbc_hf.smear.finder import find_cells
 from wbc_hf.survey.detectors import PageFinder, score_detectors
 
 PHOTOGRAPHS, CELLS = 6, 8

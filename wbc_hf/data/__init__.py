@@ -2,14 +2,13 @@
 
 from wbc_hf.data.audit import audit, format_audit
 from wbc_hf.data.augmentation import Augmentation
-from wbc_hf.data.copies import KeyPoints, Match, describe, match
 from wbc_hf.data.fields import Box, BoxedField, read_boxed_fields, split_boxed_fields
 from wbc_hf.data.folders import FolderImage, find_pictures, scan_folder
 from wbc_hf.data.framing import frame, locate_nuclei
 from wbc_hf.data.known_sets import KNOWN_SETS, PAINTED_TITLE, KnownSet, photograph
-from wbc_hf.data.laboratories import OtherLaboratories
 from wbc_hf.data.loading import Leucocytes, Provenance, leaked_test_indices, load_leucocytes, with_painted
-from wbc_hf.data.looking import pairs_of_copies
+from wbc_hf.data.near_duplicate_pairs import near_duplicate_pairs
+from wbc_hf.data.near_duplicates import KeyPoints, Match, describe, match
 from wbc_hf.data.nuclei import (
     PURPLE,
     SMALLEST_PART,
@@ -24,8 +23,9 @@ from wbc_hf.data.nuclei import (
     purple_of,
     segment_cell,
 )
+from wbc_hf.data.plausibility import may_be_stained_cell, synthetic_outliers
 from wbc_hf.data.reading import FORMATS, MAX_PIXELS, SUFFIXES, ImageSource, read_image
-from wbc_hf.data.stained import may_be_stained_cell, strange_pictures
+from wbc_hf.data.stain_augmentation import OtherLaboratories
 from wbc_hf.data.synthetic import PaintedField, paint_cells, paint_field
 
 __all__ = [
@@ -64,11 +64,11 @@ __all__ = [
     "locate_nuclei",
     "match",
     "may_be_stained_cell",
+    "near_duplicate_pairs",
     "nucleus_mask",
     "optical_densities",
     "paint_cells",
     "paint_field",
-    "pairs_of_copies",
     "photograph",
     "purple_of",
     "read_boxed_fields",
@@ -76,6 +76,6 @@ __all__ = [
     "scan_folder",
     "segment_cell",
     "split_boxed_fields",
-    "strange_pictures",
+    "synthetic_outliers",
     "with_painted",
 ]

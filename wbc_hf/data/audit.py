@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Image
 
 from wbc_hf.data.loading import Leucocytes
-from wbc_hf.data.looking import CopyPair
+from wbc_hf.data.near_duplicate_pairs import NearDuplicatePair
 from wbc_hf.data.reading import read_image
 from wbc_hf.data.splits import groups_across, split_by_group
 from wbc_hf.errors import WbcError
@@ -36,7 +36,7 @@ class AuditedPair:
         splits: Splits of the two.
     """
 
-    copy: CopyPair
+    copy: NearDuplicatePair
     labels: tuple[str, str]
     splits: tuple[str, str]
 

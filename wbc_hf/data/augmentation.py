@@ -56,18 +56,18 @@ class Augmentation:
         return images[:, :, top : top + self.size, left : left + self.size]
 
     def _move(self, images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        """Rotation by any angle, reflection, zoom, a slight stretch and shift, in one resampling."""
+        """Rotation by any angle, reflection, zoom, a slight shard and shift, in one resampling."""
         angle = math.pi * u[:, 0]
         zoom = torch.exp2(0.35 * self.strength * u[:, 1])
-        stretch = torch.exp2(0.10 * self.strength * u[:, 2])
+        shard = torch.exp2(0.10 * self.strength * u[:, 2])
         mirror = torch.where(u[:, 3] < 0, -1.0, 1.0)
         # Without zoom the crop shows what the centre crop of the same margin shows in evaluation.
         scale = torch.tensor([self.size / images.shape[3], self.size / images.shape[2]], device=images.device)
         cos, sin = torch.cos(angle), torch.sin(angle)
         rows = torch.stack(
             [
-                torch.stack([mirror * cos * zoom * stretch, -sin * zoom / stretch], 1),
-                torch.stack([mirror * sin * zoom * stretch, cos * zoom / stretch], 1),
+                torch.stack([mirror * cos * zoom * shard, -sin * zoom / shard], 1),
+                torch.stack([mirror * sin * zoom * shard, cos * zoom / shard], 1),
             ],
             1,
         )

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from wbc_hf.data.checking import check_readable, count_contradictions, examine, label_indices
 from wbc_hf.data.known_sets import KnownSet, known_by_file_names, known_by_spec, photograph
-from wbc_hf.data.looking import CopyPair, pairs_of_copies
+from wbc_hf.data.near_duplicate_pairs import NearDuplicatePair, near_duplicate_pairs
 from wbc_hf.data.reading import read_image
 from wbc_hf.data.sources import FEATURES, fetch_kaggle_set, folder_rows, hub_rows, painted_rows
 from wbc_hf.data.splits import FRACTIONS, SPLITS, groups_across, split_by_group
@@ -63,7 +63,7 @@ class Leucocytes(DatasetDict):
     """
 
     provenance: Provenance
-    copies: tuple[CopyPair, ...]
+    copies: tuple[NearDuplicatePair, ...]
 
 
 def load_leucocytes(
@@ -152,7 +152,7 @@ def _finish(
     labels, digests = labels[kept], [examined.digests[index] for index in kept]
 
     contradictions = count_contradictions(digests, labels, sources, spec)
-    copies = pairs_of_copies(digests, sources, lambda index: _read(readable, index), look=look)
+    copies = near_duplicate_pairs(digests, sources, lambda index: _read(readable, index), look=look)
     groups = _merge_groups(named, copies, sources)
     splits, test_given = _assign_splits(given, labels, groups, spec, seed)
     across = _count_groups_across(splits, groups, spec)
@@ -200,7 +200,9 @@ def _read(rows: Dataset, index: int) -> PIL.Image.Image:
     return read_image(image["path"] if image["bytes"] is None else image["bytes"])
 
 
-def _merge_groups(given: Sequence[str | None], copies: Sequence[CopyPair], sources: Sequence[str]) -> list[str]:
+def _merge_groups(
+    given: Sequence[str | None], copies: Sequence[NearDuplicatePair], sources: Sequence[str]
+) -> list[str]:
     """One group where the given group, the photograph or the cell is shared, named after its first image."""
     keys = [[group or photograph(source)] for group, source in zip(given, sources, strict=True)]
     place = {source: index for index, source in enumerate(sources)}
@@ -208,7 +210,7 @@ def _merge_groups(given: Sequence[str | None], copies: Sequence[CopyPair], sourc
         # What the two share is the pair itself.
         keys[place[pair.first]].append(pair)
         keys[place[pair.second]].append(pair)
-    number: dict[str | CopyPair, int] = {}
+    number: dict[str | NearDuplicatePair, int] = {}
     links = [
         (image, number.setdefault(key, len(number)))
         for image, image_keys in enumerate(keys)

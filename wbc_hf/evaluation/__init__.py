@@ -1,6 +1,7 @@
 """Judging: metrics with their intervals, figures, the report of a model on a split, and one model beside another."""
 
 from wbc_hf.evaluation.comparison import compare_reports, format_comparison
+from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals, draw_groups, paired_difference
 from wbc_hf.evaluation.detection import DetectionFigures, detection_figures, match_boxes
 from wbc_hf.evaluation.figures import (
     MisclassifiedCell,
@@ -10,7 +11,6 @@ from wbc_hf.evaluation.figures import (
     risk_coverage_figure,
     training_curves_figure,
 )
-from wbc_hf.evaluation.intervals import bootstrap_intervals, draw_groups, paired_difference
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES, LeucocyteMetrics, compute_metrics, headline
 from wbc_hf.evaluation.model_card import render_card
 from wbc_hf.evaluation.reliability import brier_score, expected_calibration_error, risk_coverage

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation.intervals import paired_difference
+from wbc_hf.evaluation.confidence_intervals import paired_difference
 from wbc_hf.labels import CLASS_NAMES
 
 PREDICTIONS_FILE = "predictions.csv"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wbc_hf.data import Box
-from wbc_hf.evaluation.intervals import Interval, draw_groups, mean_interval
+from wbc_hf.evaluation.confidence_intervals import Interval, draw_groups, mean_interval
 
 
 @dataclass(frozen=True)

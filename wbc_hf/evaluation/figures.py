@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
-from wbc_hf.evaluation.intervals import Interval
+from wbc_hf.evaluation.confidence_intervals import Interval
 from wbc_hf.evaluation.reliability import ReliabilityBins, RiskCoverage
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from wbc_hf.evaluation.intervals import Interval
+from wbc_hf.evaluation.confidence_intervals import Interval
 from wbc_hf.hub import UNNAMED_MODEL
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wbc_hf.evaluation.intervals import Interval, mean_interval, percentile_interval
+from wbc_hf.evaluation.confidence_intervals import Interval, mean_interval, percentile_interval
 from wbc_hf.labels import CLASS_NAMES
 
 BINS = 15

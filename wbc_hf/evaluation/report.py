@@ -11,6 +11,13 @@ import PIL.Image
 from matplotlib.figure import Figure
 
 from wbc_hf.errors import WbcError
+from wbc_hf.evaluation.confidence_intervals import (
+    Interval,
+    bootstrap_intervals,
+    count_distinct,
+    draw_groups,
+    mean_interval,
+)
 from wbc_hf.evaluation.figures import (
     GALLERY_SIZE,
     MisclassifiedCell,
@@ -20,7 +27,6 @@ from wbc_hf.evaluation.figures import (
     risk_coverage_figure,
     training_curves_figure,
 )
-from wbc_hf.evaluation.intervals import Interval, bootstrap_intervals, count_distinct, draw_groups, mean_interval
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES, compute_metrics
 from wbc_hf.evaluation.reliability import (
     brier_interval,

@@ -1,14 +1,19 @@
 """The ResNet, its new head, its processor, what is frozen, and when to trust it."""
 
-from wbc_hf.modeling.adaptation import (
-    MIN_UNLABELLED,
-    adapt_with_labels,
-    adapt_without_labels,
-    consistency,
-    renew_statistics,
+from wbc_hf.modeling.calibration import (
+    OUT_OF_DISTRIBUTION_SHARE,
+    TARGET_ACCURACY,
+    Calibration,
+    Neighbours,
+    before_temperature,
+    fit_calibration,
+    fit_temperature,
+    fold_temperature,
+    look,
+    review_threshold,
 )
 from wbc_hf.modeling.colours import Colours, measure_colours
-from wbc_hf.modeling.exported import (
+from wbc_hf.modeling.export_formats import (
     EXPORT_FILE,
     GRAPH_FILES,
     Check,
@@ -19,7 +24,7 @@ from wbc_hf.modeling.exported import (
     has_weights,
 )
 from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, AnswerGraph, to_onnx, to_openvino
-from wbc_hf.modeling.preparation import Normalise, Preparation, margin_edge, square, squares_of
+from wbc_hf.modeling.preprocessing import Normalise, Preprocessing, margin_edge, square, squares_of
 from wbc_hf.modeling.resnet import (
     DEFAULT_MODEL,
     FREEZE_DEPTHS,
@@ -35,18 +40,6 @@ from wbc_hf.modeling.resnet import (
     load_processor,
     skip_frozen,
 )
-from wbc_hf.modeling.trust import (
-    LEAST_FAMILIAR,
-    TARGET_ACCURACY,
-    Neighbours,
-    Trust,
-    before_temperature,
-    fit_temperature,
-    fit_trust,
-    fold_temperature,
-    look,
-    review_threshold,
-)
 
 __all__ = [
     "CROP",
@@ -55,31 +48,27 @@ __all__ = [
     "FEATURES",
     "FREEZE_DEPTHS",
     "GRAPH_FILES",
-    "LEAST_FAMILIAR",
     "LOGITS",
-    "MIN_UNLABELLED",
+    "OUT_OF_DISTRIBUTION_SHARE",
     "TARGET_ACCURACY",
     "AnswerGraph",
+    "Calibration",
     "Check",
     "Colours",
     "Export",
     "ExportFigures",
     "Neighbours",
     "Normalise",
-    "Preparation",
-    "Trust",
-    "adapt_with_labels",
-    "adapt_without_labels",
+    "Preprocessing",
     "before_temperature",
     "build_from_pretrained",
     "build_from_scratch",
     "build_processor",
-    "consistency",
     "digest_weights",
     "fetch_pretrained",
     "find_export",
+    "fit_calibration",
     "fit_temperature",
-    "fit_trust",
     "fold_temperature",
     "freeze",
     "frozen_output",
@@ -91,7 +80,6 @@ __all__ = [
     "look",
     "margin_edge",
     "measure_colours",
-    "renew_statistics",
     "review_threshold",
     "skip_frozen",
     "square",

@@ -1,7 +1,7 @@
 """A model as one graph, from the crop of a picture to logits and features, and what it is converted into.
 
 Mean and deviation of the processor are part of the graph. Whoever runs it, with torch, OpenVINO or ONNX Runtime, feeds
-crops as `Preparation` makes them and cannot get the arithmetic wrong.
+crops as `Preprocessing` makes them and cannot get the arithmetic wrong.
 """
 
 import warnings
@@ -11,8 +11,8 @@ import openvino
 import torch
 from transformers import PreTrainedModel, ResNetForImageClassification
 
-from wbc_hf.modeling.preparation import Preparation
-from wbc_hf.modeling.trust import look, single
+from wbc_hf.modeling.calibration import look, single
+from wbc_hf.modeling.preprocessing import Preprocessing
 
 CROP, LOGITS, FEATURES = "crop", "logits", "features"
 _OPSET = 17
@@ -26,7 +26,7 @@ class AnswerGraph(torch.nn.Module):
         outputs: Names of what comes out.
     """
 
-    def __init__(self, model: PreTrainedModel, preparation: Preparation):
+    def __init__(self, model: PreTrainedModel, preparation: Preprocessing):
         super().__init__()
         self.model = model
         self.outputs = (LOGITS, FEATURES) if isinstance(model, ResNetForImageClassification) else (LOGITS,)
@@ -43,7 +43,7 @@ class AnswerGraph(torch.nn.Module):
         """Logits, float32 (n, classes), and of a ResNet what `look` gives besides, float32 (n, d).
 
         Args:
-            crops: n of what `Preparation.crop` gives.
+            crops: n of what `Preprocessing.crop` gives.
         """
         if FEATURES in self.outputs:
             return look(self.model, self.pixels(crops))

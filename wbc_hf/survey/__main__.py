@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from wbc_hf.errors import WbcError
-from wbc_hf.heap import keep_freed_memory
+from wbc_hf.memory import keep_freed_memory
 from wbc_hf.survey.running import read_plan, run_system
 from wbc_hf.survey.systems import SYSTEMS
 

@@ -28,9 +28,9 @@ from torch import nn
 from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, set_seed
 
 from wbc_hf.data import Leucocytes
+from wbc_hf.inference import batches
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_processor, margin_edge
-from wbc_hf.serving import batches
 from wbc_hf.survey.networks import Classifier, Recipe, fine_tuning, imagenet_weights
 from wbc_hf.survey.regions import RegionDetector
 from wbc_hf.survey.system import Published, System, pictures

@@ -22,8 +22,8 @@ from torch import nn
 from transformers import set_seed
 
 from wbc_hf.data import Leucocytes
+from wbc_hf.inference import batches
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.serving import batches
 from wbc_hf.survey.machines import SupportVectorMachine
 from wbc_hf.survey.networks import Classifier, Logits, Recipe
 from wbc_hf.survey.system import Published, System, pictures

@@ -17,9 +17,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Leucocytes
 from wbc_hf.errors import HubUnreachableError
+from wbc_hf.hardware import has_fast_bf16
 from wbc_hf.hub import fetch_model
-from wbc_hf.machine import has_fast_bf16
-from wbc_hf.modeling import Normalise, Preparation, build_processor
+from wbc_hf.modeling import Normalise, Preprocessing, build_processor
 from wbc_hf.survey.system import System
 from wbc_hf.training import (
     DataArguments,
@@ -94,7 +94,7 @@ class Classifier:
         self.network, self.recipe, self.folder, self.seed = network, recipe, folder, seed
         self.processor: BaseImageProcessor = build_processor(recipe.image_size)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._preparation = Preparation(self.processor)
+        self._preparation = Preprocessing(self.processor)
         self._normalise = Normalise(self.processor, self.device)
 
     @property

@@ -25,8 +25,8 @@ from PIL import Image
 
 from wbc_hf.data import Leucocytes, with_painted
 from wbc_hf.errors import WbcError
+from wbc_hf.inference import Predictor
 from wbc_hf.modeling import DEFAULT_MODEL
-from wbc_hf.serving import Predictor
 from wbc_hf.survey.networks import imagenet_weights
 from wbc_hf.survey.system import Published, System
 from wbc_hf.training import (

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from wbc_hf.data import Leucocytes, leaked_test_indices, load_leucocytes, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import write_json, write_report
-from wbc_hf.serving import batches
+from wbc_hf.inference import batches
 from wbc_hf.survey.system import System
 from wbc_hf.survey.systems import SYSTEMS
 

@@ -26,7 +26,7 @@ from torch import nn
 
 from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import Preparation, build_processor
+from wbc_hf.modeling import Preprocessing, build_processor
 from wbc_hf.survey.machines import SupportVectorMachine
 from wbc_hf.survey.networks import OneNetwork, Recipe
 from wbc_hf.survey.system import Published, System, pictures
@@ -125,5 +125,5 @@ def dclnn(side: int, width: float) -> nn.Sequential:
 
 def _pixels(images: Iterable[Image.Image]) -> np.ndarray:
     """float64 (n, pixels x colours), 0 to 1, of RGB images: what networks see of them, but smaller."""
-    preparation = Preparation(build_processor(_PIXELS))
+    preparation = Preprocessing(build_processor(_PIXELS))
     return np.stack([preparation.crop(image).ravel() for image in images]) / 255

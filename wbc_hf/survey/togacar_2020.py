@@ -35,9 +35,9 @@ from transformers import ResNetForImageClassification, set_seed
 
 from wbc_hf.data import Leucocytes
 from wbc_hf.evaluation import compute_metrics
+from wbc_hf.inference import batches
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import DEFAULT_MODEL, build_from_pretrained, build_from_scratch
-from wbc_hf.serving import batches
 from wbc_hf.survey.information import maximal_information
 from wbc_hf.survey.networks import Classifier, Logits, Recipe, fine_tuning, imagenet_weights
 from wbc_hf.survey.system import Published, System, pictures

@@ -14,7 +14,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from wbc_hf.errors import WbcError
-from wbc_hf.machine import has_fast_bf16
+from wbc_hf.hardware import has_fast_bf16
 from wbc_hf.modeling import DEFAULT_MODEL, FREEZE_DEPTHS
 
 DEFAULT_DATASET = "kaggle:brikwerk/bccd-white-blood-cell"

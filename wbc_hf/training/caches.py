@@ -26,7 +26,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from wbc_hf.data import Augmentation, Leucocytes, OtherLaboratories
 from wbc_hf.errors import WbcError
 from wbc_hf.modeling import Normalise, digest_weights, frozen_output
-from wbc_hf.training.preparing import (
+from wbc_hf.training.transforms import (
     EvaluationTransform,
     TrainingTransform,
     row_numbers,

@@ -10,26 +10,26 @@ from PIL import Image
 from scipy.special import softmax
 from tqdm.auto import tqdm
 
-from wbc_hf.data import Leucocytes, read_image, strange_pictures
+from wbc_hf.data import Leucocytes, read_image, synthetic_outliers
+from wbc_hf.inference import Predictor, logits_and_features_of
 from wbc_hf.modeling import (
+    Calibration,
     Colours,
-    Trust,
+    fit_calibration,
     fit_temperature,
-    fit_trust,
     fold_temperature,
     measure_colours,
     squares_of,
 )
-from wbc_hf.serving import Predictor, look_at
 
 # Enough for the densities that familiarity is measured by; more only makes the published folder larger.
 MAX_REFERENCES = 6000
-MAX_STRANGE = 400
+MAX_OUTLIERS = 400
 MAX_COLOURS = 500
 _STRANGE_SIDE = 256
 
 
-def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title: str, seed: int) -> Trust:
+def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title: str, seed: int) -> Calibration:
     """Fit temperature, thresholds and familiarity on validation, and save them with the model.
 
     The temperature goes into the classifier's weights in `folder`, everything else into `wbc.json` and
@@ -44,12 +44,12 @@ def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title:
     predictor = Predictor.from_pretrained(folder, fresh=True)
     logits, features, labels = _look_at(predictor, leucocytes["validation"], "Calibrating")
     temperature = fit_temperature(logits, labels)
-    cells = [_small(row["image"]) for row in _sample(leucocytes["validation"], MAX_STRANGE, seed)]
-    _, strange = look_at(predictor, strange_pictures(cells, seed))
+    cells = [_small(row["image"]) for row in _sample(leucocytes["validation"], MAX_OUTLIERS, seed)]
+    _, strange = logits_and_features_of(predictor, synthetic_outliers(cells, seed))
     _, training_features, training_labels = _look_at(
         predictor, _sample(leucocytes["train"], MAX_REFERENCES, seed), "Learning what is familiar"
     )
-    trust = fit_trust(
+    trust = fit_calibration(
         temperature=temperature,
         probabilities=softmax(logits / temperature, axis=1),
         labels=labels,
@@ -74,7 +74,7 @@ def _look_at(predictor: Predictor, rows: Iterable[dict], title: str) -> tuple[np
             labels.append(row["label"])
             yield read_image(row["image"])
 
-    logits, features = look_at(predictor, images())
+    logits, features = logits_and_features_of(predictor, images())
     return logits, features, np.array(labels)
 
 

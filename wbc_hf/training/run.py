@@ -39,11 +39,13 @@ from wbc_hf.data import (
     read_image,
     with_painted,
 )
+from wbc_hf.distributed import on_first_process
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import format_metrics, render_card, write_json, write_report
-from wbc_hf.heap import keep_freed_memory
 from wbc_hf.hub import push_folder
+from wbc_hf.inference import BATCH_SIZE, Predictor, batches
 from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.memory import keep_freed_memory
 from wbc_hf.modeling import (
     TARGET_ACCURACY,
     before_temperature,
@@ -53,14 +55,12 @@ from wbc_hf.modeling import (
     freeze,
     skip_frozen,
 )
-from wbc_hf.processes import on_first_process
-from wbc_hf.serving import BATCH_SIZE, Predictor, batches
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.caches import Caches, Trunk, cache_images, cache_trunk
 from wbc_hf.training.calibrate import calibrate
-from wbc_hf.training.preparing import EvaluationTransform, TrainingTransform, build_augmentation, training_edge
 from wbc_hf.training.search import SEARCH_FOLDER, Arguments, Found, TrainerMaker, check_search, search
 from wbc_hf.training.trainer import LeucocyteTrainer, balanced_weights
+from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform, build_augmentation, training_edge
 
 logger = logging.getLogger(__name__)
 

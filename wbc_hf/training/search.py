@@ -24,7 +24,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import HEADLINE_NAMES
 from wbc_hf.modeling import FREEZE_DEPTHS
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
-from wbc_hf.training.progress import EvaluationLines
+from wbc_hf.training.callbacks import EvaluationLines
 from wbc_hf.training.search_figure import Trial, search_figure, spelt
 from wbc_hf.training.trainer import LeucocyteTrainer
 

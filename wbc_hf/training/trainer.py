@@ -23,8 +23,8 @@ from wbc_hf.evaluation import LeucocyteMetrics, headline
 from wbc_hf.modeling import Normalise, keep_frozen_in_eval
 from wbc_hf.training.arguments import LeucocyteTrainingArguments
 from wbc_hf.training.caches import CachedRows
-from wbc_hf.training.preparing import collate, view_seeds
-from wbc_hf.training.progress import EvaluationLines
+from wbc_hf.training.callbacks import EvaluationLines
+from wbc_hf.training.transforms import collate, view_seeds
 
 
 class LeucocyteTrainer(Trainer):

@@ -1,0 +1,196 @@
+"""When to trust a model: temperature, review threshold, familiarity, and what is saved of them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from sklearn.metrics import log_loss
+
+from wbc_hf.errors import WbcError
+from wbc_hf.modeling import (
+    Calibration,
+    before_temperature,
+    build_from_scratch,
+    fit_calibration,
+    fit_temperature,
+    fold_temperature,
+    look,
+)
+from wbc_hf.modeling.calibration import (
+    FAMILIARITY,
+    OUT_OF_DISTRIBUTION_SHARE,
+    REVIEW_SHARE,
+    Mahalanobis,
+    Neighbours,
+    review_threshold,
+)
+
+CLASSES, WIDTH = 5, 40
+
+
+@pytest.fixture
+def generator() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def clusters(generator: np.random.Generator, count: int, spread: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """Features of `count` images of a class each around its own corner, and their labels."""
+    labels = np.tile(np.arange(CLASSES), count)
+    centres = np.eye(CLASSES, WIDTH)
+    return (centres[labels] + spread * generator.normal(size=(len(labels), WIDTH))).astype(np.float32), labels
+
+
+def fitted(generator: np.random.Generator) -> Calibration:
+    training, training_labels = clusters(generator, 40)
+    features, labels = clusters(generator, 40)
+    probabilities = softmax(8 * features[:, :CLASSES] + generator.normal(size=(len(labels), CLASSES)), axis=1)
+    return fit_calibration(
+        temperature=1.5,
+        probabilities=probabilities,
+        labels=labels,
+        features=features,
+        strange_features=-features,
+        training_features=training,
+        training_labels=training_labels,
+        trained_on="cells",
+    )
+
+
+@pytest.mark.parametrize("true_temperature", [0.4, 1.0, 3.0])
+def test_the_temperature_that_was_put_in_is_found(generator: np.random.Generator, true_temperature: float):
+    honest = 2 * generator.normal(size=(20_000, CLASSES))
+    labels = np.array([generator.choice(CLASSES, p=row) for row in softmax(honest, axis=1)])
+    assert fit_temperature(honest * true_temperature, labels) == pytest.approx(true_temperature, rel=0.05)
+
+
+def test_no_other_temperature_has_a_lower_loss(generator: np.random.Generator):
+    labels = generator.integers(CLASSES, size=500)
+    logits = 3 * generator.normal(size=(500, CLASSES)) + 2 * np.eye(CLASSES)[labels]
+    best = fit_temperature(logits, labels)
+    losses = [
+        log_loss(labels, softmax(logits / t, axis=1), labels=range(CLASSES)) for t in (best, best * 0.9, best * 1.1)
+    ]
+    assert losses[0] == min(losses)
+
+
+def test_the_folded_temperature_divides_the_logits_and_can_be_taken_back():
+    model, _ = build_from_scratch(0.0625, image_size=32)
+    model.eval()
+    pixels = torch.rand(3, 3, 32, 32)
+    with torch.inference_mode():
+        before = model(pixels).logits
+        fold_temperature(model, 0.5)
+        after = model(pixels).logits
+    torch.testing.assert_close(after, before / 0.5)
+    np.testing.assert_allclose(before_temperature(after.softmax(1).numpy(), 0.5), before.softmax(1).numpy(), atol=1e-5)
+
+
+def test_looking_gives_the_logits_of_the_model_and_features_of_length_one():
+    model, _ = build_from_scratch(0.0625, image_size=32)
+    model.eval()
+    pixels = torch.rand(4, 3, 32, 32)
+    with torch.inference_mode():
+        logits, features = look(model, pixels)
+        torch.testing.assert_close(logits, model(pixels).logits)
+    assert features.shape == (4, sum(model.config.hidden_sizes[1:]))
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(4))
+
+
+def test_accepted_cells_reach_the_target():
+    confidence = np.linspace(0.2, 1, 1000)
+    right = np.ones(1000, dtype=bool)
+    right[:200:2] = False  # the unsure half of the errors
+    threshold, reached = review_threshold(confidence, right)
+    accepted = confidence >= threshold
+    assert reached
+    assert right[accepted].mean() >= 0.99
+    assert right[confidence >= threshold - 0.05].mean() < 0.99  # and not stricter than it has to be
+
+
+def test_a_model_that_is_never_wrong_still_holds_back_the_least_sure():
+    confidence = np.linspace(0.2, 1, 1000)
+    threshold, reached = review_threshold(confidence, np.ones(1000, dtype=bool))
+    assert reached
+    assert (confidence < threshold).mean() == pytest.approx(REVIEW_SHARE, abs=0.002)
+
+
+def test_a_model_that_is_always_wrong_says_that_the_target_is_out_of_reach():
+    confidence = np.linspace(0.2, 1, 1000)
+    threshold, reached = review_threshold(confidence, np.zeros(1000, dtype=bool))
+    assert not reached
+    assert (confidence < threshold).mean() == pytest.approx(REVIEW_SHARE, abs=0.002)
+
+
+@pytest.mark.parametrize("method", FAMILIARITY.values(), ids=FAMILIARITY)
+def test_what_lies_far_from_every_class_is_less_familiar(generator: np.random.Generator, method: type):
+    training, labels = clusters(generator, 40)
+    score = method.fit(training, labels).score
+    near, _ = clusters(generator, 40)
+    assert np.median(score(near)) < np.quantile(score(-near), 0.01)
+
+
+def test_mahalanobis_knows_the_shape_of_a_class(generator: np.random.Generator):
+    """The same step counts for less along a direction in which the class varies anyway."""
+    labels = np.repeat([0, 1], 500)
+    training = generator.normal(size=(1000, 4)) * [3, 0.1, 0.1, 0.1] + np.outer(labels, [0, 5, 0, 0])
+    score = Mahalanobis.fit(training.astype(np.float32), labels).score
+    along, across = score(np.array([[2, 0, 0, 0], [0, 0, 2, 0]], dtype=np.float32))
+    assert along < across / 5
+
+
+def test_neighbours_work_with_fewer_images_than_neighbours():
+    training = np.eye(3, dtype=np.float32)
+    assert Neighbours.fit(training, np.arange(3)).score(training).shape == (3,)
+
+
+def test_the_better_score_is_kept_and_both_are_told(generator: np.random.Generator):
+    trust = fitted(generator)
+    assert set(trust.doubted) == set(FAMILIARITY)
+    assert trust.doubted[trust.method] == max(trust.doubted.values())
+
+
+def test_familiar_sure_cells_are_confident_and_others_say_why(generator: np.random.Generator):
+    trust = fitted(generator)
+    features, _ = clusters(generator, 200)
+    confident = np.array(trust.statuses(np.ones(len(features)), features, [True] * len(features))) == "confident"
+    assert 1 - confident.mean() == pytest.approx(OUT_OF_DISTRIBUTION_SHARE, abs=0.02)
+    one = features[confident][:1]
+    assert trust.statuses(np.array([0.99]), one, [True]) == ["confident"]
+    assert trust.statuses(np.array([trust.review_threshold - 0.01]), one, [True]) == ["review"]
+    assert trust.statuses(np.array([0.99]), -one, [True]) == ["unfamiliar"]
+    assert trust.statuses(np.array([0.99]), one, [False]) == ["not_a_cell"]
+
+
+def test_what_is_saved_judges_as_what_was_fitted(generator: np.random.Generator, tmp_path: Path):
+    trust = fitted(generator)
+    trust.save(tmp_path)
+    loaded = Calibration.load(tmp_path)
+    features, _ = clusters(generator, 100)
+    np.testing.assert_allclose(loaded.familiarity.score(features), trust.familiarity.score(features), rtol=1e-5)
+    assert (loaded.review_threshold, loaded.out_of_distribution_threshold) == (
+        trust.review_threshold,
+        trust.out_of_distribution_threshold,
+    )
+    assert (loaded.temperature, loaded.method, loaded.trained_on) == (1.5, trust.method, "cells")
+
+
+def test_a_folder_without_trust_says_nothing(tmp_path: Path):
+    assert Calibration.load(tmp_path) is None
+
+
+def test_broken_files_are_named(generator: np.random.Generator, tmp_path: Path):
+    fitted(generator).save(tmp_path)
+    (tmp_path / "wbc.safetensors").write_bytes(b"short")
+    with pytest.raises(WbcError, match=r"wbc.json and wbc.safetensors cannot be read .* remove both"):
+        Calibration.load(tmp_path)
+
+
+def test_files_of_a_later_version_are_named(generator: np.random.Generator, tmp_path: Path):
+    fitted(generator).save(tmp_path)
+    numbers = json.loads((tmp_path / "wbc.json").read_text())
+    (tmp_path / "wbc.json").write_text(json.dumps(numbers | {"format": 99}))
+    with pytest.raises(WbcError, match="another version of wbc_hf"):
+        Calibration.load(tmp_path)

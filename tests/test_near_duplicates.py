@@ -1,0 +1,99 @@
+"""Looking for copies: every kind of copy is found, distinct cells stay apart, and a second look costs nothing."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from wbc_hf.data import paint_cells
+from wbc_hf.data.near_duplicate_pairs import near_duplicate_pairs
+from wbc_hf.data.near_duplicates import NearDuplicate, find_near_duplicates
+
+Change = Callable[[Image.Image], Image.Image]
+
+
+@pytest.fixture(scope="module")
+def cells() -> list[Image.Image]:
+    return [Image.fromarray(cell) for cell in paint_cells(np.arange(10) % 5, size=192, seed=3)]
+
+
+def look(images: list[Image.Image]) -> list[NearDuplicate]:
+    return find_near_duplicates(len(images), images.__getitem__)
+
+
+def rotated(angle: float, border: int, value: int = 0) -> Change:
+    def change(image: Image.Image) -> Image.Image:
+        matrix = cv2.getRotationMatrix2D((image.width / 2, image.height / 2), angle, 1)
+        pixels = cv2.warpAffine(
+            np.asarray(image), matrix, image.size, borderMode=border, borderValue=(value, value, value)
+        )
+        return Image.fromarray(pixels)
+
+    return change
+
+
+def compressed(image: Image.Image) -> Image.Image:
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=20)
+    return Image.open(stream).convert("RGB")
+
+
+CHANGES: dict[str, Change] = {
+    "mirrored": ImageOps.mirror,
+    "negative": ImageOps.invert,
+    "mirrored negative": lambda image: ImageOps.mirror(ImageOps.invert(image)),
+    "red for blue": lambda image: Image.fromarray(np.asarray(image)[:, :, ::-1].copy()),
+    "stretched": lambda image: image.resize((image.width * 5 // 4, image.height)),
+    "half": lambda image: image.resize((image.width // 2, image.height // 2)),
+    "JPEG 20": compressed,
+    "on white": rotated(17, cv2.BORDER_CONSTANT, 255),
+    "on grey": rotated(133, cv2.BORDER_CONSTANT, 128),
+    "on black": rotated(45, cv2.BORDER_CONSTANT),
+    "on a mirror": rotated(71, cv2.BORDER_REFLECT_101),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_copy_is_found_and_nothing_else(name: str, cells: list[Image.Image]):
+    found = look([*cells, *map(CHANGES[name], cells)])
+    assert {(copy.first, copy.second) for copy in found} == {(index, index + 10) for index in range(10)}
+    assert {copy.mirrored for copy in found} == {"mirrored" in name}
+
+
+def test_distinct_cells_stay_apart():
+    painted = [Image.fromarray(cell) for cell in paint_cells(np.arange(60) % 5, size=128, seed=8)]
+    assert look(painted) == []
+
+
+def test_images_without_key_points(cells: list[Image.Image]):
+    plain = Image.new("RGB", (64, 64), "white")
+    dotted = plain.copy()
+    dotted.putpixel((3, 3), (0, 0, 0))
+    tiny = Image.new("RGB", (16, 16), "black")
+    assert look([]) == look([plain]) == look([plain, dotted, tiny]) == look([cells[0]]) == []
+
+
+def test_one_different_pixel(cells: list[Image.Image]):
+    changed = cells[0].copy()
+    changed.putpixel((5, 5), (0, 0, 0))
+    assert [(copy.first, copy.second) for copy in look([cells[0], changed])] == [(0, 1)]
+
+
+def test_a_second_look_reads_nothing(cells: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WBC_HF_CACHE", str(tmp_path))
+    images = {"a": cells[0], "b": cells[1], "c": ImageOps.mirror(cells[0])}
+    sources = ["x", "y", "z"]
+    first = near_duplicate_pairs(list(images), sources, lambda i: list(images.values())[i], look=True)
+    assert [(pair.first, pair.second, pair.mirrored) for pair in first] == [("x", "z", True)]
+    # The same content under other names and in another order: nothing is read.
+    again = near_duplicate_pairs(["c", "a", "b", "b"], ["1", "2", "3", "4"], pytest.fail, look=True)
+    assert [(pair.first, pair.second, pair.matches is None) for pair in again] == [("3", "4", True), ("1", "2", False)]
+    (file,) = (tmp_path / "copies").iterdir()
+    whole = file.read_text()
+    file.write_text(whole[:5])
+    assert near_duplicate_pairs(list(images), sources, lambda i: list(images.values())[i], look=True) == first
+    assert file.read_text() == whole

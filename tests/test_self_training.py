@@ -1,0 +1,185 @@
+"""Networks that suit another laboratory: proportions, statistics, colours, and what is learned from labels."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from transformers import ResNetForImageClassification
+from transformers.image_processing_utils import BaseImageProcessor
+
+from wbc_hf.adaptation.self_training import (
+    adapt_with_labels,
+    adapt_without_labels,
+    consistency,
+    estimate_proportions,
+    estimate_statistics,
+)
+from wbc_hf.data import Augmentation, paint_cells
+from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.modeling import (
+    Calibration,
+    Normalise,
+    build_from_scratch,
+    load_classifier,
+    load_processor,
+    margin_edge,
+    measure_colours,
+)
+
+SIZE, CLASSES = 32, len(CLASS_NAMES)
+EDGE = 36
+Trained = tuple[ResNetForImageClassification, BaseImageProcessor]
+# What another camera makes of the same cells.
+TINT = torch.tensor([[0.45, 0.1, 0.1], [0.05, 0.4, 0.2], [0.1, 0.0, 0.75]])
+LAMP = torch.tensor([0.3, 0.3, 0.1])
+
+
+def home(labels: np.ndarray, seed: int, edge: int = EDGE) -> torch.Tensor:
+    return torch.from_numpy(paint_cells(labels, size=edge, seed=seed)).permute(0, 3, 1, 2).contiguous()
+
+
+def elsewhere(labels: np.ndarray, seed: int, edge: int = EDGE) -> torch.Tensor:
+    colours = torch.einsum("ij,njhw->nihw", TINT, home(labels, seed, edge).float() / 255) + LAMP.view(1, 3, 1, 1)
+    return (colours * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    """A tiny network that tells painted cells of one laboratory apart."""
+    torch.manual_seed(0)
+    network, processor = build_from_scratch(0.0625, image_size=SIZE)
+    assert margin_edge(processor) == EDGE
+    labels = np.arange(400) % CLASSES
+    squares, augment = home(labels, 0), Augmentation(SIZE, 0.3)
+    normalise = Normalise(processor, torch.device("cpu"))
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    network.train()
+    for step in range(150):
+        chosen = torch.randperm(len(labels), generator=generator)[:32]
+        seeds = np.stack([np.full(32, step), chosen.numpy()], axis=1)
+        logits = network(pixel_values=normalise(augment(squares[chosen], seeds))).logits
+        torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)[chosen]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return network.eval(), processor
+
+
+@pytest.fixture
+def network(trained: Trained) -> ResNetForImageClassification:
+    return copy.deepcopy(trained[0])
+
+
+@pytest.fixture
+def processor(trained: Trained) -> BaseImageProcessor:
+    return trained[1]
+
+
+@torch.no_grad()
+def accuracy(
+    network: torch.nn.Module,
+    processor: BaseImageProcessor,
+    squares: torch.Tensor,
+    labels: np.ndarray,
+    size: int = SIZE,
+) -> float:
+    images = Augmentation(size, 0.0)(squares, np.zeros((len(squares), 1), dtype=int))
+    logits = network(pixel_values=Normalise(processor, torch.device("cpu"))(images)).logits
+    return float((logits.argmax(1).numpy() == labels).mean())
+
+
+def test_proportions_are_estimated_from_answers_that_are_not_sure():
+    generator = np.random.default_rng(0)
+    true = np.array([0.02, 0.1, 0.25, 0.08, 0.55])
+    labels = generator.choice(CLASSES, size=4000, p=true)
+    scores = 2 * np.eye(CLASSES)[labels] + generator.normal(size=(4000, CLASSES))
+    # Of unit-variance scores that lie 2 higher for the right class, this is the likelihood.
+    likelihood = np.exp(2 * scores)
+    probabilities = likelihood / likelihood.sum(1, keepdims=True)
+    proportions, posterior = estimate_proportions(probabilities)
+    assert proportions == pytest.approx(true, abs=0.02)
+    assert proportions.sum() == pytest.approx(1)
+    assert (posterior.argmax(1) == labels).mean() > (probabilities.argmax(1) == labels).mean()
+
+
+def test_without_labels_the_colours_are_made_up_for():
+    """The model that comes with the project, for a tiny one knows too little to be led astray by colours."""
+    network, processor, trust = (
+        load_classifier(DEFAULT_MODEL_FOLDER),
+        load_processor(DEFAULT_MODEL_FOLDER),
+        Calibration.load(DEFAULT_MODEL_FOLDER),
+    )
+    labels = np.repeat(np.arange(CLASSES), [4, 12, 20, 8, 56])
+    squares = elsewhere(labels, 5, edge=margin_edge(processor))
+    before = accuracy(network, processor, squares, labels)
+    told: list[float] = []
+    proportions = adapt_without_labels(network, squares, processor, colours=trust.colours, progress=told.append)
+    assert accuracy(network, processor, squares, labels) > before + 0.1
+    assert proportions.shape == (CLASSES,)
+    assert proportions.sum() == pytest.approx(1)
+    assert proportions.argmax() == 4
+    assert told == sorted(told)
+    assert told[-1] == 1
+
+
+def test_without_colours_only_statistics_change(network: ResNetForImageClassification, processor: BaseImageProcessor):
+    labels = np.arange(100) % CLASSES
+    squares = elsewhere(labels, 5)
+    weights = {name: value.clone() for name, value in network.named_parameters()}
+    before = accuracy(network, processor, squares, labels)
+    adapt_without_labels(network, squares, processor)
+    assert accuracy(network, processor, squares, labels) > before
+    assert all(torch.equal(value, weights[name]) for name, value in network.named_parameters())
+
+
+def test_statistics_are_those_of_the_images(network: ResNetForImageClassification, processor: BaseImageProcessor):
+    squares = elsewhere(np.arange(50) % CLASSES, 3)
+    first = network.resnet.embedder.embedder
+    images = Augmentation(SIZE, 0.0)(squares, np.zeros((50, 1), dtype=int))
+    normalised = Normalise(processor, torch.device("cpu"))(images)
+    logits = estimate_statistics(network, normalised, np.repeat([1.0, 3.0], 25))
+    with torch.no_grad():
+        values = first.convolution(normalised)
+        assert torch.allclose(network(pixel_values=normalised).logits, logits, atol=1e-4)
+    wanted = (values[:25].mean((0, 2, 3)) + 3 * values[25:].mean((0, 2, 3))) / 4
+    assert torch.allclose(first.normalization.running_mean, wanted, atol=1e-4)
+
+
+def test_labels_teach(network: ResNetForImageClassification, processor: BaseImageProcessor):
+    labels, others = np.arange(60) % CLASSES, np.arange(100) % CLASSES
+    squares = elsewhere(others, 9)
+    before = accuracy(network, processor, squares, others)
+    adapt_with_labels(network, elsewhere(labels, 5), labels, processor)
+    assert accuracy(network, processor, squares, others) > before
+
+
+def test_cells_that_nobody_named_do_no_harm(network: ResNetForImageClassification, processor: BaseImageProcessor):
+    labels = np.arange(60) % CLASSES
+    squares = elsewhere(labels, 5)
+    other = copy.deepcopy(network)
+    adapt_with_labels(network, squares[:40], labels[:40], processor, seed=3)
+    adapt_with_labels(other, squares, np.where(np.arange(60) < 40, labels, -1), processor, seed=3)
+    for one, two in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_the_same_seed_gives_the_same_weights(network: ResNetForImageClassification, processor: BaseImageProcessor):
+    labels = np.arange(60) % CLASSES
+    squares, colours = elsewhere(labels, 5), measure_colours(home(labels, 0))
+    other = copy.deepcopy(network)
+    for one in (network, other):
+        adapt_without_labels(one, squares, processor, colours=colours, seed=3)
+    for one, two in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_consistency_is_the_share_of_equal_answers(
+    network: ResNetForImageClassification, processor: BaseImageProcessor
+):
+    labels = np.arange(100) % CLASSES
+    assert 0.4 < consistency(network, home(labels, 2), processor) < 1
+    with torch.no_grad():
+        network.classifier[-1].weight.zero_()
+    assert consistency(network, home(labels, 2), processor) == 1

@@ -1,0 +1,179 @@
+"""Cells of another laboratory, with labels or without: how they are read, and whether there are enough."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from wbc_hf.adaptation.progress import Progress
+from wbc_hf.adaptation.self_training import MIN_UNLABELLED
+from wbc_hf.data import (
+    SUFFIXES,
+    FolderImage,
+    find_pictures,
+    may_be_stained_cell,
+    near_duplicate_pairs,
+    photograph,
+    read_image,
+    scan_folder,
+)
+from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.hardware import usable_cores
+from wbc_hf.labels import CLASS_NAMES, class_index
+
+logger = logging.getLogger(__name__)
+
+# Below that nothing can be held back and something be left to learn from.
+MIN_CLASSES, MIN_CELLS = 2, 2
+
+
+@dataclass(frozen=True)
+class AdaptationCell:
+    """One cell of the other laboratory.
+
+    Attributes:
+        image: RGB, as `read_image` gives it.
+        label: Index into `CLASS_NAMES`, or None where nobody said.
+        group: What must not be parted when cells are held back: copies of a cell, cells of one photograph.
+    """
+
+    image: Image.Image
+    label: int | None
+    group: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Numbers of pictures in a folder that cannot be used."""
+
+    unreadable: int = 0
+    not_cells: int = 0
+
+
+def read_cells(folder: Path, progress: Progress) -> tuple[list[AdaptationCell], LeftOut]:
+    """All cells in a folder, with their labels where its sub-folders name them, and what was left out."""
+    labelled = _labelled_files(folder)
+    paths = find_pictures(folder) if labelled is None else [file.path for file in labelled]
+    usable: list[int] = []
+    images: list[Image.Image] = []
+    unreadable = not_cells = 0
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for index, image in enumerate(pool.map(_read, paths)):
+            progress("Reading the pictures", index / len(paths))
+            if isinstance(image, UnreadableImageError):
+                logger.warning("Left out %s", image)
+                unreadable += 1
+            elif not may_be_stained_cell(image):
+                logger.warning("Left out %s: shows no stained cell.", paths[index])
+                not_cells += 1
+            else:
+                usable.append(index)
+                images.append(image)
+    left_out = LeftOut(unreadable, not_cells)
+    if labelled is None:
+        return [
+            AdaptationCell(image, None, str(paths[index])) for index, image in zip(usable, images, strict=True)
+        ], left_out
+    progress("Looking for copies", 1)
+    kept = [labelled[index] for index in usable]
+    groups = _group(kept, images)
+    return [
+        AdaptationCell(image, class_index(file.class_name), group)
+        for image, file, group in zip(images, kept, groups, strict=True)
+    ], left_out
+
+
+def _read(path: Path) -> Image.Image | UnreadableImageError:
+    try:
+        return read_image(path)
+    except UnreadableImageError as error:
+        return error
+
+
+def _labelled_files(folder: Path) -> list[FolderImage] | None:
+    """The files in class folders; None where no folder is named like a class.
+
+    Raises:
+        WbcError: There is no such folder, or pictures lie in sub-folders of which only some name a class.
+    """
+    if not folder.is_dir():
+        raise WbcError(f"{folder}: is no folder. Give a folder of pictures, or of class sub-folders with pictures.")
+    if not any(class_index(path.name) is not None for path in folder.rglob("*") if path.is_dir()):
+        return None
+    if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]:
+        logger.warning("Left out %d pictures in %s itself, beside its class folders.", len(loose), folder)
+    found = scan_folder(folder)
+    unknown = sorted({file.class_name for file in found if class_index(file.class_name) is None})
+    if unknown:
+        raise WbcError(
+            f"{folder}: its sub-folders {', '.join(unknown)} name no class, beside others that do. The classes are "
+            f"{', '.join(CLASS_NAMES)}. Rename or remove them; without any class folder all pictures count as cells "
+            "without labels."
+        )
+    return found
+
+
+def _group(cells: Sequence[FolderImage], images: Sequence[Image.Image]) -> list[str]:
+    """For each picture what it must not be parted from: copies, its photograph, and what `metadata.csv` says."""
+    digests = [hashlib.sha256(file.path.read_bytes()).hexdigest() for file in cells]
+    place = {file.source: index for index, file in enumerate(cells)}
+    copies = near_duplicate_pairs(digests, list(place), images.__getitem__, look=True)
+    links = [(place[pair.first], place[pair.second]) for pair in copies]
+    first: dict[str, int] = {}
+    for index, file in enumerate(cells):
+        if name := file.group or photograph(file.source):
+            links.append((first.setdefault(name, index), index))
+    ends = np.array(links, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links)), tuple(ends)), shape=(len(cells), len(cells)))
+    return [str(part) for part in connected_components(graph, directed=False)[1]]
+
+
+def check_cells(labels: np.ndarray, left_out: LeftOut) -> None:
+    """Whether there are enough of them to learn from and to judge by.
+
+    Args:
+        labels: int (n,), class indices, -1 where nobody said.
+        left_out: What is missing among them, for the message.
+
+    Raises:
+        WbcError: There are not.
+    """
+    told = [
+        f"{count} {what}"
+        for count, what in (
+            (left_out.unreadable, "that cannot be read"),
+            (left_out.not_cells, "that show no stained cell"),
+        )
+        if count
+    ]
+    beside = f" (left out: {', '.join(told)})" if told else ""
+    counts = count_classes(labels)
+    if not any(counts.values()):
+        if len(labels) < MIN_UNLABELLED:
+            raise WbcError(
+                f"{len(labels)} pictures without labels{beside}: at least {MIN_UNLABELLED} are needed. Give more, or "
+                "sort them into sub-folders named after the classes, of which fewer will do."
+            )
+    elif not enough_labelled(counts):
+        given = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise WbcError(
+            f"{given} labelled cells{beside}: at least {MIN_CELLS} cells in each of {MIN_CLASSES} classes are needed, "
+            "and about 20 of each class are good. Label more."
+        )
+
+
+def enough_labelled(counts: Mapping[str, int]) -> bool:
+    """Whether some cells can be held back and others be left to learn from, by the number of each class."""
+    return sum(count >= MIN_CELLS for count in counts.values()) >= MIN_CLASSES
+
+
+def count_classes(labels: np.ndarray) -> dict[str, int]:
+    """How many cells there are of each class, by name."""
+    return {name: int((labels == index).sum()) for index, name in enumerate(CLASS_NAMES)}

@@ -1,0 +1,180 @@
+"""Vary training images as other laboratories would: their framing, stain, lamp, camera, focus and files.
+
+What makes a model helpless elsewhere is what its own laboratory has in common in all images. Here none of it is left:
+neither how large cells are in the picture, nor the background, nor one balance of stains. As with `Augmentation`, what
+happens to an image hangs on its own seed alone.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .augmentation import DARKEST, STAINS, blur, sensor_noise
+from .framing import frame, locate_nuclei
+
+_FRAMED = 0.5  # share of images framed on their nucleus; the others keep their framing, with some zoom
+_COLOURLESS = 0.03  # share of images
+_COMPRESSED = 0.4  # share of images
+_BACKGROUND = 0.1  # quantile of density that is taken for background: it is the lightest large part of a picture
+_BLOCK = 8
+# Frequencies of a block, and how coarsely JPEG stores the brightness of each at quality 50: ITU-T T.81, Annex K.1.
+_COSINES = torch.tensor(
+    [
+        [math.sqrt((2 if row else 1) / _BLOCK) * math.cos(math.pi * (n + 0.5) * row / _BLOCK) for n in range(8)]
+        for row in range(8)
+    ]
+)
+# fmt: off
+_STEPS = torch.tensor([
+    [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
+    [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
+    [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
+    [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
+]) / 255
+# fmt: on
+
+
+class _Draws:
+    """Random numbers of a batch, a row of its own for each image."""
+
+    _COUNT = 64
+
+    def __init__(self, seeds: np.ndarray, device: torch.device):
+        streams = [np.random.default_rng(row) for row in seeds]
+        self._table = torch.from_numpy(np.stack([rng.random(self._COUNT) for rng in streams])).float().to(device)
+        self._used = 0
+        self.noise_seeds = [int(rng.integers(2**62)) for rng in streams]
+
+    def between(self, low: float, high: float, count: int = 1) -> torch.Tensor:
+        """Uniform, (n, count)."""
+        start, self._used = self._used, self._used + count
+        return low + (high - low) * self._table[:, start : self._used]
+
+
+@dataclass(frozen=True)
+class OtherLaboratories:
+    """Random changes such as lie between laboratories.
+
+    Attributes:
+        size: Side of the square that comes out, in pixels.
+        strength: Scales the changes of stain and light; 1 is the default.
+    """
+
+    size: int
+    strength: float = 1.0
+
+    # Side of the images that go in, in sides of what comes out: framing on a nucleus shows part of them only.
+    enlarged: ClassVar[float] = 1.6
+
+    def __call__(self, images: torch.Tensor, seeds: np.ndarray) -> torch.Tensor:
+        """Augment a batch.
+
+        Args:
+            images: uint8 (n, 3, height, width), RGB, of one cell each.
+            seeds: (n, k) integers of 0 and above, one row an image.
+
+        Returns:
+            float32 (n, 3, size, size) on the same device, values 0 to 1.
+        """
+        draws = _Draws(seeds, images.device)
+        result = self._stain(self._frame(images.float() / 255, draws), draws)
+        result = self._focus(self._saturate(result, draws), draws)
+        result = sensor_noise(result, 0.03 * draws.between(0, 1) ** 2, draws.noise_seeds)
+        return self._compress(result, draws).clamp_(0, 1)
+
+    def _frame(self, images: torch.Tensor, draws: _Draws) -> torch.Tensor:
+        """Any angle, reflection, a slight shard; the nucleus spans 42 to 80 % of the side, or the framing stays."""
+        angle = draws.between(-math.pi, math.pi)
+        mirror = torch.where(draws.between(0, 1) < 0.5, -1.0, 1.0)
+        shard = torch.exp2(draws.between(-0.15, 0.15))
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        turn = torch.stack(
+            [
+                torch.cat([mirror * cos * shard, -sin / shard], 1),
+                torch.cat([mirror * sin * shard, cos / shard], 1),
+            ],
+            1,
+        )
+        nucleus, extent = locate_nuclei(images)
+        view = (extent / draws.between(0.42, 0.8)[:, 0]).clamp(0.25, 1.0)
+        centre = nucleus + view.unsqueeze(1) * draws.between(-0.25, 0.25, 2)
+        framed = draws.between(0, 1) < _FRAMED
+        own_view = torch.exp(draws.between(math.log(0.72), math.log(1.05))[:, 0])
+        centre = torch.where(framed, centre, draws.between(-0.1, 0.1, 2))
+        return frame(images, self.size, centre, torch.where(framed[:, 0], view, own_view), turn)
+
+    def _stain(self, images: torch.Tensor, draws: _Draws) -> torch.Tensor:
+        """Amounts and hues of the stains, contrast, and another background, all in optical density."""
+        strength, count = 0.5 * self.strength, len(images)
+        density = -torch.log(images.clamp_min(DARKEST)).flatten(2)
+        # Some of the pixels tell the quantile as well as all.
+        background = torch.quantile(density[:, :, ::7], _BACKGROUND, dim=2)
+        density = density - background.unsqueeze(2)
+        stains = STAINS.to(images.device)
+        amounts = torch.exp(draws.between(-0.35, 0.35, 3) * strength + draws.between(-0.35, 0.35) * strength)
+        mixing = torch.linalg.inv(stains) @ torch.diag_embed(amounts) @ stains  # (n, 3, 3), densities as rows
+        mixing = mixing + 0.12 * strength * draws.between(-1, 1, 9).view(count, 3, 3)
+        contrast = torch.exp(draws.between(-0.25, 0.25) * strength).unsqueeze(2)
+        density = (mixing.transpose(1, 2) @ density).clamp(0, 5) ** contrast
+        density = density + self._background(background, draws).unsqueeze(2)
+        density = density + self._gradient(draws).flatten(1).unsqueeze(1)
+        return torch.exp(-density.clamp_min(0)).view_as(images)
+
+    def _background(self, own: torch.Tensor, draws: _Draws) -> torch.Tensor:
+        """Density of each channel where nothing is: greyish, yellow, nearly as it was, or blown out; (n, 3)."""
+        greyish = draws.between(0, 0.25) + draws.between(0, 0.15, 3)
+        yellow = torch.cat([draws.between(0, 0.1), draws.between(0, 0.2), draws.between(0.2, 0.8)], 1)
+        own = own + draws.between(-0.08, 0.08, 3)
+        kind = draws.between(0, 1)
+        blown_out = torch.full_like(own, -0.03)
+        return torch.where(
+            kind < 0.4, greyish, torch.where(kind < 0.65, yellow, torch.where(kind < 0.85, own, blown_out))
+        )
+
+    def _gradient(self, draws: _Draws) -> torch.Tensor:
+        """A lamp that is off the axis: density that rises across the picture, (n, size, size)."""
+        angle, slope = draws.between(-math.pi, math.pi), draws.between(0, 0.06 * self.strength)
+        side = torch.linspace(-1, 1, self.size, device=angle.device)
+        rise = torch.cos(angle) * slope, torch.sin(angle) * slope
+        return rise[0].unsqueeze(2) * side.view(1, 1, -1) + rise[1].unsqueeze(2) * side.view(1, -1, 1)
+
+    def _saturate(self, images: torch.Tensor, draws: _Draws) -> torch.Tensor:
+        """Colours paler or stronger; a few pictures lose theirs."""
+        saturation = draws.between(0.6, 1.3)
+        saturation = torch.where(draws.between(0, 1) < _COLOURLESS, 0.0, saturation).view(-1, 1, 1, 1)
+        return torch.lerp(images.mean(1, keepdim=True), images, saturation)
+
+    def _focus(self, images: torch.Tensor, draws: _Draws) -> torch.Tensor:
+        """Most lose focus, up to 2.5 % of the side; some are sharpened by the camera; some stay."""
+        kind = draws.between(0, 1)[:, 0]
+        sigma = self.size / 100 * draws.between(0.2, 2.5)[:, 0]
+        amount = draws.between(0, 1.5).view(-1, 1, 1, 1)
+        result = images.clone()
+        if (out := kind > 0.3).any():
+            result[out] = blur(images[out], sigma[out])
+        if (sharpened := (kind > 0.15) & (kind <= 0.3)).any():
+            chosen = images[sharpened]
+            softer = blur(chosen, torch.full((len(chosen),), self.size / 100, device=images.device))
+            result[sharpened] = chosen + amount[sharpened] * (chosen - softer)
+        return result
+
+    def _compress(self, images: torch.Tensor, draws: _Draws) -> torch.Tensor:
+        """What JPEG of quality 25 to 95 loses, in each channel as in brightness."""
+        coarseness = draws.between(0.1, 2.0)
+        chosen = draws.between(0, 1)[:, 0] < _COMPRESSED
+        if not chosen.any():
+            return images
+        spare = -self.size % _BLOCK
+        padded = F.pad(images[chosen], (0, spare, 0, spare), mode="replicate")
+        count, channels, height, width = padded.shape
+        blocks = padded.view(count, channels, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK).transpose(3, 4)
+        cosines = _COSINES.to(images.device)
+        steps = _STEPS.to(images.device) * coarseness[chosen].view(-1, 1, 1, 1, 1, 1)
+        stored = torch.round(cosines @ blocks @ cosines.T / steps) * steps
+        restored = (cosines.T @ stored @ cosines).transpose(3, 4).reshape(padded.shape)
+        images[chosen] = restored[:, :, : self.size, : self.size]
+        return images

@@ -1,0 +1,15 @@
+"""Answers for images: the predictor and its backends, exported models, heat maps, nearest cells, bulk predictions."""
+
+from wbc_hf.inference.batching import batches, logits_and_features_of
+from wbc_hf.inference.predictor import BATCH_SIZE, ModelIdentity, Prediction, Predictor
+from wbc_hf.inference.reference_cells import ReferenceCells
+
+__all__ = [
+    "BATCH_SIZE",
+    "ModelIdentity",
+    "Prediction",
+    "Predictor",
+    "ReferenceCells",
+    "batches",
+    "logits_and_features_of",
+]

@@ -1,0 +1,367 @@
+"""Export a model for programs that run it without torch, and check on validation images that it answers as well.
+
+int8 is post-training quantisation by nncf: training images tell the range of every activation, and no weight is
+trained (Jacob et al. 2018, arXiv:1712.05877).
+"""
+
+import contextlib
+import importlib.util
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import openvino
+from datasets import Dataset
+from scipy.special import softmax
+from tqdm.auto import tqdm
+
+from wbc_hf.data import load_leucocytes, may_be_stained_cell, read_image
+from wbc_hf.errors import WbcError
+from wbc_hf.evaluation import compute_metrics
+from wbc_hf.hub import fetch_model
+from wbc_hf.inference.backends import Backend, OpenVinoBackend, TorchBackend
+from wbc_hf.inference.predictor import BATCH_SIZE
+from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.modeling import (
+    CROP,
+    GRAPH_FILES,
+    AnswerGraph,
+    Calibration,
+    Check,
+    Export,
+    ExportFigures,
+    Preprocessing,
+    digest_weights,
+    load_classifier,
+    load_processor,
+    to_onnx,
+    to_openvino,
+)
+
+ExportFormat = Literal["openvino", "onnx"]
+Precision = Literal["int8", "bf16", "fp32"]
+
+MAX_FALL = 0.005  # of macro F1
+CALIBRATION_IMAGES = 300
+# A range is the mean of what batches span: of single images it cuts off what one in two exceeds. Measured, the logits
+# of int8 lie four times closer to the model's own with batches of 16.
+_CALIBRATION_BATCH = 16
+_SEED = 0
+
+# What a folder that stands by itself gets of the model's.
+_COMPANIONS = ("config.json", "preprocessor_config.json", "wbc.json", "wbc.safetensors", "README.md", "metrics.json")
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """What a quantisation sees and an export is checked on."""
+
+    dataset: str
+    split_seed: int
+    training: Dataset
+    validation: Dataset
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Of n validation images: float32 (n, classes), and (n, d) of a ResNet."""
+
+    probabilities: np.ndarray
+    features: np.ndarray | None
+
+
+def export_model(
+    model: str | Path,
+    format: ExportFormat,
+    precision: Precision,
+    *,
+    dataset: str | None = None,
+    output: Path | None = None,
+) -> tuple[Path, Export]:
+    """Write a model as a file that holds all of its arithmetic, for any number of crops at once.
+
+    It goes into a folder of the format's name beside the weights, in the place of an earlier one, or into a new folder
+    with everything that `Predictor` needs. Where something is amiss nothing is written.
+
+    Args:
+        model: A folder or a Hub id.
+        format: Whose files are written.
+        precision: In which numbers they are computed; bf16 is OpenVINO's alone.
+        dataset: A spec. Its training images are what int8 is calibrated on, its validation images what the export is
+            checked on. By default the set of the training run, as `run.json` beside the model names it; without either
+            only int8 is refused, and the others are not checked.
+        output: The new folder; needed for a Hub id.
+
+    Returns:
+        The folder of the file, and what its `export.json` says.
+
+    Raises:
+        WbcError: Macro F1 falls by more than `MAX_FALL`, a package is missing, there is no set to check on, or an
+            argument is none that can be used.
+    """
+    if format == "onnx" and precision == "bf16":
+        raise WbcError(
+            "--precision bf16: ONNX Runtime has no convolution in bf16 for processors. Use int8 or fp32, or --format "
+            "openvino."
+        )
+    _check_packages(format, precision)
+    folder = fetch_model(model)
+    target = _check_target(str(model), folder, format, output)
+    pictures = _load_pictures(folder, dataset, precision)
+    preparation = Preprocessing(load_processor(folder))
+    graph = AnswerGraph(load_classifier(folder), preparation)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as temporary:
+        made = Path(temporary) / format
+        made.mkdir()
+        crops = None
+        if pictures is not None and precision == "int8":
+            crops = _crops(pictures.training, preparation, CALIBRATION_IMAGES)
+        write_graph(graph, preparation, made / GRAPH_FILES[format], precision, crops)
+        check = None
+        if pictures is not None:
+            backend = OpenVinoBackend(made / GRAPH_FILES[format], exact=precision == "fp32")
+            trust, calibrated_on = Calibration.load(folder), 0 if crops is None else len(crops)
+            check = _check(pictures, graph, preparation, backend, trust, calibrated_on)
+            _refuse_a_fall(str(model), precision, check)
+        export = Export(
+            format=format,
+            precision=precision,
+            weights=digest_weights(folder),
+            check=check,
+            versions={name: version(name) for name in ("wbc_hf", "torch", *_packages(format, precision), "openvino")},
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        export.save(made)
+        if output is not None:
+            made = _stand_alone(folder, made)
+        if target.exists():
+            # In one step each: whoever loads the model meanwhile finds the old export, none, or the new one.
+            target.rename(Path(temporary) / "before")
+        made.rename(target)
+    return (target if output is None else target / format), export
+
+
+def write_graph(
+    graph: AnswerGraph, preparation: Preprocessing, file: Path, precision: Precision, crops: np.ndarray | None = None
+) -> None:
+    """Write a graph, unchecked.
+
+    Args:
+        graph: Of a model.
+        preparation: Of its pictures.
+        file: `.xml`, beside which the weights go into `.bin`, or `.onnx`.
+        precision: bf16 is stored as float16, which is finer, and only computed in bf16.
+        crops: For int8, what it is calibrated on: n of what `preparation` gives.
+    """
+    shape = preparation.shape
+    if file.suffix == ".xml":
+        converted = to_openvino(graph, shape)
+        if precision == "int8":
+            converted = _quantise(converted, list(_parts(crops)))
+        openvino.save_model(converted, file, compress_to_fp16=precision != "fp32")
+        return
+    to_onnx(graph, shape, file)
+    if precision == "int8":
+        import onnx
+
+        quantised = _quantise(onnx.load(file), [{CROP: part} for part in _parts(crops)])
+        onnx.save(quantised, file)
+
+
+def _quantise(model: Any, inputs: list) -> Any:
+    """A model of OpenVINO's or of ONNX, in int8."""
+    import nncf
+
+    nncf.set_log_level(logging.WARNING)
+    # Its progress goes to standard output, which is for results.
+    with contextlib.redirect_stdout(sys.stderr):
+        return nncf.quantize(model, nncf.Dataset(inputs), subset_size=len(inputs))
+
+
+def _parts(crops: np.ndarray) -> list[np.ndarray]:
+    return [crops[start : start + _CALIBRATION_BATCH] for start in range(0, len(crops), _CALIBRATION_BATCH)]
+
+
+def _packages(format: ExportFormat, precision: Precision) -> list[str]:
+    onnx = ["onnx"] if format == "onnx" else []
+    # nncf runs an ONNX model to see its activations.
+    runtime = ["onnxruntime"] if onnx and precision == "int8" else []
+    return onnx + runtime + (["nncf"] if precision == "int8" else [])
+
+
+def _check_packages(format: ExportFormat, precision: Precision) -> None:
+    missing = [name for name in _packages(format, precision) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise WbcError(
+            f"--format {format} --precision {precision}: needs {' and '.join(missing)}. Install what exporting needs: "
+            "pip install 'wbc-hf[export]'"
+        )
+
+
+def _check_target(model: str, folder: Path, format: ExportFormat, output: Path | None) -> Path:
+    """Where the finished folder goes."""
+    if output is not None:
+        if output.exists():
+            raise WbcError(f"{output}: is there already. Give --output the name of a new folder.")
+        return output.absolute()
+    if not Path(model).expanduser().is_dir():
+        raise WbcError(f"{model}: lies in the Hub's cache, which nothing is written to. Give --output FOLDER.")
+    return folder / format
+
+
+def _load_pictures(folder: Path, dataset: str | None, precision: Precision) -> _Pictures | None:
+    """The set that was asked for, or the one of the training run; None where neither is known.
+
+    Raises:
+        WbcError: The set of the training run has changed since, or int8 is wanted of neither.
+    """
+    run, seed, trained_on = folder / "run.json", 0, None
+    if dataset is None and run.exists():
+        record = json.loads(run.read_text(encoding="utf-8"))
+        if not record["arguments"]["streaming"]:
+            dataset, seed = record["arguments"]["dataset"], record["arguments"]["split_seed"]
+            trained_on = record["data"]["fingerprint"]
+    if dataset is None:
+        if precision == "int8":
+            raise WbcError(
+                f"{folder}: has no run.json that names a stored data set, and int8 needs pictures to be calibrated "
+                "and checked on. Give --dataset."
+            )
+        return None
+    leucocytes = load_leucocytes(dataset, seed=seed)
+    if trained_on not in (None, leucocytes.provenance.fingerprint):
+        raise WbcError(
+            f"{dataset}: holds other images, labels or splits than {folder} was trained on, so that its validation "
+            "images may be among those trained on. Give --dataset with that set as it was, or with another one."
+        )
+    return _Pictures(dataset, seed, leucocytes["train"], leucocytes["validation"])
+
+
+def _crops(rows: Dataset, preparation: Preprocessing, count: int) -> np.ndarray:
+    """Of images in random order, so that each batch has some of every class."""
+    chosen = np.random.default_rng(_SEED).permutation(len(rows))[:count]
+    return np.stack([preparation.crop(read_image(row["image"])) for row in rows.select(chosen)])
+
+
+def _check(
+    pictures: _Pictures,
+    graph: AnswerGraph,
+    preparation: Preprocessing,
+    backend: Backend,
+    trust: Calibration | None,
+    calibrated_on: int,
+) -> Check:
+    """Both on the validation images: the model with torch in fp32, and what was exported."""
+    classes = [class_index(graph.model.config.id2label[index]) for index in range(graph.model.config.num_labels)]
+    if None in classes:
+        raise WbcError(
+            f"{', '.join(graph.model.config.id2label.values())}: are not all leucocytes, so that {pictures.dataset} "
+            f"cannot tell whether an export is right. A model of {', '.join(CLASS_NAMES)} is needed."
+        )
+    reference = TorchBackend(graph, exact=True)
+    labels: list[int] = []
+    may_be_cell: list[bool] = []
+    answers: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"before": [], "after": []}
+    with tqdm(total=len(pictures.validation), desc="Checking", unit="image", delay=2, leave=False) as bar:
+        for rows in pictures.validation.iter(BATCH_SIZE):
+            images = [read_image(image) for image in rows["image"]]
+            crops = np.stack([preparation.crop(image) for image in images])
+            answers["before"].append(reference.run(crops))
+            answers["after"].append(backend.run(crops))
+            labels += rows["label"]
+            may_be_cell += [may_be_stained_cell(image) for image in images]
+            bar.update(len(images))
+    before, after = (_gather(parts) for parts in answers.values())
+    threshold = None
+    if calibrated_on and trust is not None:
+        threshold = _moved_threshold(trust, before.features, after.features)
+    adapted = trust if threshold is None else replace(trust, out_of_distribution_threshold=threshold)
+    given = [np.array(classes)[one.probabilities.argmax(1)] for one in (before, after)]
+    return Check(
+        dataset=pictures.dataset,
+        split_seed=pictures.split_seed,
+        images=len(labels),
+        calibrated_on=calibrated_on,
+        before=_figures(before, given[0], np.array(labels), trust, may_be_cell),
+        after=_figures(after, given[1], np.array(labels), adapted, may_be_cell),
+        agreement=float((given[0] == given[1]).mean()),
+        out_of_distribution_threshold=threshold,
+    )
+
+
+def _gather(parts: list[tuple[np.ndarray, np.ndarray | None]]) -> _Answers:
+    logits, features = zip(*parts, strict=True)
+    return _Answers(softmax(np.concatenate(logits), axis=1), None if features[0] is None else np.concatenate(features))
+
+
+def _moved_threshold(trust: Calibration, before: np.ndarray, after: np.ndarray) -> float:
+    """The model's own threshold, moved by as much as the export moves the score of an image.
+
+    Rounding to int8 adds noise to every feature, so that all seem a little less familiar than they are. The median
+    ratio of an image's score after and before tells by how much, however many of the images are unfamiliar: all of
+    them may be, in a set of another laboratory.
+
+    Args:
+        trust: Of the model.
+        before, after: Features of the same images, (n, d), by the model and by the export.
+    """
+    ratios = trust.familiarity.score(after) / trust.familiarity.score(before)
+    return trust.out_of_distribution_threshold * float(np.median(ratios))
+
+
+def _figures(
+    answers: _Answers, given: np.ndarray, labels: np.ndarray, trust: Calibration | None, may_be_cell: list[bool]
+) -> ExportFigures:
+    macro_f1 = compute_metrics(labels, given)["macro_f1"]
+    if trust is None:
+        return ExportFigures(macro_f1, None, None)
+    statuses = trust.statuses(answers.probabilities.max(1), answers.features, may_be_cell)
+    confident = np.array(statuses) == "confident"
+    right = float((given == labels)[confident].mean()) if confident.any() else None
+    return ExportFigures(macro_f1, float(confident.mean()), right)
+
+
+def _refuse_a_fall(model: str, precision: Precision, check: Check) -> None:
+    if check.before.macro_f1 - check.after.macro_f1 > MAX_FALL:
+        raise WbcError(
+            f"{model}: macro F1 on the {check.images} validation images of {check.dataset} falls from "
+            f"{check.before.macro_f1:.4f} to {check.after.macro_f1:.4f} in {precision}; {MAX_FALL} is allowed. "
+            "Nothing was written. Give --dataset a larger set of this laboratory, or use bf16 or fp32."
+        )
+
+
+def _stand_alone(folder: Path, made: Path) -> Path:
+    """A folder with the export in it and what belongs to the model besides its weights."""
+    alone = made.parent / "alone"
+    alone.mkdir()
+    for name in _COMPANIONS:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, alone / name)
+    made.rename(alone / made.name)
+    return alone
+
+
+def describe_export(folder: Path, export: Export) -> str:
+    """What was written and how it compares, in lines for a terminal."""
+    lines = [f"{export.format} {export.precision}: {folder}"]
+    if export.check is None:
+        return "\n".join([*lines, "Not checked: no run.json names a data set, and --dataset was not given."])
+    check = export.check
+    lines.append(f"{'on ' + str(check.images) + ' validation images':<34}{'fp32, torch':>12}{'exported':>12}")
+    for name, what in (
+        ("macro_f1", "macro F1"),
+        ("confident", "share confident"),
+        ("right_of_confident", "right among the confident"),
+    ):
+        values = [getattr(figures, name) for figures in (check.before, check.after)]
+        lines.append(f"{what:<34}" + "".join(f"{'–' if value is None else f'{value:.4f}':>12}" for value in values))
+    return "\n".join([*lines, f"{'same class':<46}{check.agreement:>12.4f}"])

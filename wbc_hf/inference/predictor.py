@@ -1,0 +1,356 @@
+"""From images to answers: the one way in which evaluation, the command line and the page ask a model."""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.special import softmax
+from transformers import PreTrainedModel, ResNetConfig, ResNetForImageClassification
+from transformers.image_processing_utils import BaseImageProcessor
+
+from wbc_hf import __version__
+from wbc_hf.data import ImageSource, may_be_stained_cell, read_image
+from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.hardware import usable_cores
+from wbc_hf.hub import fetch_model
+from wbc_hf.inference.backends import Backend, OpenVinoBackend, TorchBackend
+from wbc_hf.inference.conversions import ConversionError, convert, converted
+from wbc_hf.modeling import (
+    GRAPH_FILES,
+    AnswerGraph,
+    Calibration,
+    Export,
+    Preprocessing,
+    digest_weights,
+    find_export,
+    has_weights,
+    load_classifier,
+    load_config,
+    load_processor,
+)
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 32
+# Batches that are read and prepared while the model works on one.
+_AHEAD = 2
+BackendName = Literal["auto", "openvino", "torch"]
+BACKENDS: tuple[BackendName, ...] = ("auto", "openvino", "torch")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes:
+        label: The most likely class.
+        probability: Of that class, 0 to 1.
+        alternatives: The other classes with their probabilities, the likeliest first.
+        status: "confident"; "review", a person should look; "unfamiliar", unlike the training images; "not_a_cell",
+            nothing that looks like a stained nucleus; or "uncalibrated", where the model folder does not say when to
+            trust it.
+    """
+
+    label: str
+    probability: float
+    alternatives: tuple[tuple[str, float], ...]
+    status: str
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model answered, for whoever reads its answers later.
+
+    Attributes:
+        name: Name of its folder, or its Hub id.
+        version: The first twelve hexadecimal digits of the SHA-256 of its weights.
+        trained_on: Title of its training set, or None where its folder does not say.
+        software: Name and version of this package.
+    """
+
+    name: str
+    version: str
+    trained_on: str | None
+    software: str
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is kept of an image until its batch is full: the image itself may have 50 million pixels.
+
+    crop as `Preprocessing` makes it.
+    """
+
+    crop: np.ndarray
+    may_be_cell: bool
+
+
+class Predictor:
+    """A classifier with its own image processor, ready to answer. Safe to be asked from several threads at once.
+
+    Attributes:
+        labels: Names of the classes, in the order of the probabilities.
+        name: The folder or Hub id it came from.
+        processor: As saved with the model.
+        trust: When to trust the model; None where its folder does not say.
+        folder: Where its files lie; None for one that was built in memory.
+        backend: What runs the model.
+        export: What is known of the export that answers; None where none does.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | None,
+        processor: BaseImageProcessor,
+        name: str,
+        trust: Calibration | None = None,
+        *,
+        folder: Path | None = None,
+        weights: str | None = None,
+        backend: Backend | None = None,
+        export: Export | None = None,
+    ):
+        """Of a model in memory, or, as `from_pretrained` does, of one in a folder that a backend answers for.
+
+        Args:
+            model: None has it loaded from `folder` when something looks into it.
+            processor, name, trust, folder, export: See above.
+            weights: Digest of the weights that answer, as `digest_weights` gives it; by default that of `model`.
+            backend: By default torch, which follows every change of the model's weights.
+        """
+        if model is not None:
+            self.model = model.eval()
+        self.processor = processor
+        self.name = name
+        self.trust = trust
+        self.folder = folder
+        self.export = export
+        self._weights = weights
+        self._preparation = Preprocessing(processor)
+        self.backend = backend or TorchBackend(AnswerGraph(model, self._preparation))
+        self._config = load_config(folder) if model is None else model.config
+        names = self._config.id2label
+        self.labels = tuple(names[index] for index in sorted(names))
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, backend: BackendName = "auto", *, fresh: bool = False) -> "Predictor":
+        """Load a model folder or a Hub id.
+
+        Args:
+            model: Folder or Hub id.
+            backend: "openvino" runs on the processor: the folder's export (`wbc-hf export`) where it was made of the
+                weights beside it, or these converted, in bf16 where the processor has that in hardware. "torch" runs
+                the weights as they are: fp32 on a processor, bf16 on a GPU that has it. "auto" is torch on a GPU and
+                for what OpenVINO cannot run, else OpenVINO.
+            fresh: For a folder that is just being written: the weights answer as they lie there, no export does, and
+                nothing is kept of their conversion.
+
+        Raises:
+            WbcError: No such model, or it is not to be had in safetensors; no such backend, or OpenVINO was asked for
+                and cannot run it.
+            HubUnreachableError: The Hub did not answer and the model is not in the cache.
+        """
+        if backend not in BACKENDS:
+            raise WbcError(f"{backend}: is no backend. There are {', '.join(BACKENDS)}.")
+        folder = fetch_model(model)
+        processor, trust = load_processor(folder), Calibration.load(folder)
+        # Once, now: the folder may hold other weights by the time that somebody asks who answered.
+        weights = digest_weights(folder)
+        on_torch = backend == "torch" or (backend == "auto" and torch.cuda.is_available() and has_weights(folder))
+        if not (on_torch or fresh) and (exported := find_export(folder, weights)) is not None:
+            return cls._of_export(exported, processor, str(model), trust)
+        runs = None
+        if not on_torch:
+            preparation = Preprocessing(processor)
+            try:
+                runs = OpenVinoBackend(
+                    convert(folder, preparation) if fresh else converted(folder, weights, preparation)
+                )
+            except ConversionError as error:
+                if backend == "openvino":
+                    raise
+                logger.warning("%s It answers now, more slowly.", error)
+        network = load_classifier(folder) if runs is None else None
+        return cls(network, processor, str(model), trust, folder=folder, weights=weights, backend=runs)
+
+    @classmethod
+    def _of_export(
+        cls, exported: Path, processor: BaseImageProcessor, name: str, trust: Calibration | None
+    ) -> "Predictor":
+        """The export in a folder within the model's."""
+        export = Export.load(exported)
+        backend = OpenVinoBackend(
+            exported / GRAPH_FILES[export.format],
+            exact=export.precision == "fp32",
+            quantised=export.precision == "int8",
+        )
+        return cls(
+            None,
+            processor,
+            name,
+            adapt_calibration(trust, export),
+            folder=exported.parent,
+            weights=export.weights,
+            backend=backend,
+            export=export,
+        )
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The model itself, for what looks into it; loaded when it is first asked for where OpenVINO answers.
+
+        Raises:
+            WbcError: Its folder holds an export and no weights, or other weights by now than those that answer.
+        """
+        if not has_weights(self.folder):
+            raise WbcError(
+                f"{self.folder}: holds an export without the weights. It gives answers; what looks into the network, "
+                "such as heat maps, needs the folder that it was exported from."
+            )
+        model = load_classifier(self.folder).eval()
+        if digest_weights(self.folder) != self._weights:
+            raise WbcError(
+                f"{self.folder}: was trained anew since it was loaded, and other weights answer than lie there now. "
+                "Start again to use the new ones."
+            )
+        return model
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        """Name and version of the model, for exports."""
+        name = self.name
+        if self.folder is not None and Path(name).is_dir():
+            name = self.folder.resolve().name
+        trained_on = None if self.trust is None else self.trust.trained_on
+        return ModelIdentity(name, self._version(), trained_on, f"wbc_hf {__version__}")
+
+    def _version(self) -> str:
+        """From the weights alone: the same for every copy of a model, wherever it lies and whatever runs it."""
+        return (self._weights or digest_weights(self.model))[:12]
+
+    def probabilities(self, images: Iterable[Image.Image]) -> np.ndarray:
+        """Probabilities of each class for RGB images as `read_image` gives them.
+
+        Returns:
+            float32 (n, classes), 0 to 1, rows sum to 1.
+        """
+        return self.answer(images)[0]
+
+    def look(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and features of a ResNet for RGB images, one at least: float32 (n, classes) and (n, d).
+
+        See `wbc_hf.modeling.look`.
+
+        Raises:
+            WbcError: The model is no ResNet.
+        """
+        logits, features = self.backend.run(self._crops(images))
+        if features is None:
+            self._refuse()
+        return logits, features
+
+    @property
+    def resnet(self) -> ResNetForImageClassification:
+        """The model, for what looks into it.
+
+        Raises:
+            WbcError: It is no ResNet.
+        """
+        if self._config.model_type != ResNetConfig.model_type:
+            self._refuse()
+        return self.model
+
+    def _refuse(self) -> NoReturn:
+        raise WbcError(
+            f"{self.name}: is a {self._config.model_type!r} model. It gives answers, but features and heat "
+            "maps are to be had of the ResNet family alone."
+        )
+
+    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """What the model gets of RGB images, one at least: float32 (n, 3, height, width) on its device."""
+        pixels = self.processor(images, return_tensors="pt").pixel_values
+        return pixels.to(self.model.device).contiguous(memory_format=torch.channels_last)
+
+    def answer(self, images: Iterable[Image.Image]) -> tuple[np.ndarray, list[str]]:
+        """Probabilities and status of RGB images: float32 (n, classes) and n of the words in `Prediction`."""
+        return self._answer([self._prepare(image) for image in images])
+
+    def _crops(self, images: Sequence[Image.Image]) -> np.ndarray:
+        return np.stack([self._preparation.crop(image) for image in images])
+
+    def _prepare(self, image: Image.Image) -> _Prepared:
+        return _Prepared(self._preparation.crop(image), self.trust is None or may_be_stained_cell(image))
+
+    def _answer(self, prepared: Sequence[_Prepared]) -> tuple[np.ndarray, list[str]]:
+        if not prepared:
+            return np.zeros((0, len(self.labels)), dtype=np.float32), []
+        logits, features = self.backend.run(np.stack([one.crop for one in prepared]))
+        probabilities = softmax(logits, axis=1)
+        if self.trust is None:
+            return probabilities, ["uncalibrated"] * len(prepared)
+        may_be_cell = [one.may_be_cell for one in prepared]
+        return probabilities, self.trust.statuses(probabilities.max(1), features, may_be_cell)
+
+    def predict(self, sources: Iterable[ImageSource]) -> list[Prediction]:
+        """Answers for all images, or the error of the first that cannot be read.
+
+        Raises:
+            UnreadableImageError: One of the inputs is not an image that can be classified.
+        """
+        answers = list(self.predict_each(sources))
+        for answer in answers:
+            if isinstance(answer, UnreadableImageError):
+                raise answer
+        return answers
+
+    def predict_each(self, sources: Iterable[ImageSource]) -> Iterator[Prediction | UnreadableImageError]:
+        """For each input, in order, an answer or what is wrong with it.
+
+        Threads read and prepare the next images while the model works; a few batches at most are held. Where the
+        iteration is left early, what was not begun is not read any more.
+        """
+        remaining, waiting = iter(sources), deque()
+        try:
+            while True:
+                missing = (1 + _AHEAD) * BATCH_SIZE - len(waiting)
+                waiting.extend(self._readers.submit(self._read, source) for source in islice(remaining, missing))
+                if not waiting:
+                    return
+                batch = [waiting.popleft().result() for _ in range(min(BATCH_SIZE, len(waiting)))]
+                answers = zip(*self._answer([one for one in batch if isinstance(one, _Prepared)]), strict=True)
+                for one in batch:
+                    yield self._prediction(*next(answers)) if isinstance(one, _Prepared) else one
+        finally:
+            for one in waiting:
+                one.cancel()
+
+    @cached_property
+    def _readers(self) -> ThreadPoolExecutor:
+        """Kept for all calls: new threads would cost a single picture a tenth of its time."""
+        return ThreadPoolExecutor(usable_cores(), thread_name_prefix="read")
+
+    def _read(self, source: ImageSource) -> _Prepared | UnreadableImageError:
+        try:
+            return self._prepare(read_image(source))
+        except UnreadableImageError as error:
+            return error
+
+    def _prediction(self, probabilities: np.ndarray, status: str) -> Prediction:
+        ranked = [(self.labels[index], float(probabilities[index])) for index in np.argsort(-probabilities)]
+        return Prediction(*ranked[0], alternatives=tuple(ranked[1:]), status=status)
+
+
+def adapt_calibration(trust: Calibration | None, export: Export) -> Calibration | None:
+    """What a model says of when to trust it, with the threshold of familiarity that its export's features need."""
+    if trust is None or export.check is None or export.check.out_of_distribution_threshold is None:
+        return trust
+    return replace(trust, out_of_distribution_threshold=export.check.out_of_distribution_threshold)

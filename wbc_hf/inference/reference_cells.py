@@ -1,0 +1,149 @@
+"""Cells of known class to look at beside one in question: those that the network sees most alike."""
+
+import io
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.neighbors import NearestNeighbors
+from tqdm.auto import tqdm
+
+from wbc_hf.data import FolderImage, read_image, scan_folder
+from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.inference.predictor import BATCH_SIZE, Predictor
+from wbc_hf.labels import CLASS_NAMES, class_index
+
+logger = logging.getLogger(__name__)
+
+# Evenly over the classes. A ResNet-50 looks at so many in about two minutes on one core; with their thumbnails their
+# features take 40 MB.
+MAX_CELLS = 2000
+THUMBNAIL_SIDE = 128
+_QUALITY = 85
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A reference cell that looks like the one in question.
+
+    Attributes:
+        label: Its class, one of `CLASS_NAMES`.
+        name: Its file, relative to the folder of the set.
+        similarity: Cosine of the angle between the features of both, 0 to 1; 1 for the same picture.
+        thumbnail: JPEG, RGB, the longer side at most 128 px.
+    """
+
+    label: str
+    name: str
+    similarity: float
+    thumbnail: bytes
+
+
+class ReferenceCells:
+    """Reference cells with their features.
+
+    Attributes:
+        labels: Of each, one of `CLASS_NAMES`.
+        names: Of each, relative to the folder of the set.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        labels: Sequence[str],
+        names: Sequence[str],
+        thumbnails: Sequence[bytes],
+        features: np.ndarray,
+    ):
+        self.labels = tuple(labels)
+        self.names = tuple(names)
+        self._predictor = predictor
+        self._thumbnails = tuple(thumbnails)
+        self._search = NearestNeighbors(metric="cosine", algorithm="brute").fit(features)
+
+    @classmethod
+    def from_folder(cls, folder: Path, predictor: Predictor) -> "ReferenceCells":
+        """Look at the cells of a folder of class sub-folders, at most `MAX_CELLS` of them, evenly over the classes.
+
+        Class folders that name none of the five leucocytes are left out, and so are files that cannot be read: one
+        warning names them.
+
+        Raises:
+            WbcError: No such folder, no class folder of a leucocyte in it, or no picture that can be read.
+        """
+        images = _choose(scan_folder(folder), folder)
+        labels, names, thumbnails, features, broken = [], [], [], [], []
+        with tqdm(total=len(images), desc="Looking at reference cells", unit="image", delay=2, leave=False) as bar:
+            for start in range(0, len(images), BATCH_SIZE):
+                batch = []
+                for image in images[start : start + BATCH_SIZE]:
+                    try:
+                        batch.append((image, read_image(image.path, image.source)))
+                    except UnreadableImageError as error:
+                        broken.append(error)
+                    bar.update()
+                if batch:
+                    features.append(predictor.look([picture for _, picture in batch])[1])
+                for image, picture in batch:
+                    labels.append(CLASS_NAMES[class_index(image.class_name)])
+                    names.append(image.source)
+                    thumbnails.append(_thumbnail(picture))
+        if broken:
+            logger.warning(
+                "%s: %d reference cells cannot be read and are left out: %s.",
+                folder,
+                len(broken),
+                ", ".join(error.name for error in broken),
+            )
+        if not features:
+            raise WbcError(f"{folder}: none of its {len(images)} pictures can be read. The first: {broken[0]}")
+        return cls(predictor, labels, names, thumbnails, np.concatenate(features))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def nearest(self, image: Image.Image, count: int = 5) -> tuple[Neighbour, ...]:
+        """The cells most like an RGB image, the most alike first; fewer than `count` where there are fewer."""
+        features = self._predictor.look([image])[1]
+        distances, indices = self._search.kneighbors(features, min(count, len(self)))
+        return tuple(
+            # Features are means after a ReLU and so not negative: no cosine is below 0 but by rounding.
+            Neighbour(
+                self.labels[index],
+                self.names[index],
+                float(np.clip(1 - distance, 0, 1)),
+                self._thumbnails[index],
+            )
+            for distance, index in zip(distances[0], indices[0], strict=True)
+        )
+
+
+def _choose(images: Sequence[FolderImage], folder: Path) -> list[FolderImage]:
+    """At most `MAX_CELLS` pictures of leucocytes, as many of each class as of the next, spread evenly."""
+    of_class: dict[int, list[FolderImage]] = defaultdict(list)
+    for image in images:
+        index = class_index(image.class_name)
+        if index is not None:
+            of_class[index].append(image)
+    if not of_class:
+        found = ", ".join(sorted({image.class_name for image in images}))
+        raise WbcError(f"{folder}: its class folders are {found}; reference cells are {', '.join(CLASS_NAMES)}.")
+    chosen, room = [], MAX_CELLS
+    # The smallest class first: what it leaves over goes to the others.
+    for done, members in enumerate(sorted(of_class.values(), key=len)):
+        take = min(len(members), room // (len(of_class) - done))
+        chosen += [members[index * len(members) // take] for index in range(take)]
+        room -= take
+    return chosen
+
+
+def _thumbnail(picture: Image.Image) -> bytes:
+    small = picture.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=_QUALITY)
+    return stream.getvalue()

@@ -1,0 +1,268 @@
+"""A record as an HL7 FHIR R4 (4.0.1) bundle, for laboratory systems.
+
+A `Bundle` of type "collection" holds one `DiagnosticReport` and what it refers to: an `Observation` of the cells
+counted, one of each class in percent, one of each class and of all leucocytes in 10⁹/l where the total count is known,
+the `Device` (the model), and the `Specimen`. No patient is named, since none is known; the receiving system adds one.
+
+**LOINC.** The panel is 69738-3 "Differential panel, method unspecified - Blood". 24318-8 "Manual Differential panel -
+Blood" says that a person counted, which is not so, and LOINC marks it as discouraged. The members carry no method
+either: they are those that 24318-8 lists, and LOINC's codes for automated and manual counts (770-8, 769-0 and their
+like) would claim a cell counter or an eye. LOINC rewords its display names from version to version, so that only
+`text` says what a code means.
+
+**Status.** The report is "partial" (R4: may be incomplete or unverified) while cells wait for a person or nobody has
+looked at any, and "preliminary" otherwise. It is never "final": that says that an authorised person has verified the
+whole report, and a record holds only what was said of single cells. Whoever signs it raises the status. Observations
+are "preliminary" always, which in R4 covers both.
+
+**Interpretation.** H and L stand only where the exact limits support them; what is only possible is a note. The
+limits are components with a code in words, since LOINC has none for them.
+
+The bundle is checked against the classes of `fhir.resources`, so that nothing leaves that they refuse. Its package R4B
+(4.3.0) defines the resources used here as R4 does.
+"""
+
+import json
+from html import escape
+from uuid import NAMESPACE_URL, uuid5
+
+from wbc_hf.reports.tables import to_json
+from wbc_hf.reports.wording import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
+from wbc_hf.smear.differential import Flag, Share
+from wbc_hf.smear.snapshot import Snapshot
+from wbc_hf.smear.specimen import State
+
+Resource = dict[str, object]
+
+LOINC = "http://loinc.org"
+UCUM = "http://unitsofmeasure.org"
+PANEL = "69738-3"
+TOTAL_COUNT = "26464-8"
+# Per 100 leucocytes, and per volume.
+CODES = {
+    "basophil": ("30180-4", "26444-0"),
+    "eosinophil": ("26450-7", "26449-9"),
+    "lymphocyte": ("26478-8", "26474-7"),
+    "monocyte": ("26485-3", "26484-6"),
+    "neutrophil": ("26511-6", "26499-4"),
+}
+
+_TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
+_PERCENT = {"unit": "%", "system": UCUM, "code": "%"}
+_PER_LITRE = {"unit": "10*9/L", "system": UCUM, "code": "10*9/L"}
+_INTERPRETATIONS = {Flag.HIGH: ("H", "High"), Flag.LOW: ("L", "Low")}
+_DECIMALS = 3  # of a percentage and of a count in 10⁹/l: more than any differential can tell
+
+
+def to_fhir(record: Snapshot) -> str:
+    """The bundle as JSON. The same record gives the same bundle, identifiers included.
+
+    Raises:
+        pydantic.ValidationError: Something in the bundle is not R4: a fault of this module.
+    """
+    # Here, since it takes a moment and nothing else needs it.
+    from fhir.resources.R4B.bundle import Bundle
+
+    content = _Bundle(record).content()
+    Bundle.model_validate(content)
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+class _Bundle:
+    """Builds the resources of one record, which refer to each other by identifiers made of its content."""
+
+    def __init__(self, record: Snapshot):
+        self.record = record
+        self.seed = uuid5(NAMESPACE_URL, to_json(record))
+        self.time = record.time.isoformat(timespec="seconds")
+
+    def content(self) -> Resource:
+        observations = [self._counted(), *map(self._percent, self.record.differential.shares)]
+        if self.record.differential.leucocytes is not None:
+            observations.append(self._leucocytes(self.record.differential.leucocytes))
+            observations += [self._absolute(s) for s in self.record.differential.shares if s.absolute is not None]
+        resources = [self._report(observations), *observations, self._device(), self._specimen()]
+        return {
+            "resourceType": "Bundle",
+            "id": str(self.seed),
+            # Purpose of use, for systems that keep research apart from care.
+            "meta": {"security": [_coding(f"{_TERMINOLOGY}/v3-ActReason", "HRESCH", "healthcare research")]},
+            "identifier": {"system": "urn:ietf:rfc:3986", "value": f"urn:uuid:{self.seed}"},
+            "type": "collection",
+            "timestamp": self.time,
+            "entry": [{"fullUrl": f"urn:uuid:{resource['id']}", "resource": resource} for resource in resources],
+        }
+
+    def _id(self, name: str) -> str:
+        return str(uuid5(self.seed, name))
+
+    def _reference(self, name: str) -> Resource:
+        return {"reference": f"urn:uuid:{self._id(name)}"}
+
+    def _report(self, observations: list[Resource]) -> Resource:
+        record = self.record
+        waits = bool(record.cells_in(State.WAITING)) or not record.reviewers
+        report: Resource = {
+            "resourceType": "DiagnosticReport",
+            "id": self._id("report"),
+            "text": {"status": "additional", "div": self._narrative()},
+            "status": "partial" if waits else "preliminary",
+            "category": [{"coding": [_coding(f"{_TERMINOLOGY}/v2-0074", "LAB", "Laboratory")]}],
+            "code": _loinc(PANEL, "Leucocyte differential"),
+            "issued": self.time,
+            "specimen": [self._reference("specimen")],
+            "result": [{"reference": f"urn:uuid:{observation['id']}"} for observation in observations],
+            "conclusion": RESEARCH_USE,
+        }
+        if record.reviewers:
+            report["resultsInterpreter"] = [
+                {"type": "Practitioner", "display": _text(reviewer_text(name))} for name in record.reviewers
+            ]
+        return report
+
+    def _narrative(self) -> str:
+        record = self.record
+        lines = [
+            RESEARCH_USE,
+            f"Leucocyte differential of {record.differential.total} cells"
+            + (f", specimen {record.specimen}." if record.specimen else "."),
+            f"Model {record.model.name}, version {record.model.version}; {record.model.software}.",
+            *(
+                f"{share.label}: {share.count} cells, {share.percent:.1f} % (95 % limits {share.limits[0]:.1f} to "
+                f"{share.limits[1]:.1f} %)"
+                for share in record.differential.shares
+                if share.percent is not None
+            ),
+            f"Cells waiting for review: {len(record.cells_in(State.WAITING))}.",
+        ]
+        paragraphs = "".join(f"<p>{escape(_text(line))}</p>" for line in lines)
+        return f'<div xmlns="http://www.w3.org/1999/xhtml">{paragraphs}</div>'
+
+    def _observation(self, name: str, code: Resource) -> Resource:
+        return {
+            "resourceType": "Observation",
+            "id": self._id(name),
+            "status": "preliminary",
+            "category": [{"coding": [_coding(f"{_TERMINOLOGY}/observation-category", "laboratory", "Laboratory")]}],
+            "code": code,
+            "issued": self.time,
+            "specimen": self._reference("specimen"),
+            "device": self._reference("device"),
+        }
+
+    def _counted(self) -> Resource:
+        record = self.record
+        reviewed = record.reviewed
+        counts = {
+            "Cells waiting for review, not counted": len(record.cells_in(State.WAITING)),
+            "Cells rejected by a person, not counted": len(record.cells_in(State.REJECTED)),
+            "Cells cut off by the border of a field, not counted": len(record.cells_in(State.CUT)),
+            "Copies of cells in other pictures, not counted": len(record.cells_in(State.COPY)),
+            "Cells of pictures that a person took out, not counted": len(record.cells_in(State.REMOVED)),
+            "Cells reviewed by a person": len(reviewed),
+            "Cells corrected by a person": sum(cell.corrected for cell in reviewed),
+        }
+        observation = self._observation("counted", {"text": "Leucocytes counted in the differential"})
+        observation["valueInteger"] = record.differential.total
+        observation["component"] = [{"code": {"text": text}, "valueInteger": count} for text, count in counts.items()]
+        notes = [
+            {
+                "authorString": _text(reviewer_text(cell.review.reviewer)),
+                "time": cell.review.time.isoformat(timespec="seconds"),
+                "text": f"Corrected cell no. {cell.number}: {correction_text(cell)}",
+            }
+            for cell in reviewed
+            if cell.corrected
+        ]
+        if notes:
+            observation["note"] = notes
+        return observation
+
+    def _percent(self, share: Share) -> Resource:
+        text = f"{share.label.capitalize()}s per 100 leucocytes"
+        observation = self._observation(f"{share.label} percent", _loinc(CODES[share.label][0], text))
+        if share.percent is None:
+            reason = _coding(f"{_TERMINOLOGY}/data-absent-reason", "not-performed", "Not Performed")
+            observation["dataAbsentReason"] = {"coding": [reason], "text": "No cells were counted"}
+        else:
+            observation["valueQuantity"] = _quantity(share.percent, _PERCENT)
+        if share.flag in _INTERPRETATIONS:
+            coding = _coding(f"{_TERMINOLOGY}/v3-ObservationInterpretation", *_INTERPRETATIONS[share.flag])
+            observation["interpretation"] = [{"coding": [coding]}]
+        elif share.flag is not Flag.NONE:
+            observation["note"] = [{"text": FLAG_TEXTS[share.flag].capitalize()}]
+        low, high = share.reference
+        observation["referenceRange"] = [
+            {
+                "low": _quantity(low, _PERCENT),
+                "high": _quantity(high, _PERCENT),
+                "text": f"{low:g} to {high:g} % ({_text(self.record.differential.ranges_source)})",
+            }
+        ]
+        count = {"code": {"text": "Cells of this class counted"}, "valueInteger": share.count}
+        observation["component"] = [count, *_limits(share.limits, _PERCENT)]
+        return observation
+
+    def _leucocytes(self, total: float) -> Resource:
+        code = _loinc(TOTAL_COUNT, "Leucocytes per volume, as given with the specimen")
+        observation = self._observation("leucocytes", code)
+        del observation["device"]  # it was not measured by the model
+        observation["valueQuantity"] = _quantity(total, _PER_LITRE)
+        return observation
+
+    def _absolute(self, share: Share) -> Resource:
+        text = f"{share.label.capitalize()}s per volume"
+        observation = self._observation(f"{share.label} absolute", _loinc(CODES[share.label][1], text))
+        observation["valueQuantity"] = _quantity(share.absolute.value, _PER_LITRE)
+        observation["derivedFrom"] = [self._reference(f"{share.label} percent"), self._reference("leucocytes")]
+        observation["component"] = _limits(share.absolute.limits, _PER_LITRE)
+        return observation
+
+    def _device(self) -> Resource:
+        model = self.record.model
+        trained_on = "not said by its folder" if model.trained_on is None else _text(model.trained_on)
+        return {
+            "resourceType": "Device",
+            "id": self._id("device"),
+            "deviceName": [{"name": _text(model.name), "type": "model-name"}],
+            "type": {"text": "Classifier of leucocytes in pictures of stained smears"},
+            "version": [
+                {"type": {"text": "SHA-256 of the weights, first twelve digits"}, "value": model.version},
+                {"type": {"text": "Software"}, "value": model.software},
+            ],
+            "note": [{"text": f"Trained on: {trained_on}"}, {"text": RESEARCH_USE}],
+        }
+
+    def _specimen(self) -> Resource:
+        specimen: Resource = {
+            "resourceType": "Specimen",
+            "id": self._id("specimen"),
+            "type": {"text": "Stained blood smear"},
+        }
+        if self.record.specimen.strip():
+            specimen["identifier"] = [{"value": _text(self.record.specimen)}]
+        return specimen
+
+
+def _text(text: str) -> str:
+    """As FHIR's `string` wants it: no white space at the ends or twice, no control characters."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split()) or "-"
+
+
+def _coding(system: str, code: str, display: str) -> Resource:
+    return {"system": system, "code": code, "display": display}
+
+
+def _loinc(code: str, text: str) -> Resource:
+    return {"coding": [{"system": LOINC, "code": code}], "text": text}
+
+
+def _quantity(value: float, unit: Resource) -> Resource:
+    return {"value": round(value, _DECIMALS), **unit}
+
+
+def _limits(limits: tuple[float, float], unit: Resource) -> list[Resource]:
+    return [
+        {"code": {"text": f"{end} exact 95 % confidence limit"}, "valueQuantity": _quantity(limit, unit)}
+        for end, limit in zip(("Lower", "Upper"), limits, strict=True)
+    ]

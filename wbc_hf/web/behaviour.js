@@ -1,0 +1,68 @@
+() => {
+    const typing = target => target.closest('input:not([type=radio], [type=checkbox]), textarea, select, [contenteditable]');
+    const session = () => document.querySelector('.wbc-specimen:not(.hidden) .wbc-card');
+    let focused = null, busySince = 0;
+
+    window.wbc = {
+        // Drawing anew takes the focus away from what was clicked; whoever uses the keyboard wants to go on from there.
+        remember(button) { focused = button === document.activeElement ? button.dataset.focus : null; },
+        // A click on the field, while a cell that was not found is to be pointed at.
+        pointedAt(event) {
+            const button = event.target.closest('.wbc-point');
+            if (button) button.setAttribute('aria-pressed', document.body.classList.toggle('wbc-pointing'));
+            const field = event.target.closest('.wbc-boxes');
+            if (!field || !document.body.classList.contains('wbc-pointing')) return null;
+            document.body.classList.remove('wbc-pointing');
+            const {x, y} = new DOMPoint(event.clientX, event.clientY).matrixTransform(field.getScreenCTM().inverse());
+            return {action: 'add', number: Number(field.dataset.number), value: `${Math.round(x)},${Math.round(y)}`};
+        },
+        refocus() {
+            busySince = 0;
+            if (!focused || document.activeElement !== document.body) return;
+            document.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({preventScroll: true});
+        },
+        save(file) {
+            const bytes = Uint8Array.from(atob(file.content), letter => letter.charCodeAt(0));
+            const link = document.createElement('a');
+            link.href = URL.createObjectURL(new Blob([bytes], {type: file.type}));
+            link.download = file.name;
+            link.click();
+            setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+            return null;
+        },
+    };
+
+    document.addEventListener('keydown', event => {
+        if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
+        // The boxes over a field are no real buttons.
+        const box = event.target.closest('g[data-action]');
+        if (box && (event.key === 'Enter' || event.key === ' ')) {
+            event.preventDefault();
+            box.dispatchEvent(new MouseEvent('click', {bubbles: true}));
+            return;
+        }
+        const card = session();
+        if (!card || !card.offsetParent || event.repeat || !document.querySelector('.wbc-keys').checked) return;
+        const button = card.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
+        // A key that comes before the last one's answer would be meant for a cell that is not shown yet.
+        if (!button || Date.now() - busySince < 3000) return;
+        busySince = Date.now();
+        button.click();
+    });
+
+    // Gradio's own fields take pictures from the clipboard by a button only.
+    document.addEventListener('paste', event => {
+        const files = [...(event.clipboardData?.files ?? [])];
+        const inputs = [...document.querySelectorAll('.wbc-upload input[type=file]')];
+        const input = inputs.find(candidate => candidate.closest('.tabitem')?.offsetParent);
+        if (!files.length || !input || typing(event.target)) return;
+        event.preventDefault();
+        const transfer = new DataTransfer();
+        for (const file of input.multiple ? files : files.slice(0, 1)) transfer.items.add(file);
+        input.files = transfer.files;
+        input.dispatchEvent(new Event('change', {bubbles: true}));
+    });
+
+    // A specimen is kept nowhere but in this session.
+    window.addEventListener('beforeunload', event => { if (session()) event.preventDefault(); });
+}

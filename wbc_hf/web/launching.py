@@ -1,0 +1,80 @@
+"""How the page is served."""
+
+from collections.abc import Sequence
+
+import gradio as gr
+
+from wbc_hf.errors import WbcError
+from wbc_hf.web.housekeeping import start_housekeeping
+from wbc_hf.web.html import read_text
+from wbc_hf.web.uploads import MAX_FILE_SIZE
+
+# Gradio lets a style sheet reach no further out than the page's content.
+NARROW_MARGINS = "<style>@media (max-width: 640px) { .main.fillable { padding: 12px !important; } }</style>"
+
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONO_FONTS = ("ui-monospace", "Consolas", "monospace")
+
+
+def launch_page(
+    page: gr.Blocks,
+    host: str,
+    port: int | None,
+    *,
+    users: Sequence[tuple[str, str]] = (),
+    root_path: str | None = None,
+    mcp: bool = False,
+) -> str:
+    """Serve a page in the background, as it is meant to be served, and say where it is.
+
+    Args:
+        page: What `build_page` gave.
+        host: Address to listen at.
+        port: Port to listen at; None for any that is free.
+        users: Names and passwords of those who may come in; none: everybody.
+        root_path: The path below which a reverse proxy serves the page, such as "/leucocytes".
+        mcp: Whether language models may use the endpoints as tools (Model Context Protocol).
+
+    Raises:
+        WbcError: Nothing can listen at this address and port, or what MCP needs is not installed.
+    """
+    try:
+        _, url, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            theme=_theme(),
+            css=read_text("style.css"),
+            js=read_text("behaviour.js"),
+            head=NARROW_MARGINS,
+            auth=list(users) or None,
+            root_path=root_path,
+            max_file_size=MAX_FILE_SIZE,
+            share=False,
+            footer_links=["api"],
+            run_history=False,  # it would keep pictures of cells in the browser
+            enable_monitoring=False,
+            mcp_server=mcp,
+            ssr_mode=False,  # needs Node.js, which a Space has and a laboratory has not: one page for both
+            prevent_thread_lock=True,
+            quiet=True,  # its lines advertise public links
+        )
+    except OSError as error:
+        raise WbcError(
+            f"{host}:{port}: cannot be listened at, as a rule because another program does. "
+            "Choose another port with --port."
+        ) from error
+    except ImportError as error:
+        raise WbcError("MCP needs one more package: pip install 'wbc-hf[mcp]'.") from error
+    start_housekeeping(page)
+    return url
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's own with the fonts of the reader's system, and its pale greys and greens dark enough to read."""
+    theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=MONO_FONTS)
+    return theme.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        color_accent="*primary_600",
+        loader_color="*primary_600",
+    )
