@@ -121,7 +121,7 @@ def prepare(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
     if not model.exists():
         torch.manual_seed(0)
         network, processor = build_from_scratch(1.0, image_size=224)
-        logits, features = Predictor(network, processor, "untrained").look(images)
+        logits, features = Predictor(network, processor, "untrained").logits_and_features(images)
         probabilities, labels = np.exp(logits) / np.exp(logits).sum(1, keepdims=True), np.arange(len(images)) % 5
         # What it has learnt to trust is nothing; that it looks costs time.
         fit_calibration(

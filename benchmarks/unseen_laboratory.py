@@ -26,7 +26,7 @@ from wbc_hf.adaptation import SCORES, AdaptationCell, adapt_to_cells
 from wbc_hf.adaptation.self_training import adapt_with_labels, reestimate_batch_norm
 from wbc_hf.data import load_leucocytes, read_image
 from wbc_hf.evaluation import bootstrap_intervals, compute_metrics
-from wbc_hf.inference import Predictor, logits_and_features_of
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Calibration, load_classifier, load_processor, squares_of
 
@@ -60,7 +60,7 @@ def load_laboratory(folder: Path) -> Laboratory:
 
 
 def answer(model: str | Path, laboratory: Laboratory) -> Answers:
-    probabilities, statuses = Predictor.from_pretrained(model, fresh=True).answer(laboratory.images)
+    probabilities, statuses = Predictor.from_pretrained(model, fresh=True).classify(laboratory.images)
     return Answers(np.arange(len(laboratory.labels)), probabilities, statuses)
 
 
@@ -68,7 +68,7 @@ def renewed(model: Path, laboratory: Laboratory) -> Answers:
     """With nothing but the statistics of batch normalisation estimated anew."""
     network, processor = load_classifier(model), load_processor(model)
     reestimate_batch_norm(network, squares_of(laboratory.images, processor), processor)
-    logits, _ = logits_and_features_of(Predictor(network, processor, str(model), None), laboratory.images)
+    logits, _ = Predictor(network, processor, str(model)).logits_and_features(laboratory.images)
     return Answers(np.arange(len(laboratory.labels)), softmax(logits, axis=1))
 
 
@@ -106,7 +106,7 @@ def taught(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: int) -
     )
     held = np.flatnonzero(~np.isin(laboratory.groups, laboratory.groups[chosen]))
     judge = Predictor(network, processor, str(model), None)
-    logits, _ = logits_and_features_of(judge, [laboratory.images[cell] for cell in held])
+    logits, _ = judge.logits_and_features([laboratory.images[cell] for cell in held])
     return Answers(held, softmax(logits, axis=1))
 
 

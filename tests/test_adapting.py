@@ -18,7 +18,7 @@ from wbc_hf.adaptation.self_training import MIN_UNLABELLED
 from wbc_hf.data import paint_cells, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import compute_metrics
-from wbc_hf.inference import Predictor, logits_and_features_of
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Calibration, build_from_scratch
 from wbc_hf.modeling.calibration import OUT_OF_DISTRIBUTION_SHARE, Neighbours
@@ -128,7 +128,7 @@ def test_the_familiar_is_the_new_laboratory(kind: str, request: pytest.FixtureRe
     done = request.getfixturevalue(kind)
     trust = Calibration.load(done.folder)
     images = [read_image(path) for path in sorted(done.images.rglob("[0-9]*.png"))]
-    _, features = logits_and_features_of(Predictor.from_pretrained(done.folder, "torch"), images)
+    _, features = Predictor.from_pretrained(done.folder, "torch").logits_and_features(images)
     assert trust.familiarity.references.shape[0] == len(images) == done.adaptation.cells
     scores = leave_one_out(Neighbours.fit(features, np.zeros(len(features))), features)
     assert trust.out_of_distribution_threshold == pytest.approx(

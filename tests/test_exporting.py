@@ -61,7 +61,7 @@ def test_openvino_in_fp32_answers_as_torch_does(model: Path, cells: list[Image.I
     assert after.export == export == Export.load(folder)
     assert after.identity == before.identity
     np.testing.assert_allclose(after.probabilities(cells), before.probabilities(cells), atol=1e-5)
-    np.testing.assert_allclose(after.look(cells)[1], before.look(cells)[1], atol=1e-5)
+    np.testing.assert_allclose(after.logits_and_features(cells)[1], before.logits_and_features(cells)[1], atol=1e-5)
     check = export.check
     assert (check.agreement, check.calibrated_on, check.out_of_distribution_threshold) == (1.0, 0, None)
     assert check.before.macro_f1 == check.after.macro_f1
@@ -111,14 +111,14 @@ def test_onnx_gives_the_same_answers_in_onnx_runtime(model: Path, cells: list[Im
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     preparation = Preprocessing(load_processor(model))
     crops = np.stack([preparation.crop(image) for image in cells])
-    logits, features = Predictor.from_pretrained(model, backend="torch").look(cells)
+    logits, features = Predictor.from_pretrained(model, backend="torch").logits_and_features(cells)
     for count in (len(crops), 1):
         answers = session.run(["logits", "features"], {"crop": crops[:count]})
         assert_near(answers[0], logits[:count], precision)
         assert_near(answers[1], features[:count], precision)
     served = Predictor.from_pretrained(model, backend="openvino")
     assert served.export.format == "onnx"
-    assert_near(served.look(cells)[0], logits, precision)
+    assert_near(served.logits_and_features(cells)[0], logits, precision)
 
 
 def assert_near(found: np.ndarray, wanted: np.ndarray, precision: str) -> None:
@@ -139,7 +139,7 @@ def test_a_folder_of_its_own_answers_without_weights(model: Path, cells: list[Im
     before, after = Predictor.from_pretrained(model, backend="torch"), Predictor.from_pretrained(alone)
     np.testing.assert_allclose(after.probabilities(cells), before.probabilities(cells), atol=1e-5)
     assert after.identity.version == before.identity.version
-    assert after.answer(cells)[1] == before.answer(cells)[1]
+    assert after.classify(cells)[1] == before.classify(cells)[1]
     with pytest.raises(WbcError, match=r"small: holds an export without the weights.* such as heat maps"):
         heat_map(after, cells[0])
 
@@ -210,7 +210,7 @@ def test_an_export_of_what_is_no_resnet_says_so(cells: list[Image.Image], tmp_pa
     export_model(tmp_path / "vit", "openvino", "fp32", output=tmp_path / "small")
     predictor = Predictor.from_pretrained(tmp_path / "small")
     assert predictor.probabilities(cells).shape == (len(cells), 2)
-    for ask in (predictor.look, lambda images: heat_map(predictor, images[0])):
+    for ask in (predictor.logits_and_features, lambda images: heat_map(predictor, images[0])):
         with pytest.raises(WbcError, match="small: is a 'vit' model"):
             ask(cells)
 

@@ -115,7 +115,7 @@ def test_a_processor_that_warps(predictor: Predictor):
 
 
 def test_a_class_that_the_model_does_not_know(predictor: Predictor):
-    with pytest.raises(WbcError, match=r"blast: is no class of darkness, which knows basophil, "):
+    with pytest.raises(WbcError, match=r"blast: is not a class of darkness, which has basophil, "):
         heat_map(predictor, picture(None, (64, 64)), "blast")
 
 

@@ -84,7 +84,7 @@ def test_the_starter_is_the_run_in_half_precision(tiny_run: TinyRun, tmp_path: P
     assert "run.json" not in {path.name for path in (tmp_path / "starter").iterdir()}
     cells = list((ROOT / "docs" / "images").glob("*.jpg"))
     before, after = (
-        Predictor.from_pretrained(folder, backend="torch").answer([read_image(path) for path in cells])[0]
+        Predictor.from_pretrained(folder, backend="torch").classify([read_image(path) for path in cells])[0]
         for folder in (tiny_run.folder, tmp_path / "starter")
     )
     assert after == pytest.approx(before, abs=5e-3)

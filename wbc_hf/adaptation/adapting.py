@@ -27,7 +27,6 @@ from wbc_hf.data import may_be_stained_cell
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import bootstrap_intervals, compute_metrics, write_json
 from wbc_hf.hub import fetch_model
-from wbc_hf.inference.batching import logits_and_features_of
 from wbc_hf.inference.predictor import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.modeling import (
@@ -220,7 +219,7 @@ def _without_labels(work: _Work) -> _Outcome:
         return Diagnosis(shares, float(confidence.mean()), consistency(network, squares, processor, seed=work.seed))
 
     progress("Looking at the cells", 0)
-    before = diagnose(predictor.trust, *logits_and_features_of(predictor, images))
+    before = diagnose(predictor.trust, *predictor.logits_and_features(images))
     report = part(progress, 0.25, 0.75)
     proportions = adapt_without_labels(
         network,
@@ -232,7 +231,7 @@ def _without_labels(work: _Work) -> _Outcome:
     )
     progress("Looking at the cells again", 0.75)
     network.eval()
-    logits, features = logits_and_features_of(predictor, images)
+    logits, features = predictor.logits_and_features(images)
     trust = _fit_calibration(
         predictor.trust,
         features,
@@ -301,13 +300,13 @@ def _with_labels(work: _Work) -> _Outcome:
         )
 
     progress("Looking at the cells", 0)
-    before, _ = logits_and_features_of(predictor, [cells[index].image for index in held])
+    before, _ = predictor.logits_and_features([cells[index].image for index in held])
     answers = []
     for step, (rest, fold) in enumerate(folds):
         without = copy.deepcopy(network)
         adapt(without, rest, step, f"Adapting without the cells held back, {step + 1} of {len(folds)}")
         judge = Predictor(without, processor, predictor.name)
-        answers.append(logits_and_features_of(judge, [cells[index].image for index in fold])[0])
+        answers.append(judge.logits_and_features([cells[index].image for index in fold])[0])
     after = np.concatenate(answers)
     adapt(network, np.arange(len(cells)), len(folds), "Adapting to all cells")
 
@@ -322,7 +321,7 @@ def _with_labels(work: _Work) -> _Outcome:
         threshold = 1.0
     progress("Learning what is familiar", 0.95)
     network.eval()
-    _, features = logits_and_features_of(predictor, [cell.image for cell in cells])
+    _, features = predictor.logits_and_features([cell.image for cell in cells])
     trust = _fit_calibration(
         predictor.trust,
         features,

@@ -1,7 +1,6 @@
 """Answers for images: the predictor and its backends, exported models, heat maps, nearest cells, bulk predictions."""
 
-from wbc_hf.inference.batching import batches, logits_and_features_of
-from wbc_hf.inference.predictor import BATCH_SIZE, ModelIdentity, Prediction, Predictor
+from wbc_hf.inference.predictor import BATCH_SIZE, ModelIdentity, Prediction, Predictor, batches
 from wbc_hf.inference.reference_cells import ReferenceCells
 
 __all__ = [
@@ -11,5 +10,4 @@ __all__ = [
     "Predictor",
     "ReferenceCells",
     "batches",
-    "logits_and_features_of",
 ]

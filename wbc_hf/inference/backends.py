@@ -1,26 +1,27 @@
-"""What runs a model's graph: torch, or OpenVINO, which is several times as fast on processors."""
+"""Backends that run a model's graph: torch, or OpenVINO, which is several times as fast on processors."""
 
 import threading
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import openvino
 import torch
 
 from wbc_hf.hardware import has_fast_bf16, usable_cores
 from wbc_hf.modeling import FEATURES, LOGITS, AnswerGraph
 
-# More at once is no faster on processors, and takes 6 MiB an image at 224 px.
-_PART = 8
-_PRECISION_HINTS = {False: "f32", True: "bf16"}
+if TYPE_CHECKING:
+    import openvino
+
+# Images in one request. More is no faster on processors, and takes 6 MiB an image at 224 px.
+_REQUEST_SIZE = 8
 
 
 class Backend(Protocol):
-    """Runs a graph. Safe to be called from several threads at once.
+    """Run a graph. Safe to be called from several threads at once.
 
     Attributes:
-        name: For people: what runs the model, and in which precision.
+        name: For people: the library and the precision, such as "OpenVINO bf16".
     """
 
     name: str
@@ -34,14 +35,14 @@ class Backend(Protocol):
 
 
 class TorchBackend:
-    """Torch: fp32 on processors, channels-last and bf16 on GPUs that have it in hardware.
+    """Run the model itself in torch: fp32 on processors, channels-last and bf16 on GPUs that have it in hardware.
 
-    It runs the model itself: what changes in its weights shows at once. Nothing is compiled: that takes a minute at
-    the first picture and again at each other size of batch.
+    Changes of the weights take effect at once. Nothing is compiled: that takes a minute at the first image and again
+    at each other batch size.
 
     Args:
         graph: Moved to the GPU where there is one.
-        exact: fp32 there too.
+        exact: fp32 on GPUs too.
     """
 
     def __init__(self, graph: AnswerGraph, *, exact: bool = False):
@@ -57,21 +58,23 @@ class TorchBackend:
 
 
 class OpenVinoBackend:
-    """OpenVINO on the processor.
+    """Run a converted or exported graph in OpenVINO on the processor.
 
-    One request with all cores, one thread at a time: two at once would share the same cores and take twice the memory.
+    One request uses all cores; a lock keeps a second thread waiting, since two requests would share the same cores
+    and take twice the memory.
 
     Args:
         model: A converted graph, or the file of an exported one, `.xml` or `.onnx`.
-        exact: fp32 throughout. Otherwise what is not quantised is done in bf16, where the processor has it in
-            hardware.
+        exact: fp32 throughout. Otherwise what is not quantised runs in bf16, where the processor has it in hardware.
         quantised: Whether most of the graph is in int8, for the name.
     """
 
-    def __init__(self, model: openvino.Model | Path, *, exact: bool = False, quantised: bool = False):
+    def __init__(self, model: "openvino.Model | Path", *, exact: bool = False, quantised: bool = False):
+        import openvino  # late: an optional package, and slow to import
+
         half = not exact and has_fast_bf16("cpu")
         settings = {
-            "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[half],
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": usable_cores(),
             # Two processes of one launch would pin themselves to the same cores.
@@ -85,11 +88,11 @@ class OpenVinoBackend:
 
     def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         logits, features = [], []
-        for start in range(0, len(crops), _PART):
+        for start in range(0, len(crops), _REQUEST_SIZE):
             with self._lock:
-                answers = self._request.infer({0: crops[start : start + _PART]})
-                # The request gives views of its own memory, which the next one overwrites.
-                logits.append(answers[LOGITS].copy())
+                outputs = self._request.infer({0: crops[start : start + _REQUEST_SIZE]})
+                # Outputs are views of the request's memory, which the next inference overwrites.
+                logits.append(outputs[LOGITS].copy())
                 if self._has_features:
-                    features.append(answers[FEATURES].copy())
+                    features.append(outputs[FEATURES].copy())
         return np.concatenate(logits), np.concatenate(features) if self._has_features else None

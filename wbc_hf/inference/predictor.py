@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ from wbc_hf.modeling import (
 )
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 BATCH_SIZE = 32
 # Batches that are read and prepared while the model works on one.
@@ -243,20 +245,26 @@ class Predictor:
         Returns:
             float32 (n, classes), 0 to 1, rows sum to 1.
         """
-        return self.answer(images)[0]
+        return self.classify(images)[0]
 
-    def look(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
+    def logits_and_features(self, images: Iterable[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
         """Logits and features of a ResNet for RGB images, one at least: float32 (n, classes) and (n, d).
 
-        See `wbc_hf.modeling.look`.
+        The features are the channel means of its last three stages, on which the out-of-distribution score works.
 
         Raises:
-            WbcError: The model is no ResNet.
+            WbcError: The model is not a ResNet.
         """
-        logits, features = self.backend.run(self._crops(images))
-        if features is None:
-            self._refuse()
-        return logits, features
+        logits, features = [], []
+        for batch in batches(images):
+            batch_logits, batch_features = self.backend.run(
+                np.stack([self._preparation.crop(image) for image in batch])
+            )
+            if batch_features is None:
+                self._refuse()
+            logits.append(batch_logits)
+            features.append(batch_features)
+        return np.concatenate(logits), np.concatenate(features)
 
     @property
     def resnet(self) -> ResNetForImageClassification:
@@ -280,18 +288,24 @@ class Predictor:
         pixels = self.processor(images, return_tensors="pt").pixel_values
         return pixels.to(self.model.device).contiguous(memory_format=torch.channels_last)
 
-    def answer(self, images: Iterable[Image.Image]) -> tuple[np.ndarray, list[str]]:
-        """Probabilities and status of RGB images: float32 (n, classes) and n of the words in `Prediction`."""
-        return self._answer([self._prepare(image) for image in images])
+    def classify(self, images: Iterable[Image.Image]) -> tuple[np.ndarray, list[str]]:
+        """Probabilities and statuses of RGB images, read batch by batch.
 
-    def _crops(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return np.stack([self._preparation.crop(image) for image in images])
+        Returns:
+            float32 (n, classes), rows sum to 1, and n statuses as in `Prediction`.
+        """
+        probabilities, statuses = [np.zeros((0, len(self.labels)), dtype=np.float32)], []
+        for batch in batches(images):
+            batch_probabilities, batch_statuses = self._classify([self._prepare(image) for image in batch])
+            probabilities.append(batch_probabilities)
+            statuses += batch_statuses
+        return np.concatenate(probabilities), statuses
 
     def _prepare(self, image: Image.Image) -> _Prepared:
         return _Prepared(self._preparation.crop(image), self.trust is None or may_be_stained_cell(image))
 
-    def _answer(self, prepared: Sequence[_Prepared]) -> tuple[np.ndarray, list[str]]:
-        if not prepared:
+    def _classify(self, prepared: Sequence[_Prepared]) -> tuple[np.ndarray, list[str]]:
+        if not prepared:  # a batch in which no picture can be read
             return np.zeros((0, len(self.labels)), dtype=np.float32), []
         logits, features = self.backend.run(np.stack([one.crop for one in prepared]))
         probabilities = softmax(logits, axis=1)
@@ -326,7 +340,7 @@ class Predictor:
                 if not waiting:
                     return
                 batch = [waiting.popleft().result() for _ in range(min(BATCH_SIZE, len(waiting)))]
-                answers = zip(*self._answer([one for one in batch if isinstance(one, _Prepared)]), strict=True)
+                answers = zip(*self._classify([one for one in batch if isinstance(one, _Prepared)]), strict=True)
                 for one in batch:
                     yield self._prediction(*next(answers)) if isinstance(one, _Prepared) else one
         finally:
@@ -354,3 +368,10 @@ def adapt_calibration(trust: Calibration | None, export: Export) -> Calibration 
     if trust is None or export.check is None or export.check.out_of_distribution_threshold is None:
         return trust
     return replace(trust, out_of_distribution_threshold=export.check.out_of_distribution_threshold)
+
+
+def batches(rows: Iterable[T], size: int = BATCH_SIZE) -> Iterator[list[T]]:
+    """Lists of `size` rows, the last one shorter (`itertools.batched` of Python 3.12)."""
+    remaining = iter(rows)
+    while batch := list(islice(remaining, size)):
+        yield batch

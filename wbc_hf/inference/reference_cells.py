@@ -87,7 +87,7 @@ class ReferenceCells:
                         broken.append(error)
                     bar.update()
                 if batch:
-                    features.append(predictor.look([picture for _, picture in batch])[1])
+                    features.append(predictor.logits_and_features([picture for _, picture in batch])[1])
                 for image, picture in batch:
                     labels.append(CLASS_NAMES[class_index(image.class_name)])
                     names.append(image.source)
@@ -108,7 +108,7 @@ class ReferenceCells:
 
     def nearest(self, image: Image.Image, count: int = 5) -> tuple[Neighbour, ...]:
         """The cells most like an RGB image, the most alike first; fewer than `count` where there are fewer."""
-        features = self._predictor.look([image])[1]
+        features = self._predictor.logits_and_features([image])[1]
         distances, indices = self._search.kneighbors(features, min(count, len(self)))
         return tuple(
             # Features are means after a ReLU and so not negative: no cosine is below 0 but by rounding.

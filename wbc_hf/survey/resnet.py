@@ -87,7 +87,7 @@ class _TrainPy(System):
         self._predictor = Predictor.from_pretrained(finished, fresh=True)
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
-        probabilities, _ = self._predictor.answer(images)
+        probabilities, _ = self._predictor.classify(images)
         return probabilities
 
     @property

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from tqdm.auto import tqdm
 
 from wbc_hf.data import Leucocytes, read_image, synthetic_outliers
-from wbc_hf.inference import Predictor, logits_and_features_of
+from wbc_hf.inference import Predictor
 from wbc_hf.modeling import (
     Calibration,
     Colours,
@@ -45,7 +45,7 @@ def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title:
     logits, features, labels = _look_at(predictor, leucocytes["validation"], "Calibrating")
     temperature = fit_temperature(logits, labels)
     cells = [_small(row["image"]) for row in _sample(leucocytes["validation"], MAX_OUTLIERS, seed)]
-    _, strange = logits_and_features_of(predictor, synthetic_outliers(cells, seed))
+    _, strange = predictor.logits_and_features(synthetic_outliers(cells, seed))
     _, training_features, training_labels = _look_at(
         predictor, _sample(leucocytes["train"], MAX_REFERENCES, seed), "Learning what is familiar"
     )
@@ -74,7 +74,7 @@ def _look_at(predictor: Predictor, rows: Iterable[dict], title: str) -> tuple[np
             labels.append(row["label"])
             yield read_image(row["image"])
 
-    logits, features = logits_and_features_of(predictor, images())
+    logits, features = predictor.logits_and_features(images())
     return logits, features, np.array(labels)
 
 

@@ -472,7 +472,7 @@ def _judge(predictor: Predictor, leucocytes: Leucocytes | IterableDatasetDict, s
     labels, names, groups, probabilities, statuses, mistakes = [], [], [], [], [], {}
     for rows in tqdm(batches(leucocytes["test"]), desc="Test split", unit="batch", delay=2, leave=False):
         images = [read_image(row["image"]) for row in rows]
-        answers, batch_statuses = predictor.answer(images)
+        answers, batch_statuses = predictor.classify(images)
         for row, image, answer in zip(rows, images, answers, strict=True):
             if answer.argmax() != row["label"]:
                 image.thumbnail(_THUMBNAIL)
