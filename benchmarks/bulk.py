@@ -40,7 +40,7 @@ SECONDS_BETWEEN_LOOKS = 0.1
 
 @dataclass(frozen=True)
 class Measured:
-    """One run. Memory in MiB: resident after the first part was written, at the end of answering, and the peak."""
+    """One run. Memory in MiB: resident after the first chunk was written, at the end of answering, and the peak."""
 
     seconds: float
     first: float
@@ -99,12 +99,12 @@ def finish(process: subprocess.Popen) -> None:
 
 def measure(words: Sequence[str], output: Path, cores: set[int] | None = None) -> Measured:
     """Run to the end and look at the memory of the process that was started."""
-    parts = output.with_name(f"{output.name}.parts")
+    chunks = output.with_name(f"{output.name}.chunks")
     started = time.perf_counter()
     process = start(words, cores)
     samples: list[float] = []
     while process.poll() is None:
-        if samples or any(parts.glob("*.arrow")):
+        if samples or any(chunks.glob("*.arrow")):
             samples.append(resident_mib(process.pid))
         time.sleep(SECONDS_BETWEEN_LOOKS)
     seconds = time.perf_counter() - started
@@ -132,11 +132,11 @@ def faults_in_answers(images: Path, output: Path) -> int:
     return sum(count != 1 for count in answered.values())
 
 
-def kill_after(words: Sequence[str], output: Path, parts: int) -> None:
-    """Start, wait until so many parts are there, and end it all as a power cut would."""
-    folder = output.with_name(f"{output.name}.parts")
+def kill_after(words: Sequence[str], output: Path, chunks: int) -> None:
+    """Start, wait until so many chunks are there, and end it all as a power cut would."""
+    folder = output.with_name(f"{output.name}.chunks")
     process = start(words)
-    while process.poll() is None and len(list(folder.glob("*.arrow"))) < parts:
+    while process.poll() is None and len(list(folder.glob("*.arrow"))) < chunks:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     if process.poll() is not None:
         sys.exit("The command ended before it could be killed: give more images.")
@@ -169,7 +169,7 @@ def run_kills(images: Path, count: int, model: str, folder: Path) -> bool:
     output = folder / "killed.csv"
     words = command(images, model, output)
     for third in (1, 2):
-        kill_after(words, output, parts=max(1, third * count // 3000))
+        kill_after(words, output, chunks=max(1, third * count // 3000))
     finish(start(words))
     faults = faults_in_answers(images, output)
     print(f"killed twice and taken up again: {count - faults:,} of {count:,} images answered just once")

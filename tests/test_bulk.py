@@ -24,7 +24,7 @@ from tests.tiny_sets import picture
 from wbc_hf.data import ImageSource
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Prediction, Predictor, bulk, shards
-from wbc_hf.inference.bulk import Answered, Run, check_output, predict_many, predict_shards
+from wbc_hf.inference.bulk import BulkSummary, Run, check_output, predict_many, predict_shards
 from wbc_hf.inference.shards import find_images
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Export, load_classifier
@@ -60,10 +60,10 @@ Begin = Callable[..., tuple[Run, Counting]]
 
 
 @pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch):
+def _small_chunks(monkeypatch: pytest.MonkeyPatch):
     for module in (shards, bulk):
-        monkeypatch.setattr(module, "PART_SIZE", 3)
-    monkeypatch.setattr(bulk, "_SECONDS_BETWEEN_LOOKS", 0)
+        monkeypatch.setattr(module, "CHUNK_SIZE", 3)
+    monkeypatch.setattr(bulk, "_SECONDS_BETWEEN_LISTINGS", 0)
     # Answers come one by one, so that a stop finds some kept and some not.
     monkeypatch.setattr("wbc_hf.inference.predictor.BATCH_SIZE", 2)
 
@@ -139,7 +139,7 @@ def nothing_is_left_beside(output: Path) -> bool:
 
 def test_every_image_has_one_row(cells: list[str], tiny_run: TinyRun, tmp_path: Path):
     output = tmp_path / "out.parquet"
-    assert predict_many(cells, str(tiny_run.folder), output) == Answered(IMAGES, UNREADABLE)
+    assert predict_many(cells, str(tiny_run.folder), output) == BulkSummary(IMAGES, UNREADABLE)
     rows = read_parquet(output)
     assert_are(rows, answers_of(Predictor.from_pretrained(tiny_run.folder), cells))
     assert list(rows[0]) == COLUMNS
@@ -187,14 +187,14 @@ def test_a_run_goes_on_where_it_was_stopped(begin: Begin, expected: list[dict], 
     run, predictor = begin(stop_after)
     with pytest.raises(StoppedError):
         predict_shards(run, predictor, 0, 1)
-    kept = run.look().images
-    # What is lost is less than a part, and the batches that were on their way.
+    kept = run.progress().images
+    # What is lost is less than a chunk, and the batches that were on their way.
     assert stop_after - 3 <= kept <= stop_after + 2
 
     run, predictor = begin()
     predict_shards(run, predictor, 0, 1)
     assert predictor.asked == IMAGES - kept - (1 if kept < 13 else 0)  # one row holds no image
-    assert run.join() == Answered(IMAGES, UNREADABLE)
+    assert run.join() == BulkSummary(IMAGES, UNREADABLE)
     assert_are(read_parquet(run.folder.with_name("out.parquet")), expected)
 
 
@@ -203,14 +203,14 @@ def test_two_kills_and_other_numbers_of_processes(begin: Begin, expected: list[d
         run, predictor = begin(stop_after)
         with pytest.raises(StoppedError):
             predict_shards(run, predictor, process, processes)
-        assert 0 < run.look().images < IMAGES
+        assert 0 < run.progress().images < IMAGES
     run, predictor = begin()
     predict_shards(run, predictor, 0, 1)
     run.join()
     assert_are(read_parquet(run.folder.with_name("out.parquet")), expected)
 
 
-def test_a_kill_while_parts_were_joined(begin: Begin, expected: list[dict]):
+def test_a_kill_while_chunks_were_joined(begin: Begin, expected: list[dict]):
     run, predictor = begin()
     predict_shards(run, predictor, 0, 1)
     run.folder.rename(run.folder.with_name("out.parquet.joining"))
@@ -231,23 +231,23 @@ def test_a_part_that_went_missing_is_answered_again(
     """Of the eight rows of the Parquet file, the sixth of which holds no image."""
     run, predictor = begin()
     predict_shards(run, predictor, 0, 1)
-    for part in gone:
-        (file,) = run.folder.glob(f"00000003-{part:08d}-*")
+    for chunk in gone:
+        (file,) = run.folder.glob(f"00000003-{chunk:08d}-*")
         file.unlink()
-    with pytest.raises(WbcError, match=r"out\.parquet\.parts: parts are missing .* the same command answers them"):
+    with pytest.raises(WbcError, match=r"out\.parquet\.chunks: chunks are missing .* the same command predicts them"):
         run.join()
     assert not run.is_complete()
 
     run, predictor = begin()
     predict_shards(run, predictor, 0, 1)
     assert predictor.asked == asked
-    assert run.join() == Answered(IMAGES, UNREADABLE)
+    assert run.join() == BulkSummary(IMAGES, UNREADABLE)
     assert_are(read_parquet(run.folder.with_name("out.parquet")), expected)
 
 
 def test_a_finished_output_is_not_written_again(begin: Begin, tmp_path: Path):
     (tmp_path / "out.parquet").write_bytes(b"somebody's")
-    with pytest.raises(WbcError, match=r"out\.parquet: is there already\. Remove it, or name another file\."):
+    with pytest.raises(WbcError, match=r"out\.parquet: exists\. Remove it, or name another file\."):
         begin()
     assert (tmp_path / "out.parquet").read_bytes() == b"somebody's"
 
@@ -265,7 +265,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(begin: Begin, expected: list[d
         patch.setattr(bulk.os, "fsync", flush)
         with pytest.raises(WbcError, match=r"out\.parquet: cannot be written \(No space left on device\)"):
             predict_shards(run, predictor, 0, 1)
-    assert run.look().images == 6
+    assert run.progress().images == 6
     predict_shards(run, predictor, 0, 1)
     run.join()
     assert_are(read_parquet(run.folder.with_name("out.parquet")), expected)
@@ -277,7 +277,9 @@ def test_a_full_disk_is_named_and_nothing_is_lost(begin: Begin, expected: list[d
 def test_other_images_are_refused(begin: Begin, cells: list[str]):
     begin()
     (Path(cells[0]) / "9.png").write_bytes(picture(9, 32))
-    with pytest.raises(WbcError, match=r"out\.parquet\.parts: holds answers of a run that was stopped, with other im"):
+    with pytest.raises(
+        WbcError, match=r"out\.parquet\.chunks: holds predictions of a run that was stopped, with other i"
+    ):
         begin()
 
 
@@ -313,24 +315,24 @@ def test_another_way_to_the_same_answers_is_refused(begin: Begin, tiny_run: Tiny
         (on_openvino, r"with another backend, .* \(torch fp32 on \w+, this one is OpenVINO \w+\)\. Give"),
         (exported, r"with another export of the model, .* \(none, this one is 2026-01-02T03:04:05\+00:00\)\. Give"),
     ):
-        with pytest.raises(WbcError, match=f"out\\.parquet\\.parts: .* was stopped, {message}"):
+        with pytest.raises(WbcError, match=f"out\\.parquet\\.chunks: .* was stopped, {message}"):
             Run(tmp_path / "out.parquet", run.images, other).check()
 
 
-def test_parts_of_an_earlier_version_are_refused(begin: Begin):
+def test_chunks_of_an_earlier_version_are_refused(begin: Begin):
     run, _ = begin()
-    (run.folder / bulk.MANIFEST_FILE).write_text('{"parts": "format 1, 3 images each"}')
-    with pytest.raises(WbcError, match=r"with parts of another form \(format 1, 3 images each\)"):
+    (run.folder / bulk.MANIFEST_FILE).write_text('{"chunks": "format 1, 3 images each"}')
+    with pytest.raises(WbcError, match=r"with chunks of another form \(format 1, 3 images each\)"):
         run.check()
 
 
 # Several processes
 
 
-def test_a_process_that_does_not_see_the_parts_says_so(begin: Begin):
+def test_a_process_that_does_not_see_the_chunks_says_so(begin: Begin):
     run, _ = begin()
     run.folder.rename(run.folder.with_name("elsewhere"))
-    with pytest.raises(WbcError, match=r"out\.parquet\.parts: is not there for this process\. All need the folder"):
+    with pytest.raises(WbcError, match=r"out\.parquet\.chunks: is not there for this process\. All need the folder"):
         run.check()
 
 
@@ -345,8 +347,8 @@ def test_one_process_alone_does_what_others_leave(begin: Begin, expected: list[d
 
 def test_processes_answer_their_own_stretches(begin: Begin):
     run, _ = begin()
-    items = bulk._unanswered(run, process=1, processes=2)
-    cuts = [(item.shard, item.part, item.last) for item in items if isinstance(item, bulk._Cut)]
+    items = bulk._remaining_items(run, process=1, processes=2)
+    cuts = [(item.shard, item.chunk, item.last) for item in items if isinstance(item, bulk._ChunkEnd)]
     assert cuts == [
         (1, 0, True), (3, 0, False), (3, 1, False), (3, 2, True), (4, 0, True), (2, 0, True), (0, 0, True)
     ]  # fmt: skip
@@ -355,14 +357,14 @@ def test_processes_answer_their_own_stretches(begin: Begin):
 def test_processes_at_the_same_time(begin: Begin, expected: list[dict]):
     processes = [begin() for _ in range(3)]
 
-    def work(number: int) -> Answered | None:
+    def work(number: int) -> BulkSummary | None:
         run, predictor = processes[number]
         predict_shards(run, predictor, number, 3)
         return run.join()
 
     with ThreadPoolExecutor(3) as pool:
         outcomes = list(pool.map(work, range(3)))
-    assert Counter(outcomes) == {None: 2, Answered(IMAGES, UNREADABLE): 1}
+    assert Counter(outcomes) == {None: 2, BulkSummary(IMAGES, UNREADABLE): 1}
     output = processes[0][0].folder.with_name("out.parquet")
     assert_are(read_parquet(output), expected)
     assert nothing_is_left_beside(output)
@@ -370,15 +372,15 @@ def test_processes_at_the_same_time(begin: Begin, expected: list[dict]):
 
 def test_a_slow_process_is_not_waited_for(begin: Begin, expected: list[dict]):
     slow, predictor = begin()
-    answers = bulk._answers(predictor, bulk._unanswered(slow, 0, 2))
+    answers = bulk._prediction_rows(predictor, bulk._remaining_items(slow, 0, 2))
     rows = list(islice(answers, 2))
 
     quick, other = begin()
     predict_shards(quick, other, 1, 2)
-    assert quick.join() == Answered(IMAGES, UNREADABLE)
+    assert quick.join() == BulkSummary(IMAGES, UNREADABLE)
 
     with pytest.raises(FileNotFoundError):
-        slow.keep(bulk._Cut(0, 0, last=False), rows)
+        slow.write_chunk(bulk._ChunkEnd(0, 0, last=False), rows)
     predict_shards(slow, predictor, 0, 2)
     assert slow.join() is None
     assert_are(read_parquet(slow.folder.with_name("out.parquet")), expected)
@@ -386,19 +388,19 @@ def test_a_slow_process_is_not_waited_for(begin: Begin, expected: list[dict]):
 
 @pytest.mark.slow
 def test_a_killed_command_is_taken_up_by_two_processes(tiny_run: TinyRun, tmp_path: Path):
-    """The real command, whose parts have a thousand images; each Parquet file is a shard of its own."""
+    """The real command, whose chunks have a thousand images; each Parquet file is a shard of its own."""
     for number in range(40):
         images = [picture(number * 50 + index, 32) for index in range(50)]
         pq.write_table(pa.table({"image": images}), tmp_path / f"{number:02d}.parquet")
     output = tmp_path / "out.csv"
     words = ["-m", "wbc_hf.cli", "predict", tmp_path, "--model", tiny_run.folder, "--output", output]
     process = subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL)
-    parts = tmp_path / "out.csv.parts"
-    while process.poll() is None and len(list(parts.glob("*.arrow"))) < 3:
+    chunks = tmp_path / "out.csv.chunks"
+    while process.poll() is None and len(list(chunks.glob("*.arrow"))) < 3:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert 3 <= len(list(parts.glob("*.arrow"))) < 40
+    assert 3 <= len(list(chunks.glob("*.arrow"))) < 40
 
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     done = subprocess.run([*launcher, *words], capture_output=True, text=True, check=False, timeout=200)

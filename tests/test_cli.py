@@ -93,7 +93,7 @@ def test_an_output_holds_every_picture_and_says_which_are_unreadable(cells: Path
     assert [Path(row["file"]).name for row in rows] == ["0.png", "1.png", "2.png"]
     assert [row["status"] == "unreadable" for row in rows] == [False, True, False]
     assert rows[1]["reason"].startswith("is not a picture in a known format")
-    assert "is there already" in str(run(*words).exception)
+    assert "exists" in str(run(*words).exception)
 
 
 def test_a_stopped_run_says_how_it_goes_on(

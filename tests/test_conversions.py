@@ -14,7 +14,7 @@ from openvino.frontend import OpConversionFailure
 from tests.conftest import TinyRun
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor, conversions
-from wbc_hf.inference.conversions import KEPT, converted
+from wbc_hf.inference.conversions import MAX_CACHED, converted
 from wbc_hf.modeling import Preprocessing, digest_weights, load_classifier, load_processor
 
 
@@ -80,7 +80,7 @@ def test_what_was_used_last_is_kept(
     last = convert(changed(tiny_run.folder, tmp_path / "other")).parent
     assert [path.exists() for path in others] == left
     assert first.exists() and last.exists()
-    assert 2 + sum(left) >= KEPT
+    assert 2 + sum(left) >= MAX_CACHED
 
 
 def test_where_nothing_can_be_kept_it_answers_all_the_same(
@@ -91,7 +91,7 @@ def test_where_nothing_can_be_kept_it_answers_all_the_same(
     shutil.rmtree(cache)
     cache.write_text("a file where the folder should be")
     assert isinstance(convert(tiny_run.folder), openvino.Model)
-    assert "cannot be kept there" in caplog.text
+    assert "cannot be cached there" in caplog.text
     np.testing.assert_allclose(Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0], kept)
 
 

@@ -25,8 +25,8 @@ from wbc_hf.inference.shards import Images, Item, find_images
 
 
 @pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shards, "PART_SIZE", 3)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shards, "CHUNK_SIZE", 3)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_fingerprint_tells_of_whatever_changed(folder: Path):
         ("./nowhere", "./nowhere: there is no such file or folder"),
         ("cells/nowhere.png", "cells/nowhere.png: there is no such file or folder"),
         ("empty", "empty: no pictures in this folder (.apng, "),
-        ("broken.parquet", "broken.parquet: is no Parquet file, or a broken one"),
+        ("broken.parquet", "broken.parquet: is not a Parquet file, or a broken one"),
         ("table.parquet", "table.parquet: has the columns a (int64), b (binary), c (binary); one of images"),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_parquet_file_that_is_cut_short_later_is_named(tmp_path: Path):
     pq.write_table(pa.table({"image": [picture(index) for index in range(50)]}), path, compression="none")
     images = find_images([str(path)])
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(WbcError, match=r"cells\.parquet: is no Parquet file, or a broken one"):
+    with pytest.raises(WbcError, match=r"cells\.parquet: is not a Parquet file, or a broken one"):
         read(images)
 
 
@@ -183,7 +183,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.inference import shards
 
 datasets.disable_progress_bars()
-shards.PART_SIZE = 3
+shards.CHUNK_SIZE = 3
 
 def told(item):
     return [item.name, item.source and hashlib.sha256(item.source).hexdigest()]

@@ -1,8 +1,8 @@
-"""Answers for very many images: kept part by part, taken up again after a kill, shared out over processes.
+"""Bulk prediction: classify very many images, resumable after a kill and distributed over processes.
 
-Processes agree through the folder of parts alone. Each answers its own shards, then those of others that are not
-there yet, the last first: a process that is slow or gone holds nobody up, and nobody waits. Who finds everything
-answered, without a gap, joins the parts, and only one can: the folder is renamed first.
+Predictions are written in chunks. The folder of chunks is the only thing that processes share: each predicts its own
+shards, then those of others that are missing, the last first, so that a slow or dead process delays nobody. A process
+that finds every shard complete merges the chunks; renaming the folder first makes sure that only one does.
 """
 
 import csv
@@ -32,51 +32,50 @@ from wbc_hf.distributed import on_first_process
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hub import fetch_model
 from wbc_hf.inference.predictor import Prediction, Predictor
-from wbc_hf.inference.shards import PARQUET_SUFFIX, PART_SIZE, Images, Item, Shard, find_images
+from wbc_hf.inference.shards import CHUNK_SIZE, PARQUET_SUFFIX, Images, Item, Shard, find_images
 from wbc_hf.modeling import Calibration
 
 UNREADABLE = "unreadable"
 SUFFIXES = (".csv", ".parquet")
 MANIFEST_FILE = "run.json"
-# Of the parts, not of what they are joined into.
+# Version of the chunks, not of the merged file.
 _FORMAT = 2
-_PART_NAME = re.compile(r"(?P<shard>\d+)-(?P<part>\d+)-(?P<rows>\d+)-(?P<last>last|more)\.arrow")
-_SECONDS_BETWEEN_LOOKS = 1.0
+_CHUNK_NAME = re.compile(r"(?P<shard>\d+)-(?P<chunk>\d+)-(?P<rows>\d+)-(?P<last>last|more)\.arrow")
+_SECONDS_BETWEEN_LISTINGS = 1.0
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What came of a run.
+class BulkSummary:
+    """Summary of a bulk prediction.
 
     Attributes:
-        images: How many were answered, unreadable ones included.
-        unreadable: How many of them could not be read.
+        images: Number of images, unreadable ones included.
+        unreadable: Number of those that could not be read.
     """
 
     images: int
     unreadable: int
 
 
-def predict_many(sources: Sequence[str], model: str, output: Path) -> Answered | None:
-    """Answer every image of the sources once, into a file; goes on where a run before was stopped.
+def predict_many(sources: Sequence[str], model: str, output: Path) -> BulkSummary | None:
+    """Classify every image of the sources exactly once, into one file; resume where an earlier run stopped.
 
-    Started by `torchrun` or `accelerate launch`, the processes share the images out among themselves. They need one
-    folder in common: that of the output.
+    Processes started by `torchrun` or `accelerate launch` share the images. All of them must see the output's folder.
 
     Args:
         sources: See `find_images`.
         model: Model folder, or the id of a model on the Hub.
-        output: A file that is not there yet, .csv or .parquet, with the columns `file`, `label`, `probability`,
-            `status`, one for each class and `reason`. A picture that is unreadable has this status, and a reason.
+        output: A new file, .csv or .parquet, with the columns `file`, `label`, `probability`,
+            `status`, one for each class and `reason`. An unreadable image has that status, and a reason.
 
     Returns:
-        What came of it; None where another process told that already.
+        The summary; None where another process merged the chunks.
 
     Raises:
-        WbcError: Sources, model or output that cannot be used, or other ones than this output was begun with.
+        WbcError: Sources, model or output cannot be used, or differ from those that this output was begun with.
     """
     check_output(output, sources)
-    # accelerate takes several processes without a GPU for one each unless it is told.
+    # Without a GPU, accelerate treats several processes as one unless it is told to use the CPU.
     state = PartialState(cpu=not torch.cuda.is_available())
     images = find_images(sources)
     with state.main_process_first():
@@ -85,17 +84,17 @@ def predict_many(sources: Sequence[str], model: str, output: Path) -> Answered |
     run = Run(output, images, predictor)
     on_first_process(run.open)
     run.check()
-    # One that is quick could else have joined everything before another one looked.
+    # Otherwise a quick process could merge everything before another one has checked.
     state.wait_for_everyone()
     predict_shards(run, predictor, state.process_index, state.num_processes)
     return run.join()
 
 
 def check_output(output: Path, sources: Sequence[str]) -> None:
-    """What can be said of an output before anything is loaded.
+    """Check an output path before anything is loaded.
 
     Raises:
-        WbcError: Another suffix, no folder to write it to, or one where it would be taken for a source itself.
+        WbcError: The suffix is another, its folder is missing, or the file would become one of the sources.
     """
     if output.suffix not in SUFFIXES:
         raise WbcError(f"--output {output}: a file that ends in {' or '.join(SUFFIXES)} is written.")
@@ -112,54 +111,54 @@ def check_output(output: Path, sources: Sequence[str]) -> None:
             )
 
 
-# ---- the folder of parts
+# ---- the folder of chunks
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What the folder of parts holds.
+class Progress:
+    """Progress of all processes: what the folder of chunks holds.
 
     Attributes:
-        parts: How many parts of each shard, counted from its first to the first that is missing.
-        complete: The shards of which these are all.
-        images: How many are answered in them.
+        chunks: Number of chunks of each shard, counted up to the first that is missing.
+        complete: Shards of which no chunk is missing.
+        images: Number of predictions in these chunks.
     """
 
-    parts: Counter[int]
+    chunks: Counter[int]
     complete: frozenset[int]
     images: int
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> "Standing":
-        """By the names of files. What comes after a gap does not count before the gap is filled."""
+    def of(cls, names: Iterable[str]) -> "Progress":
+        """From the names of files. Chunks after a gap do not count until it is filled."""
         found: dict[int, dict[int, re.Match[str]]] = {}
         for name in names:
-            if match := _PART_NAME.fullmatch(name):
-                found.setdefault(int(match["shard"]), {})[int(match["part"])] = match
-        parts, complete, images = Counter(), set(), 0
+            if match := _CHUNK_NAME.fullmatch(name):
+                found.setdefault(int(match["shard"]), {})[int(match["chunk"])] = match
+        chunks, complete, images = Counter(), set(), 0
         for shard, numbered in found.items():
             for number in count():
                 if number not in numbered:
                     break
-                parts[shard] += 1
+                chunks[shard] += 1
                 images += int(numbered[number]["rows"])
                 if numbered[number]["last"] == "last":
                     complete.add(shard)
-        return cls(parts, frozenset(complete), images)
+        return cls(chunks, frozenset(complete), images)
 
 
 class Run:
-    """The answers of one model to certain images, on their way into one file.
+    """One bulk prediction: the images, the model, and the folder of chunks that become one file.
 
     Attributes:
-        images: What has to be answered.
-        folder: Where the parts lie until they are joined.
+        images: The images to classify.
+        folder: Where the chunks lie until they are merged.
         labels: The classes, in the order of the columns.
     """
 
     def __init__(self, output: Path, images: Images, predictor: Predictor):
         self.images = images
-        self.folder = output.with_name(f"{output.name}.parts")
+        self.folder = output.with_name(f"{output.name}.chunks")
         self.labels = predictor.labels
         self._output = output
         self._joining = output.with_name(f"{output.name}.joining")
@@ -170,21 +169,21 @@ class Run:
             "backend": predictor.backend.name,
             "export": predictor.export.made if predictor.export else "none",
             "software": predictor.identity.software,
-            "parts": f"format {_FORMAT}, {PART_SIZE} images each",
+            "chunks": f"format {_FORMAT}, {CHUNK_SIZE} images each",
         }
-        self._looked_at = -_SECONDS_BETWEEN_LOOKS
-        self._standing = Standing(Counter(), frozenset(), 0)
+        self._progress_time = -_SECONDS_BETWEEN_LISTINGS
+        self._progress = Progress(Counter(), frozenset(), 0)
 
     def open(self) -> None:
-        """Begin, or go on with what was begun. For one process, before any other does anything.
+        """Begin or resume. Called on one process, before the others start.
 
         Raises:
-            WbcError: The output is there already, or cannot be written.
+            WbcError: The output exists, or cannot be written.
         """
         if self._output.exists():
-            # A kill may have come between the last two steps of joining.
+            # A kill may have come between the last two steps of `join`.
             shutil.rmtree(self._joining, ignore_errors=True)
-            raise WbcError(f"--output {self._output}: is there already. Remove it, or name another file.")
+            raise WbcError(f"--output {self._output}: exists. Remove it, or name another file.")
         try:
             if self._joining.exists():
                 self._joining.rename(self.folder)
@@ -195,7 +194,7 @@ class Run:
             raise self._cannot_write(error) from error
 
     def check(self) -> None:
-        """Raises WbcError where the parts are of another run than this one, or not to be seen from here."""
+        """Raises WbcError where the chunks are of another run than this one, or not to be seen from here."""
         try:
             begun = json.loads((self.folder / MANIFEST_FILE).read_bytes())
         except FileNotFoundError:
@@ -207,43 +206,43 @@ class Run:
         if not changed:
             return
         differ = {name: f"({begun.get(name)}, this one is {value})" for name, value in self._manifest.items()}
-        told = {
+        differences = {
             "images": "other images: paths, files that came, went or changed since, or another commit of a Hub set",
             "model": f"another model {differ['model']}",
             "trust": f"another wbc.json, which says when to trust the model {differ['trust']}",
             "backend": f"another backend, whose figures differ a little {differ['backend']}",
             "export": f"another export of the model, by when it was made {differ['export']}",
             "software": f"another version of this package ({begun.get('software')})",
-            "parts": f"parts of another form ({begun.get('parts')})",
+            "chunks": f"chunks of another form ({begun.get('chunks')})",
         }
         raise WbcError(
-            f"{self.folder}: holds answers of a run that was stopped, with {'; with '.join(map(told.get, changed))}. "
-            "Give the command that it was begun with to go on, name another --output, or remove that folder to begin "
-            "anew."
+            f"{self.folder}: holds predictions of a run that was stopped, with "
+            f"{'; with '.join(map(differences.get, changed))}. Give the original command to resume, "
+            "name another --output, or remove that folder to start again."
         )
 
-    def look(self) -> Standing:
-        """What is there, of all processes, as of a second ago at most. FileNotFoundError once it was joined."""
-        if time.monotonic() - self._looked_at >= _SECONDS_BETWEEN_LOOKS:
-            self._standing = Standing.of(os.listdir(self.folder))
-            self._looked_at = time.monotonic()
-        return self._standing
+    def progress(self) -> Progress:
+        """Progress of all processes, at most a second old. Raises FileNotFoundError once the chunks were merged."""
+        if time.monotonic() - self._progress_time >= _SECONDS_BETWEEN_LISTINGS:
+            self._progress = Progress.of(os.listdir(self.folder))
+            self._progress_time = time.monotonic()
+        return self._progress
 
     def is_complete(self) -> bool:
-        return len(self.look().complete) == len(self.images.shards)
+        return len(self.progress().complete) == len(self.images.shards)
 
-    def keep(self, cut: "_Cut", rows: Sequence[dict]) -> None:
-        """Write a part, whole or not at all.
+    def write_chunk(self, cut: "_ChunkEnd", rows: Sequence[dict]) -> None:
+        """Write a chunk atomically.
 
         Raises:
             WbcError: It cannot be written.
-            FileNotFoundError: All was joined meanwhile.
+            FileNotFoundError: Another process has merged the chunks.
         """
         stream = pa.BufferOutputStream()
         with pa.ipc.new_file(stream, self._schema) as file:
             file.write_table(pa.Table.from_pylist(rows, self._schema))
         last = "last" if cut.last else "more"
-        name = f"{cut.shard:08d}-{cut.part:08d}-{len(rows)}-{last}.arrow"
+        name = f"{cut.shard:08d}-{cut.chunk:08d}-{len(rows)}-{last}.arrow"
         try:
             self._write(name, stream.getvalue())
         except FileNotFoundError:
@@ -255,20 +254,20 @@ class Run:
         temporary = self.folder / f"{uuid4().hex}.tmp"
         with temporary.open("wb") as file:
             file.write(content)
-            _flush(file)
+            _sync_to_disk(file)
         os.replace(temporary, self.folder / name)
 
-    def join(self) -> Answered | None:
-        """All parts, in order, into the output, and the folder away; None where another process does that.
+    def join(self) -> BulkSummary | None:
+        """Merge all chunks, in order, into the output and remove the folder; None where another process does that.
 
         Raises:
-            WbcError: It cannot be written, or a part is missing. The parts stay.
+            WbcError: It cannot be written, or a chunk is missing. The chunks stay.
         """
         try:
-            if len(Standing.of(os.listdir(self.folder)).complete) != len(self.images.shards):
+            if len(Progress.of(os.listdir(self.folder)).complete) != len(self.images.shards):
                 raise WbcError(
-                    f"{self.folder}: parts are missing that were there before. Nothing was written to {self._output}; "
-                    "the same command answers them again."
+                    f"{self.folder}: chunks are missing that existed before. Nothing was written to {self._output}; "
+                    "the same command predicts them again."
                 )
             self.folder.rename(self._joining)
         except FileNotFoundError:
@@ -277,26 +276,26 @@ class Run:
         whole = self._joining / f"whole{self._output.suffix}"
         try:
             with whole.open("wb") as file:
-                _WRITERS[self._output.suffix](file, self._schema, self._parts(counts))
-                _flush(file)
+                _WRITERS[self._output.suffix](file, self._schema, self._iter_chunks(counts))
+                _sync_to_disk(file)
             os.replace(whole, self._output)
         except OSError as error:
             raise self._cannot_write(error) from error
         shutil.rmtree(self._joining)
-        return Answered(images=counts.total(), unreadable=counts[UNREADABLE])
+        return BulkSummary(images=counts.total(), unreadable=counts[UNREADABLE])
 
-    def _parts(self, counts: Counter[str]) -> Iterator[pa.Table]:
-        """The parts in order; their statuses are counted as they come by."""
-        for name in sorted(name for name in os.listdir(self._joining) if _PART_NAME.fullmatch(name)):
+    def _iter_chunks(self, counts: Counter[str]) -> Iterator[pa.Table]:
+        """The chunks in order; counts statuses on the way."""
+        for name in sorted(name for name in os.listdir(self._joining) if _CHUNK_NAME.fullmatch(name)):
             with pa.OSFile(str(self._joining / name)) as file:
-                part = pa.ipc.open_file(file).read_all()
-            counts.update(part["status"].to_pylist())
-            yield part
+                chunk = pa.ipc.open_file(file).read_all()
+            counts.update(chunk["status"].to_pylist())
+            yield chunk
 
     def _cannot_write(self, error: OSError) -> WbcError:
         return WbcError(
-            f"--output {self._output}: cannot be written ({error.strerror or error}). What was answered is kept: the "
-            "same command goes on once there is room."
+            f"--output {self._output}: cannot be written ({error.strerror or error}). Predictions so far are kept: "
+            "the same command resumes once there is room."
         )
 
     @property
@@ -317,134 +316,134 @@ def _digest_calibration(trust: Calibration | None) -> str:
     return digest.hexdigest()[:12]
 
 
-def _flush(file: BinaryIO) -> None:
-    """To the disk: a name must not outlive a power cut without what it names."""
+def _sync_to_disk(file: BinaryIO) -> None:
+    """Flush to the disk, so that no file name survives a power cut without its content."""
     file.flush()
     os.fsync(file.fileno())
 
 
-def _write_csv(file: BinaryIO, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
-    """As `predict --format csv` prints: six digits, and nothing where there is nothing to say."""
+def _write_csv(file: BinaryIO, schema: pa.Schema, chunks: Iterable[pa.Table]) -> None:
+    """The format of `predict --format csv`: six digits, empty fields for missing values."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(schema.names)
-    for part in parts:
-        for row in zip(*(column.to_pylist() for column in part.columns), strict=True):
+    for chunk in chunks:
+        for row in zip(*(column.to_pylist() for column in chunk.columns), strict=True):
             writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in row])
     text.detach()
 
 
-def _write_parquet(file: BinaryIO, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
+def _write_parquet(file: BinaryIO, schema: pa.Schema, chunks: Iterable[pa.Table]) -> None:
     with pq.ParquetWriter(file, schema) as writer:
-        for part in parts:
-            writer.write_table(part)
+        for chunk in chunks:
+            writer.write_table(chunk)
 
 
 _WRITERS = {".csv": _write_csv, ".parquet": _write_parquet}
 
 
-# ---- answering
+# ---- predicting
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """The end of a part, and perhaps of its shard; comes after the part's images."""
+class _ChunkEnd:
+    """Marks the end of a chunk, and of its shard where `last`; follows the chunk's images."""
 
     shard: int
-    part: int
+    chunk: int
     last: bool
 
 
 def predict_shards(run: Run, predictor: Predictor, process: int, processes: int) -> None:
-    """Answer what is not answered yet, until nothing is left; one of so many processes that do.
+    """Predict what is missing until nothing is, as one of several processes.
 
     Raises:
-        WbcError: The sources stop half-way. What was answered before is kept.
+        WbcError: The sources cannot be read to their end. Earlier chunks are kept.
     """
-    answers = _answers(predictor, _unanswered(run, process, processes))
+    predicted = _prediction_rows(predictor, _remaining_items(run, process, processes))
     rows: list[dict] = []
     try:
-        total, before = run.images.count, run.look().images
+        total, before = run.images.count, run.progress().images
         # `disable=None`: no bar where the output goes into a file.
         shown = None if process == 0 else True
         with tqdm(
-            desc="Answering", total=total, initial=before, unit="image", delay=2, leave=False, disable=shown
+            desc="Predicting", total=total, initial=before, unit="image", delay=2, leave=False, disable=shown
         ) as bar:
-            for one in answers:
-                if isinstance(one, _Cut):
-                    run.keep(one, rows)
+            for one in predicted:
+                if isinstance(one, _ChunkEnd):
+                    run.write_chunk(one, rows)
                     rows = []
                 else:
                     rows.append(one)
-                bar.update(max(0, run.look().images + len(rows) - bar.n))
+                bar.update(max(0, run.progress().images + len(rows) - bar.n))
                 if run.is_complete():
                     return
     except FileNotFoundError:
         if run.folder.exists():
             raise
-        # Another process answered what this one was still at, and has joined the parts.
+        # Another process predicted what this one was still working on, and has merged the chunks.
 
 
-def _unanswered(run: Run, process: int, processes: int) -> Iterator[Item | _Cut]:
-    """Images of this process, in order, then what is left of others', each part with its cut.
+def _remaining_items(run: Run, process: int, processes: int) -> Iterator[Item | _ChunkEnd]:
+    """Missing images of this process, in order, then of the others, each chunk followed by its end.
 
-    Others work forwards: from the end it takes longest until two are at the same images.
+    The others work forwards, so shards are taken over from the end.
     """
     shards = run.images.shards
     own = range(process, len(shards), processes)
     others = (number for number in reversed(range(len(shards))) if number not in own)
     for number in chain(own, others):
-        standing = run.look()
-        if number not in standing.complete:
-            yield from _cut(shards[number], number, standing.parts[number])
+        progress = run.progress()
+        if number not in progress.complete:
+            yield from _with_chunk_ends(shards[number], number, progress.chunks[number])
 
 
-def _cut(shard: Shard, number: int, part: int) -> Iterator[Item | _Cut]:
-    """A shard from a part on, each part with its cut. A shard without images has one part, without any."""
-    items = shard.read(part * PART_SIZE)
+def _with_chunk_ends(shard: Shard, number: int, chunk: int) -> Iterator[Item | _ChunkEnd]:
+    """Images of a shard from a chunk on, each chunk followed by its end. An empty shard has one empty chunk."""
+    items = shard.read(chunk * CHUNK_SIZE)
     upcoming = next(items, None)
     while True:
-        for _ in range(PART_SIZE):
+        for _ in range(CHUNK_SIZE):
             if upcoming is None:
                 break
             yield upcoming
             upcoming = next(items, None)
-        yield _Cut(number, part, last=upcoming is None)
+        yield _ChunkEnd(number, chunk, last=upcoming is None)
         if upcoming is None:
             return
-        part += 1
+        chunk += 1
 
 
-def _answers(predictor: Predictor, items: Iterable[Item | _Cut]) -> Iterator[dict | _Cut]:
-    """For each image its row of the answers, and the cuts where they were. Asks for all in one go, however many."""
-    waiting: deque[Item | _Cut] = deque()
+def _prediction_rows(predictor: Predictor, items: Iterable[Item | _ChunkEnd]) -> Iterator[dict | _ChunkEnd]:
+    """Turn images into rows of the output, batched across chunks; chunk ends keep their places."""
+    waiting: deque[Item | _ChunkEnd] = deque()
 
     def sources() -> Iterator[str | bytes]:
         for item in items:
             waiting.append(item)
-            if _can_be_asked(item):
+            if _has_image(item):
                 yield item.source
 
-    for answer in predictor.predict_each(sources()):
-        while not _can_be_asked(waiting[0]):
-            yield _settled(waiting.popleft())
-        yield _row(waiting.popleft(), answer)
-    yield from map(_settled, waiting)
+    for prediction in predictor.predict_each(sources()):
+        while not _has_image(waiting[0]):
+            yield _row_without_prediction(waiting.popleft())
+        yield _row(waiting.popleft(), prediction)
+    yield from map(_row_without_prediction, waiting)
 
 
-def _can_be_asked(item: Item | _Cut) -> bool:
+def _has_image(item: Item | _ChunkEnd) -> bool:
     return isinstance(item, Item) and item.source is not None
 
 
-def _settled(item: Item | _Cut) -> dict | _Cut:
-    """What needs no answer of the model."""
-    return item if isinstance(item, _Cut) else _row(item, UnreadableImageError(item.name, NO_IMAGE))
+def _row_without_prediction(item: Item | _ChunkEnd) -> dict | _ChunkEnd:
+    """A chunk end as it is, or the row of an image that holds no picture."""
+    return item if isinstance(item, _ChunkEnd) else _row(item, UnreadableImageError(item.name, NO_IMAGE))
 
 
-def _row(item: Item, answer: Prediction | UnreadableImageError) -> dict:
-    # File names are bytes; text that everything can read is made of them here.
+def _row(item: Item, prediction: Prediction | UnreadableImageError) -> dict:
+    # File names are bytes: make them valid UTF-8.
     row = {"file": os.fsencode(item.name).decode(errors="backslashreplace")}
-    if isinstance(answer, UnreadableImageError):
-        return row | {"status": UNREADABLE, "reason": answer.reason}
-    row |= {"label": answer.label, "probability": answer.probability, "status": answer.status}
-    return row | {answer.label: answer.probability} | dict(answer.alternatives)
+    if isinstance(prediction, UnreadableImageError):
+        return row | {"status": UNREADABLE, "reason": prediction.reason}
+    row |= {"label": prediction.label, "probability": prediction.probability, "status": prediction.status}
+    return row | {prediction.label: prediction.probability} | dict(prediction.alternatives)

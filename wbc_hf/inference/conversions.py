@@ -1,4 +1,4 @@
-"""Models converted for OpenVINO, kept by what they were made of: loading one again takes a tenth of the time."""
+"""Cache of models converted for OpenVINO: loading one again takes a tenth of the time of converting."""
 
 import contextlib
 import hashlib
@@ -22,14 +22,14 @@ from wbc_hf.modeling import GRAPH_FILES, AnswerGraph, Preprocessing, load_classi
 
 logger = logging.getLogger(__name__)
 
-# A full ResNet-50 takes 94 MB. Those that were used last are kept.
-KEPT = 4
-# So are those of the last hour, however many: no process loses a file between finding and loading it.
+# A full ResNet-50 takes 94 MB. The most recently used models are kept.
+MAX_CACHED = 4
+# Models of the last hour are kept too, so that no process loses a file between finding and loading it.
 _SECONDS_IN_USE = 3600
 # Tracing raises the first, OpenVINO the others.
 _FAILURES = (RuntimeError, GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure)
 _LONGEST_REASON = 200
-# To be raised when the graph changes.
+# Increase this when the graph changes.
 _VERSION = 1
 
 
@@ -38,41 +38,44 @@ class ConversionError(WbcError):
 
 
 def converted(folder: Path, weights: str, preparation: Preprocessing) -> Path | openvino.Model:
-    """The file of a model's graph, converted now or before; the graph itself where no file can be written.
+    """Get the converted graph of a model from the cache, converting it if needed.
 
     Args:
         folder: Of the model.
         weights: Digest of the weights in it, as `digest_weights` gives it.
-        preparation: Of its pictures.
+        preparation: Of its images.
+
+    Returns:
+        The file of the graph; the graph itself where no file can be written.
 
     Raises:
         ConversionError: It cannot be converted.
         WbcError: The folder's files cannot be used.
     """
-    kept = cache_folder() / "openvino"
-    path = kept / _digest(folder, weights, preparation)
+    cache = cache_folder() / "openvino"
+    path = cache / _digest(folder, weights, preparation)
     file = path / GRAPH_FILES["openvino"]
     if file.exists():
-        with contextlib.suppress(OSError):  # where the folder is only to be read
+        with contextlib.suppress(OSError):  # a read-only folder
             os.utime(path)
         return file
     model = convert(folder, preparation)
     try:
-        kept.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".converting-", dir=kept) as temporary:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".converting-", dir=cache) as temporary:
             made = Path(temporary) / path.name
             made.mkdir()
             openvino.save_model(model, made / file.name, compress_to_fp16=False)
-            _put(made, path)
-    except (OSError, RuntimeError) as error:  # of a full disk OpenVINO makes a RuntimeError
-        logger.warning("%s: converted models cannot be kept there, so each start converts anew (%s).", kept, error)
+            _publish(made, path)
+    except (OSError, RuntimeError) as error:  # OpenVINO raises a RuntimeError on a full disk
+        logger.warning("%s: converted models cannot be cached there, so each start converts anew (%s).", cache, error)
         return model
-    _forget_all_but_the_last(kept)
+    _evict_old(cache)
     return file
 
 
 def convert(folder: Path, preparation: Preprocessing) -> openvino.Model:
-    """The graph of a model as it lies in its folder; nothing is kept.
+    """Convert a model folder for OpenVINO without caching it.
 
     Raises:
         ConversionError: It cannot be converted.
@@ -89,7 +92,7 @@ def convert(folder: Path, preparation: Preprocessing) -> openvino.Model:
 
 
 def _digest(folder: Path, weights: str, preparation: Preprocessing) -> str:
-    """Of all that the graph hangs on: weights, configuration, preparation, and the programs that make it."""
+    """Digest of everything that the graph depends on: weights, configuration, preprocessing and library versions."""
     digest = hashlib.sha256(weights.encode())
     digest.update((folder / "config.json").read_bytes())
     digest.update(repr((preparation.mean, preparation.deviation, preparation.shape)).encode())
@@ -98,8 +101,8 @@ def _digest(folder: Path, weights: str, preparation: Preprocessing) -> str:
     return digest.hexdigest()[:32]
 
 
-def _put(made: Path, path: Path) -> None:
-    """In one step; where another process was faster, its files are the same."""
+def _publish(made: Path, path: Path) -> None:
+    """Move into the cache in one step; another process that was faster wrote the same files."""
     try:
         made.rename(path)
     except OSError:
@@ -107,9 +110,9 @@ def _put(made: Path, path: Path) -> None:
             raise
 
 
-def _forget_all_but_the_last(kept: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # where another process forgets at the same time
-        used = sorted((path.stat().st_mtime, path) for path in kept.iterdir() if path.name[0] != ".")
-        for when, path in used[:-KEPT]:
+def _evict_old(cache: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another process may evict at the same time
+        used = sorted((path.stat().st_mtime, path) for path in cache.iterdir() if path.name[0] != ".")
+        for when, path in used[:-MAX_CACHED]:
             if when < time.time() - _SECONDS_IN_USE:
                 shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Cells of known class to look at beside one in question: those that the network sees most alike."""
+"""Nearest reference cells: labelled cells whose features are most similar to those of a query cell."""
 
 import io
 import logging
@@ -19,8 +19,8 @@ from wbc_hf.labels import CLASS_NAMES, class_index
 
 logger = logging.getLogger(__name__)
 
-# Evenly over the classes. A ResNet-50 looks at so many in about two minutes on one core; with their thumbnails their
-# features take 40 MB.
+# Evenly over the classes. A ResNet-50 takes about two minutes for these on one core; features and thumbnails take
+# 40 MB.
 MAX_CELLS = 2000
 THUMBNAIL_SIDE = 128
 _QUALITY = 85
@@ -28,12 +28,12 @@ _QUALITY = 85
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A reference cell that looks like the one in question.
+    """A reference cell similar to the query.
 
     Attributes:
         label: Its class, one of `CLASS_NAMES`.
         name: Its file, relative to the folder of the set.
-        similarity: Cosine of the angle between the features of both, 0 to 1; 1 for the same picture.
+        similarity: Cosine similarity of the features, 0 to 1; 1 for the same image.
         thumbnail: JPEG, RGB, the longer side at most 128 px.
     """
 
@@ -44,7 +44,7 @@ class Neighbour:
 
 
 class ReferenceCells:
-    """Reference cells with their features.
+    """An index of labelled reference cells by their features.
 
     Attributes:
         labels: Of each, one of `CLASS_NAMES`.
@@ -67,17 +67,16 @@ class ReferenceCells:
 
     @classmethod
     def from_folder(cls, folder: Path, predictor: Predictor) -> "ReferenceCells":
-        """Look at the cells of a folder of class sub-folders, at most `MAX_CELLS` of them, evenly over the classes.
+        """Index the cells of a folder of class sub-folders, at most `MAX_CELLS`, evenly over the classes.
 
-        Class folders that name none of the five leucocytes are left out, and so are files that cannot be read: one
-        warning names them.
+        Other class folders are left out, and so are files that cannot be read: one warning names them.
 
         Raises:
             WbcError: No such folder, no class folder of a leucocyte in it, or no picture that can be read.
         """
         images = _choose(scan_folder(folder), folder)
         labels, names, thumbnails, features, broken = [], [], [], [], []
-        with tqdm(total=len(images), desc="Looking at reference cells", unit="image", delay=2, leave=False) as bar:
+        with tqdm(total=len(images), desc="Reading reference cells", unit="image", delay=2, leave=False) as bar:
             for start in range(0, len(images), BATCH_SIZE):
                 batch = []
                 for image in images[start : start + BATCH_SIZE]:
@@ -107,11 +106,11 @@ class ReferenceCells:
         return len(self.labels)
 
     def nearest(self, image: Image.Image, count: int = 5) -> tuple[Neighbour, ...]:
-        """The cells most like an RGB image, the most alike first; fewer than `count` where there are fewer."""
+        """Find the `count` reference cells most similar to an RGB image, the most similar first."""
         features = self._predictor.logits_and_features([image])[1]
         distances, indices = self._search.kneighbors(features, min(count, len(self)))
         return tuple(
-            # Features are means after a ReLU and so not negative: no cosine is below 0 but by rounding.
+            # Features are means after a ReLU, not negative: a cosine falls below 0 by rounding alone.
             Neighbour(
                 self.labels[index],
                 self.names[index],
@@ -123,7 +122,7 @@ class ReferenceCells:
 
 
 def _choose(images: Sequence[FolderImage], folder: Path) -> list[FolderImage]:
-    """At most `MAX_CELLS` pictures of leucocytes, as many of each class as of the next, spread evenly."""
+    """Choose at most `MAX_CELLS` leucocytes, balanced over the classes, spread evenly over each class."""
     of_class: dict[int, list[FolderImage]] = defaultdict(list)
     for image in images:
         index = class_index(image.class_name)
@@ -133,7 +132,7 @@ def _choose(images: Sequence[FolderImage], folder: Path) -> list[FolderImage]:
         found = ", ".join(sorted({image.class_name for image in images}))
         raise WbcError(f"{folder}: its class folders are {found}; reference cells are {', '.join(CLASS_NAMES)}.")
     chosen, room = [], MAX_CELLS
-    # The smallest class first: what it leaves over goes to the others.
+    # The smallest class first: the room it leaves goes to the others.
     for done, members in enumerate(sorted(of_class.values(), key=len)):
         take = min(len(members), room // (len(of_class) - done))
         chosen += [members[index * len(members) // take] for index in range(take)]

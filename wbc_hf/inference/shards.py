@@ -1,7 +1,7 @@
-"""Where very many images come from: pictures, Parquet files and Hub sets, cut into shards that are read apart.
+"""Shards: sources of very many images (files, Parquet, Hub data sets), split into pieces that are read separately.
 
-How they are cut hangs on the sources alone, not on who reads them: every process of a run, and every run after one
-that was killed, finds the same shards in the same order.
+The split depends on the sources alone, not on the reader: every process, and every resumed run, finds the same shards
+in the same order.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ from wbc_hf.data.checking import holds_image
 from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
 from wbc_hf.errors import WbcError
 
-# Images whose answers are kept together: as much is lost at most, for each process, when a run is killed.
-PART_SIZE = 1000
+# Images whose predictions are written together: a killed process loses at most as many.
+CHUNK_SIZE = 1000
 PARQUET_SUFFIX = ".parquet"
 _SUFFIXES = SUFFIXES | {PARQUET_SUFFIX}
 # Rows that are in memory at a time, and requests under way to the Hub.
@@ -42,7 +42,7 @@ class Item:
     """One image.
 
     Attributes:
-        name: What it is called: its path; or of a row its file or split, its number and its own name.
+        name: Its path; for a row, the file or split, the row number and the row's own name.
         source: Its path or its bytes; None where a row holds no image.
     """
 
@@ -65,12 +65,11 @@ class Shard(Protocol):
 
 @dataclass(frozen=True)
 class Images:
-    """All images that a run has to answer.
+    """All images of a bulk prediction.
 
     Attributes:
-        shards: In the order of the answers.
-        fingerprint: Of paths, sizes and times of files, and of the commit of a Hub set: another one tells of other
-            images.
+        shards: In the order of the output.
+        fingerprint: Digest of paths, sizes and modification times of files, and of the commit of a Hub data set.
     """
 
     shards: Sequence[Shard]
@@ -84,7 +83,7 @@ class Images:
 
 
 def find_images(words: Sequence[str]) -> Images:
-    """The images that are meant by files, folders, Parquet files and ids of Hub sets, a path that exists before an id.
+    """Find the images of files, folders, Parquet files and Hub data sets. An existing path comes before a Hub id.
 
     Folders are walked in order of name. No image is opened.
 
@@ -92,10 +91,10 @@ def find_images(words: Sequence[str]) -> Images:
         words: Of a Hub set `owner/name` means every split, `owner/name:split` one of them.
 
     Raises:
-        WbcError: No such file, folder or set; no images in it, or not to be told which column holds them.
+        WbcError: No such file, folder or set; no images in it, or several columns that may hold them.
         HubUnreachableError: The Hub did not answer.
     """
-    finder = _Finder()
+    finder = _SourceScanner()
     for word in words:
         path = os.path.expanduser(word)
         if os.path.exists(path):
@@ -107,22 +106,22 @@ def find_images(words: Sequence[str]) -> Images:
     return finder.found()
 
 
-class _Finder:
+class _SourceScanner:
     def __init__(self) -> None:
-        self._stretches: list[Shard] = []
+        self._shards: list[Shard] = []
         self._pictures: list[str] = []
         self._digest = hashlib.sha256()
 
     def found(self) -> Images:
-        self._close_pictures()
-        return Images(self._stretches, self._digest.hexdigest())
+        self._flush_pictures()
+        return Images(self._shards, self._digest.hexdigest())
 
     def add_path(self, path: str) -> None:
         if not os.path.isdir(path):
             self._add_file(path, os.stat(path))
             return
         found = False
-        for entry in _walk(path):
+        for entry in _walk_sorted(path):
             self._add_file(entry.path, entry.stat())
             found = True
         if not found:
@@ -133,39 +132,39 @@ class _Finder:
         splits = open_hub_set(spec, streaming=True)
         if split and split not in splits:
             raise WbcError(f"{word}: has no split {split!r}, but {', '.join(splits)}.")
-        self._close_pictures()
-        self._note(word, _commit(spec))
+        self._flush_pictures()
+        self._update_digest(word, _commit(spec))
         data_files = load_dataset_builder(spec).config.data_files
         for name, rows in splits.items():
             if name == split or not split:
-                self._stretches += _hub_shards(spec, name, rows, data_files[name])
+                self._shards += _hub_shards(spec, name, rows, data_files[name])
 
     def _add_file(self, path: str, status: os.stat_result) -> None:
-        self._note(path, status.st_size, status.st_mtime_ns)
+        self._update_digest(path, status.st_size, status.st_mtime_ns)
         if path.lower().endswith(PARQUET_SUFFIX):
-            self._close_pictures()
-            self._stretches += _parquet_shards(path, path)
+            self._flush_pictures()
+            self._shards += _parquet_shards(path, path)
             return
         self._pictures.append(path)
-        if len(self._pictures) == PART_SIZE:
-            self._close_pictures()
+        if len(self._pictures) == CHUNK_SIZE:
+            self._flush_pictures()
 
-    def _close_pictures(self) -> None:
+    def _flush_pictures(self) -> None:
         if self._pictures:
-            self._stretches.append(PictureShard(_pack(self._pictures), len(self._pictures)))
+            self._shards.append(PictureShard(_compress_paths(self._pictures), len(self._pictures)))
             self._pictures.clear()
 
-    def _note(self, *values: object) -> None:
+    def _update_digest(self, *values: object) -> None:
         self._digest.update(os.fsencode("\0".join(map(str, values)) + "\0"))
 
 
 def _is_path(word: str) -> bool:
-    """Whether it can only be meant as a path: the id of a Hub set is `owner/name`."""
+    """Whether a word can only be a path: the id of a Hub data set is `owner/name`."""
     suffix = os.path.splitext(word)[1].lower()
     return word.startswith((".", "/", "~")) or word.endswith("/") or word.count("/") != 1 or suffix in _SUFFIXES
 
 
-def _walk(folder: str) -> Iterator[os.DirEntry]:
+def _walk_sorted(folder: str) -> Iterator[os.DirEntry]:
     """Every picture and Parquet file below a folder, in order of name; links to folders are not followed.
 
     What is hidden is left out, as `find_pictures` does.
@@ -174,7 +173,7 @@ def _walk(folder: str) -> Iterator[os.DirEntry]:
         ordered = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in ordered:
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
+            yield from _walk_sorted(entry.path)
         elif os.path.splitext(entry.name)[1].lower() in _SUFFIXES and entry.is_file():
             yield entry
 
@@ -187,23 +186,23 @@ class PictureShard:
     """Files of pictures.
 
     Attributes:
-        packed: Their paths, see `_pack`.
+        packed: Their paths, see `_compress_paths`.
     """
 
     packed: bytes
     count: int
 
     def read(self, start: int) -> Iterator[Item]:
-        for path in _unpack(self.packed)[start:]:
+        for path in _decompress_paths(self.packed)[start:]:
             yield Item(path, path)
 
 
-def _pack(paths: Sequence[str]) -> bytes:
+def _compress_paths(paths: Sequence[str]) -> bytes:
     """Paths, compressed: of ten million files they take some 100 MB so, and more than 1 GB as they are."""
     return zlib.compress(os.fsencode("\0".join(paths)), level=1)
 
 
-def _unpack(packed: bytes) -> list[str]:
+def _decompress_paths(packed: bytes) -> list[str]:
     return os.fsdecode(zlib.decompress(packed)).split("\0")
 
 
@@ -231,32 +230,32 @@ class ParquetShard:
 
     def read(self, start: int) -> Iterator[Item]:
         row, wanted = self.first, self.first + start
-        with _reading(self.address), _open(self.address) as opened:
+        with _explain_read_errors(self.address), _open(self.address) as opened:
             # Without a buffer a whole column of a row group would be read at once, which may be all of the file.
             file = pq.ParquetFile(opened, buffer_size=_BUFFER_BYTES)
             for batch in file.iter_batches(_ROWS, list(self.groups), [self.column], use_threads=False):
                 for value in batch.column(0)[max(wanted - row, 0) :]:
-                    yield _row_item(self.title, wanted, value.as_py())
+                    yield _item_of_row(self.title, wanted, value.as_py())
                     wanted += 1
                 row += len(batch)
 
 
 def _parquet_shards(address: str, title: str, first: int = 0) -> Iterator[ParquetShard]:
-    """Row groups, so many together that they have `PART_SIZE` rows at least where there are as many."""
-    with _reading(address), _open(address) as opened:
+    """Row groups, so many together that they have `CHUNK_SIZE` rows at least where there are as many."""
+    with _explain_read_errors(address), _open(address) as opened:
         file = pq.ParquetFile(opened)
         column = _image_column(title, file.schema_arrow)
         sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
     first_group = rows = 0
     for group, size in enumerate(sizes, start=1):
         rows += size
-        if rows >= PART_SIZE or group == len(sizes):
+        if rows >= CHUNK_SIZE or group == len(sizes):
             yield ParquetShard(address, column, range(first_group, group), title, first, rows)
             first, first_group, rows = first + rows, group, 0
 
 
 def _open(address: str) -> AbstractContextManager[BinaryIO]:
-    # A path is given to no parser of addresses: it may hold any letters.
+    # A path is never parsed as a URL: it may hold any characters.
     return fsspec.open(address) if "://" in address else open(address, "rb")
 
 
@@ -278,7 +277,7 @@ def _is_image_struct(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
 
 
-def _row_item(title: str, row: int, value: bytes | dict | None) -> Item:
+def _item_of_row(title: str, row: int, value: bytes | dict | None) -> Item:
     image = {"bytes": value, "path": None} if isinstance(value, bytes) else value
     if not holds_image(image):
         return Item(source_name(title, row, None), None)
@@ -294,7 +293,7 @@ class HubPictureShard:
 
     Attributes:
         split: The split that they are of.
-        packed: Their addresses, see `_pack`.
+        packed: Their addresses, see `_compress_paths`.
         first: The row that the first of them is.
     """
 
@@ -307,19 +306,19 @@ class HubPictureShard:
         coming: deque[tuple[str, Future[bytes]]] = deque()
         pool = ThreadPoolExecutor(_ROWS)
         try:
-            for row, address in enumerate(_unpack(self.packed)[start:], self.first + start):
-                # They come while the model works at those before.
+            for row, address in enumerate(_decompress_paths(self.packed)[start:], self.first + start):
+                # Downloads run while the model works on earlier images.
                 name = source_name(self.split, row, {"path": address})
                 coming.append((name, pool.submit(_fetch, address)))
                 if len(coming) > _ROWS:
-                    yield _arrived(*coming.popleft())
-            yield from starmap(_arrived, coming)
+                    yield _fetched_item(*coming.popleft())
+            yield from starmap(_fetched_item, coming)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _arrived(name: str, content: Future[bytes]) -> Item:
-    with _reading(name):
+def _fetched_item(name: str, content: Future[bytes]) -> Item:
+    with _explain_read_errors(name):
         return Item(name, content.result())
 
 
@@ -330,7 +329,7 @@ def _fetch(address: str) -> bytes:
 
 @dataclass(frozen=True)
 class StreamShard:
-    """Data files of another form, tar archives for one, that `datasets` streams: a skipped row is fetched too.
+    """Data files in another format, such as tar archives, streamed by `datasets`: skipped rows are downloaded too.
 
     Attributes:
         title: What names of its images begin with.
@@ -344,9 +343,9 @@ class StreamShard:
     count: None = None
 
     def read(self, start: int) -> Iterator[Item]:
-        with _reading(self.title):
+        with _explain_read_errors(self.title):
             for row, values in enumerate(self.rows.skip(start), start):
-                yield _row_item(self.title, row, values[self.column])
+                yield _item_of_row(self.title, row, values[self.column])
 
 
 def _hub_shards(spec: str, split: str, rows: IterableDataset, data_files: Sequence[str]) -> Iterator[Shard]:
@@ -364,7 +363,7 @@ def _hub_shards(spec: str, split: str, rows: IterableDataset, data_files: Sequen
     column = IMAGE_COLUMN if IMAGE_COLUMN in columns else columns[0]
     # An image folder decodes as it reads, whatever its column is cast to, and one broken file would end the stream.
     images = rows.decode(False).select_columns(column)
-    with _reading(spec):
+    with _explain_read_errors(spec):
         example = next(iter(images), {column: None})[column]
     if holds_image(example) and example["bytes"] is None:
         yield from _hub_pictures(spec, split, (values[column]["path"] for values in images))
@@ -376,28 +375,28 @@ def _hub_shards(spec: str, split: str, rows: IterableDataset, data_files: Sequen
 
 def _hub_pictures(spec: str, split: str, addresses: Iterator[str]) -> Iterator[HubPictureShard]:
     first = 0
-    with _reading(spec):
-        while batch := list(islice(addresses, PART_SIZE)):
-            yield HubPictureShard(split, _pack(batch), first, len(batch))
+    with _explain_read_errors(spec):
+        while batch := list(islice(addresses, CHUNK_SIZE)):
+            yield HubPictureShard(split, _compress_paths(batch), first, len(batch))
             first += len(batch)
 
 
 def _commit(spec: str) -> str:
-    """The commit that a Hub set stands at."""
-    with _reading(spec):
+    """The current commit of a Hub data set."""
+    with _explain_read_errors(spec):
         return HfApi().dataset_info(spec).sha
 
 
 @contextmanager
-def _reading(address: str) -> Iterator[None]:
-    """Around reading: what file systems, datasets and pyarrow raise becomes an error that says what to do."""
+def _explain_read_errors(address: str) -> Iterator[None]:
+    """Turn errors of file systems, datasets and pyarrow into a WbcError that says what to do."""
     try:
         yield
     except pa.ArrowInvalid as error:
-        raise WbcError(f"{address}: is no Parquet file, or a broken one ({_on_one_line(error)}).") from error
+        raise WbcError(f"{address}: is not a Parquet file, or a broken one ({_on_one_line(error)}).") from error
     except (DatasetsError, OSError, httpx2.HTTPError) as error:
         raise WbcError(
-            f"{address}: could not be read to its end ({_on_one_line(error)}). The same command goes on from here."
+            f"{address}: could not be read to its end ({_on_one_line(error)}). The same command resumes from here."
         ) from error
 
 
