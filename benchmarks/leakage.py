@@ -19,7 +19,7 @@ from scipy.special import softmax
 
 from wbc_hf.data import load_leucocytes
 from wbc_hf.data.splits import split_by_group
-from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals
+from wbc_hf.evaluation import evaluate
 from wbc_hf.training import DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.run import build_network, build_trainer
 from wbc_hf.training.transforms import EvaluationTransform
@@ -60,9 +60,8 @@ def measure(data: DatasetDict, epochs: float, seed: int) -> dict[str, tuple[floa
         for name in ("validation", "test"):
             answers = trainer.predict(data[name].with_transform(EvaluationTransform(processor)))
             probabilities = softmax(answers.predictions, axis=1)
-            right = probabilities.argmax(1) == answers.label_ids
-            interval = bootstrap_intervals(answers.label_ids, probabilities, data[name]["group"])["accuracy"]
-            figures[name] = (float(right.mean()), interval)
+            metrics = evaluate(answers.label_ids, probabilities, groups=data[name]["group"]).metrics
+            figures[name] = (metrics["accuracy"], metrics["intervals"]["accuracy"])
         return figures
 
 

@@ -24,7 +24,7 @@ from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Leucocytes, load_leucocytes
-from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals
+from wbc_hf.evaluation import evaluate
 from wbc_hf.modeling import build_from_pretrained, build_from_scratch, freeze
 from wbc_hf.training import parse
 from wbc_hf.training.run import build_caches, build_trainer
@@ -76,9 +76,9 @@ def judge(folder: Path, leucocytes: Leucocytes) -> str:
     test = leucocytes["test"].with_transform(processed(processor))
     answers = plain_trainer(network, processor, leucocytes["train"]).predict(test)
     probabilities = softmax(answers.predictions, axis=1)
-    low, high = bootstrap_intervals(answers.label_ids, probabilities, leucocytes["test"]["group"])["accuracy"]
-    accuracy = (probabilities.argmax(1) == answers.label_ids).mean()
-    return f"{accuracy:.3f} ({low:.3f} to {high:.3f})"
+    metrics = evaluate(answers.label_ids, probabilities, groups=leucocytes["test"]["group"]).metrics
+    low, high = metrics["intervals"]["accuracy"]
+    return f"{metrics['accuracy']:.3f} ({low:.3f} to {high:.3f})"
 
 
 def half(leucocytes: Leucocytes, depth: str, most: int) -> Leucocytes:

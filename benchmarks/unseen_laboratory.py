@@ -25,7 +25,7 @@ from scipy.special import softmax
 from wbc_hf.adaptation import SCORES, AdaptationCell, adapt_to_cells
 from wbc_hf.adaptation.self_training import adapt_with_labels, reestimate_batch_norm
 from wbc_hf.data import load_leucocytes, read_image
-from wbc_hf.evaluation import bootstrap_intervals, compute_metrics
+from wbc_hf.evaluation import evaluate
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Calibration, load_classifier, load_processor, squares_of
@@ -125,14 +125,12 @@ def summarise(laboratory: Laboratory, answers: list[Answers]) -> dict:
     cells = np.concatenate([one.cells for one in answers])
     labels, groups = laboratory.labels[cells], laboratory.groups[cells]
     probabilities = np.concatenate([one.probabilities for one in answers])
-    figures = compute_metrics(labels, probabilities.argmax(1))
-    intervals = bootstrap_intervals(labels, probabilities, groups, seed=0)
-    row = {name: (figures[name], intervals[name]) for name in SCORES}
-    if all(one.statuses is not None for one in answers):
-        confident = np.concatenate([np.array(one.statuses) for one in answers]) == "confident"
-        right = probabilities.argmax(1) == labels
-        row["confident"] = float(confident.mean())
-        row["right"] = float(right[confident].mean()) if confident.any() else None
+    known = all(one.statuses is not None for one in answers)
+    statuses = [status for one in answers for status in one.statuses] if known else None
+    metrics = evaluate(labels, probabilities, groups=groups, statuses=statuses).metrics
+    row = {name: (metrics[name], metrics["intervals"][name]) for name in SCORES}
+    if known:
+        row["confident"], row["right"] = metrics["review"]["coverage"], metrics["review"]["accuracy_of_accepted"]
     return row
 
 

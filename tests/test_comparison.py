@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import compare_reports, format_comparison, write_report
+from wbc_hf.evaluation import compare_reports, evaluate, format_comparison, write_report
 from wbc_hf.labels import CLASS_NAMES
 
 LABELS = np.repeat(np.arange(4), 25)  # no neutrophils
@@ -19,15 +19,10 @@ def report(folder: Path, wrong: list[int], order: np.ndarray | None = None) -> P
     order = np.arange(100) if order is None else order
     given = LABELS.copy()
     given[wrong] = (given[wrong] + 1) % 5
-    write_report(
-        folder,
-        references=LABELS[order],
-        probabilities=np.eye(5)[given[order]],
-        names=[f"{index}.png" for index in order],
-        image_at=lambda _: PIL.Image.new("RGB", (8, 8)),
-        log_history=[],
-        groups=[GROUPS[index] for index in order],
-    )
+    groups = [GROUPS[index] for index in order]
+    evaluation = evaluate(LABELS[order], np.eye(5)[given[order]], groups=groups)
+    names = [f"{index}.png" for index in order]
+    write_report(folder, evaluation, names=names, image_at=lambda _: PIL.Image.new("RGB", (8, 8)))
     return folder
 
 

@@ -121,10 +121,10 @@ def test_one_group_has_no_intervals():
     assert brier_interval(probabilities, labels, weights) is None
 
 
-def test_risk_against_coverage_by_hand():
+def test_risk_coverage_by_hand():
     probabilities = rows([0.9, 0.5, 0.8, 0.6, 0.7])
-    labels = np.array([2, 0, 2, 2, 1])  # the third most and the least trusted are wrong
-    curve = risk_coverage(probabilities, labels, probabilities.max(1))
+    labels = np.array([2, 0, 2, 2, 1])  # the third most and the least confident are wrong
+    curve = risk_coverage(probabilities, labels)
     assert curve.coverage == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert curve.error == pytest.approx([0, 0, 1 / 3, 1 / 4, 2 / 5])
     assert curve.error_at(0.8) == pytest.approx(1 / 4)
@@ -132,13 +132,8 @@ def test_risk_against_coverage_by_hand():
     assert curve.error_at(1.0) == pytest.approx(2 / 5)
 
 
-def test_images_of_equal_trust_are_answered_together():
+def test_images_of_equal_confidence_are_accepted_together():
     probabilities = rows([0.9, 0.9, 0.6])
-    curve = risk_coverage(probabilities, np.array([2, 0, 2]), np.array([1.0, 1.0, 0.0]))
+    curve = risk_coverage(probabilities, np.array([2, 0, 2]))
     assert curve.coverage == pytest.approx([2 / 3, 1])
     assert curve.error == pytest.approx([1 / 2, 1 / 3])
-
-
-def test_the_order_may_be_another_than_the_probability():
-    probabilities, labels = rows([0.9, 0.6]), np.array([0, 2])
-    assert risk_coverage(probabilities, labels, np.array([0.1, 0.2])).error == pytest.approx([0, 1 / 2])

@@ -7,11 +7,10 @@ import numpy as np
 import PIL.Image
 import pytest
 from matplotlib.figure import Figure
-from scipy.special import softmax
 
+from tests.test_evaluation import calibration, four_cells, full
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals
-from wbc_hf.evaluation.metrics import HEADLINE_NAMES, compute_metrics
+from wbc_hf.evaluation import evaluate
 from wbc_hf.evaluation.reliability import RiskCoverage
 from wbc_hf.evaluation.report import format_metrics, write_json, write_report
 from wbc_hf.labels import CLASS_NAMES
@@ -21,24 +20,16 @@ def image(_: int) -> PIL.Image.Image:
     return PIL.Image.new("RGB", (32, 32), "#c080c0")
 
 
-@pytest.fixture(scope="module")
-def judged() -> dict:
-    """Four cells; the second, a basophil, is given as an eosinophil."""
-    probabilities = np.full((4, 5), 0.05)
-    probabilities[range(4), [0, 1, 2, 4]] = 0.8
-    return {
-        "references": np.array([0, 0, 2, 4]),
-        "probabilities": probabilities,
-        "names": ["a.png", 'odd, "quoted".png', "c.png", "d.png"],
-        "groups": ["cell 1", "cell 2", "cell 3", "cell 4"],
-        "log_history": [{"loss": 1.0, "learning_rate": 1e-3, "epoch": 1.0}],
-    }
+NAMES = ["a.png", 'odd, "quoted".png', "c.png", "d.png"]
 
 
 @pytest.fixture(scope="module")
-def report(judged, tmp_path_factory) -> tuple[Path, dict]:
+def report(tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("runs") / "new" / "report"
-    return folder, write_report(folder, image_at=image, **judged)
+    evaluation = four_cells(groups=[f"cell {number}" for number in range(1, 5)])
+    history = [{"loss": 1.0, "learning_rate": 1e-3, "epoch": 1.0}]
+    write_report(folder, evaluation, names=NAMES, image_at=image, log_history=history)
+    return folder, evaluation.metrics
 
 
 def test_report_writes_every_file(report):
@@ -89,22 +80,14 @@ def test_only_images_of_shown_mistakes_are_asked_for(tmp_path, monkeypatch):
         asked.append(index)
         return image(index)
 
-    write_report(
-        tmp_path,
-        references=np.array([1, 1, 1, 0]),  # the last, most confident of all, is right
-        probabilities=probabilities,
-        names=list("abcd"),
-        groups=range(4),
-        image_at=image_at,
-        log_history=[],
-    )
+    # The last, most confident of all, is right.
+    write_report(tmp_path, evaluate([1, 1, 1, 0], probabilities), names=list("abcd"), image_at=image_at)
     assert asked == [1, 2]
 
 
-@pytest.mark.parametrize("what", ["names", "groups", "before", "accepted", "statuses", "leaked"])
-def test_report_needs_one_of_each_per_cell(tmp_path, judged, what):
-    with pytest.raises(WbcError, match=f"{what}: 1 for 4 cells: give one per cell"):
-        write_report(tmp_path, image_at=image, **{**judged, what: np.ones(1, dtype=bool)})
+def test_report_needs_a_name_per_image(tmp_path):
+    with pytest.raises(WbcError, match="names: 1 for 4 images: give one per image"):
+        write_report(tmp_path, four_cells(), names=["a.png"], image_at=image)
     assert not list(tmp_path.iterdir())
 
 
@@ -136,34 +119,11 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path, value):
 
 
 @pytest.fixture(scope="module")
-def full() -> dict:
-    """300 images of 150 cells, of which 20 leaked, from a calibrated model; basophils are few."""
-    random = np.random.default_rng(0)
-    labels = np.repeat(random.choice(5, 150, p=[0.04, 0.24, 0.24, 0.24, 0.24]), 2)
-    logits = random.normal(size=(300, 5)) + 2 * np.eye(5)[labels]
-    probabilities = softmax(logits * 2, axis=1)  # what is true of such cells
-    accepted = probabilities.max(1) > 0.9
-    return {
-        "references": labels,
-        "probabilities": probabilities,
-        "names": [f"{index}.png" for index in range(300)],
-        "groups": [f"cell {index // 2}" for index in range(300)],
-        "image_at": image,
-        "log_history": [],
-        "before": softmax(logits * 5, axis=1),
-        "temperature": 2.5,
-        "accepted": accepted,
-        "review_threshold": 0.9,
-        "review_target": 0.99,
-        "statuses": np.where(accepted, "confident", "review").tolist(),
-        "leaked": np.arange(300) < 20,
-    }
-
-
-@pytest.fixture(scope="module")
-def full_report(full, tmp_path_factory) -> tuple[Path, dict]:
+def full_report(tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("full")
-    return folder, write_report(folder, **full)
+    evaluation = evaluate(**full())
+    write_report(folder, evaluation, names=[f"{index}.png" for index in range(300)], image_at=image)
+    return folder, evaluation.metrics
 
 
 def test_full_report_goes_into_json_and_figures(full_report):
@@ -183,73 +143,19 @@ def test_full_report_goes_into_json_and_figures(full_report):
     assert rows[7]["group"] == "cell 3"
 
 
-def test_every_figure_has_an_interval(full, full_report):
-    _, metrics = full_report
-    assert metrics["intervals"] == bootstrap_intervals(full["references"], full["probabilities"], full["groups"])
-    for name in (*HEADLINE_NAMES, "roc_auc"):
-        low, high = metrics["intervals"][name]
-        assert low < metrics[name] < high
-    supports = {name: figures["support"] for name, figures in metrics["per_class"].items()}
-    assert metrics["distinct_cells"] == {name: support // 2 for name, support in supports.items()}
+def test_nothing_but_leaks_as_text():
+    text = format_metrics(four_cells(leaked=np.ones(4, dtype=bool)).metrics)
+    assert "4 of the images show cells that were also trained or chosen on: none is left" in text
 
 
-def test_calibration_before_and_after(full_report):
-    calibration = full_report[1]["calibration"]
-    assert calibration["temperature"] == 2.5
-    before, after = calibration["before"], calibration["after"]
-    assert after["ece"] < before["ece"]
-    for judged in (before, after):
-        for key in ("ece", "brier"):
-            assert judged["intervals"][key][0] < judged[key] < judged["intervals"][key][1]
-
-
-def test_what_is_accepted_and_how_right_that_is(full, full_report):
-    review = full_report[1]["review"]
-    accepted = full["accepted"]
-    right = full["probabilities"].argmax(1) == full["references"]
-    assert (review["threshold"], review["target_accuracy"]) == (0.9, 0.99)
-    assert review["coverage"] == accepted.mean()
-    assert review["accuracy_of_accepted"] == pytest.approx(right[accepted].mean())
-    assert review["accuracy_of_accepted"] > right.mean()
-    for key in ("coverage", "accuracy_of_accepted"):
-        assert review["intervals"][key][0] < review[key] < review["intervals"][key][1]
-    shares, errors = zip(*review["error_at_coverage"], strict=True)
-    assert shares == (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
-    assert errors[-1] == pytest.approx(1 - right.mean())
-    assert errors[0] < errors[-1]
-
-
-def test_without_leaked_images(full, full_report):
-    metrics = full_report[1]
-    assert metrics["leaked"] == 20
-    others = metrics["without_leaked"]
-    expected = compute_metrics(
-        full["references"][20:], full["probabilities"][20:].argmax(1), full["probabilities"][20:]
-    )
-    assert {name: others[name] for name in expected} == expected
-    assert others["intervals"]["accuracy"] != metrics["intervals"]["accuracy"]
-    assert sum(others["distinct_cells"].values()) == 140
-
-
-def test_no_leak_and_nothing_but_leaks(judged, tmp_path):
-    none = write_report(tmp_path, image_at=image, **judged, leaked=np.zeros(4, dtype=bool))
-    assert none["leaked"] == 0
-    assert "without_leaked" not in none
-    every = write_report(tmp_path, image_at=image, **judged, leaked=np.ones(4, dtype=bool))
-    assert (every["leaked"], every["without_leaked"]) == (4, None)
-    assert "4 of the images show cells that were also trained or chosen on: none is left" in format_metrics(every)
-
-
-def test_nothing_accepted(judged, tmp_path):
-    metrics = write_report(tmp_path, image_at=image, **judged, accepted=np.zeros(4, dtype=bool), review_threshold=0.99)
-    assert metrics["review"]["coverage"] == 0
-    assert metrics["review"]["accuracy_of_accepted"] is None
-    assert metrics["review"]["intervals"]["accuracy_of_accepted"] is None
+def test_nothing_accepted(tmp_path):
+    evaluation = four_cells(statuses=["review"] * 4, calibration=calibration(0.99))
+    write_report(tmp_path, evaluation, names=NAMES, image_at=image)
     assert (tmp_path / "figures" / "risk_coverage.png").exists()
-    assert "right among those            -  -" in format_metrics(metrics)
+    assert "right among those            -  -" in format_metrics(evaluation.metrics)
 
 
-def test_the_figure_shows_the_error_of_what_is_accepted(full, tmp_path, monkeypatch):
+def test_the_figure_shows_the_error_of_what_is_accepted(tmp_path, monkeypatch):
     drawn = []
 
     def draw(curve: RiskCoverage, **marks: object) -> Figure:
@@ -257,7 +163,9 @@ def test_the_figure_shows_the_error_of_what_is_accepted(full, tmp_path, monkeypa
         return Figure()
 
     monkeypatch.setattr("wbc_hf.evaluation.report.risk_coverage_figure", draw)
-    review = write_report(tmp_path, **full)["review"]
+    evaluation = evaluate(**full())
+    write_report(tmp_path, evaluation, names=[""] * 300, image_at=image)
+    review = evaluation.metrics["review"]
     low, high = review["intervals"]["accuracy_of_accepted"]
     assert drawn == [
         {
@@ -296,16 +204,8 @@ def test_full_metrics_as_text(full_report):
         assert part in text
 
 
-def test_metrics_as_text(tmp_path):
-    metrics = write_report(
-        tmp_path,
-        references=np.array([0, 0, 1, 1]),
-        probabilities=np.eye(5)[[0, 0, 2, 1]],
-        names=list("abcd"),
-        groups=["cell 1", "cell 1", "cell 2", "cell 3"],
-        image_at=image,
-        log_history=[],
-    )
+def test_metrics_as_text():
+    metrics = evaluate([0, 0, 1, 1], np.eye(5)[[0, 0, 2, 1]], groups=["cell 1", "cell 1", "cell 2", "cell 3"]).metrics
     # Limits of four images are what chance makes them: others for the layout.
     metrics["intervals"] |= {"accuracy": [0.25, 1.0], "matthews_correlation": [-0.5, 1.0], "macro_f1": None}
     metrics["intervals"]["per_class"]["eosinophil"] = {

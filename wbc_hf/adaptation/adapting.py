@@ -25,7 +25,7 @@ from wbc_hf.adaptation.results import SCORES, STATUSES, Adaptation, Diagnosis, S
 from wbc_hf.adaptation.self_training import adapt_with_labels, adapt_without_labels, consistency
 from wbc_hf.data import may_be_stained_cell
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import bootstrap_intervals, compute_metrics, write_json
+from wbc_hf.evaluation import evaluate, write_json
 from wbc_hf.hub import fetch_model
 from wbc_hf.inference.predictor import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
@@ -447,13 +447,11 @@ def leave_one_out(familiarity: Neighbours, features: np.ndarray) -> np.ndarray:
 
 
 def _score(labels: np.ndarray, logits: np.ndarray, groups: Sequence[str], seed: int) -> Scores:
-    probabilities = softmax(logits, axis=1)
-    figures = compute_metrics(labels, probabilities.argmax(1))
-    intervals = bootstrap_intervals(labels, probabilities, groups, seed=seed)
+    metrics = evaluate(labels, softmax(logits, axis=1), groups=groups, seed=seed).metrics
     return Scores(
-        **{name: figures[name] for name in SCORES},
-        intervals={name: intervals[name] for name in SCORES},
-        recall={name: of_class["recall"] for name, of_class in figures["per_class"].items()},
+        **{name: metrics[name] for name in SCORES},
+        intervals={name: metrics["intervals"][name] for name in SCORES},
+        recall={name: of_class["recall"] for name, of_class in metrics["per_class"].items()},
     )
 
 

@@ -3,6 +3,7 @@
 from wbc_hf.evaluation.comparison import compare_reports, format_comparison
 from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals, draw_groups, paired_difference
 from wbc_hf.evaluation.detection import DetectionFigures, detection_figures, match_boxes
+from wbc_hf.evaluation.evaluation import Evaluation, columns_of_classes, evaluate
 from wbc_hf.evaluation.figures import (
     MisclassifiedCell,
     confusion_matrix_figure,
@@ -19,15 +20,18 @@ from wbc_hf.evaluation.report import format_metrics, write_json, write_report
 __all__ = [
     "HEADLINE_NAMES",
     "DetectionFigures",
+    "Evaluation",
     "LeucocyteMetrics",
     "MisclassifiedCell",
     "bootstrap_intervals",
     "brier_score",
+    "columns_of_classes",
     "compare_reports",
     "compute_metrics",
     "confusion_matrix_figure",
     "detection_figures",
     "draw_groups",
+    "evaluate",
     "expected_calibration_error",
     "format_comparison",
     "format_metrics",

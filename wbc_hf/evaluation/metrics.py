@@ -80,7 +80,7 @@ def compute_metrics(references: Sequence[int], predictions: Sequence[int], score
         WbcError: no cells, different lengths, a label that is no class index, scores of another shape or not finite.
     """
     references, predictions = check_labels(references, predictions)
-    scores = None if scores is None else _check_scores(scores, len(references))
+    scores = None if scores is None else check_scores(scores, len(references))
 
     classes = range(len(CLASS_NAMES))
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -150,7 +150,7 @@ def _check_class_indices(what: str, labels: np.ndarray) -> None:
         raise WbcError(f"{what}[{position}] is {labels[position]}: a class index is one of {allowed}")
 
 
-def _check_scores(scores: np.ndarray, count: int) -> np.ndarray:
+def check_scores(scores: np.ndarray, count: int) -> np.ndarray:
     scores = np.asarray(scores, dtype=np.float64)
     allowed = (count, len(CLASS_NAMES))
     if scores.shape != allowed:

@@ -120,21 +120,21 @@ def brier_interval(probabilities: np.ndarray, labels: np.ndarray, weights: np.nd
     return mean_interval(_squared_distances(probabilities, labels), weights)
 
 
-def risk_coverage(probabilities: np.ndarray, labels: np.ndarray, order: np.ndarray) -> RiskCoverage:
-    """Error rate against the share of images that is answered (El-Yaniv & Wiener 2010, JMLR 11:1605).
+def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> RiskCoverage:
+    """Risk–coverage curve of selective prediction by confidence (El-Yaniv & Wiener 2010, JMLR 11:1605).
+
+    Images of equal confidence are accepted together, hence one point for them.
 
     Args:
-        probabilities: Of each class, (n, 5); the likeliest is given.
+        probabilities: Of each class, (n, 5); the likeliest is the predicted one.
         labels: True class indices, (n,), n >= 1.
-        order: How much each answer is trusted, (n,), higher is more; usually the probability of the given class.
-            Images of equal trust are answered together, hence one point for them.
     """
-    _, right = _confidence(probabilities, labels)
-    ranked = np.argsort(-order, kind="stable")
-    answered = np.arange(1, len(labels) + 1)
-    error = (~right[ranked]).cumsum() / answered
-    last_of_equals = np.append(np.diff(order[ranked]) != 0, True)
-    return RiskCoverage(coverage=answered[last_of_equals] / len(labels), error=error[last_of_equals])
+    confidence, right = _confidence(probabilities, labels)
+    ranked = np.argsort(-confidence, kind="stable")
+    accepted = np.arange(1, len(labels) + 1)
+    error = (~right[ranked]).cumsum() / accepted
+    last_of_equals = np.append(np.diff(confidence[ranked]) != 0, True)
+    return RiskCoverage(coverage=accepted[last_of_equals] / len(labels), error=error[last_of_equals])
 
 
 def _confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,8 @@ import PIL.Image
 from matplotlib.figure import Figure
 
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation.confidence_intervals import (
-    Interval,
-    bootstrap_intervals,
-    count_distinct,
-    draw_groups,
-    mean_interval,
-)
+from wbc_hf.evaluation.confidence_intervals import Interval
+from wbc_hf.evaluation.evaluation import Evaluation
 from wbc_hf.evaluation.figures import (
     GALLERY_SIZE,
     MisclassifiedCell,
@@ -27,21 +22,12 @@ from wbc_hf.evaluation.figures import (
     risk_coverage_figure,
     training_curves_figure,
 )
-from wbc_hf.evaluation.metrics import HEADLINE_NAMES, compute_metrics
-from wbc_hf.evaluation.reliability import (
-    brier_interval,
-    brier_score,
-    calibration_error_interval,
-    expected_calibration_error,
-    reliability_bins,
-    risk_coverage,
-)
+from wbc_hf.evaluation.metrics import HEADLINE_NAMES
+from wbc_hf.evaluation.reliability import reliability_bins, risk_coverage
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 
 _DOTS_PER_INCH = 160
 _CLASS_FIGURES = ("precision", "recall", "f1", "roc_auc")
-# Shares of the images at which the risk-coverage curve is written down.
-_COVERAGES = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 # A figure and its interval.
 Estimate = tuple[float | None, Interval]
@@ -49,95 +35,48 @@ Estimate = tuple[float | None, Interval]
 
 def write_report(
     folder: Path,
+    evaluation: Evaluation,
     *,
-    references: np.ndarray,
-    probabilities: np.ndarray,
     names: Sequence[str],
-    groups: Sequence[Hashable],
     image_at: Callable[[int], PIL.Image.Image],
-    log_history: list[dict],
-    before: np.ndarray | None = None,
-    temperature: float | None = None,
-    accepted: np.ndarray | None = None,
-    review_threshold: float | None = None,
-    review_target: float | None = None,
-    statuses: Sequence[str] | None = None,
-    leaked: np.ndarray | None = None,
-) -> dict:
-    """Judge a model on the cells of a split and write everything down.
+    log_history: Sequence[dict] = (),
+) -> None:
+    """Write an evaluation into a folder: `metrics.json`, `predictions.csv` and `figures/`.
 
     Files of an earlier report in `folder` are replaced, others left alone.
 
     Args:
-        folder: Made where it is missing. Gets `metrics.json`, `predictions.csv`, `figures/confusion_matrix.png`,
-            `figures/training_curves.png`, `figures/misclassified.png`, with `before` `figures/reliability.png` and
-            with `accepted` `figures/risk_coverage.png`.
-        references: True class indices, (n,).
-        probabilities: Of each class, 0 to 1, (n, 5), columns in the order of `CLASS_NAMES`. The likeliest is given.
+        folder: Made if missing. `figures/` gets `confusion_matrix.png`, `misclassified.png` and `training_curves.png`;
+            with a calibration `reliability.png`, with statuses `risk_coverage.png`.
+        evaluation: Of n images.
         names: What a person finds each image by, n of them.
-        groups: Group of each image: those of one group show the same cell or photograph.
-        image_at: Gives the image of a cell, mode RGB, by its index; asked only for the mistakes that are shown.
-        log_history: `Trainer.state.log_history`, empty where the run is not known.
-        before: The probabilities without calibration, (n, 5), for a model that has one.
-        temperature: What the calibration divides logits by; with `before`.
-        accepted: True for each image whose answer stands without a person's look, (n,), for a model that tells.
-        review_threshold: Probability below which a person should look; with `accepted`.
-        review_target: The accuracy of the accepted that the threshold was chosen for, if it was for one.
-        statuses: Status of each image, as `Prediction` has it, for `predictions.csv`.
-        leaked: True for each image whose group was also trained or chosen on, (n,), where that was looked for.
-
-    Returns:
-        What stands in `metrics.json`. The figures of `compute_metrics`, and
-
-        - `intervals`: of the same names, from `bootstrap_intervals`.
-        - `distinct_cells`: by class name, the number of groups.
-        - `calibration`, with `before`: `temperature`, and under `before` and `after` each `ece`, `brier` and their
-          `intervals`.
-        - `review`, with `accepted`: `threshold`, `target_accuracy`, `coverage` (share that is accepted),
-          `accuracy_of_accepted` (None where none is), the `intervals` of both, and `error_at_coverage`: pairs of a
-          share of the images, the most probable answers first, and of how many of those are wrong.
-        - `leaked`, with `leaked`: how many images. Where there are any, `without_leaked`: figures, intervals and
-          distinct cells of the others; None where there are no others.
+        image_at: Returns an image, mode RGB, by its index; called only for the mistakes that are shown.
+        log_history: `Trainer.state.log_history`, empty where the training run is unknown.
 
     Raises:
-        WbcError: from `compute_metrics`, or not one of `names`, `groups`, … per cell.
+        WbcError: Not one name per image.
     """
-    _check_lengths(
-        len(references),
-        {"names": names, "groups": groups, "before": before, "accepted": accepted}
-        | {"statuses": statuses, "leaked": leaked},
-    )
-    metrics = _judge(references, probabilities, groups)
-    weights = draw_groups(groups)
-    if before is not None:
-        pair = {"before": before, "after": probabilities}
-        calibration = {when: _judge_calibration(rows, references, weights) for when, rows in pair.items()}
-        metrics["calibration"] = {"temperature": temperature} | calibration
-    if accepted is not None:
-        review = _judge_review(probabilities, references, accepted, weights)
-        metrics["review"] = {"threshold": review_threshold, "target_accuracy": review_target} | review
-    if leaked is not None:
-        metrics |= _judge_without_leaked(references, probabilities, groups, leaked)
-
+    if len(names) != len(evaluation.labels):
+        raise WbcError(f"names: {len(names)} for {len(evaluation.labels)} images: give one per image")
+    metrics, labels, probabilities = evaluation.metrics, evaluation.labels, evaluation.probabilities
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
-    given = probabilities.argmax(axis=1)
-    _write_predictions(folder / "predictions.csv", references, given, probabilities, names, groups, statuses)
-    mistakes = np.flatnonzero(given != references)
-    cells = _most_confident_mistakes(mistakes, references, given, probabilities, names, image_at)
+    _write_predictions(folder / "predictions.csv", evaluation, names)
+    mistakes = np.flatnonzero(evaluation.given != labels)
     figures = {
         "confusion_matrix": confusion_matrix_figure(np.array(metrics["confusion_matrix"])),
-        "training_curves": training_curves_figure(log_history),
-        "misclassified": misclassified_figure(cells, total=len(mistakes)),
+        "training_curves": training_curves_figure(list(log_history)),
+        "misclassified": misclassified_figure(
+            _most_confident_mistakes(mistakes, evaluation, names, image_at), total=len(mistakes)
+        ),
     }
-    if before is not None:
-        diagrams = [reliability_bins(rows, references) for rows in (before, probabilities)]
+    if evaluation.uncalibrated is not None:
+        diagrams = [reliability_bins(rows, labels) for rows in (evaluation.uncalibrated, probabilities)]
         figures["reliability"] = reliability_figure(*diagrams)
-    if accepted is not None:
-        figures["risk_coverage"] = _draw_review(probabilities, references, metrics["review"])
+    if "review" in metrics:
+        figures["risk_coverage"] = _draw_review(probabilities, labels, metrics["review"])
     for name, figure in figures.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=_DOTS_PER_INCH)
-    return metrics
 
 
 def write_json(path: Path, value: object) -> None:
@@ -244,68 +183,11 @@ def _limits(interval: Interval, between: str = " to ") -> str:
     return "-" if interval is None else between.join(f"{limit:.3f}" for limit in interval)
 
 
-def _check_lengths(count: int, given: dict[str, Sequence | np.ndarray | None]) -> None:
-    for what, values in given.items():
-        if values is not None and len(values) != count:
-            raise WbcError(f"{what}: {len(values)} for {count} cells: give one per cell")
-
-
-# ---- judging
-
-
-def _judge(references: np.ndarray, probabilities: np.ndarray, groups: Sequence[Hashable]) -> dict:
-    return compute_metrics(references, probabilities.argmax(axis=1), probabilities) | {
-        "intervals": bootstrap_intervals(references, probabilities, groups),
-        "distinct_cells": count_distinct(references, groups),
-    }
-
-
-def _judge_without_leaked(
-    references: np.ndarray, probabilities: np.ndarray, groups: Sequence[Hashable], leaked: np.ndarray
-) -> dict:
-    """`leaked` and, where there are any, `without_leaked`."""
-    count = int(np.sum(leaked))
-    if count == 0:
-        return {"leaked": 0}
-    kept = np.flatnonzero(~leaked)
-    if not len(kept):
-        return {"leaked": count, "without_leaked": None}
-    others = _judge(references[kept], probabilities[kept], [groups[index] for index in kept])
-    return {"leaked": count, "without_leaked": others}
-
-
-def _judge_calibration(probabilities: np.ndarray, references: np.ndarray, weights: np.ndarray) -> dict:
-    return {
-        "ece": expected_calibration_error(probabilities, references),
-        "brier": brier_score(probabilities, references),
-        "intervals": {
-            "ece": calibration_error_interval(probabilities, references, weights),
-            "brier": brier_interval(probabilities, references, weights),
-        },
-    }
-
-
-def _judge_review(
-    probabilities: np.ndarray, references: np.ndarray, accepted: np.ndarray, weights: np.ndarray
-) -> dict:
-    right = probabilities.argmax(axis=1) == references
-    curve = risk_coverage(probabilities, references, probabilities.max(axis=1))
-    return {
-        "coverage": float(accepted.mean()),
-        "accuracy_of_accepted": float(right[accepted].mean()) if accepted.any() else None,
-        "intervals": {
-            "coverage": mean_interval(accepted, weights),
-            "accuracy_of_accepted": mean_interval(right, weights, among=accepted),
-        },
-        "error_at_coverage": [[coverage, curve.error_at(coverage)] for coverage in _COVERAGES],
-    }
-
-
-def _draw_review(probabilities: np.ndarray, references: np.ndarray, review: dict) -> Figure:
+def _draw_review(probabilities: np.ndarray, labels: np.ndarray, review: dict) -> Figure:
     accuracy, interval = review["accuracy_of_accepted"], review["intervals"]["accuracy_of_accepted"]
     target = review["target_accuracy"]
     return risk_coverage_figure(
-        risk_coverage(probabilities, references, probabilities.max(axis=1)),
+        risk_coverage(probabilities, labels),
         threshold=review["threshold"],
         coverage=review["coverage"],
         error=None if accuracy is None else 1 - accuracy,
@@ -314,45 +196,36 @@ def _draw_review(probabilities: np.ndarray, references: np.ndarray, review: dict
     )
 
 
-# ---- writing
-
-
-def _write_predictions(
-    path: Path,
-    references: np.ndarray,
-    given: np.ndarray,
-    probabilities: np.ndarray,
-    names: Sequence[str],
-    groups: Sequence[Hashable],
-    statuses: Sequence[str] | None,
-) -> None:
-    header = ["name", "true", "given", "probability", *(f"probability_{name}" for name in CLASS_NAMES), "group"]
-    added = zip(groups, strict=True) if statuses is None else zip(groups, statuses, strict=True)
+def _write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
+    columns: dict[str, Iterable] = {
+        "name": names,
+        "true": [CLASS_NAMES[label] for label in evaluation.labels],
+        "given": [CLASS_NAMES[given] for given in evaluation.given],
+        "probability": [f"{probability:.6f}" for probability in evaluation.probabilities.max(axis=1)],
+    }
+    for name, probabilities in zip(CLASS_NAMES, evaluation.probabilities.T, strict=True):
+        columns[f"probability_{name}"] = [f"{probability:.6f}" for probability in probabilities]
+    columns["group"] = evaluation.groups
+    if evaluation.statuses is not None:
+        columns["status"] = evaluation.statuses
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(header if statuses is None else [*header, "status"])
-        for name, true, best, row, more in zip(names, references, given, probabilities, added, strict=True):
-            columns = [f"{probability:.6f}" for probability in row]
-            writer.writerow([name, CLASS_NAMES[true], CLASS_NAMES[best], columns[best], *columns, *more])
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
 
 
 def _most_confident_mistakes(
-    mistakes: np.ndarray,
-    references: np.ndarray,
-    given: np.ndarray,
-    probabilities: np.ndarray,
-    names: Sequence[str],
-    image_at: Callable[[int], PIL.Image.Image],
+    mistakes: np.ndarray, evaluation: Evaluation, names: Sequence[str], image_at: Callable[[int], PIL.Image.Image]
 ) -> list[MisclassifiedCell]:
-    """As many of the mistakes as the gallery shows, with their images; `mistakes` are indices of cells."""
-    confidence = probabilities[mistakes, given[mistakes]]
-    shown = mistakes[np.argsort(-confidence, kind="stable")][:GALLERY_SIZE]
+    """As many of the mistakes as the gallery shows, with their images; `mistakes` are indices of images."""
+    confidence = evaluation.probabilities.max(axis=1)
+    shown = mistakes[np.argsort(-confidence[mistakes], kind="stable")][:GALLERY_SIZE]
     return [
         MisclassifiedCell(
             image=image_at(int(index)),
-            true=CLASS_NAMES[references[index]],
-            given=CLASS_NAMES[given[index]],
-            probability=float(probabilities[index, given[index]]),
+            true=CLASS_NAMES[evaluation.labels[index]],
+            given=CLASS_NAMES[evaluation.given[index]],
+            probability=float(confidence[index]),
             name=names[index],
         )
         for index in shown

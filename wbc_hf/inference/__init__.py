@@ -1,5 +1,6 @@
 """Answers for images: the predictor and its backends, exported models, heat maps, nearest cells, bulk predictions."""
 
+from wbc_hf.inference.evaluating import evaluate_predictor
 from wbc_hf.inference.predictor import BATCH_SIZE, ModelIdentity, Prediction, Predictor, batches
 from wbc_hf.inference.reference_cells import ReferenceCells
 
@@ -10,4 +11,5 @@ __all__ = [
     "Predictor",
     "ReferenceCells",
     "batches",
+    "evaluate_predictor",
 ]

@@ -25,11 +25,10 @@ from tqdm.auto import tqdm
 
 from wbc_hf.data import load_leucocytes, may_be_stained_cell, read_image
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import compute_metrics
+from wbc_hf.evaluation import Evaluation, columns_of_classes, evaluate
 from wbc_hf.hub import fetch_model
 from wbc_hf.inference.backends import Backend, OpenVinoBackend, TorchBackend
 from wbc_hf.inference.predictor import BATCH_SIZE
-from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.modeling import (
     CROP,
     GRAPH_FILES,
@@ -261,14 +260,9 @@ def _check(
     calibrated_on: int,
 ) -> Check:
     """Both on the validation images: the model with torch in fp32, and what was exported."""
-    classes = [class_index(graph.model.config.id2label[index]) for index in range(graph.model.config.num_labels)]
-    if None in classes:
-        raise WbcError(
-            f"{', '.join(graph.model.config.id2label.values())}: are not all leucocytes, so that {pictures.dataset} "
-            f"cannot tell whether an export is right. A model of {', '.join(CLASS_NAMES)} is needed."
-        )
+    names = graph.model.config.id2label
+    columns = columns_of_classes([names[index] for index in range(len(names))])
     reference = TorchBackend(graph, exact=True)
-    labels: list[int] = []
     may_be_cell: list[bool] = []
     answers: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"before": [], "after": []}
     with tqdm(total=len(pictures.validation), desc="Checking", unit="image", delay=2, leave=False) as bar:
@@ -277,7 +271,6 @@ def _check(
             crops = np.stack([preparation.crop(image) for image in images])
             answers["before"].append(reference.run(crops))
             answers["after"].append(backend.run(crops))
-            labels += rows["label"]
             may_be_cell += [may_be_stained_cell(image) for image in images]
             bar.update(len(images))
     before, after = (_gather(parts) for parts in answers.values())
@@ -285,15 +278,23 @@ def _check(
     if calibrated_on and trust is not None:
         threshold = _moved_threshold(trust, before.features, after.features)
     adapted = trust if threshold is None else replace(trust, out_of_distribution_threshold=threshold)
-    given = [np.array(classes)[one.probabilities.argmax(1)] for one in (before, after)]
+    evaluations = [
+        evaluate(
+            pictures.validation["label"],
+            answers.probabilities @ columns,
+            groups=pictures.validation["group"],
+            statuses=trust and trust.statuses(answers.probabilities.max(1), answers.features, may_be_cell),
+        )
+        for answers, trust in ((before, trust), (after, adapted))
+    ]
     return Check(
         dataset=pictures.dataset,
         split_seed=pictures.split_seed,
-        images=len(labels),
+        images=len(pictures.validation),
         calibrated_on=calibrated_on,
-        before=_figures(before, given[0], np.array(labels), trust, may_be_cell),
-        after=_figures(after, given[1], np.array(labels), adapted, may_be_cell),
-        agreement=float((given[0] == given[1]).mean()),
+        before=_figures(evaluations[0]),
+        after=_figures(evaluations[1]),
+        agreement=float((evaluations[0].given == evaluations[1].given).mean()),
         out_of_distribution_threshold=threshold,
     )
 
@@ -318,16 +319,9 @@ def _moved_threshold(trust: Calibration, before: np.ndarray, after: np.ndarray) 
     return trust.out_of_distribution_threshold * float(np.median(ratios))
 
 
-def _figures(
-    answers: _Answers, given: np.ndarray, labels: np.ndarray, trust: Calibration | None, may_be_cell: list[bool]
-) -> ExportFigures:
-    macro_f1 = compute_metrics(labels, given)["macro_f1"]
-    if trust is None:
-        return ExportFigures(macro_f1, None, None)
-    statuses = trust.statuses(answers.probabilities.max(1), answers.features, may_be_cell)
-    confident = np.array(statuses) == "confident"
-    right = float((given == labels)[confident].mean()) if confident.any() else None
-    return ExportFigures(macro_f1, float(confident.mean()), right)
+def _figures(evaluation: Evaluation) -> ExportFigures:
+    review = evaluation.metrics.get("review", {})
+    return ExportFigures(evaluation.metrics["macro_f1"], review.get("coverage"), review.get("accuracy_of_accepted"))
 
 
 def _refuse_a_fall(model: str, precision: Precision, check: Check) -> None:

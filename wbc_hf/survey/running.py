@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from wbc_hf.data import Leucocytes, leaked_test_indices, load_leucocytes, read_image
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import write_json, write_report
+from wbc_hf.evaluation import evaluate, write_json, write_report
 from wbc_hf.inference import batches
 from wbc_hf.survey.system import System
 from wbc_hf.survey.systems import SYSTEMS
@@ -78,7 +78,7 @@ class Row:
         peak_bytes: Largest resident memory of its process, loading of the pictures included; of the last part where
             `resumed`.
         parameters: How many numbers it learnt.
-        reports: By test set, what `write_report` returned.
+        reports: By test set, the `metrics` of its `Evaluation`.
     """
 
     name: str
@@ -226,17 +226,9 @@ def _judge(system: System, rows: Dataset, folder: Path, leaked: np.ndarray | Non
         started = time.perf_counter()
         answers.append(system.predict_proba(images))
         seconds += time.perf_counter() - started
-    metrics = write_report(
-        folder,
-        references=np.array(rows["label"]),
-        probabilities=np.concatenate(answers),
-        names=rows["source"],
-        groups=rows["group"],
-        image_at=lambda index: read_image(rows[index]["image"]),
-        log_history=[],
-        leaked=leaked,
-    )
-    return metrics, len(rows) / seconds
+    evaluation = evaluate(rows["label"], np.concatenate(answers), groups=rows["group"], leaked=leaked)
+    write_report(folder, evaluation, names=rows["source"], image_at=lambda index: read_image(rows[index]["image"]))
+    return evaluation.metrics, len(rows) / seconds
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
-from tqdm.auto import tqdm
 from transformers import ResNetForImageClassification, TrainerState, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
@@ -36,19 +35,16 @@ from wbc_hf.data import (
     format_audit,
     leaked_test_indices,
     load_leucocytes,
-    read_image,
     with_painted,
 )
 from wbc_hf.distributed import on_first_process
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import format_metrics, render_card, write_json, write_report
+from wbc_hf.evaluation import format_metrics, render_card, write_json
 from wbc_hf.hub import push_folder
-from wbc_hf.inference import BATCH_SIZE, Predictor, batches
+from wbc_hf.inference import BATCH_SIZE, Predictor, evaluate_predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.memory import keep_freed_memory
 from wbc_hf.modeling import (
-    TARGET_ACCURACY,
-    before_temperature,
     build_from_pretrained,
     build_from_scratch,
     fetch_pretrained,
@@ -68,7 +64,6 @@ START_FILE = "arguments.json"
 CACHE_FOLDER = "cache"
 _DEFAULT_IMAGE_SIZE = 224
 _SHUFFLE_BUFFER = 1000
-_THUMBNAIL = (160, 160)
 _LIBRARIES = ("torch", "transformers", "datasets", "evaluate", "accelerate")
 # Changing one of these half-way would make a run that no arguments describe.
 _FIXED = (
@@ -150,7 +145,9 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
         calibrate(folder, leucocytes, _title(leucocytes, data), training.seed)
         # What anybody gets who loads the folder; an export in it would be of the run before.
         predictor = Predictor.from_pretrained(folder, fresh=True)
-        metrics = _judge(predictor, leucocytes, trainer.state)
+        metrics = evaluate_predictor(
+            predictor, leucocytes["test"], folder, leaked=_leaked(leucocytes), log_history=trainer.state.log_history
+        ).metrics
         record = _record(leucocytes, data, model, arguments, trainer, metrics, time.time() - started)
         record["answered_by"] = predictor.backend.name
         if found is not None:
@@ -465,40 +462,6 @@ def _has_ended(checkpoint: Path) -> bool:
 
 
 # ---- judging
-
-
-def _judge(predictor: Predictor, leucocytes: Leucocytes | IterableDatasetDict, state: TrainerState) -> dict:
-    """Answer the test split through the saved folder, as anyone who loads it will, and write the report into it."""
-    labels, names, groups, probabilities, statuses, mistakes = [], [], [], [], [], {}
-    for rows in tqdm(batches(leucocytes["test"]), desc="Test split", unit="batch", delay=2, leave=False):
-        images = [read_image(row["image"]) for row in rows]
-        answers, batch_statuses = predictor.classify(images)
-        for row, image, answer in zip(rows, images, answers, strict=True):
-            if answer.argmax() != row["label"]:
-                image.thumbnail(_THUMBNAIL)
-                mistakes[len(labels)] = image
-            labels.append(row["label"])
-            names.append(row["source"])
-            groups.append(row["group"])
-        probabilities.append(answers)
-        statuses += batch_statuses
-    answered = np.concatenate(probabilities)
-    return write_report(
-        predictor.folder,
-        references=np.array(labels),
-        probabilities=answered,
-        names=names,
-        groups=groups,
-        image_at=mistakes.__getitem__,
-        log_history=state.log_history,
-        before=before_temperature(answered, predictor.trust.temperature),
-        temperature=predictor.trust.temperature,
-        accepted=np.array(statuses) == "confident",
-        review_threshold=predictor.trust.review_threshold,
-        review_target=TARGET_ACCURACY,
-        statuses=statuses,
-        leaked=_leaked(leucocytes),
-    )
 
 
 def _leaked(leucocytes: Leucocytes | IterableDatasetDict) -> np.ndarray | None:

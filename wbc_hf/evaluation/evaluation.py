@@ -1,0 +1,171 @@
+"""`evaluate`: the one function that judges a classifier. It is given predictions and asks no model for them."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wbc_hf.errors import WbcError
+from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals, count_distinct, draw_groups, mean_interval
+from wbc_hf.evaluation.metrics import check_labels, check_scores, compute_metrics
+from wbc_hf.evaluation.reliability import (
+    brier_interval,
+    brier_score,
+    calibration_error_interval,
+    expected_calibration_error,
+    risk_coverage,
+)
+from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.modeling import TARGET_ACCURACY, Calibration, before_temperature
+
+# Coverages at which the risk–coverage curve is written down.
+_COVERAGES = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A classifier's predictions on labelled images, and how good they are.
+
+    Attributes:
+        labels: True class indices, (n,).
+        probabilities: Of each class, (n, 5), columns in the order of `CLASS_NAMES`.
+        groups: Group of each image, n of them.
+        statuses: Status of each prediction, n of them, or None.
+        uncalibrated: `probabilities` before temperature scaling, (n, 5), or None.
+        metrics: A dictionary that goes into JSON: all figures of `compute_metrics`, and
+
+            - `intervals`: their 95 % confidence intervals under the same names, from `bootstrap_intervals`.
+            - `distinct_cells`: number of groups by class name.
+            - `calibration`, with a calibration: `temperature`, and under `before` and `after` temperature scaling
+              `ece`, `brier` and their `intervals`.
+            - `review`, with statuses: `threshold`, `target_accuracy`, `coverage` (share of images that are accepted
+              without review), `accuracy_of_accepted` (None if none is), the `intervals` of both, and
+              `error_at_coverage`: pairs of a coverage and the error rate of that share of most probable predictions.
+            - `leaked`, with `leaked`: how many images; if any, `without_leaked`: figures, intervals and distinct
+              cells of the others, None if there are no others.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    groups: Sequence[Hashable]
+    statuses: Sequence[str] | None
+    uncalibrated: np.ndarray | None
+    metrics: dict
+
+    @property
+    def given(self) -> np.ndarray:
+        """Indices of the predicted classes, (n,)."""
+        return self.probabilities.argmax(axis=1)
+
+
+def evaluate(
+    labels: Sequence[int] | np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    statuses: Sequence[str] | None = None,
+    calibration: Calibration | None = None,
+    leaked: np.ndarray | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate predictions against true labels, with 95 % confidence intervals.
+
+    Args:
+        labels: True class indices, (n,), n >= 1, each an index into `CLASS_NAMES`.
+        probabilities: Of each class, 0 to 1, (n, 5), columns in the order of `CLASS_NAMES`. The likeliest class is the
+            predicted one.
+        groups: Group of each image: images of one group show the same cell or photograph. By default each image
+            shows a cell of its own.
+        statuses: Status of each prediction, as in `Prediction`. Images of status "confident" are accepted, a person
+            reviews the others.
+        calibration: Of the model, if it has one: its temperature and its review threshold.
+        leaked: True for each image whose group was also in training or validation, bool (n,).
+        seed: Random seed of the bootstrap.
+
+    Raises:
+        WbcError: No images, a label that is not a class index, probabilities of another shape or not finite, or not
+            one of `groups`, `statuses` or `leaked` per image.
+    """
+    labels, _ = check_labels(labels, labels)
+    check_scores(probabilities, len(labels))
+    for what, values in {"groups": groups, "statuses": statuses, "leaked": leaked}.items():
+        if values is not None and len(values) != len(labels):
+            raise WbcError(f"{what}: {len(values)} for {len(labels)} images: give one per image")
+    groups = range(len(labels)) if groups is None else groups
+    metrics = _figures(labels, probabilities, groups, seed)
+    weights = draw_groups(groups, seed=seed)
+    uncalibrated = None
+    if calibration is not None:
+        uncalibrated = before_temperature(probabilities, calibration.temperature)
+        metrics["calibration"] = {
+            "temperature": calibration.temperature,
+            "before": _calibration_figures(labels, uncalibrated, weights),
+            "after": _calibration_figures(labels, probabilities, weights),
+        }
+    if statuses is not None:
+        metrics["review"] = {
+            "threshold": None if calibration is None else calibration.review_threshold,
+            "target_accuracy": TARGET_ACCURACY,
+        } | _review_figures(labels, probabilities, np.array(statuses) == "confident", weights)
+    if leaked is not None:
+        metrics["leaked"] = int(np.sum(leaked))
+        if leaked.any():
+            kept = np.flatnonzero(~leaked)
+            kept_groups = [groups[index] for index in kept]
+            metrics["without_leaked"] = (
+                _figures(labels[kept], probabilities[kept], kept_groups, seed) if len(kept) else None
+            )
+    return Evaluation(labels, probabilities, groups, statuses, uncalibrated, metrics)
+
+
+def columns_of_classes(names: Sequence[str]) -> np.ndarray:
+    """The matrix that brings the columns of a model's probabilities into the order of `CLASS_NAMES`.
+
+    Args:
+        names: The model's classes, k of them, in any known spelling.
+
+    Returns:
+        Zeros and ones, (k, 5): multiply probabilities, (n, k), by it.
+
+    Raises:
+        WbcError: A name that is not one of a leucocyte.
+    """
+    indices = [class_index(name) for name in names]
+    if None in indices:
+        raise WbcError(
+            f"The model's classes ({', '.join(names)}) are not all leucocytes, so labelled cells cannot tell how good "
+            f"it is. A model of {', '.join(CLASS_NAMES)} is needed."
+        )
+    return np.eye(len(CLASS_NAMES), dtype=np.float32)[indices]
+
+
+def _figures(labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[Hashable], seed: int) -> dict:
+    return compute_metrics(labels, probabilities.argmax(axis=1), probabilities) | {
+        "intervals": bootstrap_intervals(labels, probabilities, groups, seed=seed),
+        "distinct_cells": count_distinct(labels, groups),
+    }
+
+
+def _calibration_figures(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict:
+    return {
+        "ece": expected_calibration_error(probabilities, labels),
+        "brier": brier_score(probabilities, labels),
+        "intervals": {
+            "ece": calibration_error_interval(probabilities, labels, weights),
+            "brier": brier_interval(probabilities, labels, weights),
+        },
+    }
+
+
+def _review_figures(labels: np.ndarray, probabilities: np.ndarray, accepted: np.ndarray, weights: np.ndarray) -> dict:
+    right = probabilities.argmax(axis=1) == labels
+    curve = risk_coverage(probabilities, labels)
+    return {
+        "coverage": float(accepted.mean()),
+        "accuracy_of_accepted": float(right[accepted].mean()) if accepted.any() else None,
+        "intervals": {
+            "coverage": mean_interval(accepted, weights),
+            "accuracy_of_accepted": mean_interval(right, weights, among=accepted),
+        },
+        "error_at_coverage": [[coverage, curve.error_at(coverage)] for coverage in _COVERAGES],
+    }
