@@ -214,7 +214,7 @@ def test_a_kill_while_chunks_were_joined(begin: Begin, expected: list[dict]):
     run, predictor = begin()
     predict_shards(run, predictor, 0, 1)
     run.folder.rename(run.folder.with_name("out.parquet.joining"))
-    (run.folder.with_name("out.parquet.joining") / "whole.parquet").write_bytes(b"half of it")
+    (run.folder.with_name("out.parquet.joining") / ".out.parquet.0.tmp").write_bytes(b"half of it")
 
     run, predictor = begin()
     predict_shards(run, predictor, 0, 1)

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
 from wbc_hf.data.near_duplicates import VERSION, NearDuplicate, find_near_duplicates
+from wbc_hf.files import write_atomically
 from wbc_hf.hardware import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,5 @@ def _look(digests: Sequence[str], read: Callable[[int], Image.Image]) -> list[Ne
             logger.warning("%s: is broken (%s), so the images are looked at again.", path, error)
     found = find_near_duplicates(len(digests), read)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In one step: whoever reads finds a whole file or none. The process id keeps two writers apart.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(
-        json.dumps([[copy.first, copy.second, copy.matches, copy.mirrored] for copy in found]), encoding="utf-8"
-    )
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps([[copy.first, copy.second, copy.matches, copy.mirrored] for copy in found]))
     return found

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from wbc_hf.evaluation.figures import (
 )
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES
 from wbc_hf.evaluation.reliability import reliability_bins, risk_coverage
+from wbc_hf.files import write_atomically
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 
 _DOTS_PER_INCH = 160
@@ -85,11 +85,7 @@ def write_json(path: Path, value: object) -> None:
     Raises:
         TypeError, ValueError: `value` does not go into JSON, NaN and infinity included; `path` is as it was.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # In the same folder, since os.replace does not cross file systems; the process id keeps two writers apart.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def format_metrics(metrics: dict) -> str:

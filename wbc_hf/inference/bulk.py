@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +29,7 @@ from tqdm.auto import tqdm
 from wbc_hf.data.checking import NO_IMAGE
 from wbc_hf.distributed import on_first_process
 from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.files import open_atomically, write_atomically
 from wbc_hf.hub import fetch_model
 from wbc_hf.inference.predictor import Prediction, Predictor
 from wbc_hf.inference.shards import CHUNK_SIZE, PARQUET_SUFFIX, Images, Item, Shard, find_images
@@ -189,7 +189,7 @@ class Run:
                 self._joining.rename(self.folder)
             self.folder.mkdir(exist_ok=True)
             if not (self.folder / MANIFEST_FILE).exists():
-                self._write(MANIFEST_FILE, json.dumps(self._manifest, indent=2).encode())
+                write_atomically(self.folder / MANIFEST_FILE, json.dumps(self._manifest, indent=2))
         except OSError as error:
             raise self._cannot_write(error) from error
 
@@ -244,18 +244,11 @@ class Run:
         last = "last" if cut.last else "more"
         name = f"{cut.shard:08d}-{cut.chunk:08d}-{len(rows)}-{last}.arrow"
         try:
-            self._write(name, stream.getvalue())
+            write_atomically(self.folder / name, stream.getvalue().to_pybytes())
         except FileNotFoundError:
             raise
         except OSError as error:
             raise self._cannot_write(error) from error
-
-    def _write(self, name: str, content: bytes | pa.Buffer) -> None:
-        temporary = self.folder / f"{uuid4().hex}.tmp"
-        with temporary.open("wb") as file:
-            file.write(content)
-            _sync_to_disk(file)
-        os.replace(temporary, self.folder / name)
 
     def join(self) -> BulkSummary | None:
         """Merge all chunks, in order, into the output and remove the folder; None where another process does that.
@@ -273,12 +266,9 @@ class Run:
         except FileNotFoundError:
             return None
         counts: Counter[str] = Counter()
-        whole = self._joining / f"whole{self._output.suffix}"
         try:
-            with whole.open("wb") as file:
+            with open_atomically(self._output, folder=self._joining) as file:
                 _WRITERS[self._output.suffix](file, self._schema, self._iter_chunks(counts))
-                _sync_to_disk(file)
-            os.replace(whole, self._output)
         except OSError as error:
             raise self._cannot_write(error) from error
         shutil.rmtree(self._joining)
@@ -314,12 +304,6 @@ def _digest_calibration(trust: Calibration | None) -> str:
     for array in vars(trust.familiarity).values():
         digest.update(array.tobytes())
     return digest.hexdigest()[:12]
-
-
-def _sync_to_disk(file: BinaryIO) -> None:
-    """Flush to the disk, so that no file name survives a power cut without its content."""
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _write_csv(file: BinaryIO, schema: pa.Schema, chunks: Iterable[pa.Table]) -> None:

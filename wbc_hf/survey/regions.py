@@ -8,7 +8,6 @@ has to be suppressed among several.
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
 from wbc_hf.data import frame, segment_cell
 from wbc_hf.errors import WbcError
+from wbc_hf.files import write_atomically
 from wbc_hf.modeling import Normalise, build_processor
 from wbc_hf.survey.networks import Recipe
 from wbc_hf.survey.system import pictures
@@ -90,10 +90,8 @@ class RegionDetector:
         if not weights.exists():
             self._train(rows, groups)
             self.folder.mkdir(parents=True, exist_ok=True)
-            # In two steps: a file that is there is whole.
             state = {name: values.contiguous() for name, values in self.network.state_dict().items()}
-            save_file(state, weights.with_suffix(".part"))
-            os.replace(weights.with_suffix(".part"), weights)
+            write_atomically(weights, save(state))
         self.network.load_state_dict(load_file(weights))
 
     @torch.inference_mode()

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Augmentation, Leucocytes, OtherLaboratories
 from wbc_hf.errors import WbcError
+from wbc_hf.files import TEMPORARY_FILES, open_atomically
 from wbc_hf.modeling import Normalise, digest_weights, frozen_output
 from wbc_hf.training.transforms import (
     EvaluationTransform,
@@ -40,7 +40,6 @@ _THREADS = 8
 # Checkpoints need room too, and others than this run.
 _SHARE_OF_FREE_SPACE = 0.5
 
-_TEMPORARY = ".writing-"
 
 Transform = Callable[[dict[str, list]], dict[str, list]]
 
@@ -241,9 +240,8 @@ class _File:
         """
         if self.path.exists():
             return
-        temporary = self.path.with_name(f"{_TEMPORARY}{uuid4().hex}")
         try:
-            with temporary.open("wb") as file:
+            with open_atomically(self.path, sync=False) as file:
                 np.lib.format.write_array_header_2_0(
                     file, {"descr": self.dtype.str, "fortran_order": False, "shape": self.shape}
                 )
@@ -253,7 +251,6 @@ class _File:
                         # Not through a map: on a disk that is full, that ends the process without a word.
                         file.seek(begin + (view * self.shape[1] + start) * row)
                         file.write(values.tobytes())
-            os.replace(temporary, self.path)
         except OSError as error:
             raise WbcError(
                 f"{self.path.parent}: what is computed once cannot be kept there ({error.strerror}). Make room, or "
@@ -267,7 +264,7 @@ def _lack_of_room(folder: Path, files: Sequence[_File]) -> str:
     Removes what a run that was killed left half-written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for broken_off in folder.glob(f"{_TEMPORARY}*"):
+    for broken_off in folder.glob(TEMPORARY_FILES):
         broken_off.unlink()
     needed, free = sum(file.missing_bytes() for file in files), shutil.disk_usage(folder).free
     if needed <= _SHARE_OF_FREE_SPACE * free:

@@ -6,8 +6,8 @@ trial needs is made by the caller; this module knows arguments and figures, no i
 
 import csv
 import dataclasses
+import io
 import math
-import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import HEADLINE_NAMES
+from wbc_hf.files import write_atomically
 from wbc_hf.modeling import FREEZE_DEPTHS
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.callbacks import EvaluationLines
@@ -378,13 +379,12 @@ def _width(name: str) -> int:
 
 
 def _write_table(path: Path, trials: Sequence[Trial], within: Space, metric: str) -> None:
-    """All trials as CSV, in one step: whoever reads it finds the old table or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["number", "state", "epochs", metric, *within, "seconds", "failure"])
-        for trial in trials:
-            varied = [trial.values[name] for name in within]
-            row = [trial.number, trial.state, trial.epochs, trial.value, *varied, round(trial.seconds, 2)]
-            writer.writerow([*row, trial.failure])
-    os.replace(temporary, path)
+    """All trials as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["number", "state", "epochs", metric, *within, "seconds", "failure"])
+    for trial in trials:
+        varied = [trial.values[name] for name in within]
+        row = [trial.number, trial.state, trial.epochs, trial.value, *varied, round(trial.seconds, 2)]
+        writer.writerow([*row, trial.failure])
+    write_atomically(path, text.getvalue())

@@ -1,0 +1,57 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from wbc_hf.files import open_atomically, write_atomically
+
+
+@pytest.mark.parametrize("content", ["später", "später".encode()])
+def test_readers_find_the_old_file_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | bytes):
+    path = tmp_path / "value.txt"
+    path.write_text("before")
+    seen = []
+
+    def replace(source: Path, target: Path) -> None:
+        seen.append((source.read_text(encoding="utf-8"), target.read_text(encoding="utf-8")))
+        source.rename(target)
+
+    monkeypatch.setattr("os.replace", replace)
+    write_atomically(path, content)
+    assert seen == [("später", "before")]
+    assert path.read_text(encoding="utf-8") == "später"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_exception_leaves_the_old_file_alone(tmp_path: Path, error: type[BaseException]):
+    path = tmp_path / "value.txt"
+    path.write_text("before")
+
+    def write_half() -> None:
+        with open_atomically(path) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_temporary_file_lies_in_the_folder_named(tmp_path: Path):
+    (tmp_path / "work").mkdir()
+    with open_atomically(tmp_path / "value.txt", folder=tmp_path / "work"):
+        assert len(list((tmp_path / "work").glob(".*.tmp"))) == 1
+    assert os.listdir(tmp_path / "work") == []
+    assert (tmp_path / "value.txt").read_bytes() == b""
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_content_reaches_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool):
+    steps = []
+    monkeypatch.setattr("os.fsync", lambda _: steps.append("fsync"))
+    monkeypatch.setattr("os.replace", lambda *_: steps.append("replace"))
+    with open_atomically(tmp_path / "value.txt", sync=sync) as file:
+        file.write(b"content")
+    assert steps == (["fsync"] if sync else []) + ["replace"]

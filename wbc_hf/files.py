@@ -1,0 +1,41 @@
+"""Write files atomically: a reader finds the old file or the new one, never half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+# Matches what a killed process leaves behind.
+TEMPORARY_FILES = ".*.tmp"
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file in one step, text as UTF-8. See `open_atomically`."""
+    with open_atomically(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def open_atomically(path: Path, *, folder: Path | None = None, sync: bool = True) -> Iterator[BinaryIO]:
+    """Open a temporary file for writing that replaces `path` at the end of the block; an exception leaves `path`.
+
+    Args:
+        path: The file to write.
+        folder: Where the temporary file lies, on the file system of `path`; by default the folder of `path`.
+        sync: Flush to the disk first, so that no name survives a power cut without its content. Slow for gigabytes.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    temporary = (folder or path.parent) / f".{path.name}.{uuid4().hex}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
