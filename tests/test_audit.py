@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
 from wbc_hf.cli import app
-from wbc_hf.data import Leucocytes, leaked_test_indices, load_leucocytes, paint_cells
+from wbc_hf.data import Leucocytes, leaked_test_images, load_leucocytes, paint_cells
 from wbc_hf.data.audit import Audit, audit, picture_fault
 from wbc_hf.data.splits import groups_across
 from wbc_hf.errors import WbcError
@@ -57,8 +57,8 @@ def test_what_is_found(cells: Leucocytes):
 
 
 def test_leaked_test_images(cells: Leucocytes):
-    leaked = leaked_test_indices(cells)
-    assert [cells["test"]["source"][index] for index in leaked] == ["test/basophil/00.png"]
+    leaked = leaked_test_images(cells)
+    assert np.array(cells["test"]["source"])[leaked].tolist() == ["test/basophil/00.png"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear import Examiner, Specimen
 
-COMMANDS = ("predict", "count", "audit", "compare", "push", "export", "adapt")
+COMMANDS = ("predict", "count", "audit", "evaluate", "compare", "push", "export", "adapt")
 
 
 @pytest.fixture
@@ -207,6 +207,56 @@ def test_a_run_compared_with_itself_is_neither_better_nor_worse(tiny_run: TinyRu
     assert result.exit_code == 0
     assert "accuracy" in result.output
     assert "0.000" in result.output
+
+
+# ---- evaluating
+
+
+def test_evaluating_a_run_on_its_own_test_split_gives_its_metrics(
+    folder_of_cells: Path, tiny_run: TinyRun, tmp_path: Path
+):
+    result = run("evaluate", tiny_run.folder, folder_of_cells, "--output", tmp_path / "new" / "report")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[2].split() == ["10", "images", "95", "%", "CI"]
+    assert result.stdout.endswith(f"The report is in {tmp_path / 'new' / 'report'}\n")
+    for name in ("metrics.json", "predictions.csv"):
+        assert (tmp_path / "new" / "report" / name).read_bytes() == (tiny_run.folder / name).read_bytes()
+    assert run("compare", tiny_run.folder, tmp_path / "new" / "report").exit_code == 0
+
+
+def test_evaluating_on_training_images_warns(
+    folder_of_cells: Path, tiny_run: TinyRun, caplog: pytest.LogCaptureFixture
+):
+    every = run("evaluate", tiny_run.folder, folder_of_cells, "--split", "all").stdout
+    assert "60 images" in every
+    assert "the model was trained on images of this set; only --split test tells" in caplog.text
+    caplog.clear()
+    run("evaluate", tiny_run.folder, folder_of_cells, "--seed", 1)
+    assert "the model was trained on images of this set, in other splits" in caplog.text
+
+
+def test_evaluating_a_model_without_calibration_on_painted_cells(tiny_run: TinyRun, tmp_path: Path):
+    for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        shutil.copy(tiny_run.folder / name, tmp_path / name)
+    result = run("evaluate", tmp_path, "synthetic:20", "--split", "validation")
+    assert "15 images" in result.stdout
+    assert "review" not in result.stdout and "temperature" not in result.stdout
+
+
+def test_what_cannot_be_evaluated_is_named(folder_of_cells: Path, tiny_run: TinyRun, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    for words, message in (
+        ((tiny_run.folder, "./nowhere"), "nowhere"),
+        (("./nowhere", folder_of_cells), "nowhere"),
+        ((tiny_run.folder, folder_of_cells, "--output", tiny_run.folder), "holds a model, whose own report"),
+        ((tiny_run.folder, folder_of_cells, "--output", tmp_path / "file"), "cannot be made a folder (File exists)"),
+    ):
+        result = run("evaluate", *words)
+        assert isinstance(result.exception, WbcError)
+        assert message in str(result.exception)
+    result = run("evaluate", tiny_run.folder, folder_of_cells, "--split", "every")
+    assert result.exit_code == 2
+    assert "'every' is not one of" in result.output
 
 
 # ---- adapting

@@ -12,7 +12,8 @@ from tests.test_evaluation import calibration, four_cells, full
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate
 from wbc_hf.evaluation.reliability import RiskCoverage
-from wbc_hf.evaluation.report import format_metrics, write_json, write_report
+from wbc_hf.evaluation.report import write_json, write_report
+from wbc_hf.evaluation.summary import format_metrics
 from wbc_hf.labels import CLASS_NAMES
 
 
@@ -124,7 +125,6 @@ def test_full_report_goes_into_json_and_figures(full_report):
         "misclassified",
         "reliability",
         "risk_coverage",
-        "training_curves",
     }
     with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -135,14 +135,14 @@ def test_full_report_goes_into_json_and_figures(full_report):
 
 def test_nothing_but_leaks_as_text():
     text = format_metrics(four_cells(leaked=np.ones(4, dtype=bool)).metrics)
-    assert "4 of the images show cells that were also trained or chosen on: none is left" in text
+    assert "4 of the images show cells that were also in training or validation: none is left" in text
 
 
 def test_nothing_accepted(tmp_path):
     evaluation = four_cells(statuses=["review"] * 4, calibration=calibration(0.99))
     write_report(tmp_path, evaluation, names=NAMES, image_at=image)
     assert (tmp_path / "figures" / "risk_coverage.png").exists()
-    assert "right among those            -  -" in format_metrics(evaluation.metrics)
+    assert re.search(r"^accuracy of accepted +– +–$", format_metrics(evaluation.metrics), re.MULTILINE)
 
 
 def test_the_figure_shows_the_error_of_what_is_accepted(tmp_path, monkeypatch):
@@ -181,17 +181,14 @@ def test_full_metrics_as_text(full_report):
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if line != line.rstrip()]
-    assert lines[0] == "                         all images                not trained on"
-    assert lines[1] == "images                     300                       280"
+    assert lines[0].split() == ["300", "images", "95", "%", "CI", "280", "not", "leaked", "95", "%", "CI"]
     accuracy = next(line for line in lines if line.startswith("accuracy"))
-    assert re.fullmatch(
-        r"accuracy {17}(0\.\d{3}  0\.\d{3} to 0\.\d{3} {5}|0\.\d{3}  0\.\d{3} to 0\.\d{3}){2}", accuracy
-    )
-    assert "20 of the images show cells that were also trained or chosen on." in lines
+    assert re.fullmatch(r"accuracy( +0\.\d{3}  0\.\d{3} to 0\.\d{3}){2}", accuracy)
+    assert "20 of the images show cells that were also in training or validation." in lines
     assert [line.split()[0] for line in lines if re.match(r"\w+ \*", line)] == ["basophil"]
-    assert "* fewer than 20 distinct cells: too few to judge the class by" in lines
-    for part in ("before calibration        after calibration", "calibration error ", "review below 0.900"):
-        assert part in text
+    assert "* fewer than 20 distinct cells: too few to evaluate the class" in lines
+    for part in (r"temperature scaling +before +95 % CI +after +95 % CI\ncalibration error", r"review below 0\.900"):
+        assert re.search(part, text)
 
 
 def test_metrics_as_text():
@@ -202,30 +199,29 @@ def test_metrics_as_text():
         key: [0.0, 1.0] for key in ("precision", "recall", "f1", "roc_auc")
     }
     head, classes, matrix = format_metrics(metrics).split("\n\n")
-    assert head.splitlines()[:3] == [
-        "                         all images",
-        "images                       4",
-        "accuracy                 0.750  0.250 to 1.000",
+    assert head.splitlines()[:2] == [
+        "                      4 images          95 % CI",
+        "accuracy                 0.750   0.250 to 1.000",
     ]
-    assert head.splitlines()[6:8] == [
-        "macro f1                 0.833  -",
+    assert head.splitlines()[5:7] == [
+        "macro f1                 0.833                –",
         "matthews correlation     0.671  -0.500 to 1.000",
     ]
     assert classes == (
-        "class           precision       recall           f1      roc auc  images   cells\n"
-        "basophil *          1.000        1.000        1.000        1.000       2       1\n"
-        "eosinophil *        1.000        0.500        0.667        0.750       2       2\n"
-        "              0.000-1.000  0.000-1.000  0.000-1.000  0.000-1.000\n"
-        "lymphocyte *            -            -            -            -       0       0\n"
-        "monocyte *              -            -            -            -       0       0\n"
-        "neutrophil *            -            -            -            -       0       0\n"
-        "* fewer than 20 distinct cells: too few to judge the class by"
+        "class           precision       recall           f1      roc auc  images  cells\n"
+        "basophil *          1.000        1.000        1.000        1.000       2      1\n"
+        "eosinophil *        1.000        0.500        0.667        0.750       2      2\n"
+        "              0.000–1.000  0.000–1.000  0.000–1.000  0.000–1.000\n"
+        "lymphocyte *            –            –            –            –       0      0\n"
+        "monocyte *              –            –            –            –       0      0\n"
+        "neutrophil *            –            –            –            –       0      0\n"
+        "* fewer than 20 distinct cells: too few to evaluate the class"
     )
     assert matrix == (
-        "true / given    basophil  eosinophil  lymphocyte    monocyte  neutrophil\n"
-        "basophil               2           0           0           0           0\n"
-        "eosinophil             0           1           1           0           0\n"
-        "lymphocyte             0           0           0           0           0\n"
-        "monocyte               0           0           0           0           0\n"
-        "neutrophil             0           0           0           0           0"
+        "true / predicted  basophil  eosinophil  lymphocyte  monocyte  neutrophil\n"
+        "basophil                 2           0           0         0           0\n"
+        "eosinophil               0           1           1         0           0\n"
+        "lymphocyte               0           0           0         0           0\n"
+        "monocyte                 0           0           0         0           0\n"
+        "neutrophil               0           0           0         0           0"
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wbc_hf import __version__
+from wbc_hf.cli.evaluate import evaluate
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 
@@ -315,6 +316,9 @@ def audit(
         write_page(found, leucocytes, output / "audit.html")
     if resplit is not None:
         write_split(leucocytes, resplit, seed)
+
+
+app.command()(evaluate)
 
 
 @app.command()

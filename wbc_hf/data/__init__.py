@@ -6,7 +6,7 @@ from wbc_hf.data.fields import Box, BoxedField, read_boxed_fields, split_boxed_f
 from wbc_hf.data.folders import FolderImage, find_pictures, scan_folder
 from wbc_hf.data.framing import frame, locate_nuclei
 from wbc_hf.data.known_sets import KNOWN_SETS, PAINTED_TITLE, KnownSet, photograph
-from wbc_hf.data.loading import Leucocytes, Provenance, leaked_test_indices, load_leucocytes, with_painted
+from wbc_hf.data.loading import Leucocytes, Provenance, leaked_test_images, load_leucocytes, with_painted
 from wbc_hf.data.near_duplicate_pairs import near_duplicate_pairs
 from wbc_hf.data.near_duplicates import KeyPoints, Match, describe, match
 from wbc_hf.data.nuclei import (
@@ -59,7 +59,7 @@ __all__ = [
     "find_pictures",
     "format_audit",
     "frame",
-    "leaked_test_indices",
+    "leaked_test_images",
     "load_leucocytes",
     "locate_nuclei",
     "match",

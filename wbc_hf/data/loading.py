@@ -129,10 +129,10 @@ def with_painted(leucocytes: Leucocytes, per_class: int, seed: int = 0) -> Leuco
     return mixed
 
 
-def leaked_test_indices(leucocytes: Leucocytes) -> np.ndarray:
-    """Indices of the test images whose cell also stands in training or validation, sorted."""
+def leaked_test_images(leucocytes: Leucocytes) -> np.ndarray:
+    """Whether the cell of each test image is also in training or validation, bool (n,)."""
     seen = {*leucocytes["train"]["group"], *leucocytes["validation"]["group"]}
-    return np.flatnonzero([group in seen for group in leucocytes["test"]["group"]])
+    return np.array([group in seen for group in leucocytes["test"]["group"]], dtype=bool)
 
 
 def _is_path(spec: str) -> bool:

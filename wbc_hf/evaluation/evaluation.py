@@ -15,6 +15,7 @@ from wbc_hf.evaluation.reliability import (
     expected_calibration_error,
     risk_coverage,
 )
+from wbc_hf.evaluation.summary import format_metrics
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.modeling import TARGET_ACCURACY, Calibration, before_temperature
 
@@ -56,6 +57,9 @@ class Evaluation:
     def given(self) -> np.ndarray:
         """Indices of the predicted classes, (n,)."""
         return self.probabilities.argmax(axis=1)
+
+    def __str__(self) -> str:
+        return format_metrics(self.metrics)
 
 
 def evaluate(

@@ -121,7 +121,7 @@ def _draw_cell_borders(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def training_curves_figure(log_history: list[dict]) -> Figure:
+def training_curves_figure(log_history: Sequence[dict]) -> Figure:
     """Loss, validation scores and learning rate over the epochs of a run; a panel without figures says so.
 
     Args:
@@ -146,19 +146,19 @@ def training_curves_figure(log_history: list[dict]) -> Figure:
     return figure
 
 
-def _series(log_history: list[dict], key: str) -> tuple[list[float], list[float]]:
+def _series(log_history: Sequence[dict], key: str) -> tuple[list[float], list[float]]:
     entries = [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
     return [epoch for epoch, _ in entries], [value for _, value in entries]
 
 
-def _draw_curve(axes: Axes, log_history: list[dict], key: str, label: str, **style: str) -> None:
+def _draw_curve(axes: Axes, log_history: Sequence[dict], key: str, label: str, **style: str) -> None:
     epochs, values = _series(log_history, key)
     if epochs:
         size = 4 if len(epochs) <= _MARKED_POINTS else 0
         axes.plot(epochs, values, label=label, markersize=size, linewidth=1.5, **style)
 
 
-def _mark_best(axes: Axes, log_history: list[dict]) -> None:
+def _mark_best(axes: Axes, log_history: Sequence[dict]) -> None:
     """The checkpoint that is kept is the one with the best macro F1: ring it."""
     epochs, values = _series(log_history, "eval_macro_f1")
     if not epochs:

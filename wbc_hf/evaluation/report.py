@@ -10,7 +10,6 @@ import PIL.Image
 from matplotlib.figure import Figure
 
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation.confidence_intervals import Interval
 from wbc_hf.evaluation.evaluation import Evaluation
 from wbc_hf.evaluation.figures import (
     GALLERY_SIZE,
@@ -21,16 +20,11 @@ from wbc_hf.evaluation.figures import (
     risk_coverage_figure,
     training_curves_figure,
 )
-from wbc_hf.evaluation.metrics import HEADLINE_NAMES
 from wbc_hf.evaluation.reliability import reliability_bins, risk_coverage
 from wbc_hf.files import write_atomically
-from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
+from wbc_hf.labels import CLASS_NAMES
 
 _DOTS_PER_INCH = 160
-_CLASS_FIGURES = ("precision", "recall", "f1", "roc_auc")
-
-# A figure and its interval.
-Estimate = tuple[float | None, Interval]
 
 
 def write_report(
@@ -46,8 +40,9 @@ def write_report(
     Files of an earlier report in `folder` are replaced, others left alone.
 
     Args:
-        folder: Made if missing. `figures/` gets `confusion_matrix.png`, `misclassified.png` and `training_curves.png`;
-            with a calibration `reliability.png`, with statuses `risk_coverage.png`.
+        folder: Made if missing. `figures/` gets `confusion_matrix.png` and `misclassified.png`;
+            with a log history `training_curves.png`, with a calibration `reliability.png`, with statuses
+            `risk_coverage.png`.
         evaluation: Of n images.
         names: What a person finds each image by, n of them.
         image_at: Returns an image, mode RGB, by its index; called only for the mistakes that are shown.
@@ -65,11 +60,12 @@ def write_report(
     mistakes = np.flatnonzero(evaluation.given != labels)
     figures = {
         "confusion_matrix": confusion_matrix_figure(np.array(metrics["confusion_matrix"])),
-        "training_curves": training_curves_figure(list(log_history)),
         "misclassified": misclassified_figure(
             _most_confident_mistakes(mistakes, evaluation, names, image_at), total=len(mistakes)
         ),
     }
+    if log_history:
+        figures["training_curves"] = training_curves_figure(log_history)
     if evaluation.uncalibrated is not None:
         diagrams = [reliability_bins(rows, labels) for rows in (evaluation.uncalibrated, probabilities)]
         figures["reliability"] = reliability_figure(*diagrams)
@@ -86,97 +82,6 @@ def write_json(path: Path, value: object) -> None:
         TypeError, ValueError: `value` does not go into JSON, NaN and infinity included; `path` is as it was.
     """
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def format_metrics(metrics: dict) -> str:
-    """What `write_report` returns as plain text for a terminal, at most 80 columns wide, "-" for what is not defined.
-
-    Every figure stands with its 95 % interval, and a class of fewer than `ENOUGH_CELLS` distinct cells with a star.
-    """
-    parts = [_headline_table(metrics), _class_table(metrics), _matrix_table(metrics)]
-    if "calibration" in metrics:
-        parts.append(_calibration_table(metrics["calibration"]))
-    if "review" in metrics:
-        parts.append(_review_table(metrics["review"]))
-    return "\n\n".join(parts)
-
-
-def _headline_table(metrics: dict) -> str:
-    columns = {"all images": metrics}
-    if metrics.get("without_leaked"):
-        columns["not trained on"] = metrics["without_leaked"]
-    lines = _estimate_lines("", {name: _headline_estimates(figures) for name, figures in columns.items()})
-    counts = "".join(f"{figures['count']:>8}{'':18}" for figures in columns.values())
-    lines.insert(1, f"{'images':<22}{counts}".rstrip())
-    if metrics.get("leaked"):
-        lines.append(_leak_line(metrics))
-    return "\n".join(lines)
-
-
-def _headline_estimates(metrics: dict) -> dict[str, Estimate]:
-    names = {name: name.replace("_", " ") for name in HEADLINE_NAMES} | {"roc_auc": "macro roc auc"}
-    return {title: (metrics[name], metrics["intervals"][name]) for name, title in names.items()}
-
-
-def _leak_line(metrics: dict) -> str:
-    line = f"{metrics['leaked']} of the images show cells that were also trained or chosen on"
-    return f"{line}." if metrics["without_leaked"] else f"{line}: none is left to judge by."
-
-
-def _estimate_lines(title: str, columns: dict[str, dict[str, Estimate]]) -> list[str]:
-    """A line per figure with value and limits under each heading; all columns have the same figures."""
-    lines = [f"{title:<22}" + "".join(f"{'':3}{heading:<23}" for heading in columns)]
-    for name in next(iter(columns.values())):
-        estimates = [column[name] for column in columns.values()]
-        lines.append(f"{name:<22}" + "".join(f"{_three_places(v):>8}  {_limits(i):<16}" for v, i in estimates))
-    return [line.rstrip() for line in lines]
-
-
-def _class_table(metrics: dict) -> str:
-    headings = "".join(f"{figure.replace('_', ' '):>13}" for figure in _CLASS_FIGURES)
-    lines = [f"{'class':<12}{headings}{'images':>8}{'cells':>8}"]
-    for name, figures in metrics["per_class"].items():
-        distinct, intervals = metrics["distinct_cells"][name], metrics["intervals"]["per_class"][name]
-        mark = " *" if distinct < ENOUGH_CELLS else ""
-        values = "".join(f"{_three_places(figures[key]):>13}" for key in _CLASS_FIGURES)
-        lines.append(f"{name + mark:<12}{values}{figures['support']:>8}{distinct:>8}")
-        if any(intervals.values()):
-            # No figure of a class is negative: a dash cannot be taken for a sign, and four of them fit the width.
-            limits = (_limits(intervals[key], between="-") for key in _CLASS_FIGURES)
-            lines.append(f"{'':<12}" + "".join(f"{text:>13}" for text in limits))
-    if min(metrics["distinct_cells"].values()) < ENOUGH_CELLS:
-        lines.append(f"* fewer than {ENOUGH_CELLS} distinct cells: too few to judge the class by")
-    return "\n".join(lines)
-
-
-def _matrix_table(metrics: dict) -> str:
-    lines = [f"{'true / given':<12}" + "".join(f"{name:>12}" for name in CLASS_NAMES)]
-    for name, row in zip(CLASS_NAMES, metrics["confusion_matrix"], strict=True):
-        lines.append(f"{name:<12}" + "".join(f"{count:>12}" for count in row))
-    return "\n".join(lines)
-
-
-def _calibration_table(calibration: dict) -> str:
-    names = {"ece": "calibration error", "brier": "brier score, 0 to 2"}
-    columns = {
-        f"{when} calibration": {title: (judged[key], judged["intervals"][key]) for key, title in names.items()}
-        for when, judged in ((when, calibration[when]) for when in ("before", "after"))
-    }
-    return "\n".join(_estimate_lines("", columns))
-
-
-def _review_table(review: dict) -> str:
-    names = {"coverage": "accepted", "accuracy_of_accepted": "right among those"}
-    estimates = {title: (review[key], review["intervals"][key]) for key, title in names.items()}
-    return "\n".join(_estimate_lines("", {f"review below {review['threshold']:.3f}": estimates}))
-
-
-def _three_places(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.3f}"
-
-
-def _limits(interval: Interval, between: str = " to ") -> str:
-    return "-" if interval is None else between.join(f"{limit:.3f}" for limit in interval)
 
 
 def _draw_review(probabilities: np.ndarray, labels: np.ndarray, review: dict) -> Figure:

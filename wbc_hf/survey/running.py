@@ -22,7 +22,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from tqdm.auto import tqdm
 
-from wbc_hf.data import Leucocytes, leaked_test_indices, load_leucocytes, read_image
+from wbc_hf.data import Leucocytes, leaked_test_images, load_leucocytes, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate, write_json, write_report
 from wbc_hf.inference import batches
@@ -169,8 +169,7 @@ def run_system(system: type[System], plan: Plan, folder: Path) -> Row:
         WbcError: Another process is at it, or something that its `fit` cannot use.
     """
     leucocytes = load_leucocytes(plan.spec, seed=plan.seed)
-    leaked = np.zeros(len(leucocytes["test"]), dtype=bool)
-    leaked[leaked_test_indices(leucocytes)] = True
+    leaked = leaked_test_images(leucocytes)
     leucocytes = thin(leucocytes, plan.most, plan.seed)
     others = {
         name: concatenate_datasets(list(load_leucocytes(spec, seed=plan.seed).values()))

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 from datasets import IterableDataset, IterableDatasetDict
 from huggingface_hub import get_token
@@ -33,7 +32,7 @@ from wbc_hf.data import (
     Leucocytes,
     audit,
     format_audit,
-    leaked_test_indices,
+    leaked_test_images,
     load_leucocytes,
     with_painted,
 )
@@ -145,8 +144,10 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
         calibrate(folder, leucocytes, _title(leucocytes, data), training.seed)
         # What anybody gets who loads the folder; an export in it would be of the run before.
         predictor = Predictor.from_pretrained(folder, fresh=True)
+        # Nobody looks for near-duplicates in a stream.
+        leaked = leaked_test_images(leucocytes) if isinstance(leucocytes, Leucocytes) else None
         metrics = evaluate_predictor(
-            predictor, leucocytes["test"], folder, leaked=_leaked(leucocytes), log_history=trainer.state.log_history
+            predictor, leucocytes["test"], folder, leaked=leaked, log_history=trainer.state.log_history
         ).metrics
         record = _record(leucocytes, data, model, arguments, trainer, metrics, time.time() - started)
         record["answered_by"] = predictor.backend.name
@@ -461,16 +462,7 @@ def _has_ended(checkpoint: Path) -> bool:
     return state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
 
 
-# ---- judging
-
-
-def _leaked(leucocytes: Leucocytes | IterableDatasetDict) -> np.ndarray | None:
-    """Which test images show a cell that was also trained or chosen on; None for a stream, where nobody looked."""
-    if isinstance(leucocytes, IterableDatasetDict):
-        return None
-    leaked = np.zeros(len(leucocytes["test"]), dtype=bool)
-    leaked[leaked_test_indices(leucocytes)] = True
-    return leaked
+# ---- the record
 
 
 def _record(

@@ -1,0 +1,97 @@
+"""`wbc-hf evaluate`: how good a model is on labelled images."""
+
+import json
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wbc_hf.errors import WbcError
+
+if TYPE_CHECKING:
+    from wbc_hf.data import Leucocytes
+
+logger = logging.getLogger(__name__)
+
+
+class Split(StrEnum):
+    """Which images `evaluate` classifies."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+    ALL = "all"
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model folder, or the id of a model on the Hub.")],
+    data: Annotated[
+        str, typer.Argument(help="Labelled images: a folder, kaggle:owner/name, synthetic, or a Hub data set.")
+    ],
+    split: Annotated[
+        Split, typer.Option(help="Which of its images; all, if the model was not trained on any of them.")
+    ] = Split.TEST,
+    seed: Annotated[int, typer.Option(help="Random seed of the split, for data without a test split.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Folder for metrics.json, predictions.csv and figures/.")] = None,
+) -> None:
+    """Evaluate a model on labelled images: metrics with 95 % confidence intervals.
+
+    Intervals are by bootstrap over distinct cells. Two folders written with
+    --output for the same images can be compared: `wbc-hf compare`.
+
+        wbc-hf evaluate runs/cells other-laboratory/ --split all --output runs/cells-elsewhere
+    """
+    from datasets import concatenate_datasets
+    from transformers.utils.logging import disable_progress_bar
+
+    from wbc_hf.data import leaked_test_images, load_leucocytes
+    from wbc_hf.inference import Predictor, evaluate_predictor
+
+    disable_progress_bar()
+    if output is not None:
+        _check_output(output)
+    predictor = Predictor.from_pretrained(model)
+    leucocytes = load_leucocytes(data, seed=seed)
+    rows = concatenate_datasets(list(leucocytes.values())) if split is Split.ALL else leucocytes[split]
+    trained_on = predictor.folder is not None and _was_trained_on(predictor.folder, leucocytes)
+    if trained_on and split is not Split.TEST:
+        logger.warning(
+            "%s: the model was trained on images of this set; only --split test tells how good it is.", data
+        )
+    leaked = leaked_test_images(leucocytes) if trained_on and split is Split.TEST else None
+    evaluation = evaluate_predictor(predictor, rows, output, leaked=leaked)
+    print(f"{model} on {data}, split {split}\n\n{evaluation}")
+    if output is not None:
+        print(f"\nThe report is in {output}")
+
+
+def _check_output(output: Path) -> None:
+    """Make the folder, so that a mistake shows before the images are classified.
+
+    Raises:
+        WbcError: It cannot be made, or holds a model, whose own report would be replaced.
+    """
+    if (output / "config.json").exists():
+        raise WbcError(f"{output}: holds a model, whose own report would be replaced. Give another --output.")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WbcError(f"{output}: cannot be made a folder ({error.strerror}). Give another --output.") from None
+
+
+def _was_trained_on(folder: Path, leucocytes: "Leucocytes") -> bool:
+    """Whether the training run of a model had these images in these splits; one warning if it had other splits."""
+    try:
+        data = json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError):
+        return False
+    if data["fingerprint"] == leucocytes.provenance.fingerprint:
+        return True
+    if data["spec"] == leucocytes.provenance.spec:
+        logger.warning(
+            "%s: the model was trained on images of this set, in other splits. Give --seed the run's --split_seed.",
+            data["spec"],
+        )
+    return False
