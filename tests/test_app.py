@@ -9,7 +9,9 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 import app
+from wbc_hf.cli import serve
 from wbc_hf.data import paint_cells
+from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_scratch
 
@@ -22,25 +24,44 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_help(capsys: pytest.CaptureFixture):
+def call(*words: str) -> int:
     with pytest.raises(SystemExit) as exit_info:
-        app.main(["--help"])
-    assert exit_info.value.code == 0
+        app.main(list(words))
+    return exit_info.value.code
+
+
+def test_help(capsys: pytest.CaptureFixture):
+    assert call("--help") == 0
     assert "WBC_HF_MODEL" in capsys.readouterr().out
 
 
-def test_defaults():
-    arguments = app.make_parser().parse_args([])
-    assert (arguments.host, arguments.port, arguments.model) == ("127.0.0.1", 7860, None)
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """The host and port that reach the page, without one."""
+    reached: dict[str, object] = {}
+
+    def launch(page: object, host: str, port: int, **_: object) -> str:
+        reached.update(host=host, port=port)
+        raise WbcError("no page in this test")
+
+    monkeypatch.setattr("wbc_hf.web.launch_page", launch)
+    monkeypatch.setattr("wbc_hf.web.build_page", lambda *_, **__: None)
+    monkeypatch.setattr("wbc_hf.inference.Predictor.from_pretrained", lambda model: model)
+    return reached
 
 
-def test_variables_of_a_space(monkeypatch: pytest.MonkeyPatch):
+def test_defaults(given: dict[str, object]):
+    assert call() == 2
+    assert given == {"host": "127.0.0.1", "port": 7860}
+
+
+def test_variables_of_a_space(given: dict[str, object], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
     monkeypatch.setenv("GRADIO_SERVER_PORT", "8000")
-    arguments = app.make_parser().parse_args([])
-    assert (arguments.host, arguments.port) == ("0.0.0.0", 8000)
-    arguments = app.make_parser().parse_args(["--host=127.0.0.1", "--port=9000", "--model=cells"])
-    assert (arguments.host, arguments.port, arguments.model) == ("127.0.0.1", 9000, "cells")
+    call()
+    assert given == {"host": "0.0.0.0", "port": 8000}
+    call("--host=127.0.0.1", "--port=9000")
+    assert given == {"host": "127.0.0.1", "port": 9000}
 
 
 @pytest.mark.parametrize("given", [None, "", "ana", "ana:", ":secret", "ana:secret ben"])
@@ -48,15 +69,13 @@ def test_users_that_cannot_be_are_refused_before_anything_is_loaded(
     given: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     if given is not None:
-        monkeypatch.setenv(app.USERS, given)
-    with pytest.raises(SystemExit) as exit_info:
-        app.main(["--model", "cells", "--auth"])
-    assert exit_info.value.code == 2
+        monkeypatch.setenv(serve.USERS, given)
+    assert call("--model", "cells", "--auth") == 2
     assert "WBC_HF_USERS" in capsys.readouterr().err
 
 
 def test_users_are_named_in_the_environment():
-    assert app.read_users("ana:secret  ben:a:b\n") == [("ana", "secret"), ("ben", "a:b")]
+    assert serve.read_users("ana:secret  ben:a:b\n") == [("ana", "secret"), ("ben", "a:b")]
 
 
 def test_what_is_given_reaches_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -66,14 +85,14 @@ def test_what_is_given_reaches_the_page(tmp_path: Path, monkeypatch: pytest.Monk
     for name, pixels in zip(CLASS_NAMES, paint_cells(range(5), size=32), strict=True):
         (tmp_path / "cells" / name).mkdir(parents=True)
         Image.fromarray(pixels).save(tmp_path / "cells" / name / "1.png")
-    monkeypatch.setenv(app.USERS, "ana:secret")
+    monkeypatch.setenv(serve.USERS, "ana:secret")
     told = {}
     monkeypatch.setattr("gradio.Blocks.block_thread", lambda page: told.update(page=page))
     words = ["--model", "model", "--ranges", "ranges.yaml", "--references", "cells", "--auth", "--root-path", "/wbc"]
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    app.main([*words, "--port", str(port)])
+    assert call(*words, "--port", str(port)) == 0
 
     page = told["page"]
     try:
@@ -87,16 +106,13 @@ def test_what_is_given_reaches_the_page(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_folder_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture):
-    with pytest.raises(SystemExit) as exit_info:
-        app.main(["--model", str(tmp_path)])
-    assert exit_info.value.code == 2
+    assert call("--model", str(tmp_path)) == 2
     assert "config.json" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture):
     for part in build_from_scratch(0.0625, image_size=32):
         part.save_pretrained(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as exit_info:
-        app.main(["--model", str(tmp_path), "--port", str(taken.getsockname()[1])])
-    assert exit_info.value.code == 2
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert call("--model", str(tmp_path), "--port", str(taken.getsockname()[1])) == 2
     assert "Choose another port" in capsys.readouterr().err

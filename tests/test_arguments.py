@@ -200,7 +200,7 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "run", interrupt)
+    monkeypatch.setattr("wbc_hf.training.run", interrupt)
     with pytest.raises(SystemExit) as stopped:
         train.main([])
     assert stopped.value.code == 130

@@ -405,7 +405,7 @@ def test_a_killed_command_is_taken_up_by_two_processes(tiny_run: TinyRun, tmp_pa
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     done = subprocess.run([*launcher, *words], capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"2000 pictures answered: {output}\n"
+    assert done.stdout == f"2000 images classified: {output}\n"
     with output.open(newline="", encoding="utf-8") as file:
         names = [row["file"] for row in csv.DictReader(file)]
     assert names == [f"{tmp_path}/{number:02d}.parquet/{row}" for number in range(40) for row in range(50)]

@@ -1,4 +1,4 @@
-"""`wbc-hf` as a person types it: help, answers in three forms, bad input, and comparing two runs."""
+"""`wbc-hf` as a person types it: help, predictions in three formats, bad input, comparing and adapting."""
 
 import csv
 import io
@@ -20,7 +20,8 @@ from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear import Examiner, Specimen
 
-COMMANDS = ("predict", "count", "audit", "evaluate", "compare", "push", "export", "adapt")
+COMMANDS = ("predict", "count", "audit", "evaluate", "compare", "push", "export", "adapt", "serve", "survey")
+HEAVY = ("torch", "transformers", "datasets", "cv2", "sklearn", "scipy", "gradio", "openvino", "optuna", "matplotlib")
 
 
 @pytest.fixture
@@ -40,12 +41,39 @@ def run(*words: object):
 def test_help_says_what_a_command_does(command: str):
     result = run(command, "--help")
     assert result.exit_code == 0
-    assert getattr(cli, command).__doc__.split("\n")[0][:40] in result.output
+    function = getattr(getattr(cli, command), command)
+    assert function.__doc__.split("\n")[0][:40] in result.output
 
 
-def test_help_lists_the_commands_and_version_is_told():
-    assert all(command in run("--help").output for command in COMMANDS)
+def test_help_lists_the_commands():
+    assert all(command in run("--help").output for command in (*COMMANDS, "train"))
+
+
+def test_version():
     assert run("--version").output == f"{__version__}\n"
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys\nfrom wbc_hf.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    words = [sys.executable, "-c", program, "predict", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_train_passes_its_arguments_on(monkeypatch: pytest.MonkeyPatch):
+    passed: list[list[str]] = []
+    monkeypatch.setattr(cli.train, "run_training", passed.append)
+    words = ["configs/a.yaml", "--output_dir", "x", "--learning_rate=1e-3", "-h", "--help"]
+    assert run("train", *words).exit_code == 0
+    assert passed == [words]
+
+
+def test_train_lists_its_arguments(capsys: pytest.CaptureFixture):
+    assert "--output_dir" in run("train", "--help").output
 
 
 def test_json_csv_and_table_give_the_answers_of_the_predictor(cells: Path, tiny_run: TinyRun):
@@ -70,7 +98,7 @@ def test_a_broken_file_is_named_and_the_others_are_answered(cells: Path, tiny_ru
     assert result.exit_code == 1
     assert [Path(row["file"]).name for row in json.loads(result.stdout)] == ["0.png", "2.png"]
     assert "1.png: is not a picture in a known format" in result.stderr
-    assert "1 of 3 files are not readable pictures." in result.stderr
+    assert "1 of 3 files are not readable images." in result.stderr
 
 
 def test_line_breaks_and_escape_codes_in_names_are_spelt_out(cells: Path, tiny_run: TinyRun):
@@ -87,8 +115,8 @@ def test_an_output_holds_every_picture_and_says_which_are_unreadable(cells: Path
     words = ["predict", cells, "--model", tiny_run.folder, "--output", output]
     result = run(*words)
     assert result.exit_code == 1
-    assert result.stdout == f"3 pictures answered: {output}\n"
-    assert "1 of 3 are not readable pictures; their rows say why." in result.stderr
+    assert result.stdout == f"3 images classified: {output}\n"
+    assert "1 of 3 are not readable images; their rows say why." in result.stderr
     rows = list(csv.DictReader(output.open(newline="", encoding="utf-8")))
     assert [Path(row["file"]).name for row in rows] == ["0.png", "1.png", "2.png"]
     assert [row["status"] == "unreadable" for row in rows] == [False, True, False]
@@ -107,7 +135,7 @@ def test_a_stopped_run_says_how_it_goes_on(
         patch.setattr(Predictor, "predict_each", press_ctrl_c)
         result = run(*words)
     assert result.exit_code == 130
-    assert "wbc-hf: stopped. What was answered is kept: the same command goes on from there.\n" in result.stderr
+    assert "wbc-hf: stopped. Finished predictions are kept: the same command resumes there.\n" in result.stderr
     assert run(*words).exit_code == 0
 
 
@@ -190,7 +218,7 @@ def test_a_differential_as_a_file(smear: Path, tiny_run: TinyRun, tmp_path: Path
     ("words", "message"),
     [
         (["--format", "pdf"], "--format pdf: is not for a terminal"),
-        (["--output", "nowhere/out.json"], "nowhere/out.json: is a folder, or lies in one that is not there"),
+        (["--output", "nowhere/out.json"], "nowhere/out.json: is a folder, or its folder does not exist"),
         (["--leucocytes", "6500"], "6500: a total leucocyte count"),
         (["--ranges", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
@@ -274,7 +302,7 @@ def test_adapting_writes_a_model_beside_the_one_before_and_tells_what_changed(ti
 
     assert result.exit_code == 1
     assert "Left out" in result.stderr and "broken.png: is not a picture" in result.stderr
-    assert "1 of 51 files are not readable pictures." in result.stderr
+    assert "1 of 51 files are not readable images." in result.stderr
     lines = result.stdout.splitlines()
     assert lines[0] == "model: adapted to 50 cells, without labels"
     assert lines[1].split() == ["on", "50", "cells", "before", "after"]
@@ -305,4 +333,4 @@ def test_where_an_adapted_model_goes_by_default(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "cells").mkdir(parents=True)
-    assert (tmp_path / expected) == cli._beside(model).absolute()
+    assert (tmp_path / expected) == cli.adapt._default_output(model).absolute()

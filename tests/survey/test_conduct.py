@@ -77,5 +77,5 @@ def test_a_set_that_is_not_there_is_said_before_anything_is_run(tmp_path: Path):
 
 def test_help_says_what_it_does_and_how_to_compare():
     result = call("--help")
-    assert "Run the literature's ways" in result.output
+    assert "Run the literature's systems" in result.output
     assert "wbc-hf compare" in result.output

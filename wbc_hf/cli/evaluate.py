@@ -26,7 +26,7 @@ class Split(StrEnum):
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Model folder, or the id of a model on the Hub.")],
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
     data: Annotated[
         str, typer.Argument(help="Labelled images: a folder, kaggle:owner/name, synthetic, or a Hub data set.")
     ],

@@ -1,0 +1,69 @@
+"""`wbc-hf adapt`: adapt a model to another laboratory."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wbc_hf.cli.shared import MODEL_HELP, SEED_HELP, exit_if_unreadable
+from wbc_hf.default_model import choose_model
+
+
+def adapt(
+    *,
+    model: Annotated[str | None, typer.Argument(help=MODEL_HELP)] = None,
+    images: Annotated[
+        Path, typer.Option(help="Folder of images of one cell each, or of sub-folders named after the classes.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="New folder for the adapted model; by default MODEL-adapted, beside a model folder."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help=SEED_HELP)] = 0,
+) -> None:
+    """Adapt a model to another laboratory's stain and camera, from some of its cells.
+
+    Without labels (unsupervised), from 50 images or more: the model learns
+    their colours, and the proportions of the classes are estimated.
+
+        wbc-hf adapt --images unsorted/ --output runs/ours
+
+    With labels (few-shot), which is better: about 20 images of each class,
+    fewer of rare ones, in sub-folders named after the classes. The model is
+    scored before and after on held-back cells, by cross-validation.
+
+        wbc-hf adapt runs/cells --images sorted/ --output runs/ours
+
+    The new folder is a model like any other; its card says what was done.
+    Images that cannot be read or show no stained cell are named on standard
+    error and left out. Where some cannot be read, the exit status is 1.
+    """
+    from tqdm.auto import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+    from transformers.utils.logging import disable_progress_bar
+
+    from wbc_hf.adaptation import adapt_to_folder, describe_adaptation
+
+    disable_progress_bar()
+    model = choose_model(model)
+    output = output or _default_output(model)
+    form = "{l_bar}{bar}| {elapsed}"
+    with logging_redirect_tqdm(), tqdm(total=100, bar_format=form, delay=2, leave=False) as bar:
+
+        def update(step: str, share: float) -> None:
+            bar.set_description(step, refresh=False)
+            bar.update(100 * share - bar.n)
+
+        adaptation = adapt_to_folder(model, images, output, seed=seed, progress=update)
+    print(describe_adaptation(adaptation))
+    print(f"The adapted model: {output}")
+    exit_if_unreadable(adaptation.unreadable, adaptation.cells + adaptation.unreadable + adaptation.not_cells)
+
+
+def _default_output(model: str) -> Path:
+    """MODEL-adapted beside a model folder, else in the current folder."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        folder = folder.resolve()
+        return folder.with_name(f"{folder.name}-adapted")
+    return Path(f"{folder.name}-adapted")

@@ -1,0 +1,130 @@
+"""`wbc-hf predict`: classify images of single cells."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wbc_hf.cli.shared import MODEL_HELP, exit_if_unreadable, find_files, on_one_line
+from wbc_hf.default_model import choose_model
+from wbc_hf.errors import UnreadableImageError, WbcError
+
+if TYPE_CHECKING:
+    from wbc_hf.inference import Predictor
+
+
+class Format(StrEnum):
+    """How predictions are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images of one cell each, or folders of them. With --output also Parquet files with a column of "
+            "images, and Hub data sets: owner/name, or owner/name:split.",
+        ),
+    ],
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
+    format: Annotated[Format, typer.Option(help="How to print predictions.")] = Format.TABLE,
+    output: Annotated[
+        Path | None, typer.Option(help="Write predictions to this .csv or .parquet file; for very many images.")
+    ] = None,
+) -> None:
+    """Classify images of single cells.
+
+    A file that is no readable image is named on standard error, the others are classified, and the exit status is 1.
+
+        wbc-hf predict cells/ --model runs/cells --format csv > predictions.csv
+
+    With --output there may be millions. A thousand predictions at a time are
+    kept beside the file until it is whole: after a stop, the same command
+    resumes. An unreadable image has a row that says why. Several processes
+    share the work, also on several machines that see the same sources and
+    output:
+
+        torchrun --nproc_per_node 2 -m wbc_hf.cli predict cells/ --model runs/cells --output predictions.parquet
+
+        accelerate launch --multi_gpu --num_processes 2 -m wbc_hf.cli predict … (with or without GPUs)
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from wbc_hf.inference import Predictor
+
+    disable_progress_bar()
+    model = choose_model(model)
+    if output is not None:
+        _predict_many(sources, model, format, output)
+        return
+    files = list(find_files(map(Path, sources)))
+    predictor = Predictor.from_pretrained(model)
+    unreadable: list[UnreadableImageError] = []
+    _PRINTERS[format](_rows(predictor, files, unreadable), predictor.labels)
+    exit_if_unreadable(len(unreadable), len(files))
+
+
+def _rows(predictor: "Predictor", files: list[Path], unreadable: list[UnreadableImageError]) -> Iterator[dict]:
+    """Yield a row for each readable file; report the others and append their errors to `unreadable`."""
+    for file, prediction in zip(files, predictor.predict_each(files), strict=True):
+        if isinstance(prediction, UnreadableImageError):
+            print(f"wbc-hf: {on_one_line(str(prediction))}", file=sys.stderr)
+            unreadable.append(prediction)
+            continue
+        probabilities = dict([(prediction.label, prediction.probability), *prediction.alternatives])
+        yield {
+            "file": str(file),
+            "label": prediction.label,
+            "probability": prediction.probability,
+            "status": prediction.status,
+            **{label: probabilities[label] for label in predictor.labels},
+        }
+
+
+def _predict_many(sources: list[str], model: str, format: Format, output: Path) -> None:
+    from wbc_hf.inference.bulk import predict_many
+
+    if format is not Format.TABLE and output.suffix != f".{format}":
+        raise WbcError(f"--format {format}: is for the terminal. The suffix of --output {output} decides the format.")
+    try:
+        written = predict_many(sources, model, output)
+    except KeyboardInterrupt:
+        print("wbc-hf: stopped. Finished predictions are kept: the same command resumes there.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if written is None:
+        return
+    print(f"{written.images} images classified: {output}")
+    if written.unreadable:
+        print(
+            f"wbc-hf: {written.unreadable} of {written.images} are not readable images; their rows say why.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+def _print_table(rows: Iterable[dict], labels: Iterable[str]) -> None:
+    print(f"{'class':<12} {'probability':>11}  {'status':<14} file")
+    for row in rows:
+        print(f"{row['label']:<12} {row['probability']:>11.3f}  {row['status']:<14} {on_one_line(row['file'])}")
+
+
+def _print_csv(rows: Iterable[dict], labels: Iterable[str]) -> None:
+    writer = csv.DictWriter(sys.stdout, ["file", "label", "probability", "status", *labels], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.6f}" if isinstance(value, float) else value for key, value in row.items()})
+
+
+def _print_json(rows: Iterable[dict], labels: Iterable[str]) -> None:
+    print(json.dumps(list(rows), indent=2, ensure_ascii=False))
+
+
+_PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv, Format.JSON: _print_json}

@@ -1,0 +1,99 @@
+"""`wbc-hf serve`, and what `app.py` runs: the web page."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from wbc_hf.cli.shared import MODEL_HELP, exit_on_error
+from wbc_hf.default_model import choose_model
+from wbc_hf.errors import WbcError
+
+USERS = "WBC_HF_USERS"  # not an argument: everybody on the machine can read those
+
+
+def serve(
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
+    host: Annotated[
+        str,
+        typer.Option(envvar="GRADIO_SERVER_NAME", help="Address to listen at; 0.0.0.0 lets other machines in."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", help="Port to listen at.")] = 7860,
+    ranges: Annotated[
+        Path | None, typer.Option(help="Reference ranges in percent: YAML, `neutrophil: [39, 75]`.")
+    ] = None,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of known cells, a sub-folder per class; the most similar appear beside a prediction."
+        ),
+    ] = None,
+    auth: Annotated[
+        bool,
+        typer.Option("--auth", help=f"Admit only the users in the variable {USERS}: name:password, space-separated."),
+    ] = False,
+    root_path: Annotated[
+        str | None, typer.Option(help="Path below which a reverse proxy serves the page, such as /leucocytes.")
+    ] = None,
+    mcp: Annotated[
+        bool,
+        typer.Option("--mcp", help="Offer the page's endpoints to language models as tools. Needs the extra `mcp`."),
+    ] = False,
+) -> None:
+    """Serve a model as a web page: single cells, whole smears, adaptation to a laboratory.
+
+    wbc-hf serve --model runs/cells --port 8000
+
+    wbc-hf serve --ranges ranges.yaml --references cells/
+
+    WBC_HF_USERS="ana:secret" wbc-hf serve --host 0.0.0.0 --auth --root-path /leucocytes
+    """
+    model = choose_model(model)
+    users = read_users(os.environ.get(USERS)) if auth else []
+    # A folder of its own for uploads: Gradio names them after their content and removes them when a page ends, also
+    # those of another page on the same machine. It goes with this one.
+    with TemporaryDirectory(prefix="wbc_hf-page-") as folder:
+        os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+        from wbc_hf.inference import Predictor, ReferenceCells
+        from wbc_hf.memory import keep_memory_level
+        from wbc_hf.smear import DEFAULT_RANGES, load_ranges
+        from wbc_hf.web import build_page, launch_page
+
+        reference_ranges = load_ranges(ranges) if ranges else DEFAULT_RANGES
+        keep_memory_level()
+        predictor = Predictor.from_pretrained(model)
+        cells = ReferenceCells.from_folder(references, predictor) if references else None
+        page = build_page(predictor, ranges=reference_ranges, references=cells)
+        url = launch_page(page, host, port, users=users, root_path=root_path, mcp=mcp)
+        print(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
+        page.block_thread()
+
+
+def read_users(given: str | None) -> list[tuple[str, str]]:
+    """Parse `"ana:secret ben:other"` into names and passwords.
+
+    Raises:
+        WbcError: There are none, or one has no name or no password.
+    """
+    users = [tuple(user.partition(":")[::2]) for user in (given or "").split()]
+    if not users or not all(name and password for name, password in users):
+        raise WbcError(
+            f"--auth: the variable {USERS} must hold name:password, separated by spaces. It is empty, or a name or a "
+            "password is missing."
+        )
+    return users
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `app.py`: serve until interrupted.
+
+    Raises:
+        SystemExit: 0 at the end, 2 with a message where an argument cannot be used.
+    """
+    single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    single.command()(serve)
+    with exit_on_error("app.py"):
+        single(args=argv, prog_name="app.py")

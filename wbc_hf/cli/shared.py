@@ -1,0 +1,57 @@
+"""What several commands share: input files, text that is safe on a terminal, and how errors end a program."""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from wbc_hf.errors import WbcError
+
+MODEL_HELP = "Model folder or Hub id. Default: the variable WBC_HF_MODEL, else the model that comes with the package."
+SEED_HELP = "Random seed."
+
+
+@contextmanager
+def exit_on_error(program: str) -> Iterator[None]:
+    """Set up logging; turn a `WbcError` into one line on standard error and exit status 2."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    # File names are bytes: one that the terminal cannot show must not end the run.
+    sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
+    try:
+        yield
+    except WbcError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def find_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield each path that is a file, and every image below each path that is a folder, in order of name.
+
+    Raises:
+        WbcError: A folder holds no images.
+    """
+    from wbc_hf.data import find_pictures
+
+    for path in paths:
+        if path.is_dir():
+            yield from find_pictures(path)
+        else:
+            yield path
+
+
+def on_one_line(text: str) -> str:
+    """Escape line breaks and control characters, which would break lines or colour terminals."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
+        for letter in text
+    )
+
+
+def exit_if_unreadable(unreadable: int, total: int) -> None:
+    """End with exit status 1 where some files were not readable as images."""
+    if unreadable:
+        print(f"wbc-hf: {unreadable} of {total} files are not readable images.", file=sys.stderr)
+        raise typer.Exit(1)

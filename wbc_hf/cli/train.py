@@ -1,0 +1,50 @@
+"""`wbc-hf train`, and what `train.py` runs: fine-tuning a classifier."""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from wbc_hf.cli.shared import exit_on_error
+
+# transformers' own parser reads the words, `--help` too.
+PASS_ON_EVERYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def train(context: typer.Context) -> None:
+    """Fine-tune a ResNet-50 on labelled images of cells and evaluate it on the test split.
+
+    `wbc-hf train --help` lists the arguments, which `train.py` takes as well.
+    """
+    run_training(context.args)
+
+
+def run_training(argv: Sequence[str]) -> None:
+    """Train as the command line says.
+
+    Raises:
+        WbcError: An argument or the data cannot be used.
+        SystemExit: 130 after Ctrl-C.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from wbc_hf.training import parse, run
+
+    logging.getLogger("wbc_hf").setLevel(logging.INFO)
+    disable_progress_bar()  # of loading and saving weights; the training keeps its own
+    try:
+        run(*parse(argv))
+    except KeyboardInterrupt:
+        print("train.py: stopped. With --resume the same command goes on where it was.", file=sys.stderr)
+        sys.exit(130)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `train.py`.
+
+    Raises:
+        SystemExit: 2 with a message where an argument or the data cannot be used, 130 after Ctrl-C.
+    """
+    with exit_on_error("train.py"):
+        run_training(sys.argv[1:] if argv is None else argv)
