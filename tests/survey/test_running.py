@@ -177,7 +177,7 @@ def test_a_folder_goes_on_with_its_own_survey_only(tmp_path: Path):
     assert read_plan(survey) == plan
     with pytest.raises(WbcError, match="holds a survey already, whose most was 5, now 6; seed was 0, now 1"):
         claim(survey, replace(plan, most=6, seed=1), prints)
-    with pytest.raises(WbcError, match="holds a survey of other pictures than elsewhere has now"):
+    with pytest.raises(WbcError, match="holds a survey already, whose images of elsewhere were others"):
         claim(survey, plan, prints | {"elsewhere": "c"})
 
 

@@ -33,11 +33,21 @@ from wbc_hf.files import open_atomically, write_atomically
 from wbc_hf.hub import fetch_model
 from wbc_hf.inference.predictor import Prediction, Predictor
 from wbc_hf.inference.shards import CHUNK_SIZE, PARQUET_SUFFIX, Images, Item, Shard, find_images
+from wbc_hf.manifest import Manifest
 from wbc_hf.modeling import Calibration
 
 UNREADABLE = "unreadable"
 SUFFIXES = (".csv", ".parquet")
 MANIFEST_FILE = "run.json"
+_CHANGES = {
+    "images": "other images: paths, files that came, went or changed since, or another commit of a Hub set",
+    "model": "another model ({before}, this one is {now})",
+    "trust": "another wbc.json, which says when to trust the model ({before}, this one is {now})",
+    "backend": "another backend, whose figures differ a little ({before}, this one is {now})",
+    "export": "another export of the model, by when it was made ({before}, this one is {now})",
+    "software": "another version of this package ({before})",
+    "chunks": "chunks of another form ({before})",
+}
 # Version of the chunks, not of the merged file.
 _FORMAT = 2
 _CHUNK_NAME = re.compile(r"(?P<shard>\d+)-(?P<chunk>\d+)-(?P<rows>\d+)-(?P<last>last|more)\.arrow")
@@ -162,7 +172,7 @@ class Run:
         self.labels = predictor.labels
         self._output = output
         self._joining = output.with_name(f"{output.name}.joining")
-        self._manifest = {
+        entries = {
             "images": images.fingerprint,
             "model": predictor.identity.version,
             "trust": _digest_calibration(predictor.trust),
@@ -171,6 +181,7 @@ class Run:
             "software": predictor.identity.software,
             "chunks": f"format {_FORMAT}, {CHUNK_SIZE} images each",
         }
+        self._manifest = Manifest(self.folder / MANIFEST_FILE, entries, _CHANGES)
         self._progress_time = -_SECONDS_BETWEEN_LISTINGS
         self._progress = Progress(Counter(), frozenset(), 0)
 
@@ -188,38 +199,24 @@ class Run:
             if self._joining.exists():
                 self._joining.rename(self.folder)
             self.folder.mkdir(exist_ok=True)
-            if not (self.folder / MANIFEST_FILE).exists():
-                write_atomically(self.folder / MANIFEST_FILE, json.dumps(self._manifest, indent=2))
+            self._manifest.write()
         except OSError as error:
             raise self._cannot_write(error) from error
 
     def check(self) -> None:
         """Raises WbcError where the chunks are of another run than this one, or not to be seen from here."""
         try:
-            begun = json.loads((self.folder / MANIFEST_FILE).read_bytes())
+            changes = self._manifest.changes()
         except FileNotFoundError:
             raise WbcError(
                 f"{self.folder}: is not there for this process. All need the folder of the output in common, also on "
                 "several machines."
             ) from None
-        changed = [name for name, value in self._manifest.items() if begun.get(name) != value]
-        if not changed:
-            return
-        differ = {name: f"({begun.get(name)}, this one is {value})" for name, value in self._manifest.items()}
-        differences = {
-            "images": "other images: paths, files that came, went or changed since, or another commit of a Hub set",
-            "model": f"another model {differ['model']}",
-            "trust": f"another wbc.json, which says when to trust the model {differ['trust']}",
-            "backend": f"another backend, whose figures differ a little {differ['backend']}",
-            "export": f"another export of the model, by when it was made {differ['export']}",
-            "software": f"another version of this package ({begun.get('software')})",
-            "chunks": f"chunks of another form ({begun.get('chunks')})",
-        }
-        raise WbcError(
-            f"{self.folder}: holds predictions of a run that was stopped, with "
-            f"{'; with '.join(map(differences.get, changed))}. Give the original command to resume, "
-            "name another --output, or remove that folder to start again."
-        )
+        if changes:
+            raise WbcError(
+                f"{self.folder}: holds predictions of a run that was stopped, with {'; with '.join(changes)}. Give "
+                "the original command to resume, name another --output, or remove that folder to start again."
+            )
 
     def progress(self) -> Progress:
         """Progress of all processes, at most a second old. Raises FileNotFoundError once the chunks were merged."""

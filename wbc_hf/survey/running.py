@@ -26,6 +26,7 @@ from wbc_hf.data import Leucocytes, leaked_test_images, load_leucocytes, read_im
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate, write_json, write_report
 from wbc_hf.inference import batches
+from wbc_hf.manifest import Manifest
 from wbc_hf.survey.system import System
 from wbc_hf.survey.systems import SYSTEMS
 
@@ -103,32 +104,27 @@ def claim(folder: Path, plan: Plan, fingerprints: Mapping[str, str]) -> None:
     Raises:
         WbcError: It holds another survey, or something that is none, or cannot be made.
     """
-    now = dataclasses.asdict(plan) | {"laboratories": dict(plan.laboratories)}
-    if (folder / PLAN_FILE).exists():
-        held = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
-        before = held["plan"]
-        changed = [f"{key} was {before[key]!r}, now {now[key]!r}" for key in now if before[key] != now[key]]
-        if changed:
-            raise WbcError(f"{folder}: holds a survey already, whose {'; '.join(changed)}. Give another --output.")
-        others = [name for name, digest in fingerprints.items() if held["fingerprints"][name] != digest]
-        if others:
-            raise WbcError(
-                f"{folder}: holds a survey of other pictures than {', '.join(others)} has now. Give another --output."
-            )
+    fingerprints = {f"images of {name}": fingerprint for name, fingerprint in fingerprints.items()}
+    entries = dataclasses.asdict(plan) | {"laboratories": dict(plan.laboratories)} | fingerprints
+    manifest = Manifest(folder / PLAN_FILE, entries, dict.fromkeys(fingerprints, "{name} were others"))
+    if manifest.exists():
+        if changes := manifest.changes():
+            raise WbcError(f"{folder}: holds a survey already, whose {'; '.join(changes)}. Give another --output.")
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WbcError(f"{folder}: is there already and holds no survey. Give another --output.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / PLAN_FILE, {"plan": now, "fingerprints": dict(fingerprints)})
+        manifest.write()
     except OSError as error:
         raise WbcError(f"{folder}: cannot be written ({error.strerror}). Give another --output.") from None
 
 
 def read_plan(folder: Path) -> Plan:
     """The plan of the survey that a folder holds."""
-    held = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))["plan"]
-    return Plan(**held | {"laboratories": tuple(held["laboratories"].items())})
+    recorded = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    plan = {field.name: recorded[field.name] for field in dataclasses.fields(Plan)}
+    return Plan(**plan | {"laboratories": tuple(recorded["laboratories"].items())})
 
 
 def run_in_process(folder: Path, name: str) -> Row | None:
