@@ -24,7 +24,7 @@ from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Leucocytes, load_leucocytes
-from wbc_hf.evaluation import evaluate
+from wbc_hf.evaluation import evaluate, format_estimate
 from wbc_hf.modeling import build_from_pretrained, build_from_scratch, freeze
 from wbc_hf.training import parse
 from wbc_hf.training.run import build_caches, build_trainer
@@ -77,8 +77,7 @@ def judge(folder: Path, leucocytes: Leucocytes) -> str:
     answers = plain_trainer(network, processor, leucocytes["train"]).predict(test)
     probabilities = softmax(answers.predictions, axis=1)
     metrics = evaluate(answers.label_ids, probabilities, groups=leucocytes["test"]["group"]).metrics
-    low, high = metrics["intervals"]["accuracy"]
-    return f"{metrics['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+    return format_estimate(metrics["accuracy"], metrics["intervals"]["accuracy"])
 
 
 def half(leucocytes: Leucocytes, depth: str, most: int) -> Leucocytes:

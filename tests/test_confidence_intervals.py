@@ -9,6 +9,9 @@ from wbc_hf.evaluation.confidence_intervals import (
     bootstrap_intervals,
     count_distinct,
     draw_groups,
+    format_estimate,
+    format_figure,
+    format_interval,
     mean_interval,
     paired_difference,
     percentile_interval,
@@ -205,3 +208,14 @@ def test_thousands_of_cells_take_seconds():
     start = time.perf_counter()
     bootstrap_intervals(references, probabilities, range(1300))
     assert time.perf_counter() - start < 3
+
+
+def test_figures_and_intervals_as_text():
+    assert format_figure(0.93) == "0.930"
+    assert format_figure(0.93, ".1%") == "93.0 %"
+    assert format_figure(None) == format_interval(None) == format_estimate(None, None) == "–"
+    assert format_interval([0.91, 0.95]) == "0.910 to 0.950"
+    assert format_interval((0.91, 0.95), ".1%") == "91.0 to 95.0 %"
+    assert format_interval([-0.1, 0.2], "+.1f", between="…") == "-0.1…+0.2"
+    assert format_estimate(0.93, [0.91, 0.95]) == "0.930 (0.910 to 0.950)"
+    assert format_estimate(0.93, None) == "0.930"

@@ -206,16 +206,16 @@ def test_tables():
     assert "| eosinophil | 93 | 21 | 20 |" in card
     assert "| monocyte | 1 | 0 | 0 |" in card
     assert "| **all** | 483 | 107 | 103 |" in card
-    assert "| measure | value | 95 % interval |\n|---|---:|---:|\n| Accuracy | 0.913 | 0.851 to 0.959 |\n" in card
+    assert "| measure | value | 95 % CI |\n|---|---:|---:|\n| Accuracy | 0.913 | 0.851 to 0.959 |\n" in card
     assert "| Macro F1 | 0.846 | 0.721 to 0.929 |" in card
-    assert "| basophil | 0.500 | 0.667 | 0.571 | 0.923 | 3 | 1 | too few to judge |" in card
+    assert "| basophil | 0.500 | 0.667 | 0.571 | 0.923 | 3 | 1 | too few to evaluate |" in card
     eosinophil = "0.900 (0.741 to 0.979) | 0.950 (0.801 to 0.999) | 0.924 (0.791 to 0.969) | 0.981 (0.901 to 0.999)"
     assert f"| eosinophil | {eosinophil} | 20 | 20 |  |" in card
-    assert "| monocyte | – | – | – | – | 0 | 0 | not judged: no test cells |" in card
-    assert "| 40 | 19 | too few to judge |" in card  # twenty cells, not twenty images
+    assert "| monocyte | – | – | – | – | 0 | 0 | not evaluated: no test cells |" in card
+    assert "| 40 | 19 | too few to evaluate |" in card  # twenty cells, not twenty images
     assert "| `learning_rate` | 0.0005 |" in card
     assert "Fewer than 20 distinct test cells are too few" in card
-    for heading in ("without those", "brackets how many", "probabilities hold\n", "left to a person", "3/n"):
+    for heading in ("without those", "brackets how many", "### Calibration", "### Selective prediction", "3/n"):
         assert heading not in card
 
 
@@ -252,10 +252,7 @@ def test_review():
     share = "82.5 % (75.1 to 88.9 %) of the images, and 98.8 % (96.1 to 99.9 %) of those are right."
     assert f"On the test split these are {share}" in card
     assert "aiming at 99 % right answers" in card
-    assert (
-        "| accepted | 50 % | 95 % | 100 % |\n|---|---:|---:|---:|\n| wrong among those | 0.0 % | 6.1 % | 8.7 % |"
-        in card
-    )
+    assert "| coverage | 50 % | 95 % | 100 % |\n|---|---:|---:|---:|\n| error rate | 0.0 % | 6.1 % | 8.7 % |" in card
     assert "(figures/risk_coverage.png)" in card
     assert "figures/reliability.png" not in card
 
@@ -275,7 +272,7 @@ def test_review_that_accepts_nothing_for_no_target():
 
 def test_leaked_images_are_reported_both_ways():
     card = render_card(RUN, METRICS | {"leaked": 12, "without_leaked": WITHOUT_LEAKED})
-    assert "**12 of the test images show cells that were also trained or chosen on**. The columns" in card
+    assert "**12 of the test images show cells that were also in training or validation**. The columns" in card
     assert "from 91 images" in card
     assert "| Accuracy | 0.913 | 0.851 to 0.959 | 0.802 | – |" in card
     assert front_matter(card)["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.9126
@@ -284,9 +281,9 @@ def test_leaked_images_are_reported_both_ways():
 def test_leaks_of_none_of_one_and_of_all():
     assert render_card(RUN, METRICS | {"leaked": 0}) == render_card(RUN, METRICS)
     one = render_card(RUN, METRICS | {"leaked": 1, "without_leaked": WITHOUT_LEAKED})
-    assert "**1 of the test images shows a cell that was also trained or chosen on**" in one
+    assert "**1 of the test images shows a cell that was also in training or validation**" in one
     every = render_card(RUN, METRICS | {"leaked": 103, "without_leaked": None})
-    assert "**103 of the test images show cells that were also trained or chosen on**: none is left" in every
+    assert "**103 of the test images show cells that were also in training or validation**: none is left" in every
     assert "without those" not in every
 
 

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Template
 
 from wbc_hf.adaptation.results import SCORES, STATUSES, Adaptation
+from wbc_hf.evaluation import format_estimate, format_figure
 from wbc_hf.modeling import TARGET_ACCURACY
 
 CARD_FILE = "README.md"
@@ -46,7 +47,7 @@ def describe_adaptation(adaptation: Adaptation) -> str:
         labels = f"with labels ({_listing(adaptation.labelled, '{}')})"
     lines = [f"{adaptation.model}: adapted to {adaptation.cells} cells, {labels}"]
     lines += [
-        f"{name:<28}{before:>22}{after:>22}"
+        f"{name:<28}{before:>25}{after:>25}"
         for name, before, after in ((_heading(adaptation), "before", "after"), *_rows(adaptation))
     ]
     if adaptation.proportions:
@@ -66,34 +67,26 @@ def _rows(adaptation: Adaptation) -> list[tuple[str, str, str]]:
     if adaptation.labelled:
         scores = (adaptation.scores_before, adaptation.scores_after)
         rows = [
-            (title, *(_estimate(getattr(one, name), one.intervals[name]) for one in scores))
+            (title, *(format_estimate(getattr(one, name), one.intervals[name]) for one in scores))
             for name, title in SCORES.items()
         ]
         return rows + [
-            (f"recall of {name}", *(_number(one.recall[name]) for one in scores))
+            (f"recall of {name}", *(format_figure(one.recall[name]) for one in scores))
             for name, count in adaptation.labelled.items()
             if count
         ]
     diagnoses = (adaptation.diagnosis_before, adaptation.diagnosis_after)
     rows = [
-        (f"share {status}", *(_number(one.statuses and one.statuses[status]) for one in diagnoses))
+        (f"share {status}", *(format_figure(one.statuses and one.statuses[status]) for one in diagnoses))
         for status in STATUSES
     ]
     return [
         *rows,
         *(
-            (title, *(_number(getattr(one, name)) for one in diagnoses))
+            (title, *(format_figure(getattr(one, name)) for one in diagnoses))
             for name, title in (("confidence", "mean confidence"), ("consistency", "consistency"))
         ),
     ]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _estimate(value: float, interval: list[float] | None) -> str:
-    return _number(value) if interval is None else f"{value:.3f} ({interval[0]:.3f}–{interval[1]:.3f})"
 
 
 def _listing(values: dict[str, float], form: str) -> str:

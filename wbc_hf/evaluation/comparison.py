@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation.confidence_intervals import paired_difference
+from wbc_hf.evaluation.confidence_intervals import format_figure, format_interval, paired_difference
+from wbc_hf.evaluation.summary import format_table, plain_table
 from wbc_hf.labels import CLASS_NAMES
 
 PREDICTIONS_FILE = "predictions.csv"
@@ -67,18 +68,24 @@ def compare_reports(first: Path, second: Path) -> dict:
 def format_comparison(comparison: dict) -> str:
     """What `compare_reports` returns as plain text, at most 80 columns wide; a star where the interval excludes 0."""
     changed = comparison["changed"]
-    lines = [
-        f"{comparison['count']} images of {comparison['distinct_cells']} distinct cells",
-        f"answered differently: {sum(changed.values())}, of which right by the first {changed['first_right']}, "
-        f"by the second {changed['second_right']}",
-        "",
-        f"{'':<22}{'first':>8}{'second':>8}{'difference':>12}   95 % interval",
-    ]
+    table = plain_table("", "first", "second", "difference", "95 % CI", "")
     for name, figure in comparison["figures"].items():
-        values = f"{_places(figure['first']):>8}{_places(figure['second']):>8}{_signed(figure['difference']):>12}"
-        lines.append(f"{name.replace('_', ' '):<22}{values}   {_interval(figure['interval'])}")
-    lines += ["", "difference: first - second; * where the interval does not hold 0"]
-    return "\n".join(lines)
+        interval = figure["interval"]
+        table.add_row(
+            name.replace("_", " "),
+            format_figure(figure["first"]),
+            format_figure(figure["second"]),
+            format_figure(figure["difference"], "+.3f"),
+            format_interval(interval, "+.3f"),
+            "*" if interval is not None and not interval[0] <= 0 <= interval[1] else "",
+        )
+    return (
+        f"{comparison['count']} images of {comparison['distinct_cells']} distinct cells\n"
+        f"predicted differently: {sum(changed.values())}, of which right by the first {changed['first_right']}, "
+        f"by the second {changed['second_right']}\n\n"
+        f"{format_table(table)}\n\n"
+        "difference: first - second; * where the confidence interval excludes 0"
+    )
 
 
 def _read(folder: Path) -> _Answers:
@@ -127,18 +134,3 @@ def _check_same(ours: _Answers, theirs: _Answers) -> None:
             f"{ours.path} and {theirs.path} do not agree on the true class of {len(changed)} images, for example "
             f"{name}: {ours.true[name]} and {theirs.true[name]}."
         )
-
-
-def _places(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.3f}"
-
-
-def _signed(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:+.3f}"
-
-
-def _interval(interval: list[float] | None) -> str:
-    if interval is None:
-        return "-"
-    low, high = interval
-    return f"{low:+.3f} to {high:+.3f}" + (" *" if low > 0 or high < 0 else "")

@@ -25,19 +25,29 @@ _CLASSES = len(CLASS_NAMES)
 
 
 def format_figure(value: float | None, spec: str = ".3f") -> str:
-    """A figure as text, "–" where it is not defined."""
-    return "–" if value is None else format(value, spec)
+    """A figure as text, "–" where it is not defined. The type "%" has a space before the sign: "93.0 %"."""
+    return "–" if value is None else _format(value, spec)
 
 
 def format_interval(interval: Sequence[float] | None, spec: str = ".3f", *, between: str = " to ") -> str:
-    """A confidence interval as text, "–" where there is none: `format_interval((0.91, 0.95))` is "0.910 to 0.950"."""
-    return "–" if interval is None else between.join(format(limit, spec) for limit in interval)
+    """A confidence interval as text, "–" where there is none.
+
+    `format_interval([0.91, 0.95])` is "0.910 to 0.950", and with `".1%"` "91.0 to 95.0 %".
+    """
+    if interval is None:
+        return "–"
+    low, high = (_format(limit, spec) for limit in interval)
+    return low.removesuffix(" %") + between + high
 
 
 def format_estimate(value: float | None, interval: Sequence[float] | None, spec: str = ".3f") -> str:
-    """A figure and its confidence interval in brackets, if it has one: "0.930 (0.910 to 0.950)"."""
+    """A figure and, if it has one, its confidence interval: "0.930 (0.910 to 0.950)"."""
     text = format_figure(value, spec)
     return text if interval is None else f"{text} ({format_interval(interval, spec)})"
+
+
+def _format(value: float, spec: str) -> str:
+    return format(value, spec).replace("%", " %")
 
 
 def draw_groups(groups: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:

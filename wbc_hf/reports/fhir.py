@@ -26,6 +26,7 @@ import json
 from html import escape
 from uuid import NAMESPACE_URL, uuid5
 
+from wbc_hf.evaluation import format_interval
 from wbc_hf.reports.tables import to_json
 from wbc_hf.reports.wording import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
 from wbc_hf.smear.differential import Flag, Share
@@ -128,8 +129,8 @@ class _Bundle:
             + (f", specimen {record.specimen}." if record.specimen else "."),
             f"Model {record.model.name}, version {record.model.version}; {record.model.software}.",
             *(
-                f"{share.label}: {share.count} cells, {share.percent:.1f} % (95 % limits {share.limits[0]:.1f} to "
-                f"{share.limits[1]:.1f} %)"
+                f"{share.label}: {share.count} cells, {share.percent:.1f} % (95 % limits "
+                f"{format_interval(share.limits, '.1f')} %)"
                 for share in record.differential.shares
                 if share.percent is not None
             ),

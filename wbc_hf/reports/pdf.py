@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Circle, Rectangle
 
+from wbc_hf.evaluation import format_interval
 from wbc_hf.labels import LEUCOCYTES
 from wbc_hf.reports.wording import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
 from wbc_hf.smear.differential import ENOUGH_COUNTED, Share
@@ -201,7 +202,7 @@ def _draw_share(pen: _Pen, share: Share, colour: str, y: float) -> None:
     pen.write(LEFT + 4, base, share.label.capitalize(), 8.5, weight="bold")
     pen.write(50, base, str(share.count), 8.5, ha="right")
     pen.write(61, base, "–" if share.percent is None else f"{share.percent:.1f}", 8.5, ha="right", weight="bold")
-    limits = "–" if share.percent is None else f"{share.limits[0]:.1f} – {share.limits[1]:.1f}"
+    limits = "–" if share.percent is None else format_interval(share.limits, ".1f", between=" – ")
     pen.write(82, base, limits, 7.5, ha="right")
     low, high = share.reference
     pen.box(_chart_x(low), y + 1.6, _chart_x(high) - _chart_x(low), ROW - 3.2, BAND)
@@ -209,15 +210,21 @@ def _draw_share(pen: _Pen, share: Share, colour: str, y: float) -> None:
     if share.percent is not None:
         pen.rule(middle, *map(_chart_x, share.limits), colour=colour, width=1.8)
         pen.dot(_chart_x(share.percent), middle, 1.15, colour)
-    pen.write(142, base, f"{low:g} – {high:g}", 7.5, ha="right")
+    pen.write(142, base, format_interval(share.reference, "g", between=" – "), 7.5, ha="right")
     word, _, reason = FLAG_TEXTS[share.flag].partition(": ")
     tone = CAUTION if reason else ALERT
     pen.write(146, middle - 0.1 if reason else base, word, 8, weight="bold", color=tone)
     pen.write(146, middle + 2.7, reason, 5.8, color=FAINT)
     if share.absolute is not None:
-        low, high = share.absolute.limits
         pen.write(RIGHT, middle - 0.1, f"{share.absolute.value:.2f}", 8, ha="right", weight="bold")
-        pen.write(RIGHT, middle + 2.7, f"{low:.2f} – {high:.2f}", 6, ha="right", color=FAINT)
+        pen.write(
+            RIGHT,
+            middle + 2.7,
+            format_interval(share.absolute.limits, ".2f", between=" – "),
+            6,
+            ha="right",
+            color=FAINT,
+        )
 
 
 def _chart_x(percent: float) -> float:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from wbc_hf.evaluation import format_interval
 from wbc_hf.reports.wording import FEW_CELLS, FLAG_TEXTS, RESEARCH_USE
 from wbc_hf.smear.differential import Share
 from wbc_hf.smear.snapshot import Snapshot
@@ -37,8 +38,8 @@ def to_text(record: Snapshot) -> str:
 def _line(share: Share) -> str:
     percent, limits = "-", "-"
     if share.percent is not None:
-        percent, limits = f"{share.percent:.1f}", f"{share.limits[0]:.1f} to {share.limits[1]:.1f}"
-    reference = f"{share.reference[0]:g} to {share.reference[1]:g}"
+        percent, limits = f"{share.percent:.1f}", format_interval(share.limits, ".1f")
+    reference = format_interval(share.reference, "g")
     absolute = "" if share.absolute is None else f"{share.absolute.value:>8.2f}"
     flag = FLAG_TEXTS[share.flag]
     return f"{share.label:<12}{share.count:>6}{percent:>8}{limits:>16}{reference:>12}{absolute}  {flag}".rstrip()

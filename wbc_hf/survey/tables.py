@@ -8,6 +8,7 @@ from typing import TypeVar
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from wbc_hf.evaluation import format_estimate
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.detectors import DETECTORS, DetectorRow
 from wbc_hf.survey.running import HOME, Row
@@ -153,7 +154,7 @@ def _published(rows: Sequence[Row]) -> str:
 def _detectors(detectors: Sequence[DetectorRow]) -> str:
     def line(row: DetectorRow) -> list[str]:
         detector = DETECTORS[row.name]
-        found, false = _range(row.found, row.found_interval), _range(row.false, row.false_interval)
+        found, false = format_estimate(row.found, row.found_interval), format_estimate(row.false, row.false_interval)
         return [detector.title, str(row.cells), found, false, f"{row.milliseconds:.0f}", detector.published.source]
 
     header = ["", "leucocytes", "found", "false boxes a photograph", "ms a photograph", "source"]
@@ -179,15 +180,11 @@ def _published_accuracy(row: Row) -> str:
 
 
 def _estimate(report: dict, figure: str) -> str:
-    return _range(report[figure], report["intervals"][figure])
+    return format_estimate(report[figure], report["intervals"][figure])
 
 
 def _pair(report: dict) -> str:
     return f"{report['accuracy']:.3f} / {report['balanced_accuracy']:.3f}"
-
-
-def _range(value: float, interval: Sequence[float] | None) -> str:
-    return f"{value:.3f}" if interval is None else f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
 def _table(header: Sequence[str], rows: Sequence[_Line], line: Callable[[_Line], Sequence[str]]) -> str:

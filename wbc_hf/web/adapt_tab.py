@@ -22,6 +22,7 @@ from wbc_hf.adaptation import (
 )
 from wbc_hf.data import read_image
 from wbc_hf.errors import WbcError
+from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.inference.predictor import Predictor
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS, class_index
 from wbc_hf.reports import RESEARCH_USE
@@ -163,13 +164,13 @@ def _row(title: str, cells: int, before: str, after: str) -> str:
 
 def _with_limits(scores: Scores, name: str) -> str:
     limits = scores.intervals[name]
-    small = "no interval" if limits is None else f"{100 * limits[0]:.1f} – {100 * limits[1]:.1f} %"
+    small = "no interval" if limits is None else format_interval(limits, ".1%", between=" – ")
     return f"<b>{_percent(getattr(scores, name))}</b> <small>{small}</small>"
 
 
 def _percent(share: float | None) -> str:
     """Of a class that was never held back there is none."""
-    return "–" if share is None else f"{100 * share:.1f} %"
+    return format_figure(share, ".1%")
 
 
 def _notes(notes: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import gradio as gr
 
 from wbc_hf.errors import WbcError
+from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.inference.predictor import Predictor
 from wbc_hf.web.html import data_url, dot, render_empty
 
@@ -100,14 +101,15 @@ def render_report(predictor: Predictor) -> str:
 
 def _figures(metrics: dict) -> str:
     tiles = "".join(
-        f"<li><span>{title}</span><b>{_estimate(metrics[name])}</b><small>{_limits(metrics['intervals'][name])}</small>"
-        "</li>"
+        f"<li><span>{title}</span><b>{format_figure(metrics[name], '.1%')}</b>"
+        f"<small>{_limits(metrics['intervals'][name])}</small></li>"
         for name, title in HEADLINE.items()
     )
     if review := metrics.get("review"):
         tiles += (
-            f"<li><span>Confident answers that are right</span><b>{_estimate(review['accuracy_of_accepted'])}</b>"
-            f"<small>{_limits(review['intervals']['accuracy_of_accepted'])}; "
+            "<li><span>Confident answers that are right</span>"
+            f"<b>{format_figure(review['accuracy_of_accepted'], '.1%')}</b><small>"
+            f"{_limits(review['intervals']['accuracy_of_accepted'])}; "
             f"{100 * review['coverage']:.1f} % are confident</small></li>"
         )
     rows = "".join(
@@ -128,7 +130,7 @@ def _figures(metrics: dict) -> str:
 
 def _class_figure(metrics: dict, name: str, key: str) -> str:
     limits = _limits(metrics["intervals"]["per_class"][name][key])
-    return f"<td>{_estimate(metrics['per_class'][name][key])} <small>{limits}</small></td>"
+    return f"<td>{format_figure(metrics['per_class'][name][key], '.1%')} <small>{limits}</small></td>"
 
 
 def _charts(folder: Path | None) -> str:
@@ -143,12 +145,8 @@ def _charts(folder: Path | None) -> str:
     return f'<div class="wbc-charts">{charts}</div>'
 
 
-def _estimate(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
 def _limits(interval: list[float] | None) -> str:
-    return "no interval" if interval is None else f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f} %"
+    return "no interval" if interval is None else format_interval(interval, ".1%", between=" – ")
 
 
 def add_model_tab(predictor: Predictor) -> None:

@@ -6,6 +6,7 @@ from html import escape
 
 from PIL import Image
 
+from wbc_hf.evaluation import format_interval
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import FEW_CELLS
 from wbc_hf.smear.differential import Differential, Flag, Share
@@ -285,9 +286,8 @@ def render_differential(differential: Differential, view: View, problem: str = "
 
 
 def _row(share: Share, absolute: bool) -> str:
-    low, high = share.limits
     percent = "–" if share.percent is None else f"{share.percent:.1f}"
-    limits = "–" if share.percent is None else f"{low:.1f} – {high:.1f}"
+    limits = "–" if share.percent is None else format_interval(share.limits, ".1f", between=" – ")
     title = FLAG_TITLES[share.flag]
     kind = "wbc-maybe" if share.flag in (Flag.MAYBE_HIGH, Flag.MAYBE_LOW) else "wbc-sure"
     flag = f'<span class="wbc-flag {kind}">{title}</span>' if title else ""
@@ -295,15 +295,15 @@ def _row(share: Share, absolute: bool) -> str:
     return (
         f'<tr><th scope="row">{dot(share.label)}{share.label.capitalize()}</th><td>{share.count}</td>'
         f'<td><b>{percent}</b></td><td>{limits}</td><td class="wbc-chart">{_chart(share)}</td>'
-        f'<td class="wbc-usual">{share.reference[0]:g} – {share.reference[1]:g}</td>{cubed}<td>{flag}</td></tr>'
+        f'<td class="wbc-usual">{format_interval(share.reference, "g", between=" – ")}</td>{cubed}<td>{flag}</td></tr>'
     )
 
 
 def _absolute(share: Share) -> str:
     if share.absolute is None:
         return "–"
-    low, high = share.absolute.limits
-    return f"{share.absolute.value:.2f}<small>{low:.2f} – {high:.2f}</small>"
+    limits = format_interval(share.absolute.limits, ".2f", between=" – ")
+    return f"{share.absolute.value:.2f}<small>{limits}</small>"
 
 
 def _chart(share: Share) -> str:
