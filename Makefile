@@ -1,33 +1,53 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test quick lint format build lock clean
 
-help:  ## Say what there is
+help:  ## List these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-$(VENV)/.installed: requirements.txt pyproject.toml
+$(VENV)/.installed: requirements.lock pyproject.toml
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## Open the page on http://127.0.0.1:7860
 	$(BIN)/python app.py
 
-# Two at a time, but for the browser's: a page that waits for its turn looks like one that hangs.
-test: $(VENV)/.installed  ## Run the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not browser"
-	$(BIN)/python -m pytest -m browser
+# Browser tests run one at a time: a page that waits for a processor looks like one that hangs.
+test: $(VENV)/.installed  ## Run all tests; both parts run, and both are reported, also where the first fails
+	@unit=passed; browser=passed; \
+	$(PYTEST) --numprocesses 2 --dist loadfile -m "not browser" || unit=FAILED; \
+	$(PYTEST) -m browser || browser=FAILED; \
+	echo "Unit tests: $$unit. Browser tests: $$browser."; \
+	test "$$unit$$browser" = passedpassed
 
-lint: $(VENV)/.installed  ## Check style
+quick: $(VENV)/.installed  ## Run the tests that take no longer than a second or two each
+	$(PYTEST) --numprocesses 2 -m "not slow and not real and not browser"
+
+lint: $(VENV)/.installed  ## Check style, types and which folder imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-format: $(VENV)/.installed  ## Mend style
+format: $(VENV)/.installed  ## Format the code and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Remove the environment
-	rm -rf $(VENV)
+build: $(VENV)/.installed  ## Build the wheel and the source archive in dist/
+	$(BIN)/python -m build
+
+lock:  ## Rewrite requirements.lock: the newest versions that requirements.txt and pyproject.toml allow
+	$(PYTHON) -m venv .venv-lock
+	PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-lock/bin/pip install --quiet --constraint requirements.txt --editable '.[dev]'
+	{ grep '^#' requirements.lock; .venv-lock/bin/pip freeze --all --exclude-editable \
+		| grep -v -e '^pip==' -e ' @ ' | sed 's/+.*//'; } > .venv-lock/requirements.lock
+	mv .venv-lock/requirements.lock requirements.lock
+	rm -r .venv-lock
+
+clean:  ## Remove the environment and what was built
+	rm -rf $(VENV) build dist

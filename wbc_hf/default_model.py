@@ -5,15 +5,20 @@ from pathlib import Path
 
 from wbc_hf.errors import WbcError
 
-DEFAULT_MODEL_FOLDER = Path(__file__).resolve().parents[1] / "models" / "starter"
+_PACKAGE = Path(__file__).resolve().parent
+# An installed wheel holds the model inside the package, the repository beside it.
+DEFAULT_MODEL_FOLDER = next(
+    (folder for folder in (_PACKAGE / "starter", _PACKAGE.parent / "models" / "starter") if folder.is_dir()),
+    _PACKAGE / "starter",
+)
 VARIABLE = "WBC_HF_MODEL"
 
 
-def choose_model(given: str | None) -> str:
-    """The model that was named: by an argument, else by the variable WBC_HF_MODEL, else the one in models/starter.
+def choose_model(given: str | None = None) -> str:
+    """Return the model that was named: by an argument, else by the variable WBC_HF_MODEL, else the default model.
 
     Raises:
-        WbcError: None was named, and the package stands alone, without the project's models.
+        WbcError: None was named, and the default model is missing.
     """
     chosen = given or os.environ.get(VARIABLE)
     if chosen:
@@ -21,6 +26,6 @@ def choose_model(given: str | None) -> str:
     if DEFAULT_MODEL_FOLDER.is_dir():
         return str(DEFAULT_MODEL_FOLDER)
     raise WbcError(
-        f"no model was named, and {DEFAULT_MODEL_FOLDER} is not there: it comes with the repository, not with the "
-        f"package alone. Name a folder or a Hub id, or set the variable {VARIABLE}."
+        f"no model was named, and the default model is missing: {DEFAULT_MODEL_FOLDER}. Name a folder or a Hub id, or "
+        f"set the variable {VARIABLE}."
     )

@@ -10,7 +10,7 @@ import typer
 
 from wbc_hf.cli.shared import MODEL_HELP, exit_on_error
 from wbc_hf.default_model import choose_model
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import WbcError, needs_extra
 
 USERS = "WBC_HF_USERS"  # not an argument: everybody on the machine can read those
 
@@ -60,7 +60,9 @@ def serve(
         from wbc_hf.inference import Predictor, ReferenceCells
         from wbc_hf.memory import keep_memory_level
         from wbc_hf.smear import DEFAULT_RANGES, load_ranges
-        from wbc_hf.web import build_page, launch_page
+
+        with needs_extra("web"):
+            from wbc_hf.web import build_page, launch_page
 
         reference_ranges = load_ranges(ranges) if ranges else DEFAULT_RANGES
         keep_memory_level()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import WbcError, needs_extra
 
 
 def survey(
@@ -38,12 +38,8 @@ def survey(
 
         wbc-hf compare runs/survey/ours/test runs/survey/huang-2012/test
     """
-    try:
+    with needs_extra("survey"):
         from wbc_hf.survey import Plan, conduct
-    except ModuleNotFoundError as error:
-        if error.name != "skimage":
-            raise
-        raise WbcError("survey: needs scikit-image. Install it with `pip install 'wbc-hf[survey]'`.") from None
 
     plan = Plan(spec, tuple(_named_set(given) for given in laboratory or ()), most, seed)
     try:

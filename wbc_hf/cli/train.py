@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from wbc_hf.cli.shared import exit_on_error
+from wbc_hf.errors import needs_extra
 
 # transformers' own parser reads the words, `--help` too.
 PASS_ON_EVERYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -29,7 +30,8 @@ def run_training(argv: Sequence[str]) -> None:
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from wbc_hf.training import parse, run
+    with needs_extra("train"):
+        from wbc_hf.training import parse, run
 
     logging.getLogger("wbc_hf").setLevel(logging.INFO)
     disable_progress_bar()  # of loading and saving weights; the training keeps its own
