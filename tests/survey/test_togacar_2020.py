@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.metrics import mutual_info_score
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from wbc_hf.data import Leucocytes
@@ -14,7 +17,7 @@ from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.information import maximal_information
 from wbc_hf.survey.networks import Recipe
 from wbc_hf.survey.system import pictures
-from wbc_hf.survey.togacar_2020 import Togacar2020, _build_alexnet, _build_googlenet
+from wbc_hf.survey.togacar_2020 import Togacar2020, _build_alexnet, _build_googlenet, _fit_discriminant
 
 _RECIPE = Recipe(image_size=32, epochs=6, batch_size=8, learning_rate=2e-3, width=0.0625)
 _BRIEF = Recipe(image_size=32, epochs=1, batch_size=32, learning_rate=2e-3, width=0.0625)
@@ -44,6 +47,53 @@ def test_features_stand_in_both_selections(fitted: Togacar2020, leucocytes: Leuc
     assert kept.any()
     # What one selection puts last is not kept, however the other likes it.
     assert information[kept].min() > np.quantile(information, 0.5)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("shrinkage", [0.01, 0.6])
+def test_a_feature_may_be_constant_within_a_class(shrinkage: float, others: int) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(CLASS_NAMES)), 20)
+    features = labels[:, None] + rng.normal(0, 0.1, (len(labels), 1 + others))
+    features[labels == 3, 0] = 3
+    features = StandardScaler().fit_transform(features)
+    with pytest.raises(np.linalg.LinAlgError, match="class 3 is not full rank"):
+        QuadraticDiscriminantAnalysis(solver="eigen", shrinkage=0.0 if others else shrinkage).fit(features, labels)
+    probabilities = _fit_discriminant(features, labels, shrinkage).predict_proba(features)
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    assert (probabilities.argmax(1) == labels).mean() > 0.95
+
+
+def test_covariances_that_are_not_singular_are_shrunk_as_by_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(CLASS_NAMES)), 20)
+    features = StandardScaler().fit_transform(labels[:, None] / 2 + rng.normal(size=(len(labels), 3)))
+    for shrinkage in (0.01, 0.6):
+        ours = _fit_discriminant(features, labels, shrinkage)
+        theirs = QuadraticDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(features, labels)
+        np.testing.assert_allclose(ours.predict_proba(features), theirs.predict_proba(features), rtol=1e-6)
+
+
+def test_a_selected_feature_that_is_constant_in_a_class_does_not_end_the_fit(
+    leucocytes: Leucocytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty features of which one tells the classes apart, and is silent in class 3."""
+
+    def features_of(self: Togacar2020, rows: Dataset) -> np.ndarray:
+        features = np.random.default_rng(len(rows)).normal(size=(len(rows), 20))
+        features[:, 0] = np.array(rows["label"]) + 0.01 * features[:, 0]
+        features[np.array(rows["label"]) == 3, 0] = 3
+        return features
+
+    monkeypatch.setattr(Togacar2020, "_build_networks", lambda self: [])
+    monkeypatch.setattr(Togacar2020, "_features_of", features_of)
+    system = Togacar2020(tmp_path)
+    system.fit(leucocytes)
+    assert 0 in system._kept
+    test = leucocytes["test"]
+    monkeypatch.setattr(Togacar2020, "_features", lambda self, images: features_of(self, test))
+    given = system.predict_proba(list(pictures(test))).argmax(1)
+    assert (given == test["label"]).mean() > 0.9
 
 
 def test_the_same_seed_answers_alike(leucocytes: Leucocytes, tmp_path: Path) -> None:

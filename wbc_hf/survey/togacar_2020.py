@@ -14,7 +14,8 @@ first stride, so that its maps are as large as published though the picture is n
 al. 2015, arXiv:1409.4842) have batch normalisation, without which they do not train in minutes; GoogLeNet has no
 auxiliary heads. ResNet-50 begins from ImageNet where a Hub can be reached. A feature is kept if both methods have it
 among their best so many; how many, and how far the covariances are shrunk, is what gives the highest macro F1 on
-"validation". The coefficient is against the numbered label, see `wbc_hf.survey.information`. Ridge regression is on
+"validation". Where the kept features hardly vary within a class (one of them may be constant there), its covariance
+would be singular: a small variance is added to it. The coefficient is against the numbered label, see `wbc_hf.survey.information`. Ridge regression is on
 one column a class, and a feature's weight is the length of its row of coefficients.
 """
 
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from PIL import Image
+from sklearn.covariance import ShrunkCovariance, empirical_covariance
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
@@ -45,6 +47,7 @@ from wbc_hf.survey.system import Published, System, pictures
 _RECIPE = Recipe(epochs=8)
 _BEST = (0.05, 0.1, 0.2, 0.4)  # shares of the features that either method puts first
 _SHRINKAGE = (0.01, 0.1, 0.3, 0.6)  # of each covariance towards a sphere
+_LEAST_VARIANCE = 2e-4  # of features of variance 1; scikit-learn refuses covariances with less than 1e-4
 _PORTION = 256  # pictures held at a time
 
 
@@ -87,9 +90,7 @@ class Togacar2020(System):
             kept = np.intersect1d(*(order[:best] for order in orders))
             if not len(kept):
                 continue
-            discriminant = QuadraticDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(
-                train[:, kept], labels
-            )
+            discriminant = _fit_discriminant(train[:, kept], labels, shrinkage)
             given = discriminant.predict(validation[:, kept])
             score = compute_metrics(references.tolist(), given.tolist())["macro_f1"]
             if score > highest:
@@ -128,6 +129,23 @@ class Togacar2020(System):
 
     def _features_of(self, rows: Dataset) -> np.ndarray:
         return np.concatenate([self._features(portion) for portion in batches(pictures(rows), _PORTION)])
+
+
+class _RegularisedCovariance(ShrunkCovariance):
+    """A covariance (1 - s) S + v I, where v is s times the mean variance of S, but no less than `_LEAST_VARIANCE`."""
+
+    def fit(self, X, y=None):  # noqa: N803
+        covariance = empirical_covariance(X)
+        variance = max(self.shrinkage * np.trace(covariance) / len(covariance), _LEAST_VARIANCE)
+        self.covariance_ = (1 - self.shrinkage) * covariance + variance * np.eye(len(covariance))
+        return self
+
+
+def _fit_discriminant(features: np.ndarray, labels: np.ndarray, shrinkage: float) -> QuadraticDiscriminantAnalysis:
+    """Fit a quadratic discriminant on features (n, d), which may be constant within a class."""
+    return QuadraticDiscriminantAnalysis(
+        solver="eigen", covariance_estimator=_RegularisedCovariance(shrinkage=shrinkage)
+    ).fit(features, labels)
 
 
 def _ridge_weights(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
