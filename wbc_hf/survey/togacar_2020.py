@@ -15,8 +15,9 @@ al. 2015, arXiv:1409.4842) have batch normalisation, without which they do not t
 auxiliary heads. ResNet-50 begins from ImageNet where a Hub can be reached. A feature is kept if both methods have it
 among their best so many; how many, and how far the covariances are shrunk, is what gives the highest macro F1 on
 "validation". Where the kept features hardly vary within a class (one of them may be constant there), its covariance
-would be singular: a small variance is added to it. The coefficient is against the numbered label, see `wbc_hf.survey.information`. Ridge regression is on
-one column a class, and a feature's weight is the length of its row of coefficients.
+would be singular: a small variance is added to it. The coefficient is against the numbered label, see
+`wbc_hf.survey.information`. Ridge regression is on one column a class, and a feature's weight is the length of its row
+of coefficients.
 """
 
 from collections import OrderedDict
