@@ -71,7 +71,7 @@ def test_diagram_is_in_tenths_without_empty_ones():
     probabilities, labels = rows([0.45, 1.0, 0.41, 0.95]), np.array([2, 2, 0, 2])
     bins = reliability_bins(probabilities, labels)
     assert bins.low.tolist() == [0.4, 0.9]
-    assert bins.high.tolist() == [0.5, 1.0]
+    assert bins.width == 0.1
     assert bins.count.tolist() == [2, 2]
     assert bins.accuracy.tolist() == [0.5, 1.0]
     assert bins.confidence == pytest.approx([0.43, 0.975])

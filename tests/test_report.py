@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from matplotlib.figure import Figure
 
 from tests.test_evaluation import calibration, four_cells, full
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate
-from wbc_hf.evaluation.reliability import RiskCoverage
 from wbc_hf.evaluation.report import write_json, write_report
 from wbc_hf.evaluation.summary import format_metrics
 from wbc_hf.labels import CLASS_NAMES
@@ -72,7 +70,7 @@ def test_predictions_hold_a_row_per_cell(report):
 
 
 def test_only_images_of_shown_mistakes_are_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("wbc_hf.evaluation.report.GALLERY_SIZE", 2)
+    monkeypatch.setattr("wbc_hf.evaluation.figures.GALLERY_SIZE", 2)
     confidence = np.array([0.6, 0.9, 0.7, 0.95])
     probabilities = np.column_stack([confidence, 1 - confidence, *np.zeros((3, 4))])
     asked = []
@@ -143,29 +141,6 @@ def test_nothing_accepted(tmp_path):
     write_report(tmp_path, evaluation, names=NAMES, image_at=image)
     assert (tmp_path / "figures" / "risk_coverage.png").exists()
     assert re.search(r"^accuracy of accepted +– +–$", format_metrics(evaluation.metrics), re.MULTILINE)
-
-
-def test_the_figure_shows_the_error_of_what_is_accepted(tmp_path, monkeypatch):
-    drawn = []
-
-    def draw(curve: RiskCoverage, **marks: object) -> Figure:
-        drawn.append(marks)
-        return Figure()
-
-    monkeypatch.setattr("wbc_hf.evaluation.report.risk_coverage_figure", draw)
-    evaluation = evaluate(**full())
-    write_report(tmp_path, evaluation, names=[""] * 300, image_at=image)
-    review = evaluation.metrics["review"]
-    low, high = review["intervals"]["accuracy_of_accepted"]
-    assert drawn == [
-        {
-            "threshold": 0.9,
-            "coverage": review["coverage"],
-            "error": 1 - review["accuracy_of_accepted"],
-            "interval": [1 - high, 1 - low],
-            "target_error": pytest.approx(0.01),
-        }
-    ]
 
 
 def test_a_class_of_few_cells_is_marked_however_many_images_it_has(full_report):

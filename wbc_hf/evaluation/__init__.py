@@ -11,14 +11,6 @@ from wbc_hf.evaluation.confidence_intervals import (
 )
 from wbc_hf.evaluation.detection import DetectionFigures, detection_figures, match_boxes
 from wbc_hf.evaluation.evaluation import Evaluation, columns_of_classes, evaluate
-from wbc_hf.evaluation.figures import (
-    MisclassifiedCell,
-    confusion_matrix_figure,
-    misclassified_figure,
-    reliability_figure,
-    risk_coverage_figure,
-    training_curves_figure,
-)
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES, LeucocyteMetrics, compute_metrics, headline
 from wbc_hf.evaluation.model_card import render_card
 from wbc_hf.evaluation.reliability import brier_score, expected_calibration_error, risk_coverage
@@ -30,13 +22,11 @@ __all__ = [
     "DetectionFigures",
     "Evaluation",
     "LeucocyteMetrics",
-    "MisclassifiedCell",
     "bootstrap_intervals",
     "brier_score",
     "columns_of_classes",
     "compare_reports",
     "compute_metrics",
-    "confusion_matrix_figure",
     "detection_figures",
     "draw_groups",
     "evaluate",
@@ -48,13 +38,9 @@ __all__ = [
     "format_metrics",
     "headline",
     "match_boxes",
-    "misclassified_figure",
     "paired_difference",
-    "reliability_figure",
     "render_card",
     "risk_coverage",
-    "risk_coverage_figure",
-    "training_curves_figure",
     "write_json",
     "write_report",
 ]

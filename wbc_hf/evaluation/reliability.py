@@ -13,18 +13,18 @@ _DRAWN_BINS = 10
 
 @dataclass(frozen=True)
 class ReliabilityBins:
-    """A reliability diagram: images by the probability of the given class, lowest first; no bin is empty.
+    """A reliability diagram: images by confidence, lowest first; no bin is empty.
 
     Attributes:
-        low, high: Limits of each bin, (bins,).
-        confidence: The mean probability in it, (bins,).
-        accuracy: The share that is right, (bins,).
-        count: The images, (bins,).
-        calibration_error: Of all images, as `expected_calibration_error` gives it.
+        low: Lower limit of each bin, (bins,).
+        width: Of all bins.
+        confidence, accuracy: Means in each bin, (bins,).
+        count: Number of images in each bin, (bins,).
+        calibration_error: Of all images, from `expected_calibration_error`.
     """
 
     low: np.ndarray
-    high: np.ndarray
+    width: float
     confidence: np.ndarray
     accuracy: np.ndarray
     count: np.ndarray
@@ -33,37 +33,37 @@ class ReliabilityBins:
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """What share of the images is answered wrongly when only the most trusted are answered.
+    """A risk–coverage curve.
 
     Attributes:
-        coverage: Share that is answered, above 0 to 1, increasing, (points,).
-        error: Share of wrong ones among those, 0 to 1, (points,).
+        coverage: Share of images that is accepted, above 0 to 1, increasing, (points,).
+        error: Error rate of the accepted images, 0 to 1, (points,).
     """
 
     coverage: np.ndarray
     error: np.ndarray
 
     def error_at(self, coverage: float) -> float:
-        """The error rate when this share is answered, or the next larger one that there is."""
+        """The error rate at a coverage, or at the next larger one of the curve."""
         return float(self.error[np.searchsorted(self.coverage, coverage)])
 
 
 def reliability_bins(probabilities: np.ndarray, labels: np.ndarray) -> ReliabilityBins:
-    """The reliability diagram of a model, in tenths: bins of equal mass would be slivers beside 1.
+    """Compute a reliability diagram with bins of equal width: bins of equal mass would be slivers beside 1.
 
     Args:
-        probabilities: Of each class, (n, 5), rows sum to 1; the likeliest is given.
+        probabilities: Of each class, (n, 5), rows sum to 1; the likeliest is the predicted one.
         labels: True class indices, (n,), n >= 1.
     """
     confidence, right = _confidence(probabilities, labels)
     bin_of = np.minimum((confidence * _DRAWN_BINS).astype(int), _DRAWN_BINS - 1)
-    used, counts = np.unique(bin_of, return_counts=True)
+    used, bin_of, count = np.unique(bin_of, return_inverse=True, return_counts=True)
     return ReliabilityBins(
         low=used / _DRAWN_BINS,
-        high=(used + 1) / _DRAWN_BINS,
-        confidence=np.array([confidence[bin_of == index].mean() for index in used]),
-        accuracy=np.array([right[bin_of == index].mean() for index in used]),
-        count=counts,
+        width=1 / _DRAWN_BINS,
+        confidence=np.bincount(bin_of, confidence) / count,
+        accuracy=np.bincount(bin_of, right) / count,
+        count=count,
         calibration_error=expected_calibration_error(probabilities, labels),
     )
 

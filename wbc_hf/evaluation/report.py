@@ -7,19 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-from matplotlib.figure import Figure
 
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation.evaluation import Evaluation
-from wbc_hf.evaluation.figures import (
-    GALLERY_SIZE,
-    MisclassifiedCell,
-    confusion_matrix_figure,
-    misclassified_figure,
-    reliability_figure,
-    risk_coverage_figure,
-    training_curves_figure,
-)
 from wbc_hf.evaluation.reliability import reliability_bins, risk_coverage
 from wbc_hf.files import write_atomically
 from wbc_hf.labels import CLASS_NAMES
@@ -51,27 +41,27 @@ def write_report(
     Raises:
         WbcError: Not one name per image.
     """
+    from wbc_hf.evaluation import figures
+
     if len(names) != len(evaluation.labels):
         raise WbcError(f"names: {len(names)} for {len(evaluation.labels)} images: give one per image")
     metrics, labels, probabilities = evaluation.metrics, evaluation.labels, evaluation.probabilities
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
     _write_predictions(folder / "predictions.csv", evaluation, names)
-    mistakes = np.flatnonzero(evaluation.given != labels)
-    figures = {
-        "confusion_matrix": confusion_matrix_figure(np.array(metrics["confusion_matrix"])),
-        "misclassified": misclassified_figure(
-            _most_confident_mistakes(mistakes, evaluation, names, image_at), total=len(mistakes)
-        ),
+    drawn = {
+        "confusion_matrix": figures.confusion_matrix_figure(np.array(metrics["confusion_matrix"])),
+        "misclassified": figures.misclassified_figure(evaluation, names, image_at),
     }
     if log_history:
-        figures["training_curves"] = training_curves_figure(log_history)
+        drawn["training_curves"] = figures.training_curves_figure(log_history)
     if evaluation.uncalibrated is not None:
         diagrams = [reliability_bins(rows, labels) for rows in (evaluation.uncalibrated, probabilities)]
-        figures["reliability"] = reliability_figure(*diagrams)
+        drawn["reliability"] = figures.reliability_figure(*diagrams)
     if "review" in metrics:
-        figures["risk_coverage"] = _draw_review(probabilities, labels, metrics["review"])
-    for name, figure in figures.items():
+        curve = risk_coverage(probabilities, labels)
+        drawn["risk_coverage"] = figures.risk_coverage_figure(curve, metrics["review"])
+    for name, figure in drawn.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=_DOTS_PER_INCH)
 
 
@@ -82,19 +72,6 @@ def write_json(path: Path, value: object) -> None:
         TypeError, ValueError: `value` does not go into JSON, NaN and infinity included; `path` is as it was.
     """
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _draw_review(probabilities: np.ndarray, labels: np.ndarray, review: dict) -> Figure:
-    accuracy, interval = review["accuracy_of_accepted"], review["intervals"]["accuracy_of_accepted"]
-    target = review["target_accuracy"]
-    return risk_coverage_figure(
-        risk_coverage(probabilities, labels),
-        threshold=review["threshold"],
-        coverage=review["coverage"],
-        error=None if accuracy is None else 1 - accuracy,
-        interval=None if interval is None else [1 - interval[1], 1 - interval[0]],
-        target_error=None if target is None else 1 - target,
-    )
 
 
 def _write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
@@ -113,21 +90,3 @@ def _write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str])
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
-
-
-def _most_confident_mistakes(
-    mistakes: np.ndarray, evaluation: Evaluation, names: Sequence[str], image_at: Callable[[int], PIL.Image.Image]
-) -> list[MisclassifiedCell]:
-    """As many of the mistakes as the gallery shows, with their images; `mistakes` are indices of images."""
-    confidence = evaluation.probabilities.max(axis=1)
-    shown = mistakes[np.argsort(-confidence[mistakes], kind="stable")][:GALLERY_SIZE]
-    return [
-        MisclassifiedCell(
-            image=image_at(int(index)),
-            true=CLASS_NAMES[evaluation.labels[index]],
-            given=CLASS_NAMES[evaluation.given[index]],
-            probability=float(confidence[index]),
-            name=names[index],
-        )
-        for index in shown
-    ]
