@@ -15,6 +15,7 @@ os.environ["WBC_HF_CACHE"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import train
@@ -23,6 +24,29 @@ from wbc_hf.labels import CLASS_NAMES
 
 CELLS_PER_CLASS = 12
 Command = Callable[..., list[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what depends on the seed: `WBC_HF_TEST_SEED=7 pytest -m seeded` tries it with another one."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else ()
+        if "seed" in getattr(item, "fixturenames", ()) and "seed" not in parameters:
+            item.add_marker("seeded")
+
+
+def pytest_runtest_setup() -> None:
+    """Draw the weights of untrained networks alike, whichever tests ran before."""
+    torch.manual_seed(_seed())
+
+
+def _seed() -> int:
+    return int(os.environ.get("WBC_HF_TEST_SEED", "0"))
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """Seed of what tests train or fit: `WBC_HF_TEST_SEED`, 0 by default. What they assert has to hold for any."""
+    return _seed()
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,7 @@ def folder_of_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def command(folder_of_cells: Path) -> Command:
+def command(folder_of_cells: Path, seed: int) -> Command:
     """`command(output_dir, freeze="all")` → the words of a run of seconds: three epochs of five steps."""
     tiny = {
         "dataset": folder_of_cells,
@@ -64,6 +88,7 @@ def command(folder_of_cells: Path) -> Command:
         "per_device_train_batch_size": 8,
         "learning_rate": 3e-3,
         "precision": "fp32",
+        "seed": 42 + seed,
     }
 
     def words(output_dir: Path, **changes: object) -> list[str]:

@@ -19,8 +19,8 @@ CLOSE = {"fp32": 1e-5, "bf16": 0.03}
 
 
 @pytest.fixture(scope="module")
-def network() -> PreTrainedModel:
-    torch.manual_seed(0)
+def network(seed: int) -> PreTrainedModel:
+    torch.manual_seed(seed)
     model, _ = build_from_scratch(0.0625, image_size=SIDE)
     return model.eval()
 

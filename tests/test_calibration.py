@@ -32,8 +32,8 @@ CLASSES, WIDTH = 5, 40
 
 
 @pytest.fixture
-def generator() -> np.random.Generator:
-    return np.random.default_rng(0)
+def generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
 
 
 def clusters(generator: np.random.Generator, count: int, spread: float = 0.1) -> tuple[np.ndarray, np.ndarray]:

@@ -89,9 +89,9 @@ def test_int8_is_quantised_and_both_figures_are_written_down(model: Path, cells:
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 1])
-def test_the_threshold_moves_as_the_scores_do_whatever_is_unfamiliar(model: Path, share: float):
+def test_the_threshold_moves_as_the_scores_do_whatever_is_unfamiliar(model: Path, share: float, seed: int):
     """Also where all validation images are unfamiliar, or none is."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     before = random.normal(size=(400, 4)).astype(np.float32)
     after = 1.25 * before + random.normal(scale=0.01, size=before.shape).astype(np.float32)
     familiarity = Mahalanobis(np.zeros(4, np.float32), np.eye(4, dtype=np.float32), np.zeros((1, 4), np.float32))

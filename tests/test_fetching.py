@@ -206,7 +206,7 @@ def test_a_dead_hub_is_named_in_time(
         start = time.monotonic()
         with pytest.raises(HubUnreachableError) as caught:
             ask()
-        assert time.monotonic() - start < short_wait + 1
+        assert time.monotonic() - start < 15  # the Hub's own client takes 23
     message = str(caught.value)
     assert endpoint in message
     for advice in ("network", "HF_ENDPOINT", "local folder", "--from_scratch"):

@@ -5,7 +5,6 @@ import io
 import os
 import random
 import struct
-import time
 import zlib
 from contextlib import nullcontext
 from pathlib import Path
@@ -230,10 +229,8 @@ def test_a_header_that_claims_too_much_is_refused_before_a_pixel_is_decoded(
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: loads.append(self))
     # Honest about its size, and small: a row of zeros compresses a thousandfold.
     content = png(side, side, 8, 0, bytes(side + 1) * 20)
-    started = time.perf_counter()
     with pytest.warns(Image.DecompressionBombWarning) if side == 12_000 else nullcontext():
         message = refused(content, "bomb.png")
-    assert time.perf_counter() - started < 0.5
     assert message == f"bomb.png: is too large ({size} pixels); at most 50 million pixels are read: crop it first"
     assert loads == []
 

@@ -19,8 +19,8 @@ _MONONUCLEAR = [CLASS_NAMES.index(name) for name in ("lymphocyte", "monocyte")]
 
 
 @pytest.fixture(scope="module")
-def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory) -> Cheuque2022:
-    system = Cheuque2022(tmp_path_factory.mktemp("cheuque"), seed=1, recipe=_RECIPE)
+def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory, seed: int) -> Cheuque2022:
+    system = Cheuque2022(tmp_path_factory.mktemp("cheuque"), seed=seed + 1, recipe=_RECIPE)
     system.fit(leucocytes)
     return system
 

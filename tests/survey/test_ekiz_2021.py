@@ -16,8 +16,8 @@ _BRIEF = Recipe(image_size=32, epochs=1, batch_size=16, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")
-def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory) -> Ekiz2021:
-    system = Ekiz2021(tmp_path_factory.mktemp("ekiz"), recipe=_RECIPE)
+def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory, seed: int) -> Ekiz2021:
+    system = Ekiz2021(tmp_path_factory.mktemp("ekiz"), seed, recipe=_RECIPE)
     system.fit(leucocytes)
     return system
 

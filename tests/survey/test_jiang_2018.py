@@ -17,8 +17,8 @@ _RECIPE = Recipe(image_size=32, epochs=6, batch_size=8, learning_rate=3e-3, widt
 
 
 @pytest.fixture(scope="module")
-def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory) -> Jiang2018:
-    system = Jiang2018(tmp_path_factory.mktemp("jiang"), recipe=_RECIPE)
+def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory, seed: int) -> Jiang2018:
+    system = Jiang2018(tmp_path_factory.mktemp("jiang"), seed, recipe=_RECIPE)
     system.fit(leucocytes)
     return system
 
@@ -51,7 +51,7 @@ def test_no_negative_value_is_lost() -> None:
 
 
 def test_killed_half_way_it_ends_the_same(
-    fitted: Jiang2018, leucocytes: Leucocytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: Jiang2018, leucocytes: Leucocytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     saves = 0
     save = torch.save
@@ -66,10 +66,10 @@ def test_killed_half_way_it_ends_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", save_or_die)
         with pytest.raises(KeyboardInterrupt):
-            Jiang2018(tmp_path, recipe=_RECIPE).fit(leucocytes)
+            Jiang2018(tmp_path, seed, recipe=_RECIPE).fit(leucocytes)
     assert list(tmp_path.glob("**/checkpoint-*"))
 
-    resumed = Jiang2018(tmp_path, recipe=_RECIPE)
+    resumed = Jiang2018(tmp_path, seed, recipe=_RECIPE)
     resumed.fit(leucocytes)
     images = list(pictures(leucocytes["test"]))
     np.testing.assert_array_equal(resumed.predict_proba(images), fitted.predict_proba(images))

@@ -15,14 +15,14 @@ def cells(seed: int, count: int = 30) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def machine() -> SupportVectorMachine:
+def machine(seed: int) -> SupportVectorMachine:
     machine = SupportVectorMachine((1.0, 10.0), (0.01, 10.0))
-    machine.fit(*cells(0), *cells(1))
+    machine.fit(*cells(3 * seed), *cells(3 * seed + 1))
     return machine
 
 
-def test_scale_and_kernel_are_found(machine: SupportVectorMachine):
-    features, labels = cells(2)
+def test_scale_and_kernel_are_found(machine: SupportVectorMachine, seed: int):
+    features, labels = cells(3 * seed + 2)
     probabilities = machine.predict_proba(features)
     assert probabilities.sum(1) == pytest.approx(np.ones(len(labels)))
     assert (probabilities.argmax(1) == labels).mean() > 0.9
@@ -30,10 +30,10 @@ def test_scale_and_kernel_are_found(machine: SupportVectorMachine):
     assert -np.log(probabilities[np.arange(len(labels)), labels]).mean() < 0.4
 
 
-def test_the_wide_kernel_alone_would_not_do():
+def test_the_wide_kernel_alone_would_not_do(seed: int):
     machine = SupportVectorMachine((1.0, 10.0), (0.01,))
-    machine.fit(*cells(0), *cells(1))
-    features, labels = cells(2)
+    machine.fit(*cells(3 * seed), *cells(3 * seed + 1))
+    features, labels = cells(3 * seed + 2)
     assert (machine.predict_proba(features).argmax(1) == labels).mean() < 0.7
 
 

@@ -17,8 +17,10 @@ SYSTEMS = (Huang2012, Manik2016, Ushizima2005)
 
 
 @pytest.mark.parametrize(("system", "least"), [(Huang2012, 0.6), (Manik2016, 0.75), (Ushizima2005, 0.75)])
-def test_it_tells_painted_cells_apart(system: type[System], least: float, leucocytes: Leucocytes, tmp_path: Path):
-    fitted = system(tmp_path)
+def test_it_tells_painted_cells_apart(
+    system: type[System], least: float, leucocytes: Leucocytes, tmp_path: Path, seed: int
+):
+    fitted = system(tmp_path, seed)
     fitted.fit(leucocytes)
     test = leucocytes["test"]
     probabilities = fitted.predict_proba(list(pictures(test)))

@@ -16,14 +16,14 @@ _RECIPE = Recipe(image_size=32, epochs=8, batch_size=16, learning_rate=2e-3, wid
 _LEAST = {"tiwari-2018-dclnn": 0.4, "tiwari-2018-bayes": 0.36, "tiwari-2018-svm": 0.36}
 
 
-def _systems(folder: Path) -> dict[str, System]:
-    systems = (Tiwari2018Dclnn(folder / "dclnn", recipe=_RECIPE), Tiwari2018Bayes(folder), Tiwari2018Svm(folder))
+def _systems(folder: Path, seed: int) -> dict[str, System]:
+    systems = (Tiwari2018Dclnn(folder / "dclnn", seed, recipe=_RECIPE), Tiwari2018Bayes(folder), Tiwari2018Svm(folder))
     return {system.name: system for system in systems}
 
 
 @pytest.fixture(scope="module")
-def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory) -> dict[str, System]:
-    systems = _systems(tmp_path_factory.mktemp("tiwari"))
+def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory, seed: int) -> dict[str, System]:
+    systems = _systems(tmp_path_factory.mktemp("tiwari"), seed)
     for system in systems.values():
         system.fit(leucocytes)
     return systems
@@ -41,9 +41,9 @@ def test_tells_painted_cells_apart(fitted: dict[str, System], leucocytes: Leucoc
 
 @pytest.mark.parametrize("name", _LEAST)
 def test_same_seed_gives_same_answers(
-    fitted: dict[str, System], leucocytes: Leucocytes, name: str, tmp_path: Path
+    fitted: dict[str, System], leucocytes: Leucocytes, name: str, tmp_path: Path, seed: int
 ) -> None:
-    again = _systems(tmp_path)[name]
+    again = _systems(tmp_path, seed)[name]
     again.fit(leucocytes)
     images = list(pictures(leucocytes["test"]))
     np.testing.assert_array_equal(again.predict_proba(images), fitted[name].predict_proba(images))

@@ -24,8 +24,8 @@ _BRIEF = Recipe(image_size=32, epochs=1, batch_size=32, learning_rate=2e-3, widt
 
 
 @pytest.fixture(scope="module")
-def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory) -> Togacar2020:
-    system = Togacar2020(tmp_path_factory.mktemp("togacar"), recipe=_RECIPE)
+def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory, seed: int) -> Togacar2020:
+    system = Togacar2020(tmp_path_factory.mktemp("togacar"), seed, recipe=_RECIPE)
     system.fit(leucocytes)
     return system
 
@@ -51,8 +51,8 @@ def test_features_stand_in_both_selections(fitted: Togacar2020, leucocytes: Leuc
 
 @pytest.mark.parametrize("others", [0, 1])
 @pytest.mark.parametrize("shrinkage", [0.01, 0.6])
-def test_a_feature_may_be_constant_within_a_class(shrinkage: float, others: int) -> None:
-    rng = np.random.default_rng(0)
+def test_a_feature_may_be_constant_within_a_class(shrinkage: float, others: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(CLASS_NAMES)), 20)
     features = labels[:, None] + rng.normal(0, 0.1, (len(labels), 1 + others))
     features[labels == 3, 0] = 3
@@ -64,8 +64,8 @@ def test_a_feature_may_be_constant_within_a_class(shrinkage: float, others: int)
     assert (probabilities.argmax(1) == labels).mean() > 0.95
 
 
-def test_covariances_that_are_not_singular_are_shrunk_as_by_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
+def test_covariances_that_are_not_singular_are_shrunk_as_by_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(CLASS_NAMES)), 20)
     features = StandardScaler().fit_transform(labels[:, None] / 2 + rng.normal(size=(len(labels), 3)))
     for shrinkage in (0.01, 0.6):
@@ -120,8 +120,8 @@ def test_networks_are_as_large_as_published() -> None:
         assert counted == pytest.approx(weights, rel=0.02)
 
 
-def test_information_of_a_function_is_whole_and_of_noise_none() -> None:
-    rng = np.random.default_rng(0)
+def test_information_of_a_function_is_whole_and_of_noise_none(seed: int) -> None:
+    rng = np.random.default_rng(seed)
     labels = rng.integers(0, 5, 2000)
     near = rng.normal(0, 0.01, 2000)
     features = np.stack([labels + near, -np.exp(labels) + near, (labels - 2) ** 2 + near, rng.normal(size=2000)], 1)

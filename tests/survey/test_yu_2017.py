@@ -18,8 +18,8 @@ _RECIPE = Recipe(image_size=32, epochs=6, batch_size=16, learning_rate=3e-3, wid
 
 
 @pytest.fixture(scope="module")
-def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory) -> Yu2017:
-    system = Yu2017(tmp_path_factory.mktemp("yu"), recipe=_RECIPE)
+def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory, seed: int) -> Yu2017:
+    system = Yu2017(tmp_path_factory.mktemp("yu"), seed, recipe=_RECIPE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(yu_2017, "imagenet_weights", lambda _model: None)
         system.fit(leucocytes)
