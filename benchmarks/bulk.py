@@ -3,10 +3,10 @@
     python benchmarks/bulk.py --model models/starter
 
 Paints a few hundred cells and repeats them under names of their own. Prints, for 10,000, 30,000 and 100,000 of them,
-seconds from the command's start to its end, images/s, and the memory of the process after its first thousand answers
-and at its end; then a run that is killed twice and taken up again; then one process on one core against two on two.
-Ends with status 1 where memory grew by more than a tenth, an image was not answered just once, or two processes were
-less than 1.6 times as fast as one. Needs Linux, which tells the memory of a process in `/proc`.
+seconds from the command's start to its end, images/s, and the memory of the process after its first thousand
+predictions and at its end; then a run that is killed twice and resumed; then one process on one core against two on
+two. Ends with status 1 where memory grew by more than a tenth, an image was not classified exactly once, or two
+processes were less than 1.6 times as fast as one. Needs Linux, where `/proc` holds the memory of a process.
 """
 
 import argparse
@@ -35,12 +35,12 @@ CELL_SIDE = 96
 FILES_PER_FOLDER = 10_000
 GROWTH = 0.1
 LEAST_RATIO = 1.6
-SECONDS_BETWEEN_LOOKS = 0.1
+POLLING_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run. Memory in MiB: resident after the first chunk was written, at the end of answering, and the peak."""
+    """One run. Memory in MiB: resident after the first chunk was written, at the end, and the peak."""
 
     seconds: float
     first: float
@@ -53,7 +53,7 @@ class Measured:
 
 
 def paint(folder: Path) -> list[Path]:
-    """So many different cells as JPEG files."""
+    """Write painted cells as JPEG files."""
     folder.mkdir()
     labels = np.arange(PAINTED) % len(CLASS_NAMES)
     files = []
@@ -64,7 +64,7 @@ def paint(folder: Path) -> list[Path]:
 
 
 def repeat(painted: Sequence[Path], count: int, folder: Path) -> Path:
-    """A folder with so many names, in sub-folders, each a hard link to one of the painted cells."""
+    """Make a folder of `count` file names in sub-folders, each a hard link to one of the painted cells."""
     for index in range(count):
         below = folder / f"{index // FILES_PER_FOLDER:03d}"
         if index % FILES_PER_FOLDER == 0:
@@ -77,14 +77,14 @@ def repeat(painted: Sequence[Path], count: int, folder: Path) -> Path:
 
 
 def command(images: Path, model: str, output: Path, processes: int = 1) -> list[str]:
-    """The real one, as a user types it."""
+    """The command as a user types it."""
     launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"] if processes > 1 else []
     words = [sys.executable, *launcher, "-m", "wbc_hf.cli", "predict", str(images), "--model", model]
     return [*words, "--output", str(output)]
 
 
 def start(words: Sequence[str], cores: set[int] | None = None) -> subprocess.Popen:
-    """In a process group of its own, so that a kill finds what it started, on certain cores where they are given."""
+    """Start in a new process group, so that a kill reaches the children; on these cores where given."""
     pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
     return subprocess.Popen(
         words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0, preexec_fn=pin
@@ -98,7 +98,7 @@ def finish(process: subprocess.Popen) -> None:
 
 
 def measure(words: Sequence[str], output: Path, cores: set[int] | None = None) -> Measured:
-    """Run to the end and look at the memory of the process that was started."""
+    """Run to the end and sample the memory of the process."""
     chunks = output.with_name(f"{output.name}.chunks")
     started = time.perf_counter()
     process = start(words, cores)
@@ -106,10 +106,10 @@ def measure(words: Sequence[str], output: Path, cores: set[int] | None = None) -
     while process.poll() is None:
         if samples or any(chunks.glob("*.arrow")):
             samples.append(resident_mib(process.pid))
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLLING_SECONDS)
     seconds = time.perf_counter() - started
     finish(process)
-    # What a process that is ending has left says nothing.
+    # A process that is ending has no resident set.
     samples = [sample for sample in samples if sample] or [float("nan")]
     tail = samples[-10:]
     return Measured(seconds, samples[0], sorted(tail)[len(tail) // 2], max(samples))
@@ -122,22 +122,22 @@ def resident_mib(process: int) -> float:
     return int(resident[0].split()[1]) / 1024 if resident else 0.0
 
 
-def faults_in_answers(images: Path, output: Path) -> int:
-    """How many images have no row, more than one, or are unreadable."""
+def count_faults(images: Path, output: Path) -> int:
+    """Count the images that have no row, more than one, or are unreadable."""
     with output.open(newline="", encoding="utf-8") as file:
         rows = Counter((row["file"], row["status"]) for row in csv.DictReader(file))
-    answered = Counter(dict.fromkeys(map(str, images.rglob("*.jpg")), 0))
+    classified = Counter(dict.fromkeys(map(str, images.rglob("*.jpg")), 0))
     for (name, status), count in rows.items():
-        answered[name] += count if status != "unreadable" else 0
-    return sum(count != 1 for count in answered.values())
+        classified[name] += count if status != "unreadable" else 0
+    return sum(count != 1 for count in classified.values())
 
 
 def kill_after(words: Sequence[str], output: Path, chunks: int) -> None:
-    """Start, wait until so many chunks are there, and end it all as a power cut would."""
+    """Start, wait for a number of chunks, and kill the whole process group, as a power cut would."""
     folder = output.with_name(f"{output.name}.chunks")
     process = start(words)
     while process.poll() is None and len(list(folder.glob("*.arrow"))) < chunks:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLLING_SECONDS)
     if process.poll() is not None:
         sys.exit("The command ended before it could be killed: give more images.")
     os.killpg(process.pid, signal.SIGKILL)
@@ -149,35 +149,35 @@ def kill_after(words: Sequence[str], output: Path, chunks: int) -> None:
 
 
 def run_sizes(painted: Sequence[Path], sizes: Sequence[int], model: str, folder: Path) -> bool:
-    """Time and memory by number of images. Whether all is well."""
+    """Print time and memory by number of images; return whether every run passed."""
     print(f"{'images':>9}{'seconds':>9}{'images/s':>10}{'MiB at 1,000':>14}{'at the end':>12}{'growth':>8}{'peak':>7}")
     well = True
     for size in tqdm(sizes, desc="Sizes", delay=2, leave=False):
         images, output = repeat(painted, size, folder / f"{size}"), folder / f"{size}.csv"
         took = measure(command(images, model, output), output)
-        faults = faults_in_answers(images, output)
+        faults = count_faults(images, output)
         well &= took.growth <= GROWTH and not faults
         tqdm.write(
             f"{size:>9,}{took.seconds:>9.1f}{size / took.seconds:>10.0f}{took.first:>14.0f}{took.last:>12.0f}"
-            f"{took.growth:>8.1%}{took.peak:>7.0f}" + (f"   {faults} not answered just once" if faults else "")
+            f"{took.growth:>8.1%}{took.peak:>7.0f}" + (f"   {faults} not classified exactly once" if faults else "")
         )
     return well
 
 
 def run_kills(images: Path, count: int, model: str, folder: Path) -> bool:
-    """Two kills, each when a third more was answered. Whether every image has its one row in the end."""
+    """Kill twice, after each third; return whether every image has exactly one row in the end."""
     output = folder / "killed.csv"
     words = command(images, model, output)
     for third in (1, 2):
         kill_after(words, output, chunks=max(1, third * count // 3000))
     finish(start(words))
-    faults = faults_in_answers(images, output)
-    print(f"killed twice and taken up again: {count - faults:,} of {count:,} images answered just once")
+    faults = count_faults(images, output)
+    print(f"killed twice and resumed: {count - faults:,} of {count:,} images classified exactly once")
     return not faults
 
 
 def run_processes(images: Path, count: int, model: str, folder: Path) -> bool:
-    """One process on one core against two on two, in turn, three times each. Whether two are worth it."""
+    """Time one process on one core against two on two, three times each; return whether two are fast enough."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     rounds = []
     for number in range(3):
@@ -198,7 +198,7 @@ def run_processes(images: Path, count: int, model: str, folder: Path) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="models/starter", help="Model folder, or the id of a model on the Hub.")
+    parser.add_argument("--model", default="models/starter", help="Model folder or Hub id.")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 30_000, 100_000], help="Numbers of images.")
     parser.add_argument("--shared", type=int, default=20_000, help="Images for the kills and for two processes.")
     arguments = parser.parse_args(argv)

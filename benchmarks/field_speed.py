@@ -1,10 +1,10 @@
-"""How long the page takes from a photograph on disk to the drawn field and its differential.
+"""Time of the page from a photograph on disk to the drawn field and its differential.
 
 python benchmarks/field_speed.py --model models/starter
 python benchmarks/field_speed.py --model models/starter --fields ../shared/data/bccd/fields/images
 
-Each field is timed twice: as the first of a specimen, and as one more of a specimen that all fields before it make up,
-with which it is compared. What the browser takes to show it comes on top.
+Each field is timed twice: as the first of a specimen, and as one more of a specimen of all fields before it, with
+which it is compared for overlaps. The time of the browser comes on top.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def write_painted_fields(folder: Path) -> None:
 
 
 def time_fields(predictor: Predictor, files: list[Path]) -> tuple[list[float], list[float], int]:
-    """Seconds of each field as the first of its specimen, and as one more; and how many cells were found in all."""
+    """Seconds of each field as the first of its specimen, and as one more; and the number of cells found."""
     first, more, together = [], [], Session(predictor)
     for file in files:
         upload = Upload(str(file), file.name)
@@ -58,7 +58,7 @@ def describe(what: str, seconds: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="models/starter", help="Folder or Hub id of a model.")
+    parser.add_argument("--model", default="models/starter", help="Model folder or Hub id.")
     parser.add_argument("--fields", type=Path, help="Folder of photographs; painted ones without it.")
     arguments = parser.parse_args()
     predictor = Predictor.from_pretrained(arguments.model)

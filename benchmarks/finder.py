@@ -1,10 +1,10 @@
-"""How many leucocytes the cell finder finds in real and painted fields, how many it makes up, and how fast it is.
+"""Recall, false positives and speed of the cell finder on real and painted fields.
 
     python benchmarks/finder.py ../shared/data/bccd/fields [--half tuning] [--figure mistakes.png]
 
 The finder's settings were chosen on the lower half of the photographs by number and on other painted fields than those
-here; photographs that overlap are kept on one side. A cell is found where the middle of a box lies in the box that a
-person drew; each box counts for one cell. What a person forgot to box counts as false.
+here; photographs that overlap are kept on one side. A cell is found where the centre of a box lies in an annotated
+box; each box counts for one cell. A cell that the annotators forgot counts as false.
 """
 
 import argparse
@@ -28,8 +28,8 @@ COLUMNS = 5
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A field, the boxes of its leucocytes, what was found, and which of both (indices) belong together."""
+class Scored:
+    """A field, its annotated boxes, the cells found, and the matched pairs of indices into both."""
 
     name: str
     image: Image.Image
@@ -40,7 +40,7 @@ class Judged:
 
     @property
     def false(self) -> list[FoundCell]:
-        """Found cells that are none."""
+        """Found cells that match no annotated box."""
         matched = {index for _, index in self.pairs}
         return [cell for index, cell in enumerate(self.found) if index not in matched]
 
@@ -55,9 +55,9 @@ def main() -> None:
     cv2.setNumThreads(1)
     fields = split_boxed_fields(arguments.folder)[arguments.half]
     print(f"{'':22}  fields   cells    found  false per field  cut of these     ms  slowest")
-    real = [judge(field.name, field.read(), field.boxes) for field in fields]
+    real = [score(field.name, field.read(), field.boxes) for field in fields]
     report(f"photographs, {arguments.half}", real)
-    report("painted, 1 to 30 cells", [judge(str(seed), *paint(seed)) for seed in PAINTED_SEEDS])
+    report("painted, 1 to 30 cells", [score(str(seed), *paint(seed)) for seed in PAINTED_SEEDS])
     if arguments.figure:
         draw([one for one in real if one.false or len(one.pairs) < len(one.truth)], arguments.figure)
 
@@ -69,33 +69,33 @@ def paint(seed: int) -> tuple[Image.Image, list[Box]]:
     return Image.fromarray(field.image), [tuple(box) for box in field.boxes.tolist()]
 
 
-def judge(name: str, image: Image.Image, truth: Sequence[Box]) -> Judged:
-    """Find the cells of a field and match them with what is there."""
+def score(name: str, image: Image.Image, truth: Sequence[Box]) -> Scored:
+    """Find the cells of a field and match them with the annotated boxes."""
     start = time.perf_counter()
     found = find_cells(image)
     seconds = time.perf_counter() - start
-    return Judged(name, image, truth, found, match_boxes(truth, [cell.box for cell in found]), seconds)
+    return Scored(name, image, truth, found, match_boxes(truth, [cell.box for cell in found]), seconds)
 
 
-def report(title: str, judged: Sequence[Judged]) -> None:
+def report(title: str, scored: Sequence[Scored]) -> None:
     """Print one line of the table."""
-    cells, found = sum(len(one.truth) for one in judged), sum(len(one.pairs) for one in judged)
-    false = [cell for one in judged for cell in one.false]
+    cells, found = sum(len(one.truth) for one in scored), sum(len(one.pairs) for one in scored)
+    false = [cell for one in scored for cell in one.false]
     cut = sum(cell.cut for cell in false)
-    times = 1000 * np.array([one.seconds for one in judged])
+    times = 1000 * np.array([one.seconds for one in scored])
     print(
-        f"{title:22}{len(judged):8}{cells:8}{found / cells:9.2%}{len(false) / len(judged):17.3f}"
-        f"{cut / len(judged):14.3f}{np.median(times):7.1f}{times.max():9.0f}"
+        f"{title:22}{len(scored):8}{cells:8}{found / cells:9.2%}{len(false) / len(scored):17.3f}"
+        f"{cut / len(scored):14.3f}{np.median(times):7.1f}{times.max():9.0f}"
     )
 
 
-def draw(judged: Sequence[Judged], path: Path) -> None:
-    """Green: boxed and found; red: boxed and missed; blue: found; orange: found and not boxed."""
-    rows = max(1, -(-len(judged) // COLUMNS))
+def draw(scored: Sequence[Scored], path: Path) -> None:
+    """Draw annotated boxes (green: found, red: missed) and found boxes (blue: true, orange: false)."""
+    rows = max(1, -(-len(scored) // COLUMNS))
     figure, axes = plt.subplots(rows, COLUMNS, figsize=(4 * COLUMNS, 3.2 * rows), squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
-    for ax, one in zip(axes.flat, judged, strict=False):
+    for ax, one in zip(axes.flat, scored, strict=False):
         ax.imshow(one.image)
         ax.set_title(one.name, fontsize=8)
         matched = {index for index, _ in one.pairs}

@@ -1,4 +1,4 @@
-"""What the project is measured against in training: transformers' Trainer as its own example uses it."""
+"""The baseline of the training benchmarks: transformers' Trainer as its own example uses it."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,10 @@ from wbc_hf.data import read_image
 def plain_trainer(
     network: ResNetForImageClassification, processor: BaseImageProcessor, train: Dataset, **settings: object
 ) -> Trainer:
-    """Its defaults, but for `settings`: images are decoded and put through the processor in every epoch.
+    """Build a Trainer with defaults but for `settings`: images are decoded and preprocessed in every epoch.
 
     Args:
-        network: Its frozen layers are frozen already.
+        network: With its layers already frozen.
         processor: Of the network.
         train: Rows as `load_leucocytes` gives them.
         settings: Of TrainingArguments.
@@ -27,7 +27,7 @@ def plain_trainer(
 
 
 def processed(processor: BaseImageProcessor) -> Callable[[dict[str, list]], dict[str, list]]:
-    """The transform of rows that puts their images through a processor."""
+    """Return the transform that preprocesses the images of rows."""
 
     def transform(rows: dict[str, list]) -> dict[str, list]:
         images = [read_image(image) for image in rows["image"]]

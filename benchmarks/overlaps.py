@@ -1,11 +1,10 @@
-"""How well and how fast overlapping fields are found, and the leucocytes that both of two fields show.
+"""Recall and speed of the search for overlapping fields, and for leucocytes that two fields share.
 
     python benchmarks/overlaps.py [../shared/data/bccd]
 
 The BCCD photographs are taken as fields of one specimen, though they are of several: every pair beside those known to
-overlap should stay apart. Pairs that are found and not listed are named, to be looked at: the list is a lower bound.
-Known pairs with one leucocyte boxed in both (`wbc_iou` above 0.4) should have it matched, in the boxes that people
-drew.
+overlap should stay apart. Pairs that are found and not listed are named for inspection: the list is a lower bound.
+Known pairs with one leucocyte boxed in both (`wbc_iou` above 0.4) should have it matched, in the annotated boxes.
 """
 
 import argparse
@@ -28,20 +27,20 @@ REPEATS = 10
 
 
 def main() -> None:
-    """Print what is found, what is not, and what it takes."""
+    """Print recall, false pairs and time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="?", default=BCCD, help="folder of the BCCD set")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     files = sorted((arguments.data / "fields" / "images").iterdir())
-    judge(arguments.data, files)
+    report_recall(arguments.data, files)
     for size in SIZES:
         took = time_to_add(files, size)
         print(f"a field beside {size} others: {took * 1000:.0f} ms of one core")
 
 
-def judge(data: Path, files: list[Path]) -> None:
-    """Print how many of the known overlaps are found, whose leucocytes are matched, and what else is found."""
+def report_recall(data: Path, files: list[Path]) -> None:
+    """Print how many known overlaps are found, how many shared leucocytes are matched, and other pairs found."""
     listed = known_overlaps(data / "overlap_pairs.csv")
     found = find_overlaps(files)
     print(f"{len(files)} fields, {len(listed)} listed pairs: {len(listed.keys() & found.keys())} found")
@@ -78,19 +77,19 @@ def matches_a_cell(data: Path, pair: tuple[str, str], overlap: Overlap) -> bool:
 
 
 def boxes_of(data: Path, name: str) -> list[Box]:
-    """The leucocytes that people boxed in a field."""
+    """Read the annotated leucocytes of a field."""
     (path,) = (data / "fields" / "annotations").glob(f"*{name}.xml")
     cells = [cell for cell in ElementTree.parse(path).iter("object") if cell.findtext("name") == "WBC"]
     return [tuple(int(cell.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")) for cell in cells]
 
 
 def number(file: Path) -> str:
-    """`BloodImage_00037.jpg` → `00037`."""
+    """Get `00037` from `BloodImage_00037.jpg`."""
     return file.stem.rpartition("_")[2]
 
 
 def time_to_add(files: list[Path], size: int) -> float:
-    """Processor time in seconds that a field takes beside so many others, without reading it; mean of ten."""
+    """Processor time in seconds to add a field to `size` others, without reading it; mean of ten."""
     others = FieldIndex()
     for file in files[:size]:
         others.add(read_image(file))

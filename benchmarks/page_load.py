@@ -1,12 +1,11 @@
-"""The page under load: many programs ask at once, and every answer is compared with what the model itself says.
+"""The page under load: many clients at once, every response compared with the model's own predictions.
 
     python benchmarks/page_load.py --model models/starter
 
 Starts the page as a process of its own, reachable from this machine alone, and sends it painted cells, painted fields
-and files that are no pictures. Prints what was lost and what was wrong, the seconds from a file's sending to its
-answer, and the memory of the page before and after. Ends with status 1 where an answer was lost or wrong, where one
-visitor was shown another's file, or where memory grew by more than a tenth. Needs Linux, which tells the memory of a
-process in /proc.
+and files that are no images. Prints lost and wrong responses, the seconds from sending a file to its response, and the
+memory of the page before and after. Ends with status 1 where a response was lost or wrong, where one visitor was shown
+another's file, or where memory grew by more than a tenth. Needs Linux, where /proc holds the memory of a process.
 """
 
 import argparse
@@ -43,20 +42,20 @@ SHARES = {"classify": 0.45, "count": 0.25, "classify_many": 0.2, "broken": 0.1}
 MANY = 3  # cells in one request, beside a broken file
 TOLERANCE = 1e-4  # of a probability
 GROWTH = 0.1  # of the memory at most
-REST = 70  # seconds, after the last client has gone: the page tidies up once a minute
-PATIENCE = 600  # seconds for one answer
+REST = 70  # seconds after the last client has gone: the page removes old files once a minute
+TIMEOUT = 600  # seconds for one response
 
 
 @dataclass(frozen=True)
 class Material:
-    """Files to send, with what the model says of them in this process.
+    """Files to send, with the model's predictions in this process.
 
     Attributes:
         cells: PNG files of one cell each.
         predictions: Of each of them.
         fields: PNG files of one field each.
         counted: The cells that were found in each of them.
-        broken: Files that are no pictures, or only half of one.
+        broken: Files that are no images, or only half of one.
     """
 
     cells: list[bytes]
@@ -68,7 +67,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Request:
-    """One request: which endpoint, and by index which pictures; of "broken" which broken file."""
+    """One request: the endpoint, and the indices of its images (of "broken": of the broken file)."""
 
     kind: str
     pictures: tuple[int, ...]
@@ -76,7 +75,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a request: seconds until its answer, and what was wrong with it, or "". A lost one has none."""
+    """Outcome of a request: seconds until its response, and why it was lost or wrong, each "" if it was not."""
 
     kind: str
     seconds: float
@@ -84,7 +83,7 @@ class Outcome:
     wrong: str = ""
 
 
-# ---- what is sent
+# ---- requests
 
 
 def make_material(predictor: Predictor) -> Material:
@@ -114,7 +113,7 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def plan(requests: int) -> list[Request]:
-    """So many requests in a random order that is the same in every run."""
+    """Draw requests in a random order that is the same in every run."""
     generator = np.random.default_rng(0)
     pictures = {"classify": (CELLS, 1), "count": (FIELDS, 1), "classify_many": (CELLS, MANY), "broken": (3, 1)}
     kinds = generator.choice(list(SHARES), requests, p=list(SHARES.values()))
@@ -125,7 +124,7 @@ def plan(requests: int) -> list[Request]:
 
 
 def send_all(url: str, material: Material, requests: Sequence[Request], folder: Path, who: str) -> list[Outcome]:
-    """One session that asks one thing after the other. Its files have names that no other client gives."""
+    """Send requests one after the other in one session, with file names that no other client uses."""
     client = connect(url)
     outcomes = [send(client, material, request, folder, f"{who} {n}") for n, request in enumerate(requests)]
     client.close()
@@ -137,7 +136,7 @@ def connect(url: str) -> Client:
 
 
 def send(client: Client, material: Material, request: Request, folder: Path, stem: str) -> Outcome:
-    """Ask one thing and look at the answer."""
+    """Send one request and check the response."""
     contents = {"count": material.fields, "broken": material.broken}.get(request.kind, material.cells)
     files = [(f"{stem} {n}.png", contents[index]) for n, index in enumerate(request.pictures)]
     if request.kind == "classify_many":
@@ -152,12 +151,12 @@ def send(client: Client, material: Material, request: Request, folder: Path, ste
     endpoint = "/classify" if request.kind == "broken" else f"/{request.kind}"
     started = time.perf_counter()
     try:
-        answer = client.submit(*question, api_name=endpoint).result(timeout=PATIENCE)
+        answer = client.submit(*question, api_name=endpoint).result(timeout=TIMEOUT)
     except AppError as error:
         seconds, message = time.perf_counter() - started, error.message
         clear = request.kind == "broken" and message.startswith(files[0][0])
         return Outcome(request.kind, seconds, wrong="" if clear else message)
-    # Whatever else goes wrong, in the client or on its way, is a lost answer and must not end the others.
+    # Any other failure, in the client or on its way, is a lost response and must not end the others.
     except Exception as error:
         return Outcome(request.kind, time.perf_counter() - started, lost=f"{type(error).__name__}: {error}")
     seconds = time.perf_counter() - started
@@ -166,16 +165,16 @@ def send(client: Client, material: Material, request: Request, folder: Path, ste
 
 
 def find_fault(answer: dict | list, material: Material, request: Request, names: Sequence[str]) -> str:
-    """In what an answer differs from what the model says in this process, or ""."""
+    """Describe how a response differs from the model's prediction in this process; "" if it does not."""
     if request.kind == "broken":
-        return f"a broken file was answered: {answer}"
+        return f"a broken file got a response: {answer}"
     if request.kind == "count":
         return _fault_in_count(answer, material.counted[request.pictures[0]], names[0])
     records = answer if isinstance(answer, list) else [answer]
     if [record["file"] for record in records] != list(names):
         return f"files {[record['file'] for record in records]}, not {list(names)}"
     if request.kind == "classify_many" and records.pop()["status"] != "unreadable":
-        return "a broken file was answered among others"
+        return "a broken file got a prediction among others"
     for index, record in zip(request.pictures, records, strict=True):
         if not _agree(record["label"], record["probabilities"], record["status"], material.predictions[index]):
             return f"{record}, not {material.predictions[index]}"
@@ -191,9 +190,9 @@ def _fault_in_count(answer: dict, cells: Sequence[Cell], name: str) -> str:
     if [cell["box"] for cell in answer["cells"]] != [list(cell.box) for cell in cells]:
         return f"{len(answer['cells'])} cells in other places than {len(cells)}"
     for got, cell in zip(answer["cells"], cells, strict=True):
-        said = got["prediction"]
-        if not _agree(said["class"], said["probabilities"], said["status"], cell.prediction):
-            return f"{said}, not {cell.prediction}"
+        predicted = got["prediction"]
+        if not _agree(predicted["class"], predicted["probabilities"], predicted["status"], cell.prediction):
+            return f"{predicted}, not {cell.prediction}"
     return ""
 
 
@@ -210,16 +209,16 @@ def _agree(label: str, probabilities: dict[str, float], status: str, expected: P
 
 
 class Visitor:
-    """Gives fields to the tab of a specimen as a browser does, which `gradio_client` may not.
+    """Uploads fields to the specimen tab as a browser does, which `gradio_client` cannot.
 
     Attributes:
-        given: Names of the files that were taken in.
+        uploaded: Names of the files that were accepted.
         refused: Names of those that ended in an error.
         seen: Everything that the page sent.
     """
 
     def __init__(self, url: str):
-        self._http = httpx.Client(base_url=url, timeout=PATIENCE)
+        self._http = httpx.Client(base_url=url, timeout=TIMEOUT)
         self._session = {"session_hash": uuid4().hex}
         config = self._http.get("config").json()
         events = [
@@ -227,37 +226,37 @@ class Visitor:
         ]
         self._files, self._function = events[0]
         self._values = {field["id"]: field["props"].get("value") for field in config["components"]}
-        self.given: list[str] = []
+        self.uploaded: list[str] = []
         self.refused: list[str] = []
         self.seen = ""
 
-    def give(self, name: str, content: bytes) -> None:
-        """One field more for this visitor's specimen."""
+    def upload(self, name: str, content: bytes) -> None:
+        """Add a field to this visitor's specimen."""
         (path,) = self._http.post("gradio_api/upload", files={"files": (name, content)}).raise_for_status().json()
         file = {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
         values = self._values | {self._files: [file]}
         question = {"data": [values[field] for field in self._function["inputs"]], "fn_index": self._function["id"]}
         self._http.post("gradio_api/queue/join", json=question | self._session).raise_for_status()
         answer = self._http.get("gradio_api/queue/data", params=self._session).raise_for_status().text
-        (self.given if '"success":true' in answer else self.refused).append(name)
+        (self.uploaded if '"success":true' in answer else self.refused).append(name)
         self.seen += answer
 
 
 def find_leak(url: str, fields: Sequence[bytes]) -> str:
-    """What one of two visitors was shown that is not theirs, or was not shown that is, or ""."""
+    """Describe what one of two visitors was shown of the other, or not shown of their own; "" if nothing."""
     visitors = {who: Visitor(url) for who in ("Ana", "Ben")}
     with ThreadPoolExecutor(len(visitors)) as threads:
         for number, field in enumerate(fields):
-            for job in [threads.submit(one.give, f"{who} {number}.png", field) for who, one in visitors.items()]:
+            for job in [threads.submit(one.upload, f"{who} {number}.png", field) for who, one in visitors.items()]:
                 job.result()
     ana, ben = visitors.values()
     for own, other in ((ana, ben), (ben, ana)):
         if own.refused:
             return f"{own.refused} ended in an error"
-        if leaked := [name for name in other.given if name in own.seen]:
+        if leaked := [name for name in other.uploaded if name in own.seen]:
             return f"one was shown {leaked} of the other"
-        if missing := [name for name in own.given if name not in own.seen]:
-            return f"one was not shown {missing}, given before"
+        if missing := [name for name in own.uploaded if name not in own.seen]:
+            return f"one was not shown {missing}, uploaded before"
     return ""
 
 
@@ -266,7 +265,7 @@ def find_leak(url: str, fields: Sequence[bytes]) -> str:
 
 @contextmanager
 def serving(model: str, temporary: Path) -> Iterator[tuple[str, int]]:
-    """Its address and the number of its process; ends with it."""
+    """Serve the page in a process; yield its address and process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -287,23 +286,23 @@ def resident_mib(process: int) -> float:
     return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) / 1024
 
 
-# ---- what came of it
+# ---- results
 
 
 def print_times(outcomes: Sequence[Outcome], seconds: float) -> None:
-    print(f"\n{'endpoint':<16}{'answers':>9}{'p50 s':>9}{'p95 s':>9}")
+    print(f"\n{'endpoint':<16}{'responses':>10}{'p50 s':>9}{'p95 s':>9}")
     for kind in (*SHARES, "all"):
         times = [one.seconds for one in outcomes if not one.lost and kind in (one.kind, "all")]
         if times:
-            print(f"{kind:<16}{len(times):>9}{np.quantile(times, 0.5):>9.2f}{np.quantile(times, 0.95):>9.2f}")
+            print(f"{kind:<16}{len(times):>10}{np.quantile(times, 0.5):>9.2f}{np.quantile(times, 0.95):>9.2f}")
     print(f"{len(outcomes) / seconds:.1f} requests/s")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="models/starter", help="Model folder, or the id of a model on the Hub.")
-    parser.add_argument("--clients", type=int, default=32, help="How many ask at the same time.")
-    parser.add_argument("--requests", type=int, default=500, help="How many requests they send in all.")
+    parser.add_argument("--model", default="models/starter", help="Model folder or Hub id.")
+    parser.add_argument("--clients", type=int, default=32, help="Number of simultaneous clients.")
+    parser.add_argument("--requests", type=int, default=500, help="Total number of requests.")
     arguments = parser.parse_args(argv)
     material = make_material(Predictor.from_pretrained(arguments.model))
     requests = plan(arguments.requests)

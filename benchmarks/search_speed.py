@@ -1,4 +1,4 @@
-"""Twenty trials of a search on a cached trunk, against one plain full fine-tuning of as many epochs.
+"""Time of twenty search trials on cached layers, against one plain full fine-tuning of as many epochs.
 
 python benchmarks/search_speed.py --images ../shared/data/pbc           # the plain way timed over some steps
 python benchmarks/search_speed.py --images ../shared/data/pbc --full    # over all of them: a quarter of an hour
@@ -6,9 +6,9 @@ python benchmarks/search_speed.py                                       # painte
 
 Ours is the real command, `train.py --search 20 --freeze stage3 --cached_views 1`, from the moment when its images are
 read and split until the best trial is known: computing the cache, all trials with their evaluations, pruning. It is
-ended there, before its run. The plain way is transformers' Trainer with its defaults on the same training images, the
-whole network in float32, without any evaluation; its first steps do not count. Each has a process of its own. The
-network is an untrained ResNet-50, so figures of the trials say nothing.
+stopped there, before its run. The plain way is transformers' Trainer with its defaults on the same training images,
+the whole network in float32, without any evaluation; its first steps are not timed. Each has a process of its own. The
+network is an untrained ResNet-50, so the trials' scores mean nothing.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from wbc_hf.training.run import build_network
 
 
 def choose_images(source: Path, folder: Path, count: int) -> Path:
-    """A folder of links to `count` pictures, as many of each class."""
+    """Make a folder of links to `count` images, equally many of each class."""
     for name in CLASS_NAMES:
         (folder / name).mkdir(parents=True)
         for file in list(find_files([source / name]))[: count // len(CLASS_NAMES)]:
@@ -41,7 +41,7 @@ def choose_images(source: Path, folder: Path, count: int) -> Path:
 
 
 def time_search(dataset: str, folder: str, arguments: argparse.Namespace) -> float:
-    """Seconds from the announcement of the search to its best trial; what it prints is passed on."""
+    """Seconds from the announcement of the search to its best trial; its output is passed on."""
     words = [f"--dataset={dataset}", f"--output_dir={folder}/run", "--from_scratch", f"--width={arguments.width}"]
     words += [f"--image_size={arguments.image_size}", f"--per_device_train_batch_size={arguments.batch}"]
     words += ["--freeze=stage3", "--cached_views=1", f"--search={arguments.trials}"]
@@ -57,7 +57,7 @@ def time_search(dataset: str, folder: str, arguments: argparse.Namespace) -> flo
                 seconds = time.perf_counter() - started
                 process.kill()
                 return seconds
-    raise SystemExit("The search came to no end; what it says is above.")
+    raise SystemExit("The search did not finish; its output is above.")
 
 
 def time_plain(arguments: argparse.Namespace) -> dict:
@@ -84,7 +84,7 @@ def time_plain(arguments: argparse.Namespace) -> dict:
 
 
 def compare(arguments: argparse.Namespace, words: list[str]) -> None:
-    """Both ways, and their ratio."""
+    """Print the time of both ways, and their ratio."""
     with tempfile.TemporaryDirectory() as folder:
         if arguments.images:
             dataset = str(choose_images(arguments.images, Path(folder) / "cells", arguments.count))
@@ -98,14 +98,14 @@ def compare(arguments: argparse.Namespace, words: list[str]) -> None:
         f"\n{describe_machine('torch', 'transformers', 'optuna')}\n"
         f"{plain['images']} training images of {arguments.count}, {arguments.image_size} px, width {arguments.width}, "
         f"batch {arguments.batch}, {arguments.epochs} epochs\n\n"
-        f"{arguments.trials} trials on the cached trunk     {searched:8.0f} s\n"
+        f"{arguments.trials} trials on cached layers        {searched:8.0f} s\n"
         f"one plain full fine-tuning     {trained:8.0f} s   ({plain['steps']} steps{how})\n"
         f"all trials in {searched / trained:.2f} of its time"
     )
 
 
 def main() -> None:
-    """Both ways in turn."""
+    """Run both ways in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="a folder with one of each class; painted cells without it")
     parser.add_argument("--count", type=int, default=1500, help="images, over all splits")

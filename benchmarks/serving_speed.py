@@ -1,15 +1,15 @@
-"""How many pictures a second are answered, from JPEG files to probabilities, against transformers' own pipeline.
+"""Images per second from JPEG files to probabilities, against transformers' own pipeline.
 
 python benchmarks/serving_speed.py                                   # an untrained ResNet-50 at 224 px, painted cells
 python benchmarks/serving_speed.py --model runs/cells --images cells/
 python benchmarks/serving_speed.py --profile
 
-The plain way is `pipeline("image-classification")` with its defaults over the same files. Ours also looks for a
-stained nucleus and says when to trust the answer, which the plain way does not. Each way runs in a process of its own,
-in turn, `--repeats` times, and the medians are printed: pictures a second, milliseconds of one picture from file to
-answer, and the most memory that the process had, loading included. For bf16 a model is converted at its first start
-and found converted afterwards, for fp32 each time. On a GPU ours is torch there. int8 is made here without the check
-that `wbc-hf export` does, calibrated on the pictures themselves: for speed alone.
+The plain way is `pipeline("image-classification")` with its defaults over the same files. Ours also searches for a
+stained nucleus and computes an out-of-distribution score. Each way runs in a process of its own, in turn, `--repeats`
+times, and the medians are printed: images/s, milliseconds of one image from file to prediction, and the peak memory of
+the process, loading included. For bf16 a model is converted at its first start and cached, for fp32 it is converted
+each time. On a GPU ours is torch. int8 is made here without the check that `wbc-hf export` does, calibrated on the
+images themselves: for speed alone.
 """
 
 import argparse
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 GRAPH = "int8.xml"
 PAINTED = 100
 SIDE = 256
-ALONE = 40  # pictures that are answered one by one
-WARM_UP = 64  # pictures; from the first ones on, batches have their size
+ALONE = 40  # images that are classified one by one
+WARM_UP = 64  # images
 ON_PROCESSOR = {
     "plain": "pipeline, defaults",
     "fp32": "OpenVINO fp32",
@@ -47,13 +47,13 @@ ON_GPU = {"plain": "pipeline, defaults", "torch": "torch on the GPU"}
 
 
 def main() -> None:
-    """Compare all ways, or, as a process that was started for it, measure one."""
+    """Compare all ways, or measure one in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="Model folder; without it an untrained ResNet-50 at 224 px.")
-    parser.add_argument("--images", type=Path, help=f"Folder of pictures; painted cells of {SIDE} px without it.")
-    parser.add_argument("--count", type=int, default=256, help="Pictures of one measurement; repeated where fewer.")
+    parser.add_argument("--images", type=Path, help=f"Folder of images; painted cells of {SIDE} px without it.")
+    parser.add_argument("--count", type=int, default=256, help="Images per measurement; repeated where fewer.")
     parser.add_argument("--repeats", type=int, default=3, help="Measurements of each way.")
-    parser.add_argument("--profile", action="store_true", help="Say where the time of one picture goes, too.")
+    parser.add_argument("--profile", action="store_true", help="Print the time of each step, too.")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -78,8 +78,8 @@ def compare(arguments: argparse.Namespace, work: Path) -> None:
         for way in ways:
             found[way].append(in_a_process(__file__, [*words, way]))
     print(describe_machine("torch", "transformers", "openvino"))
-    print(f"{arguments.count} pictures of {images}, model {model}, medians of {arguments.repeats}")
-    head = ("pictures/s", "ratio", "one, ms", "95 %, ms", "peak, MiB", "loading, s")
+    print(f"{arguments.count} images of {images}, model {model}, medians of {arguments.repeats}")
+    head = ("images/s", "ratio", "one, ms", "95 %, ms", "peak, MiB", "loading, s")
     print(f"{'':<22}" + "".join(f"{title:>12}" for title in head))
     plain = None
     for way, title in ways.items():
@@ -88,7 +88,7 @@ def compare(arguments: argparse.Namespace, work: Path) -> None:
         cells = (one["rate"], one["rate"] / plain, one["median"], one["last"], one["peak"], one["loading"])
         print(f"{title:<22}" + "".join(f"{cell:>12.1f}" for cell in cells))
     if arguments.profile:
-        print("\nmilliseconds a picture on one core, the model on all")
+        print("\nmilliseconds per image on one core, the model on all")
         for name, milliseconds in in_a_process(__file__, [*words, "profile"]).items():
             print(f"{name:<34}{milliseconds:>10.2f}")
 
@@ -104,7 +104,7 @@ def paint(folder: Path) -> Path:
 
 
 def prepare(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
-    """Write what is missing: an untrained model that says when to trust it, and the graph in int8."""
+    """Write what is missing: an untrained model with a calibration, and the int8 graph."""
     from wbc_hf.data import read_image
     from wbc_hf.inference import Predictor
     from wbc_hf.inference.exporting import write_graph
@@ -123,7 +123,7 @@ def prepare(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
         network, processor = build_from_scratch(1.0, image_size=224)
         logits, features = Predictor(network, processor, "untrained").logits_and_features(images)
         probabilities, labels = np.exp(logits) / np.exp(logits).sum(1, keepdims=True), np.arange(len(images)) % 5
-        # What it has learnt to trust is nothing; that it looks costs time.
+        # Its values mean nothing; computing the score costs time.
         fit_calibration(
             temperature=1.0,
             probabilities=probabilities,
@@ -144,18 +144,18 @@ def prepare(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
 
 
 def measure(way: str, model: Path, files: Sequence[Path], work: Path) -> dict:
-    """Load and answer in one way: figures of this process."""
+    """Load a model, classify in one way, and return the figures of this process."""
     started = time.perf_counter()
-    answer_all, answer_one = plain(model) if way == "plain" else ours(way, model, work)
-    answer_one(files[0])
+    classify_all, classify_one = plain(model) if way == "plain" else ours(way, model, work)
+    classify_one(files[0])
     loading = time.perf_counter() - started
-    answer_all(files[:WARM_UP])
+    classify_all(files[:WARM_UP])
     started = time.perf_counter()
-    answer_all(files)
+    classify_all(files)
     rate = len(files) / (time.perf_counter() - started)
     for file in files[:3]:
-        answer_one(file)
-    seconds = [timed(lambda file=file: answer_one(file)) for file in islice(cycle(files), ALONE)]
+        classify_one(file)
+    seconds = [timed(lambda file=file: classify_one(file)) for file in islice(cycle(files), ALONE)]
     return {
         "rate": rate,
         "median": 1000 * statistics.median(seconds),
@@ -166,7 +166,7 @@ def measure(way: str, model: Path, files: Sequence[Path], work: Path) -> dict:
 
 
 def plain(model: Path) -> tuple[Callable[[Iterable[Path]], object], Callable[[Path], object]]:
-    """As transformers' documentation has it."""
+    """The pipeline as in transformers' documentation."""
     from transformers import pipeline
 
     classify = pipeline("image-classification", model=str(model))
@@ -174,7 +174,7 @@ def plain(model: Path) -> tuple[Callable[[Iterable[Path]], object], Callable[[Pa
 
 
 def ours(way: str, model: Path, work: Path) -> tuple[Callable[[Iterable[Path]], object], Callable[[Path], object]]:
-    """What `wbc-hf predict` and the page do."""
+    """The predictor of `wbc-hf predict` and the page."""
     predictor = build(way, model, work)
     return lambda files: list(predictor.predict_each(files)), lambda file: predictor.predict([file])
 
@@ -197,7 +197,7 @@ def build(way: str, model: Path, work: Path) -> "Predictor":
 
 
 def profile(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
-    """Milliseconds a picture of each part, done one after the other."""
+    """Milliseconds per image of each step."""
     from wbc_hf.data import may_be_stained_cell, read_image
     from wbc_hf.modeling import Preprocessing, load_processor
 
@@ -209,7 +209,7 @@ def profile(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
         "reading": each(lambda file: file.read_bytes(), files),
         "reading and decoding": each(read_image, files),
         "preparing": each(preparation.crop, images),
-        "looking for a stained cell": each(may_be_stained_cell, images),
+        "searching for a stained cell": each(may_be_stained_cell, images),
     }
     for way in ("torch",) if torch.cuda.is_available() else ("fp32", "bf16", "int8"):
         backend = build(way, model, work).backend
@@ -220,14 +220,14 @@ def profile(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
 
 
 def each(work: Callable, values: Sequence) -> float:
-    """Median milliseconds of one."""
+    """Median milliseconds per value."""
     for value in values[:5]:
         work(value)
     return 1000 * statistics.median(timed(lambda value=value: work(value)) for value in values)
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
+    """Seconds of one call."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What benchmarks share that set two ways against each other: a process for each, and the machine they ran on."""
+"""What the comparing benchmarks share: a process for each way, and a description of the machine."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8
 def in_a_process(script: str, words: Sequence[object]) -> dict:
     """Run a script again with `words`, and read the JSON in the last line that it prints.
 
-    What the process prints on standard error is let through, so that its progress and its errors are seen.
+    Its standard error is passed through, so that progress and errors are seen.
 
     Raises:
         CalledProcessError: It ended with an error.
@@ -28,13 +28,13 @@ def in_a_process(script: str, words: Sequence[object]) -> dict:
 
 
 def peak_mib() -> float:
-    """The most memory that this process ever had resident, in MiB; Linux counts KiB, macOS bytes."""
+    """Peak resident memory of this process in MiB; Linux counts KiB, macOS bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def describe_machine(*packages: str) -> str:
-    """Processor, cores, the arithmetic it has in hardware, GPU if any, and versions of packages."""
+    """Describe processor, cores, instruction sets, GPU if any, and versions of packages."""
     import torch
 
     name, flags = platform.processor(), ""

@@ -1,13 +1,13 @@
-"""Whether fast training learns what plain training does: test accuracy of both, on the same cells.
+"""Test accuracy of fast training against plain training, on the same cells.
 
 python benchmarks/training_accuracy.py ../shared/data/pbc
 
 First all layers are trained from scratch on one half of the training cells; then, from what that gave, stage 4 and
-head alone on the other half. An ordinary Trainer does either in float32, and ours with all that makes it fast: bf16
+head alone on the other half. An ordinary Trainer does both in float32, ours with all that makes it fast: bf16
 where the machine has it, decoded images or the frozen layers' output from a cache, freed memory kept. Both get the
 same cells, weights, batches, schedule and loss, and neither augments, so that only the arithmetic differs. All are
-judged in float32 by the ordinary Trainer, each in a process of its own; accuracy stands with its 95 % interval over
-distinct cells.
+evaluated in float32 by the ordinary Trainer, each in a process of its own; accuracy has its 95 % confidence interval
+over distinct cells.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def train_fast(
     leucocytes: Leucocytes,
     arguments: argparse.Namespace,
 ) -> None:
-    """`train.py`, told to do what the ordinary Trainer does."""
+    """Train like `train.py`, with the ordinary Trainer's settings."""
     with tempfile.TemporaryDirectory() as folder:
         words = [f"--output_dir={folder}", f"--num_train_epochs={arguments.epochs}", f"--freeze={arguments.depth}"]
         words += [f"--learning_rate={LEARNING_RATE}", f"--per_device_train_batch_size={BATCH}", "--augmentation=0"]
@@ -54,7 +54,7 @@ def train_fast(
 
 
 def run_one_way(arguments: argparse.Namespace) -> dict:
-    """Train and save in this process: `seconds`."""
+    """Train and save in this process; return the seconds."""
     network, processor = build_from_pretrained(arguments.start)
     leucocytes = half(load_leucocytes(arguments.images, look=False), arguments.depth, arguments.most)
     freeze(network, arguments.depth)
@@ -70,18 +70,18 @@ def run_one_way(arguments: argparse.Namespace) -> dict:
     return {"seconds": seconds}
 
 
-def judge(folder: Path, leucocytes: Leucocytes) -> str:
-    """Accuracy on the test split with its interval."""
+def test_accuracy(folder: Path, leucocytes: Leucocytes) -> str:
+    """Accuracy on the test split with its 95 % confidence interval."""
     network, processor = build_from_pretrained(folder)
     test = leucocytes["test"].with_transform(processed(processor))
-    answers = plain_trainer(network, processor, leucocytes["train"]).predict(test)
-    probabilities = softmax(answers.predictions, axis=1)
-    metrics = evaluate(answers.label_ids, probabilities, groups=leucocytes["test"]["group"]).metrics
+    output = plain_trainer(network, processor, leucocytes["train"]).predict(test)
+    probabilities = softmax(output.predictions, axis=1)
+    metrics = evaluate(output.label_ids, probabilities, groups=leucocytes["test"]["group"]).metrics
     return format_estimate(metrics["accuracy"], metrics["intervals"]["accuracy"])
 
 
 def half(leucocytes: Leucocytes, depth: str, most: int) -> Leucocytes:
-    """Training images for training all layers, or for later ones alone: every second one. The test split stays."""
+    """Keep every second training image, other ones for each depth. The test split stays."""
     part = Leucocytes(leucocytes)
     part.provenance = leucocytes.provenance
     chosen = np.random.default_rng(0).permutation(len(leucocytes["train"]))[list(STAGES).index(depth) :: 2][:most]
@@ -90,7 +90,7 @@ def half(leucocytes: Leucocytes, depth: str, most: int) -> Leucocytes:
 
 
 def compare(arguments: argparse.Namespace, words: list[str], folder: Path) -> None:
-    """Each way in turn, and the table."""
+    """Run each way in turn and print the table."""
     leucocytes = load_leucocytes(arguments.images, look=False)
     network, processor = build_from_scratch(arguments.width, image_size=arguments.image_size)
     start = folder / "untrained"
@@ -104,14 +104,14 @@ def compare(arguments: argparse.Namespace, words: list[str], folder: Path) -> No
             end = folder / f"{depth}-{way}"
             task = [f"--way={way}", f"--depth={depth}", f"--start={start}", f"--end={end}"]
             seconds = in_a_process(__file__, [arguments.images, *words, *task])["seconds"]
-            print(f"{f'{what}, {WAYS[way]}':<48}{judge(end, leucocytes):<26}{seconds:>8.0f}", flush=True)
+            print(f"{f'{what}, {WAYS[way]}':<48}{test_accuracy(end, leucocytes):<26}{seconds:>8.0f}", flush=True)
         start = folder / f"{depth}-ours"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", help="what train.py takes as --dataset")
-    parser.add_argument("--most", type=int, default=1500, help="training images of each half at most")
+    parser.add_argument("images", help="the --dataset of train.py")
+    parser.add_argument("--most", type=int, default=1500, help="maximum of training images in each half")
     parser.add_argument("--image_size", type=int, default=112, help="side of the images, in pixels")
     parser.add_argument("--width", type=float, default=0.25, help="1.0 is ResNet-50")
     parser.add_argument("--epochs", type=float, default=10, help="of each training")

@@ -2,7 +2,7 @@
 
     python benchmarks/training_memory.py
 
-Runs `train.py` in a process of its own on painted cells and prints the most memory that it had resident at once.
+Runs `train.py` in a process of its own on painted cells and prints its peak resident memory.
 The source study's class of machine has 4 GB and two cores.
 """
 

@@ -1,15 +1,14 @@
-"""How many images a second are trained on, against an ordinary Trainer on the same network, images and batches.
+"""Training images per second, against an ordinary Trainer on the same network, images and batches.
 
 python benchmarks/training_speed.py                                 # full fine-tuning, ResNet-50 at 224 px
 python benchmarks/training_speed.py --freeze stage3                 # stage 4 and head, with and without a cache
 python benchmarks/training_speed.py --freeze all                    # the head alone
 python benchmarks/training_speed.py --images ../shared/data/pbc --profile
 
-The plain way is transformers' Trainer with its defaults: float32, images decoded and put through the saved processor
-in every epoch, the same layers frozen by `requires_grad`. It does not augment; ours does, which counts against it.
-Each way runs in a process of its own, in turn, `--repeats` times. A rate is that of the median step after the warm-up,
-reading and decoding included; what a cache costs once is told beside it. The network is untrained: what it learns
-plays no part.
+The plain way is transformers' Trainer with its defaults: float32, images decoded and preprocessed in every epoch, the
+same layers frozen by `requires_grad`. It does not augment; ours does, which counts against it. Each way runs in a
+process of its own, in turn, `--repeats` times. A rate is that of the median step after the warm-up, reading and
+decoding included; the one-off time of a cache is printed beside it. The network is untrained.
 """
 
 import argparse
@@ -43,37 +42,37 @@ class Clock(TrainerCallback):
         self._last: float | None = None
 
     def on_step_end(self, *_: object, **__: object) -> None:
-        now = moment()
+        moment = now()
         if self._last is not None:
-            self.steps.append(now - self._last)
-        self._last = now
+            self.steps.append(moment - self._last)
+        self._last = moment
 
 
 class Shares:
-    """Where the time goes: seconds spent in calls that were wrapped."""
+    """Seconds spent in wrapped calls."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
 
     def of(self, name: str, call: Callable) -> Callable:
         def timed(*args: object, **kwargs: object) -> object:
-            started = moment()
+            started = now()
             try:
                 return call(*args, **kwargs)
             finally:
-                self.seconds[name] += moment() - started
+                self.seconds[name] += now() - started
 
         return timed
 
     def of_all(self, wall: float) -> dict[str, float]:
-        """Each part's share of so many seconds, and what is left."""
+        """Each part's share of `wall` seconds, and the rest."""
         self.seconds["forward and backward"] -= self.seconds["augmentation"]  # which is done within
         self.seconds["Trainer itself"] = wall - sum(self.seconds.values())
         return {name: seconds / wall for name, seconds in self.seconds.items()}
 
 
-def moment() -> float:
-    """Now, once the GPU has done what it was given."""
+def now() -> float:
+    """Now, after the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -103,15 +102,15 @@ def run_one_way(arguments: argparse.Namespace) -> dict:
             trainer = plain_trainer(network, processor, leucocytes["train"], output_dir=folder, **steps)
         else:
             keep_freed_memory()
-            started = moment()
+            started = now()
             caches = build_caches(leucocytes, network, processor, data, model, training)
-            cache_seconds = moment() - started
+            cache_seconds = now() - started
             trainer = build_trainer(leucocytes, network, processor, data, training, caches)
         trainer.add_callback(clock)
         shares = wrap(trainer) if arguments.profile else Shares()
-        started = moment()
+        started = now()
         trainer.train()
-        wall = moment() - started
+        wall = now() - started
     return {
         "images_per_second": arguments.batch / statistics.median(clock.steps[WARM_UP - 1 :]),
         "peak_mib": peak_mib(),
@@ -122,7 +121,7 @@ def run_one_way(arguments: argparse.Namespace) -> dict:
 
 
 def wrap(trainer: Trainer) -> Shares:
-    """Have the parts of a step counted."""
+    """Time the parts of a step."""
     shares = Shares()
     trainer.get_batch_samples = shares.of("reading and decoding", trainer.get_batch_samples)
     if hasattr(trainer, "_network_input"):
@@ -134,7 +133,7 @@ def wrap(trainer: Trainer) -> Shares:
 
 
 def compare(arguments: argparse.Namespace, words: list[str]) -> None:
-    """Each way in turn, and the table."""
+    """Run each way in turn and print the table."""
     ways = [way for way in WAYS if way != "cached" or arguments.freeze != "none"]
     found: dict[str, list[dict]] = defaultdict(list)
     for _ in range(arguments.repeats):
@@ -163,14 +162,14 @@ def compare(arguments: argparse.Namespace, words: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--freeze", choices=FREEZE_DEPTHS, default="none", help="frozen up to and including this one")
-    parser.add_argument("--images", help="what train.py takes as --dataset; painted cells without it")
-    parser.add_argument("--most", type=int, default=320, help="images of a split that are used at most")
+    parser.add_argument("--images", help="the --dataset of train.py; painted cells without it")
+    parser.add_argument("--most", type=int, default=320, help="maximum of images of a split")
     parser.add_argument("--image_size", type=int, default=224, help="side of the images, in pixels")
     parser.add_argument("--width", type=float, default=1.0, help="1.0 is ResNet-50")
     parser.add_argument("--batch", type=int, default=32, help="images per step")
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed, after two that are not")
     parser.add_argument("--repeats", type=int, default=3, help="how often each way is timed")
-    parser.add_argument("--profile", action="store_true", help="say where the time goes")
+    parser.add_argument("--profile", action="store_true", help="print the share of each part of a step")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:

@@ -1,13 +1,13 @@
-"""How well a model does in laboratories that it has not seen: as it is, adapted without labels, and with a few.
+"""Accuracy under domain shift: a model in unseen laboratories, as it is, adapted without labels, and with a few.
 
     python benchmarks/unseen_laboratory.py models/starter --data ../shared/data
     python benchmarks/unseen_laboratory.py runs/starter-0 runs/starter-1 runs/starter-2 --data ../shared/data
 
-Several models, such as the same run with other seeds, are taken together: figures are their mean, and intervals are
-over the cells (copies of one cell, and cells of one photograph, count as one). With labels, that many cells of each
-class, half of a rare class at most, are drawn several times, and the figures are of all other cells.
+Several models, such as the same run with other seeds, are pooled: figures are their mean, and 95 % confidence
+intervals are over cells (near-duplicates, and cells of one photograph, count as one). With labels, that many cells of
+each class, half of a rare class at most, are drawn several times, and the figures are of all other cells.
 
-Everything that had to be chosen was chosen on BCCD. Tecom was looked at once, when all was done.
+All hyperparameters were chosen on BCCD. Tecom was evaluated once, at the end.
 """
 
 import argparse
@@ -44,8 +44,8 @@ class Laboratory:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Of some cells of a laboratory: which, with what probabilities, and with which status, if any."""
+class Predictions:
+    """Predictions for some cells of a laboratory: indices of the cells, probabilities (n, 5), statuses if any."""
 
     cells: np.ndarray
     probabilities: np.ndarray
@@ -59,21 +59,21 @@ def load_laboratory(folder: Path) -> Laboratory:
     return Laboratory(images, np.array(rows["label"]), np.array(rows["group"]))
 
 
-def answer(model: str | Path, laboratory: Laboratory) -> Answers:
+def predict(model: str | Path, laboratory: Laboratory) -> Predictions:
     probabilities, statuses = Predictor.from_pretrained(model, fresh=True).classify(laboratory.images)
-    return Answers(np.arange(len(laboratory.labels)), probabilities, statuses)
+    return Predictions(np.arange(len(laboratory.labels)), probabilities, statuses)
 
 
-def renewed(model: Path, laboratory: Laboratory) -> Answers:
-    """With nothing but the statistics of batch normalisation estimated anew."""
+def with_new_batch_norm(model: Path, laboratory: Laboratory) -> Predictions:
+    """Predict after re-estimating the statistics of batch normalisation."""
     network, processor = load_classifier(model), load_processor(model)
     reestimate_batch_norm(network, squares_of(laboratory.images, processor), processor)
     logits, _ = Predictor(network, processor, str(model)).logits_and_features(laboratory.images)
-    return Answers(np.arange(len(laboratory.labels)), softmax(logits, axis=1))
+    return Predictions(np.arange(len(laboratory.labels)), softmax(logits, axis=1))
 
 
-def adapted(model: Path, laboratory: Laboratory) -> tuple[Answers, float]:
-    """Without labels, as `wbc-hf adapt` does it; and how many seconds that took."""
+def adapted(model: Path, laboratory: Laboratory) -> tuple[Predictions, float]:
+    """Predict after adaptation without labels, as by `wbc-hf adapt`; and its seconds."""
     cells = [
         AdaptationCell(image, None, group) for image, group in zip(laboratory.images, laboratory.groups, strict=True)
     ]
@@ -81,11 +81,11 @@ def adapted(model: Path, laboratory: Laboratory) -> tuple[Answers, float]:
         started = time.perf_counter()
         adapt_to_cells(model, cells, Path(folder) / "adapted")
         seconds = time.perf_counter() - started
-        return answer(Path(folder) / "adapted", laboratory), seconds
+        return predict(Path(folder) / "adapted", laboratory), seconds
 
 
 def labelled_seconds(model: Path, laboratory: Laboratory, chosen: np.ndarray) -> float:
-    """What `wbc-hf adapt` takes with these cells labelled, with the parts that it holds back to judge by."""
+    """Seconds of `wbc-hf adapt` with these cells labelled, cross-validation included."""
     cells = [
         AdaptationCell(laboratory.images[cell], int(laboratory.labels[cell]), laboratory.groups[cell])
         for cell in chosen
@@ -96,8 +96,8 @@ def labelled_seconds(model: Path, laboratory: Laboratory, chosen: np.ndarray) ->
         return time.perf_counter() - started
 
 
-def taught(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: int) -> Answers:
-    """With these cells labelled: the answers of all others."""
+def fine_tuned(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: int) -> Predictions:
+    """Predict all other cells after adaptation with these labels."""
     network, processor, trust = load_classifier(model), load_processor(model), Calibration.load(model)
     squares = squares_of(laboratory.images, processor)
     chosen_squares = squares[torch.from_numpy(chosen)]
@@ -105,13 +105,13 @@ def taught(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: int) -
         network, chosen_squares, laboratory.labels[chosen], processor, colours=trust and trust.colours, seed=seed
     )
     held = np.flatnonzero(~np.isin(laboratory.groups, laboratory.groups[chosen]))
-    judge = Predictor(network, processor, str(model), None)
-    logits, _ = judge.logits_and_features([laboratory.images[cell] for cell in held])
-    return Answers(held, softmax(logits, axis=1))
+    predictor = Predictor(network, processor, str(model), None)
+    logits, _ = predictor.logits_and_features([laboratory.images[cell] for cell in held])
+    return Predictions(held, softmax(logits, axis=1))
 
 
 def draw(laboratory: Laboratory, count: int, seed: int) -> np.ndarray:
-    """`count` cells of each class, of a rare class half at most but one at least."""
+    """Draw `count` cells of each class, of a rare class half at most but one at least."""
     rng = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(laboratory.labels):
@@ -120,13 +120,13 @@ def draw(laboratory: Laboratory, count: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def summarise(laboratory: Laboratory, answers: list[Answers]) -> dict:
-    """Mean figures over models and draws, with intervals over cells."""
-    cells = np.concatenate([one.cells for one in answers])
+def summarise(laboratory: Laboratory, predictions: list[Predictions]) -> dict:
+    """Mean figures over models and draws, with 95 % confidence intervals over cells."""
+    cells = np.concatenate([one.cells for one in predictions])
     labels, groups = laboratory.labels[cells], laboratory.groups[cells]
-    probabilities = np.concatenate([one.probabilities for one in answers])
-    known = all(one.statuses is not None for one in answers)
-    statuses = [status for one in answers for status in one.statuses] if known else None
+    probabilities = np.concatenate([one.probabilities for one in predictions])
+    known = all(one.statuses is not None for one in predictions)
+    statuses = [status for one in predictions for status in one.statuses] if known else None
     metrics = evaluate(labels, probabilities, groups=groups, statuses=statuses).metrics
     row = {name: (metrics[name], metrics["intervals"][name]) for name in SCORES}
     if known:
@@ -136,24 +136,26 @@ def summarise(laboratory: Laboratory, answers: list[Answers]) -> dict:
 
 def run(models: list[Path], laboratory: Laboratory, counts: tuple[int, ...], draws: int) -> dict[str, dict]:
     rows = {}
-    rows["as it is"] = summarise(laboratory, [answer(model, laboratory) for model in models])
-    rows["batch norm anew"] = summarise(laboratory, [renewed(model, laboratory) for model in models])
+    rows["as it is"] = summarise(laboratory, [predict(model, laboratory) for model in models])
+    rows["batch norm anew"] = summarise(laboratory, [with_new_batch_norm(model, laboratory) for model in models])
     both = [adapted(model, laboratory) for model in models]
-    rows["no labels"] = summarise(laboratory, [answers for answers, _ in both])
+    rows["no labels"] = summarise(laboratory, [predictions for predictions, _ in both])
     rows["no labels"]["seconds"] = float(np.median([seconds for _, seconds in both]))
     for count in counts:
         numbers = range(draws * len(models))
         chosen = [draw(laboratory, count, number) for number in numbers]
-        answers = [taught(models[number % len(models)], laboratory, chosen[number], number) for number in numbers]
+        predictions = [
+            fine_tuned(models[number % len(models)], laboratory, chosen[number], number) for number in numbers
+        ]
         name = f"{count} labels a class"
-        rows[name] = summarise(laboratory, answers)
+        rows[name] = summarise(laboratory, predictions)
         rows[name]["labels"] = len(chosen[0])
     rows[name]["seconds"] = labelled_seconds(models[0], laboratory, chosen[0])
     return rows
 
 
 def home(models: list[Path]) -> str:
-    """Accuracy of each on the test split of its own set, as its run measured it."""
+    """Accuracy of each on the test split of its own data set, as its run measured it."""
     reports = [json.loads((model / "metrics.json").read_text(encoding="utf-8")) for model in models]
     figures = [figure(report["accuracy"], report["intervals"]["accuracy"]) for report in reports]
     return f"At home, test split, accuracy: {'; '.join(figures)}"
@@ -164,8 +166,8 @@ def figure(value: float, interval: list[float] | None) -> str:
 
 
 def print_table(name: str, laboratory: Laboratory, rows: dict[str, dict]) -> None:
-    counted = ", ".join(f"{cls} {int((laboratory.labels == i).sum())}" for i, cls in enumerate(CLASS_NAMES))
-    print(f"\n{name}: {len(laboratory.labels)} cells ({counted})\n")
+    counts = ", ".join(f"{cls} {int((laboratory.labels == i).sum())}" for i, cls in enumerate(CLASS_NAMES))
+    print(f"\n{name}: {len(laboratory.labels)} cells ({counts})\n")
     print(f"| | {' | '.join(SCORES.values())} | confident | of those right | seconds |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for title, row in rows.items():
@@ -177,13 +179,11 @@ def print_table(name: str, laboratory: Laboratory, rows: dict[str, dict]) -> Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", type=Path, help="Model folders, with their colours in wbc.safetensors.")
+    parser.add_argument("models", nargs="+", type=Path, help="Model folders, with colours in wbc.safetensors.")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="Folder of the laboratories.")
     parser.add_argument("--laboratories", nargs="+", choices=LABORATORIES, default=list(LABORATORIES))
     parser.add_argument("--counts", nargs="+", type=int, default=list(COUNTS), help="Labels a class.")
-    parser.add_argument(
-        "--draws", type=int, default=1, help="How often labelled cells are drawn anew, for each model."
-    )
+    parser.add_argument("--draws", type=int, default=1, help="Draws of labelled cells for each model.")
     parser.add_argument("--output", type=Path, help="JSON file for the figures.")
     arguments = parser.parse_args()
     print(home(arguments.models) if all((model / "metrics.json").exists() for model in arguments.models) else "")

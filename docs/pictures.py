@@ -1,4 +1,4 @@
-"""Make the README's pictures: painted cells, and the page with a painted smear on it.
+"""Make the README's images: painted cells, and the page with a painted smear on it.
 
 python docs/pictures.py --model models/starter
 """

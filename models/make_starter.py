@@ -1,4 +1,4 @@
-"""Make models/starter out of a finished run: what would be published of it, in half precision, with its credits.
+"""Make the default model, models/starter, from a finished run: its published files, in half precision, with credits.
 
 python train.py configs/starter.yaml --dataset ../shared/data/pbc --output_dir runs/starter
 python models/make_starter.py runs/starter
@@ -24,17 +24,17 @@ J.: A dataset of microscopic peripheral blood cell images for development of aut
 Brief 30 (2020) 105474, [doi 10.17632/snkd93bnjr.1](https://doi.org/10.17632/snkd93bnjr.1), published under CC BY 4.0.
 This folder holds none of its images. The painted cells that were trained on as well are the project's own.
 
-The weights are stored in half precision and computed in single. How the model does in laboratories that it has not
-seen stands in the project's `docs/unseen-laboratory.md`.
+The weights are stored in half precision and computed in single. How accurate the model is in laboratories that it has
+not seen stands in the project's `docs/unseen-laboratory.md`.
 """
 
 
 def make_starter(run: Path, target: Path) -> None:
-    """Copy what is published of a run, with weights in float16 that are loaded as float32, and a card of its own."""
+    """Copy the published files of a run, with weights in float16 that load as float32, and a card of its own."""
     names = list_published(run)
     config = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
     if config["dtype"] != "float32":
-        raise SystemExit(f"{run}: its weights are {config['dtype']}; float32 is needed, as training leaves them.")
+        raise SystemExit(f"{run}: its weights are {config['dtype']}; float32 is needed, as training saves them.")
     shutil.rmtree(target, ignore_errors=True)
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def make_starter(run: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="Folder of a finished run.")
-    parser.add_argument("--output", type=Path, default=DEFAULT_MODEL_FOLDER, help="Folder that is replaced.")
+    parser.add_argument("--output", type=Path, default=DEFAULT_MODEL_FOLDER, help="Folder to replace.")
     arguments = parser.parse_args()
     make_starter(arguments.run, arguments.output)
 

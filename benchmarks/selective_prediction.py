@@ -1,9 +1,9 @@
-"""Whether a model trained on PBC knows when it does not know.
+"""Selective prediction and out-of-distribution detection of a model trained on PBC.
 
-Prints for its own test split, for things that are none of the five classes, for pictures that are no cells and for
-cells of other laboratories what share is `confident`, and how often those answers are right.
+Prints the share of `confident` predictions, and how often those are right, on its own test split, on cells that are
+not one of the five classes, on images that are no cells, and on cells of other laboratories.
 
-    python benchmarks/when_to_look.py runs/pbc --data ../shared/data
+    python benchmarks/selective_prediction.py runs/pbc --data ../shared/data
 """
 
 import argparse
@@ -47,7 +47,7 @@ def plain_colours(generator: np.random.Generator) -> Iterable[Image.Image]:
 
 
 def scenes(generator: np.random.Generator) -> Iterable[Image.Image]:
-    """Soft light, gradients and overlapping shapes in any colour: what everyday photographs are like from afar."""
+    """Draw soft light, gradients and overlapping shapes in any colour, like everyday photographs from afar."""
     for _ in range(COUNT):
         light = np.zeros((SIDE, SIDE, 3))
         for cells in (3, 6, 12, 48):
@@ -61,23 +61,23 @@ def scenes(generator: np.random.Generator) -> Iterable[Image.Image]:
         yield scene.filter(ImageFilter.GaussianBlur(float(generator.uniform(0, 2))))
 
 
-def pictures_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
-def shares(predictor: Predictor, name: str, sources: Iterable) -> None:
-    statuses = [answer.status for answer in predictor.predict_each(sources)]
+def count_statuses(predictor: Predictor, name: str, sources: Iterable) -> None:
+    statuses = [one.status for one in predictor.predict_each(sources)]
     counts = {status: statuses.count(status) / len(statuses) for status in sorted(set(statuses))}
     listed = ", ".join(f"{status} {share:.1%}" for status, share in counts.items())
     print(f"{name:<24}{len(statuses):>6}   not confident {1 - counts.get('confident', 0):>6.1%}   ({listed})")
 
 
-def judge(predictor: Predictor, name: str, files: Sequence[Path]) -> None:
-    answers = list(predictor.predict_each(files))
+def score(predictor: Predictor, name: str, files: Sequence[Path]) -> None:
+    predictions = list(predictor.predict_each(files))
     right = np.array(
-        [class_index(file.parent.name) == class_index(a.label) for file, a in zip(files, answers, strict=True)]
+        [class_index(file.parent.name) == class_index(one.label) for file, one in zip(files, predictions, strict=True)]
     )
-    confident = np.array([answer.status == "confident" for answer in answers])
+    confident = np.array([one.status == "confident" for one in predictions])
     among = f"{right[confident].mean():.1%} of those right" if confident.any() else "none of them"
     print(f"{name:<24}{len(files):>6}   confident {confident.mean():>6.1%}, {among}; all {right.mean():.1%} right")
 
@@ -97,19 +97,19 @@ def own_test_split(folder: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="Folder of a run on PBC.")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="Where the image sets lie.")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="Folder of the data sets.")
     arguments = parser.parse_args(argv)
     predictor = Predictor.from_pretrained(arguments.model)
     own_test_split(arguments.model)
     for name in OTHERS:
-        shares(predictor, name, pictures_in(arguments.data / "pbc_other" / name))
-    shares(predictor, "all three", pictures_in(arguments.data / "pbc_other"))
+        count_statuses(predictor, name, images_in(arguments.data / "pbc_other" / name))
+    count_statuses(predictor, "all three", images_in(arguments.data / "pbc_other"))
     generator = np.random.default_rng(0)
     for kind in (noise, documents, plain_colours, scenes):
-        shares(predictor, kind.__name__.replace("_", " "), kind(generator))
-    shares(predictor, "painted cells", iter(paint_cells(np.tile(np.arange(5), COUNT // 5), size=SIDE // 2)))
+        count_statuses(predictor, kind.__name__.replace("_", " "), kind(generator))
+    count_statuses(predictor, "painted cells", iter(paint_cells(np.tile(np.arange(5), COUNT // 5), size=SIDE // 2)))
     for name in LABORATORIES:
-        judge(predictor, name, pictures_in(arguments.data / name))
+        score(predictor, name, images_in(arguments.data / name))
 
 
 if __name__ == "__main__":
