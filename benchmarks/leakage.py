@@ -1,7 +1,7 @@
-"""What copies on both sides of a split do to a figure.
+"""What near-duplicates on both sides of a split do to a figure.
 
 The same small network is trained twice on TRAIN of the augmented set known as paultimothymooney/blood-cells: once with
-its validation images drawn at random, as is usual, and once with whole groups of copies on one side. TEST comes from
+its validation images drawn at random, as is usual, and once with whole groups on one side. TEST comes from
 other photographs and is the same for both.
 
     python benchmarks/leakage.py ../shared/data/kaggle_augmented --figure docs/images/leakage.png
@@ -26,7 +26,7 @@ from wbc_hf.training.transforms import EvaluationTransform
 
 VALIDATION_SHARE = 0.15
 IMAGE_SIZE, WIDTH = 112, 0.25
-KINDS = {"random": "random split", "grouped": "copies kept together"}
+KINDS = {"random": "random split", "grouped": "near-duplicates kept together"}
 COLOURS = {"validation": "#0072b2", "test": "#d55e00"}
 
 

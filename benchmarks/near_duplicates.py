@@ -1,4 +1,4 @@
-"""How well and how fast copies of one cell are found, on the real sets whose copies are known.
+"""How well and how fast near-duplicates are found, on the real sets where they are known.
 
     python benchmarks/near_duplicates.py [--data ../shared/data] [--growth]
 
@@ -19,9 +19,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import cv2
+from scipy.cluster.hierarchy import DisjointSet
 
-from wbc_hf.data import read_image
-from wbc_hf.data.near_duplicates import KeyPoints, NearDuplicate, candidates, describe, link
+from wbc_hf.data import KeyPoints, describe, read_image
+from wbc_hf.data.near_duplicates import Link, candidates, link
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 GROWTH = (1000, 4000)
@@ -48,7 +49,7 @@ def judge_kaggle(data: Path) -> int:
         source = {row["file_name"]: photographs.get(row["source"], row["source"]) for row in csv.DictReader(file)}
     files = sorted(source)
     found = timed("kaggle_augmented", [data / "kaggle_augmented" / name for name in files])
-    part = parts(len(files), ((copy.first, copy.second) for copy in found))
+    part = parts(len(files), ((first, second) for first, second, *_ in found))
     of_photograph, of_group = defaultdict(list), defaultdict(set)
     for index, name in enumerate(files):
         of_photograph[source[name]].append(part[index])
@@ -66,7 +67,7 @@ def judge_pbc(data: Path, sizes: Iterable[int]) -> None:
     for size in sizes:
         timed(f"pbc, {size}", spread[:size])
     found = timed("pbc", files)
-    part = parts(len(files), ((copy.first, copy.second) for copy in found))
+    part = parts(len(files), ((first, second) for first, second, *_ in found))
     index = {path.name: number for number, path in enumerate(files)}
     hits = defaultdict(list)
     with (data / "pbc" / "overlap_pairs.csv").open(newline="") as file:
@@ -74,11 +75,11 @@ def judge_pbc(data: Path, sizes: Iterable[int]) -> None:
             hits[row["kind"]].append(part[index[row["a"]]] == part[index[row["b"]]])
     for kind, values in hits.items():
         print(f"  {kind}: {sum(values)} of {len(values)} found")
-    print(f"  {len(found)} pairs in all, the fewest matches {min(copy.matches for copy in found)}")
+    print(f"  {len(found)} pairs in all, the fewest matches {min(matches for _, _, matches, _ in found)}")
 
 
-def timed(name: str, files: Sequence[Path]) -> list[NearDuplicate]:
-    """Find the copies among files, printing the time of each step."""
+def timed(name: str, files: Sequence[Path]) -> list[Link]:
+    """Find the near-duplicates among files, printing the time of each step."""
     with ThreadPoolExecutor() as pool:
         times = [time.perf_counter()]
         key_points: list[KeyPoints] = list(pool.map(lambda path: describe(read_image(path)), files))
@@ -107,12 +108,11 @@ def same_photographs(path: Path) -> dict[str, str]:
 
 def parts(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
     """For each of `count` nodes the smallest node that links connect it with."""
-    part = list(range(count))
+    groups = DisjointSet(range(count))
     for first, second in links:
-        old, new = max(part[first], part[second]), min(part[first], part[second])
-        if old != new:
-            part = [new if value == old else value for value in part]
-    return part
+        groups.merge(first, second)
+    smallest: dict[int, int] = {}
+    return [smallest.setdefault(groups[node], node) for node in range(count)]
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def train_fast(
 def run_one_way(arguments: argparse.Namespace) -> dict:
     """Train and save in this process; return the seconds."""
     network, processor = build_from_pretrained(arguments.start)
-    leucocytes = half(load_leucocytes(arguments.images, look=False), arguments.depth, arguments.most)
+    leucocytes = half(load_leucocytes(arguments.images, near_duplicates=False), arguments.depth, arguments.most)
     freeze(network, arguments.depth)
     started = time.perf_counter()
     if arguments.way == "plain":
@@ -91,7 +91,7 @@ def half(leucocytes: Leucocytes, depth: str, most: int) -> Leucocytes:
 
 def compare(arguments: argparse.Namespace, words: list[str], folder: Path) -> None:
     """Run each way in turn and print the table."""
-    leucocytes = load_leucocytes(arguments.images, look=False)
+    leucocytes = load_leucocytes(arguments.images, near_duplicates=False)
     network, processor = build_from_scratch(arguments.width, image_size=arguments.image_size)
     start = folder / "untrained"
     network.save_pretrained(start)

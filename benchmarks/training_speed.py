@@ -92,7 +92,7 @@ def run_one_way(arguments: argparse.Namespace) -> dict:
         words += [f"--cached_views={int(arguments.way == 'cached')}"]
         data, model, training = parse(words)
         images = arguments.images or f"synthetic:{arguments.batch}"
-        leucocytes = load_leucocytes(images, look=False)
+        leucocytes = load_leucocytes(images, near_duplicates=False)
         for split in ("train", "validation"):
             leucocytes[split] = leucocytes[split].select(range(min(arguments.most, len(leucocytes[split]))))
         network, processor = build_network(model, training)

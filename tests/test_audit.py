@@ -19,7 +19,7 @@ from wbc_hf.labels import CLASS_NAMES
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty cells in given splits; a mirrored copy across them, one under another class, and a blank one."""
+    """Forty cells in given splits; a mirrored image across them, one under another class, and a blank one."""
     folder = tmp_path_factory.mktemp("audited")
     labels = np.arange(40) % 5
     images = [Image.fromarray(cell) for cell in paint_cells(labels, size=128, seed=5)]
@@ -43,13 +43,13 @@ def cells(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Leucocytes:
 def test_what_is_found(cells: Leucocytes):
     found = audit(cells)
     assert isinstance(found, Audit)
-    assert [(pair.copy.first, pair.copy.second, pair.labels) for pair in found.pairs] == [
+    assert [(pair.first, pair.second, pair.labels) for pair in found.pairs] == [
         ("train/eosinophil/21.png", "train/monocyte/turned.png", ("eosinophil", "monocyte")),
         ("test/basophil/00.png", "train/basophil/mirrored.png", ("basophil", "basophil")),
     ]
     assert [pair.contradictory for pair in found.pairs] == [True, False]
     assert [pair.across for pair in found.pairs] == [False, True]
-    assert [pair.copy.mirrored for pair in found.pairs] == [False, True]
+    assert [pair.mirrored for pair in found.pairs] == [False, True]
     assert found.groups_across == found.leaked == 1
     assert found.bad == (("train/monocyte/blank.png", "blank"),)
     assert found.images["train"] == dict(zip(CLASS_NAMES, (6, 5, 5, 7, 5), strict=True))
@@ -76,7 +76,7 @@ def test_the_command_and_a_clean_split(root: Path, cells: Leucocytes, tmp_path: 
     words = ["audit", str(root), "--output", str(tmp_path / "out"), "--resplit", str(tmp_path / "clean")]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert "2 links between copies; 1 of them between different classes" in result.output
+    assert "2 pairs of near-duplicates; 1 of them with different classes" in result.output
     assert json.loads((tmp_path / "out" / "audit.json").read_text())["leaked"] == 1
     page = (tmp_path / "out" / "audit.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 4

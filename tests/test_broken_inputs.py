@@ -180,7 +180,7 @@ def test_the_command_names_or_answers_each(broken: Broken, tiny_run: TinyRun, tm
     assert answered | named == tried
     assert {number(path.name) for path, verdict in broken.items() if verdict is ANSWERED} <= answered
     assert {number(path.name) for path, verdict in broken.items() if verdict is NAMED and not path.is_dir()} <= named
-    assert f"{len(named)} of {len(tried)} files are not readable pictures" in problems
+    assert f"{len(named)} of {len(tried)} files are not readable images" in problems
 
 
 @pytest.fixture(scope="module")

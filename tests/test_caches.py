@@ -175,11 +175,16 @@ def test_other_names_for_the_same_images(command: Command, folder_of_cells: Path
     """The same content in another order: what was kept would meet other rows' labels."""
     _, model, training = parse(command(tmp_path))
     _, processor = build_network(model, training)
-    shutil.copytree(folder_of_cells, tmp_path / "cells")
-    before = cache_images(load_leucocytes(tmp_path / "cells", look=False), processor, EDGE, tmp_path / "cache")
-    (first, *_) = sorted((tmp_path / "cells" / "basophil").iterdir())
+    cells = tmp_path / "cells"
+    shutil.copytree(folder_of_cells, cells)
+    before = cache_images(
+        load_leucocytes(tmp_path / "cells", near_duplicates=False), processor, EDGE, tmp_path / "cache"
+    )
+    (first, *_) = sorted((cells / "basophil").iterdir())
     first.rename(first.with_name("zzz.png"))
-    after = cache_images(load_leucocytes(tmp_path / "cells", look=False), processor, EDGE, tmp_path / "cache")
+    after = cache_images(
+        load_leucocytes(tmp_path / "cells", near_duplicates=False), processor, EDGE, tmp_path / "cache"
+    )
     assert after.train.path != before.train.path
 
 

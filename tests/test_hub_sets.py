@@ -253,7 +253,7 @@ def test_groups_of_a_column(findings: dict[str, Any]):
     assert group["test/0"] == "train/2"
     assert group["test/2"] == "test/2"
     assert stored["across"] == 1
-    assert any("1 groups (copies of one cell or photograph) stand in more than one" in m for m in stored["messages"])
+    assert any("1 groups (near-duplicates of one cell or photograph) are in" in m for m in stored["messages"])
 
     group = {row[5]: row[4] for row in all_rows(streamed)}
     assert [group[f"train/{index}"] for index in (0, 1, 2, 5, 6)] == ["0", "0", "1", "2", "2"]
@@ -337,7 +337,7 @@ def test_images_are_stored_once(findings: dict[str, Any]):
 
 
 def test_an_unknown_class(findings: dict[str, Any]):
-    start = "the class 'platelet' is none of the five leucocytes. Found: "
+    start = "the class 'platelet' is not one of the five leucocytes. Found: "
     assert error(findings, "platelets") == f"me/platelets: {start}'eos' (2), 'platelet' (2). {KNOWN}"
     assert error(findings, "platelets", "streamed") == f"me/platelets: {start}'eos', 'platelet'. {KNOWN}"
     # Declared classes are looked at before the first row is.

@@ -153,7 +153,7 @@ def test_nothing_to_train_on(tmp_path: Path):
 def test_classes_inside_and_outside_of_splits(tmp_path: Path):
     write_set(tmp_path, {"train/eos": 5, "test/eos": 5, "mono": 5})
     assert refused(tmp_path) == (
-        f"{tmp_path}: some class folders stand below test, train and some do not. "
+        f"{tmp_path}: some class folders are below test, train and some do not. "
         "Move all of them into split folders, or none."
     )
 
@@ -230,9 +230,9 @@ def test_copies_on_both_sides_of_given_splits(tmp_path: Path, caplog: pytest.Log
     assert {name: len(split) for name, split in cells.items()} == {"train": 10, "validation": 3, "test": 6}
     assert groups(cells)["test/eos/copy2.png"] == groups(cells)["train/eos/002.png"]
     assert caplog.messages == [
-        f"{tmp_path}: 2 groups (copies of one cell or photograph) stand in more than one of its splits, for example "
-        f"that of {min(groups(cells)[f'train/eos/00{index}.png'] for index in (2, 3))}; "
-        "figures on its test split are too good by what that gives away."
+        f"{tmp_path}: 2 groups (near-duplicates of one cell or photograph) are in more than one of its splits, for "
+        f"example that of {min(groups(cells)[f'train/eos/00{index}.png'] for index in (2, 3))}; "
+        "figures on its test split are optimistic because of this leakage."
     ]
 
 
@@ -246,7 +246,7 @@ def test_one_image_under_two_classes(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert cells.provenance.contradictions == 2
     assert split_of(cells)["eos/001.png"] == split_of(cells)["mono/copy1.png"]
     assert caplog.messages == [
-        f"{tmp_path}: 2 images stand under more than one class, byte for byte the same, for example eos/001.png "
+        f"{tmp_path}: 2 images are in more than one class, byte for byte the same, for example eos/001.png "
         "(eosinophil) and mono/copy1.png (monocyte); only one of the classes can be right. Correct or remove them."
     ]
 
@@ -257,7 +257,7 @@ def test_one_image_under_two_classes(tmp_path: Path, caplog: pytest.LogCaptureFi
 def test_an_unknown_class(tmp_path: Path):
     write_set(tmp_path, {"EOS": 3, "platelet": 2, "mono": 1})
     assert refused(tmp_path) == (
-        f"{tmp_path}: the class 'platelet' is none of the five leucocytes. "
+        f"{tmp_path}: the class 'platelet' is not one of the five leucocytes. "
         f"Found: 'EOS' (3), 'mono' (1), 'platelet' (2). {KNOWN}"
     )
 
@@ -265,7 +265,7 @@ def test_an_unknown_class(tmp_path: Path):
 def test_several_unknown_classes(tmp_path: Path):
     write_set(tmp_path, {"train/platelet": 2, "train/erythroblast": 2, "test/platelet": 3})
     assert refused(tmp_path) == (
-        f"{tmp_path}: 'erythroblast', 'platelet' are none of the five leucocytes. "
+        f"{tmp_path}: 'erythroblast', 'platelet' are not one of the five leucocytes. "
         f"Found: 'erythroblast' (2), 'platelet' (5). {KNOWN}"
     )
 

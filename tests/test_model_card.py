@@ -84,7 +84,7 @@ AUDIT = {
     },
     "across": 4,
     "contradictions": 1,
-    "copies": 250,
+    "near_duplicates": 250,
 }
 RUN = {
     "base_model": "microsoft/resnet-50",
@@ -306,7 +306,7 @@ def test_audit():
 
 
 def test_audit_that_finds_nothing():
-    card = render_card(run_with(data_audit=AUDIT | {"across": 0, "contradictions": 0, "copies": 0}), METRICS)
+    card = render_card(run_with(data_audit=AUDIT | {"across": 0, "contradictions": 0, "near_duplicates": 0}), METRICS)
     assert "none of them shows a cell that another one shows already, and no cells carry more than one class." in card
 
 

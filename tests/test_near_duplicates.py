@@ -1,4 +1,4 @@
-"""Looking for copies: every kind of copy is found, distinct cells stay apart, and a second look costs nothing."""
+"""Near-duplicates: every kind is found, distinct cells stay apart, and a second search is served from the cache."""
 
 import io
 from collections.abc import Callable
@@ -10,8 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from wbc_hf.data import paint_cells
-from wbc_hf.data.near_duplicate_pairs import near_duplicate_pairs
-from wbc_hf.data.near_duplicates import NearDuplicate, find_near_duplicates
+from wbc_hf.data.near_duplicates import Link, NearDuplicate, compare_images, find_near_duplicates, group_images
 
 Change = Callable[[Image.Image], Image.Image]
 
@@ -21,8 +20,8 @@ def cells() -> list[Image.Image]:
     return [Image.fromarray(cell) for cell in paint_cells(np.arange(10) % 5, size=192, seed=3)]
 
 
-def look(images: list[Image.Image]) -> list[NearDuplicate]:
-    return find_near_duplicates(len(images), images.__getitem__)
+def compare(images: list[Image.Image]) -> list[Link]:
+    return compare_images(len(images), images.__getitem__)
 
 
 def rotated(angle: float, border: int, value: int = 0) -> Change:
@@ -58,15 +57,15 @@ CHANGES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_every_copy_is_found_and_nothing_else(name: str, cells: list[Image.Image]):
-    found = look([*cells, *map(CHANGES[name], cells)])
-    assert {(copy.first, copy.second) for copy in found} == {(index, index + 10) for index in range(10)}
-    assert {copy.mirrored for copy in found} == {"mirrored" in name}
+def test_every_near_duplicate_is_found_and_nothing_else(name: str, cells: list[Image.Image]):
+    found = compare([*cells, *map(CHANGES[name], cells)])
+    assert {(first, second) for first, second, *_ in found} == {(index, index + 10) for index in range(10)}
+    assert {mirrored for *_, mirrored in found} == {"mirrored" in name}
 
 
 def test_distinct_cells_stay_apart():
     painted = [Image.fromarray(cell) for cell in paint_cells(np.arange(60) % 5, size=128, seed=8)]
-    assert look(painted) == []
+    assert compare(painted) == []
 
 
 def test_images_without_key_points(cells: list[Image.Image]):
@@ -74,26 +73,35 @@ def test_images_without_key_points(cells: list[Image.Image]):
     dotted = plain.copy()
     dotted.putpixel((3, 3), (0, 0, 0))
     tiny = Image.new("RGB", (16, 16), "black")
-    assert look([]) == look([plain]) == look([plain, dotted, tiny]) == look([cells[0]]) == []
+    assert compare([]) == compare([plain]) == compare([plain, dotted, tiny]) == compare([cells[0]]) == []
 
 
 def test_one_different_pixel(cells: list[Image.Image]):
     changed = cells[0].copy()
     changed.putpixel((5, 5), (0, 0, 0))
-    assert [(copy.first, copy.second) for copy in look([cells[0], changed])] == [(0, 1)]
+    assert [link[:2] for link in compare([cells[0], changed])] == [(0, 1)]
 
 
-def test_a_second_look_reads_nothing(cells: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_second_search_reads_nothing(cells: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WBC_HF_CACHE", str(tmp_path))
     images = {"a": cells[0], "b": cells[1], "c": ImageOps.mirror(cells[0])}
     sources = ["x", "y", "z"]
-    first = near_duplicate_pairs(list(images), sources, lambda i: list(images.values())[i], look=True)
+    first = find_near_duplicates(list(images), sources, lambda i: list(images.values())[i])
     assert [(pair.first, pair.second, pair.mirrored) for pair in first] == [("x", "z", True)]
     # The same content under other names and in another order: nothing is read.
-    again = near_duplicate_pairs(["c", "a", "b", "b"], ["1", "2", "3", "4"], pytest.fail, look=True)
+    again = find_near_duplicates(["c", "a", "b", "b"], ["1", "2", "3", "4"], pytest.fail)
     assert [(pair.first, pair.second, pair.matches is None) for pair in again] == [("3", "4", True), ("1", "2", False)]
-    (file,) = (tmp_path / "copies").iterdir()
+    (file,) = (tmp_path / "near_duplicates").iterdir()
     whole = file.read_text()
     file.write_text(whole[:5])
-    assert near_duplicate_pairs(list(images), sources, lambda i: list(images.values())[i], look=True) == first
+    assert find_near_duplicates(list(images), sources, lambda i: list(images.values())[i]) == first
     assert file.read_text() == whole
+
+
+def test_groups_share_a_given_group_a_photograph_or_a_cell():
+    sources = ["a.png", "b.png", "BloodImage_00001_0.jpg", "c.png", "BloodImage_00001_1.jpg", "d.png"]
+    pairs = [NearDuplicate("c.png", "d.png", 12, False), NearDuplicate("d.png", "b.png", None, False)]
+    groups = group_images(sources, ["cell", None, None, None, None, "cell"], pairs)
+    photograph = "BloodImage_00001_0.jpg"
+    assert groups == ["a.png", "a.png", photograph, "a.png", photograph, "a.png"]
+    assert group_images([], [], []) == []

@@ -1,4 +1,4 @@
-"""Copies among real cells: known ones are found, and no two photographs are joined."""
+"""Near-duplicates among real cells: known ones are found, and no two photographs are joined."""
 
 import csv
 import os
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from wbc_hf.data import read_image
-from wbc_hf.data.near_duplicates import find_near_duplicates
+from wbc_hf.data.near_duplicates import compare_images
 
 DATA = Path(os.environ.get("WBC_HF_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -19,11 +19,11 @@ pytestmark = [
 
 
 def found_among(files: list[Path]) -> set[tuple[str, str]]:
-    pairs = find_near_duplicates(len(files), lambda index: read_image(files[index]))
-    return {tuple(sorted((files[pair.first].name, files[pair.second].name))) for pair in pairs}
+    links = compare_images(len(files), lambda index: read_image(files[index]))
+    return {tuple(sorted((files[first].name, files[second].name))) for first, second, *_ in links}
 
 
-def test_known_copies_of_pbc():
+def test_known_near_duplicates_of_pbc():
     with (DATA / "pbc" / "overlap_pairs.csv").open(newline="") as file:
         known = {tuple(sorted((row["a"], row["b"]))) for row in csv.DictReader(file)}
     wanted = {name for pair in known for name in pair}
@@ -37,14 +37,14 @@ def test_known_copies_of_pbc():
 
 
 @pytest.mark.parametrize("name", ["pbc", "bccd/crops"])
-def test_changed_copies_of_real_cells(name: str):
+def test_changed_images_of_real_cells(name: str):
     folder = sorted((DATA / name / "neutrophil").iterdir())
     images = [read_image(path) for path in folder[:: len(folder) // 12][:12]]
     turned = [ImageOps.mirror(image).rotate(33, Image.Resampling.BICUBIC, fillcolor="white") for image in images]
     every = [*images, *turned]
-    pairs = find_near_duplicates(len(every), every.__getitem__)
+    links = compare_images(len(every), every.__getitem__)
     right = {(index, index + 12) for index in range(12)}
-    found = {(pair.first, pair.second) for pair in pairs}
-    # A false join is worse than a missed copy: some crops of BCCD hold hardly more key points than are asked for.
+    found = {link[:2] for link in links}
+    # A false join is worse than a missed pair: some crops of BCCD hold hardly more key points than are asked for.
     assert found <= right
     assert len(found) >= 11

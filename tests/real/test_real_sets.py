@@ -35,7 +35,7 @@ SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 
 @cache
 def loaded(name: str) -> Leucocytes:
-    return load_leucocytes(DATA / name, look=False)  # test_real_copies.py looks
+    return load_leucocytes(DATA / name, near_duplicates=False)  # test_real_near_duplicates.py compares
 
 
 def sizes(labels: list[int]) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ def test_classes_of_few_cells(caplog: pytest.LogCaptureFixture):
     bccd = loaded("bccd/crops")
     assert [sizes(rows["label"])[0] for rows in bccd.values()] == [1, 1, 1]
     with caplog.at_level(logging.WARNING):
-        tecom = load_leucocytes(DATA / "tecom", look=False)
+        tecom = load_leucocytes(DATA / "tecom", near_duplicates=False)
     assert [sizes(rows["label"])[0] for rows in tecom.values()] == [1, 0, 0]
     assert caplog.messages == [
         f"{DATA / 'tecom'}: validation has no basophil, test has no basophil; nothing can be measured of them there."

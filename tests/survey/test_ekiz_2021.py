@@ -56,7 +56,7 @@ def test_a_class_may_be_missing_from_validation(leucocytes: Leucocytes, tmp_path
     lacking = Leucocytes(leucocytes)
     kept = np.flatnonzero(np.array(leucocytes["validation"]["label"]) != 2)
     lacking["validation"] = leucocytes["validation"].select(kept)
-    lacking.provenance, lacking.copies = leucocytes.provenance, leucocytes.copies
+    lacking.provenance, lacking.near_duplicates = leucocytes.provenance, leucocytes.near_duplicates
     system = Ekiz2021(tmp_path, recipe=_BRIEF)
     system.fit(lacking)
     assert np.isfinite(system.predict_proba(list(pictures(leucocytes["test"])))).all()

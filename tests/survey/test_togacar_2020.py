@@ -99,7 +99,7 @@ def test_a_selected_feature_that_is_constant_in_a_class_does_not_end_the_fit(
 def test_the_same_seed_answers_alike(leucocytes: Leucocytes, tmp_path: Path) -> None:
     few = Leucocytes(leucocytes)
     few["train"] = leucocytes["train"].select(range(50))
-    few.provenance, few.copies = leucocytes.provenance, leucocytes.copies
+    few.provenance, few.near_duplicates = leucocytes.provenance, leucocytes.near_duplicates
     images = list(pictures(leucocytes["test"]))
     answers = []
     for name in ("one", "two"):

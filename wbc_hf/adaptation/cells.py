@@ -9,18 +9,16 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from wbc_hf.adaptation.progress import Progress
 from wbc_hf.adaptation.self_training import MIN_UNLABELLED
 from wbc_hf.data import (
     SUFFIXES,
     FolderImage,
+    find_near_duplicates,
     find_pictures,
+    group_images,
     may_be_stained_cell,
-    near_duplicate_pairs,
-    photograph,
     read_image,
     scan_folder,
 )
@@ -41,7 +39,7 @@ class AdaptationCell:
     Attributes:
         image: RGB, as `read_image` gives it.
         label: Index into `CLASS_NAMES`, or None where nobody said.
-        group: What must not be parted when cells are held back: copies of a cell, cells of one photograph.
+        group: What must not be parted when cells are held back: near-duplicates of a cell, cells of one photograph.
     """
 
     image: Image.Image
@@ -81,7 +79,7 @@ def read_cells(folder: Path, progress: Progress) -> tuple[list[AdaptationCell], 
         return [
             AdaptationCell(image, None, str(paths[index])) for index, image in zip(usable, images, strict=True)
         ], left_out
-    progress("Looking for copies", 1)
+    progress("Finding near-duplicates", 1)
     kept = [labelled[index] for index in usable]
     groups = _group(kept, images)
     return [
@@ -121,18 +119,14 @@ def _labelled_files(folder: Path) -> list[FolderImage] | None:
 
 
 def _group(cells: Sequence[FolderImage], images: Sequence[Image.Image]) -> list[str]:
-    """For each picture what it must not be parted from: copies, its photograph, and what `metadata.csv` says."""
+    """Group of each picture: of its near-duplicates, its photograph, and what `metadata.csv` says."""
     digests = [hashlib.sha256(file.path.read_bytes()).hexdigest() for file in cells]
-    place = {file.source: index for index, file in enumerate(cells)}
-    copies = near_duplicate_pairs(digests, list(place), images.__getitem__, look=True)
-    links = [(place[pair.first], place[pair.second]) for pair in copies]
-    first: dict[str, int] = {}
-    for index, file in enumerate(cells):
-        if name := file.group or photograph(file.source):
-            links.append((first.setdefault(name, index), index))
-    ends = np.array(links, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(links)), tuple(ends)), shape=(len(cells), len(cells)))
-    return [str(part) for part in connected_components(graph, directed=False)[1]]
+    sources = [file.source for file in cells]
+    near_duplicates = find_near_duplicates(digests, sources, images.__getitem__)
+    groups = group_images(sources, [file.group for file in cells], near_duplicates)
+    # By number: names would order the groups, and so the folds, by what files are called.
+    numbers = {name: str(number) for number, name in enumerate(dict.fromkeys(groups))}
+    return [numbers[name] for name in groups]
 
 
 def check_cells(labels: np.ndarray, left_out: LeftOut) -> None:

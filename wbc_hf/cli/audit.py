@@ -21,11 +21,8 @@ def audit(
     """
     import dataclasses
 
-    from wbc_hf.data import load_leucocytes
-    from wbc_hf.data.audit import audit as audit_set
-    from wbc_hf.data.audit import check_new_folder, format_audit
-    from wbc_hf.data.audit import resplit as write_split
-    from wbc_hf.data.audit_page import write_page
+    from wbc_hf.data import audit as audit_set
+    from wbc_hf.data import check_new_folder, format_audit, load_leucocytes, write_audit_page, write_clean_split
 
     if resplit is not None:
         check_new_folder(resplit)
@@ -36,6 +33,6 @@ def audit(
         output.mkdir(parents=True, exist_ok=True)
         content = json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False)
         (output / "audit.json").write_text(content + "\n", encoding="utf-8")
-        write_page(found, leucocytes, output / "audit.html")
+        write_audit_page(found, leucocytes, output / "audit.html")
     if resplit is not None:
-        write_split(leucocytes, resplit, seed)
+        write_clean_split(leucocytes, resplit, seed)

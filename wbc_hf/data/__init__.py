@@ -1,14 +1,16 @@
 """Images in: where they come from, how they are read, split, varied and painted."""
 
 from wbc_hf.data.audit import audit, format_audit
+from wbc_hf.data.audit_page import write_audit_page
 from wbc_hf.data.augmentation import Augmentation
 from wbc_hf.data.fields import Box, BoxedField, read_boxed_fields, split_boxed_fields
 from wbc_hf.data.folders import FolderImage, find_pictures, scan_folder
 from wbc_hf.data.framing import frame, locate_nuclei
+from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
+from wbc_hf.data.key_points import KeyPoints, Match, describe, match
 from wbc_hf.data.known_sets import KNOWN_SETS, PAINTED_TITLE, KnownSet, photograph
 from wbc_hf.data.loading import Leucocytes, Provenance, leaked_test_images, load_leucocytes, with_painted
-from wbc_hf.data.near_duplicate_pairs import near_duplicate_pairs
-from wbc_hf.data.near_duplicates import KeyPoints, Match, describe, match
+from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
 from wbc_hf.data.nuclei import (
     PURPLE,
     SMALLEST_PART,
@@ -24,14 +26,17 @@ from wbc_hf.data.nuclei import (
     segment_cell,
 )
 from wbc_hf.data.plausibility import may_be_stained_cell, synthetic_outliers
-from wbc_hf.data.reading import FORMATS, MAX_PIXELS, SUFFIXES, ImageSource, read_image
+from wbc_hf.data.reading import FORMATS, MAX_PIXELS, NO_IMAGE, SUFFIXES, ImageSource, image_content, read_image
+from wbc_hf.data.splits import check_new_folder, write_clean_split
 from wbc_hf.data.stain_augmentation import OtherLaboratories
 from wbc_hf.data.synthetic import PaintedField, paint_cells, paint_field
 
 __all__ = [
     "FORMATS",
+    "IMAGE_COLUMN",
     "KNOWN_SETS",
     "MAX_PIXELS",
+    "NO_IMAGE",
     "PAINTED_TITLE",
     "PURPLE",
     "SMALLEST_PART",
@@ -50,22 +55,26 @@ __all__ = [
     "PaintedField",
     "Provenance",
     "audit",
+    "check_new_folder",
     "cut_necks",
     "describe",
     "disc_area",
     "distance_inside",
     "ellipse",
     "fill_round_holes",
+    "find_near_duplicates",
     "find_pictures",
     "format_audit",
     "frame",
+    "group_images",
+    "image_content",
     "leaked_test_images",
     "load_leucocytes",
     "locate_nuclei",
     "match",
     "may_be_stained_cell",
-    "near_duplicate_pairs",
     "nucleus_mask",
+    "open_hub_set",
     "optical_densities",
     "paint_cells",
     "paint_field",
@@ -75,7 +84,10 @@ __all__ = [
     "read_image",
     "scan_folder",
     "segment_cell",
+    "source_name",
     "split_boxed_fields",
     "synthetic_outliers",
     "with_painted",
+    "write_audit_page",
+    "write_clean_split",
 ]

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub: opening one, and finding out which of its columns holds what."""
+"""Data sets of the Hugging Face Hub: open one, and find which of its columns holds what."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,26 +15,26 @@ from wbc_hf.hub import check_hub_reachable
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "cell_type")
 IMAGE_COLUMN = "image"
-# What ClassLabel holds where a split was published without its labels.
+# The value of a ClassLabel in a split that was published without its labels.
 _NO_LABEL = -1
 
 
 def open_hub_set(spec: str, *, streaming: bool) -> DatasetDict | IterableDatasetDict:
-    """Every split of a Hub data set under its own name, from the cache where it is already there.
+    """Open every split of a Hub data set under its own name, from the cache where it is already there.
 
     Raises:
         HubUnreachableError: The Hub did not answer.
         WbcError: There is no such set, it is not open to this user, or it is of a form that cannot be loaded.
     """
     try:
-        # Told to stay offline, load_dataset looks into its cache and asks nobody.
+        # Offline, load_dataset reads its cache and connects to nothing.
         if not constants.HF_HUB_OFFLINE:
             check_hub_reachable()
         return load_dataset(spec, streaming=streaming)
     except (HubUnreachableError, ConnectionError) as error:
         raise HubUnreachableError(f"{spec}: no such folder here, so taken for a Hub data set. {error}") from error
-    # Beside its own errors datasets lets pass what it meets: files that are no Parquet and sets of several
-    # configurations (ValueError), loading scripts (RuntimeError), no data files or a full disk (OSError).
+    # Beside its own errors datasets raises: ValueError (files that are no Parquet, sets of several configurations),
+    # RuntimeError (loading scripts), OSError (no data files, a full disk).
     except (DatasetsError, ValueError, RuntimeError, OSError, httpx2.HTTPError) as error:
         raise WbcError(
             f"{spec}: no such folder here, and not loadable from the Hub ({' '.join(str(error).split())}). "
@@ -44,13 +44,13 @@ def open_hub_set(spec: str, *, streaming: bool) -> DatasetDict | IterableDataset
 
 @dataclass(frozen=True)
 class HubColumns:
-    """Which columns of a Hub set hold what.
+    """Names of the columns of a Hub set.
 
     Attributes:
         image: Column of images.
         label: Column of classes, as strings or as indices into `names`.
         names: Class names of a ClassLabel; None where the column holds the names themselves.
-        group: Column that tells the physical cell or photograph, or None.
+        group: Column of the physical cell or photograph, or None.
     """
 
     image: str
@@ -62,11 +62,11 @@ class HubColumns:
         """The class name as published; None where a row has no label."""
         if value is None or value == "" or (self.names is not None and value == _NO_LABEL):
             return None
-        return str(value) if self.names is None else self.names[value]
+        return str(value) if self.names is None else self.names[int(value)]
 
 
 def find_columns(spec: str, features: Features) -> HubColumns:
-    """Tell the columns by type and name: an Image, and a ClassLabel or one of `LABEL_COLUMNS`.
+    """Find the columns by type and name: an Image, and a ClassLabel or one of `LABEL_COLUMNS`.
 
     Raises:
         WbcError: No images, or no labels.
@@ -75,7 +75,8 @@ def find_columns(spec: str, features: Features) -> HubColumns:
     labels = [name for name in LABEL_COLUMNS if name in features]
     labels += [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
     if not images or not labels:
-        found = ", ".join(f"{name} ({_type_name(feature)})" for name, feature in features.items())
+        kinds = {name: getattr(feature, "dtype", None) or type(feature).__name__ for name, feature in features.items()}
+        found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
         raise WbcError(
             f"{spec}: has the columns {found}; one of type Image and one with the class (a ClassLabel, or a string "
             "called 'label') are needed."
@@ -90,7 +91,7 @@ def find_columns(spec: str, features: Features) -> HubColumns:
 
 
 def known_split(spec: str, name: str) -> str:
-    """The split's name here. WbcError where a Hub set has a split that is none of the three."""
+    """The split's name here. Raises WbcError where it is not one of the three."""
     known = split_name(name)
     if known is None:
         raise WbcError(
@@ -101,15 +102,11 @@ def known_split(spec: str, name: str) -> str:
 
 
 def group_name(value: str | int | float | None) -> str | None:
-    """A group column's value as text; None where it says nothing."""
+    """The value of a group column as text; None where it is empty."""
     return None if value is None or value == "" else str(value)
 
 
 def source_name(split: str, index: int, image: dict | None) -> str:
-    """What an image of a Hub set is called: split, row and file name, for file names alone may come twice."""
+    """A unique name of an image of a Hub set: split, row and, where known, file name."""
     path = image["path"] if image else None
     return f"{split}/{index}/{Path(path).name}" if path else f"{split}/{index}"
-
-
-def _type_name(feature: object) -> str:
-    return getattr(feature, "dtype", None) or type(feature).__name__

@@ -1,4 +1,4 @@
-"""`load_leucocytes`: a folder, a Hub data set, a Kaggle set or painted cells become one `DatasetDict` of one form."""
+"""Load leucocyte images from a folder, the Hugging Face Hub, Kaggle or the painter as one `DatasetDict`."""
 
 import dataclasses
 import hashlib
@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 from datasets import Dataset, DatasetDict, Features, Image, IterableDatasetDict, concatenate_datasets
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from wbc_hf.data.checking import check_readable, count_contradictions, examine, label_indices
-from wbc_hf.data.known_sets import KnownSet, known_by_file_names, known_by_spec, photograph
-from wbc_hf.data.near_duplicate_pairs import NearDuplicatePair, near_duplicate_pairs
-from wbc_hf.data.reading import read_image
+from wbc_hf.data.checks import check_readable, count_contradictions, label_indices, read_digests
+from wbc_hf.data.known_sets import KnownSet, known_by_file_names, known_by_spec
+from wbc_hf.data.near_duplicates import NearDuplicate, find_near_duplicates, group_images
+from wbc_hf.data.reading import image_content, read_image
 from wbc_hf.data.sources import FEATURES, fetch_kaggle_set, folder_rows, hub_rows, painted_rows
 from wbc_hf.data.splits import FRACTIONS, SPLITS, groups_across, split_by_group
 from wbc_hf.data.streaming import stream_hub_set
@@ -31,13 +29,13 @@ class Provenance:
     """Where a loaded set comes from and what was done to it, for reports and cards.
 
     Attributes:
-        spec: What the user gave.
+        spec: As given to `load_leucocytes`.
         title, licence, homepage: Of a known set; else the spec, None and None.
-        given_splits: Whether the test split was published with the set (else it was cut here).
-        skipped: Names and reasons of files that are no readable image.
-        groups_across: Groups that stand on both sides of a given split.
-        contradictions: Images that stand under more than one class, byte for byte the same.
-        copies: Pairs of different files that show the same cell, found by looking; None where nobody looked.
+        given_splits: Whether the test split was published with the set (else it was split off here).
+        skipped: Names and reasons of unreadable images.
+        groups_across: Number of groups in more than one given split.
+        contradictions: Number of images in more than one class, byte for byte the same.
+        near_duplicates: Number of pairs of different files that show the same cell; None where they were not compared.
         fingerprint: SHA-256 over content, label and split of every image; the same data give the same value.
     """
 
@@ -49,7 +47,7 @@ class Provenance:
     skipped: tuple[UnreadableImageError, ...]
     groups_across: int
     contradictions: int
-    copies: int | None
+    near_duplicates: int | None
     fingerprint: str
 
 
@@ -58,33 +56,32 @@ class Leucocytes(DatasetDict):
 
     Attributes:
         provenance: Where it comes from.
-        copies: Pairs of images that show the same cell or photograph, by their bytes or by looking: enough of them to
-            link every group of copies, not all.
+        near_duplicates: Pairs of images that show the same cell or photograph: enough of them to link every group.
     """
 
     provenance: Provenance
-    copies: tuple[NearDuplicatePair, ...]
+    near_duplicates: tuple[NearDuplicate, ...]
 
 
 def load_leucocytes(
-    spec: str | Path, *, streaming: bool = False, look: bool = True, seed: int = 0
+    spec: str | Path, *, streaming: bool = False, near_duplicates: bool = True, seed: int = 0
 ) -> Leucocytes | IterableDatasetDict:
-    """Load pictures of leucocytes from wherever they are.
+    """Load leucocyte images with labels, groups and splits.
 
     Every row has `image` (any mode and size; `read_image` makes it RGB), `label` (ClassLabel over the five names),
     `group` (images with the same value show the same physical cell or photograph) and `source` (the file's name).
     Groups come from a `group` column or `metadata.csv`, from the file names of known sets, from identical bytes, and
-    from looking for copies.
-    Given splits are kept; missing ones are cut, 70/15/15, stratified by class, never through a group.
+    from near-duplicates.
+    Given splits are kept; missing ones are split off, 70/15/15, stratified by class, never through a group.
 
     Args:
         spec: A folder of class sub-folders with or without split folders above them; `synthetic` or `synthetic:N`
             (N painted cells a class); `kaggle:owner/name`; or a Hub data set id. A folder that exists wins over an id.
         streaming: For Hub sets that do not fit the disk: splits that read from the Hub while they are iterated.
             See `stream_hub_set`.
-        look: Whether to look for copies of one cell, which takes some hundredths of a second an image, the first
-            time. Painted cells and streams are never looked at.
-        seed: Of the split and of painted cells.
+        near_duplicates: Whether to compare images to find near-duplicates, which takes some hundredths of a second an
+            image, the first time. Painted cells and streams are never compared.
+        seed: Random seed of the split and of painted cells.
 
     Raises:
         WbcError: No such set, unknown class names, an empty class, no labels, a class of which no file is readable,
@@ -111,13 +108,13 @@ def load_leucocytes(
         rows = folder_rows(Path(spec))
     else:
         rows = hub_rows(spec)
-    return _finish(rows, spec, known, seed, tell_by_names=folder, look=look and not painted)
+    return _finish(rows, spec, known, seed, known_by_names=folder, compare=near_duplicates and not painted)
 
 
 def with_painted(leucocytes: Leucocytes, per_class: int, seed: int = 0) -> Leucocytes:
-    """The same set with painted cells among its training images, `per_class` of each class; the rest is untouched.
+    """Add painted cells, `per_class` of each class, to the training images of a set.
 
-    Painted cells show what tells the types apart without what one laboratory has in common.
+    Painted cells show what tells the types apart without what the images of one laboratory have in common.
     """
     painted = load_leucocytes(f"synthetic:{per_class}", seed=seed)
     mixed = Leucocytes(leucocytes)
@@ -125,7 +122,7 @@ def with_painted(leucocytes: Leucocytes, per_class: int, seed: int = 0) -> Leuco
     fingerprints = leucocytes.provenance.fingerprint + painted.provenance.fingerprint
     fingerprint = hashlib.sha256(fingerprints.encode()).hexdigest()
     mixed.provenance = dataclasses.replace(leucocytes.provenance, fingerprint=fingerprint)
-    mixed.copies = leucocytes.copies
+    mixed.near_duplicates = leucocytes.near_duplicates
     return mixed
 
 
@@ -140,39 +137,42 @@ def _is_path(spec: str) -> bool:
 
 
 def _finish(
-    rows: Dataset, spec: str, known: KnownSet | None, seed: int, *, tell_by_names: bool, look: bool
+    rows: Dataset, spec: str, known: KnownSet | None, seed: int, *, known_by_names: bool, compare: bool
 ) -> Leucocytes:
-    """Check the rows of any source, group them, and cut them into splits."""
+    """Check the rows of any source, group them, and split them."""
     labels = label_indices(rows["class_name"], spec)
-    examined = examine(rows)
-    check_readable(examined, labels, spec)
-    kept = np.array([index for index, digest in enumerate(examined.digests) if digest is not None])
+    results = read_digests(rows)
+    skipped = check_readable(results, labels, spec)
+    kept = np.array([index for index, digest in enumerate(results) if isinstance(digest, str)])
     readable = rows.select(kept)
     sources, named, given = (list(readable[name]) for name in ("source", "group", "split"))
-    labels, digests = labels[kept], [examined.digests[index] for index in kept]
+    labels, digests = labels[kept], [digest for digest in results if isinstance(digest, str)]
+
+    def read(index: int) -> PIL.Image.Image:
+        return read_image(image_content(readable[index]["image"]))
 
     contradictions = count_contradictions(digests, labels, sources, spec)
-    copies = near_duplicate_pairs(digests, sources, lambda index: _read(readable, index), look=look)
-    groups = _merge_groups(named, copies, sources)
+    near_duplicates = find_near_duplicates(digests, sources, read, compare=compare)
+    groups = group_images(sources, named, near_duplicates)
     splits, test_given = _assign_splits(given, labels, groups, spec, seed)
     across = _count_groups_across(splits, groups, spec)
     _warn_of_missing_classes(splits, labels, spec)
 
     result = Leucocytes(_take(rows, kept, splits, labels, groups))
-    known = known_by_file_names(sources) if tell_by_names else known
+    known = known_by_file_names(sources) if known_by_names else known
     result.provenance = Provenance(
         spec=spec,
         title=known.title if known else spec,
         licence=known.licence if known else None,
         homepage=known.homepage if known else None,
         given_splits=test_given,
-        skipped=tuple(examined.unreadable),
+        skipped=skipped,
         groups_across=across,
         contradictions=contradictions,
-        copies=sum(pair.matches is not None for pair in copies) if look else None,
+        near_duplicates=sum(pair.matches is not None for pair in near_duplicates) if compare else None,
         fingerprint=_fingerprint(splits, labels, digests),
     )
-    result.copies = tuple(copies)
+    result.near_duplicates = tuple(near_duplicates)
     return result
 
 
@@ -195,45 +195,14 @@ def _take(
     return {name: whole.select(kept[splits[name]]) for name in SPLITS}
 
 
-def _read(rows: Dataset, index: int) -> PIL.Image.Image:
-    image = rows[index]["image"]
-    return read_image(image["path"] if image["bytes"] is None else image["bytes"])
-
-
-def _merge_groups(
-    given: Sequence[str | None], copies: Sequence[NearDuplicatePair], sources: Sequence[str]
-) -> list[str]:
-    """One group where the given group, the photograph or the cell is shared, named after its first image."""
-    keys = [[group or photograph(source)] for group, source in zip(given, sources, strict=True)]
-    place = {source: index for index, source in enumerate(sources)}
-    for pair in copies:
-        # What the two share is the pair itself.
-        keys[place[pair.first]].append(pair)
-        keys[place[pair.second]].append(pair)
-    number: dict[str | NearDuplicatePair, int] = {}
-    links = [
-        (image, number.setdefault(key, len(number)))
-        for image, image_keys in enumerate(keys)
-        for key in image_keys
-        if key is not None
-    ]
-    # A graph of images and of what they share; its connected parts are the groups.
-    images, shared = np.array(links, dtype=np.int64).reshape(-1, 2).T
-    size = len(sources) + len(number)
-    graph = coo_array((np.ones(len(links)), (images, shared + len(sources))), shape=(size, size))
-    _, part = connected_components(graph, directed=False)
-    first: dict[int, str] = {}
-    return [first.setdefault(part[image], source) for image, source in enumerate(sources)]
-
-
 def _assign_splits(
     given: Sequence[str | None], labels: np.ndarray, groups: Sequence[str], spec: str, seed: int
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Keep given splits and cut those that are missing out of the training images. True: the test split is given."""
+    """Keep given splits and split the missing ones off the training images; and whether the test split is given."""
     named = set(given)
     if None in named and len(named) > 1:
         raise WbcError(
-            f"{spec}: some class folders stand below {', '.join(sorted(filter(None, named)))} and some do not. "
+            f"{spec}: some class folders are below {', '.join(sorted(filter(None, named)))} and some do not. "
             "Move all of them into split folders, or none."
         )
     members = {name: np.flatnonzero([split == name for split in given]) for name in SPLITS}
@@ -243,9 +212,8 @@ def _assign_splits(
     missing = [name for name in ("validation", "test") if not len(members[name])]
     if missing:
         fractions = {name: FRACTIONS[name] for name in missing}
-        cut = split_by_group(
-            labels[source], [groups[i] for i in source], {"train": 1 - sum(fractions.values())} | fractions, seed
-        )
+        fractions = {"train": 1 - sum(fractions.values())} | fractions
+        cut = split_by_group(labels[source], [groups[i] for i in source.tolist()], fractions, seed)
         members |= {name: source[indices] for name, indices in cut.items()}
     empty = [name for name in SPLITS if not len(members[name])]
     if empty:
@@ -257,12 +225,12 @@ def _assign_splits(
 
 
 def _count_groups_across(splits: dict[str, np.ndarray], groups: Sequence[str], spec: str) -> int:
-    """How many groups stand in more than one split, which only given splits can have; one warning if any do."""
+    """Count groups in more than one split, which only given splits can have; one warning if there are any."""
     across = groups_across({name: [groups[i] for i in indices] for name, indices in splits.items()})
     if across:
         logger.warning(
-            "%s: %d groups (copies of one cell or photograph) stand in more than one of its splits, for example that "
-            "of %s; figures on its test split are too good by what that gives away.",
+            "%s: %d groups (near-duplicates of one cell or photograph) are in more than one of its splits, for "
+            "example that of %s; figures on its test split are optimistic because of this leakage.",
             spec,
             len(across),
             min(across),

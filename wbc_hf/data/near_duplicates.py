@@ -1,21 +1,19 @@
-"""Find images that show the same physical cell or field, however they were copied.
+"""Find near-duplicates: images that show the same cell or photograph.
 
-Identical bytes need no looking. All else goes through local features: SIFT key points (Lowe 2004,
-doi:10.1023/B:VISI.0000029664.99615.94), which keep their descriptor under rotation, zoom and changes of light, and
-whose descriptor in a mirror image or a negative is a mere reordering of its numbers. Three steps:
+Rotated, flipped, sheared, stretched, shifted, re-coloured and re-encoded images are found, and so are overlapping
+crops and photographs of one field. Identical bytes need no comparison. All else goes through `key_points`:
 
 1. `describe` each image by its strongest key points.
 2. `candidates`: each key point asks an index of all others for its nearest neighbours, and so votes for the images
    they come from. Of the four orders of a descriptor one is standard, so that mirror images and negatives meet there.
-3. `link`: pairs with enough votes are matched again in full, and are copies when one affine map (RANSAC) explains
-   enough matches.
-
-Rotated, flipped, sheared, stretched, shifted, re-coloured and re-encoded copies pass, and so do overlapping crops and
-photographs of one field.
+3. `link`: pairs with enough votes are matched in full, and are near-duplicates when one affine map explains enough
+   matches.
 """
 
+import hashlib
+import json
+import logging
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,18 +21,19 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from PIL import Image
+from scipy.cluster.hierarchy import DisjointSet
 from tqdm.auto import tqdm
 
-# Raised whenever something below changes what is found: results that are kept on disk carry it.
+from wbc_hf.data.key_points import MIRROR, NEGATIVE, KeyPoints, describe, match
+from wbc_hf.data.known_sets import photograph
+from wbc_hf.files import write_atomically
+from wbc_hf.hardware import cache_folder
+
+logger = logging.getLogger(__name__)
+
+# Part of the key of cached results: raise it whenever something here or in `key_points` changes what is found.
 VERSION = 3
 
-# Longer sides are shrunk to this, in pixels: enough for the grain of a nucleus, little enough to be quick.
-_WORKING_SIDE = 256
-_KEY_POINTS = 150
-_CONTRAST = 0.02
-# Rotated copies are often padded with black, whose edge draws key points that all padded images share.
-_BLACK = 20
-_BLACK_MARGIN = 9
 # The strongest key points of an image vote; all of them are matched once a pair is a candidate.
 _VOTERS = 80
 # The index holds the first principal components of the descriptors: compact, and nearly all of their variance.
@@ -43,134 +42,121 @@ _TREES = 2
 _CHECKS = 32
 _NEIGHBOURS = 3
 _VOTES = 5
-# Lowe's ratio: a match must be this much nearer than the second nearest.
-_RATIO = 0.9
-_REPROJECTION = 3.0
-_INLIERS = 11
-_SHRINK, _GROW, _STRETCH = 0.4, 2.5, 2.0
 _CHUNK = 20_000
 _BATCH = 64
 _TURNS = 3
 
-# SIFT's 128 numbers are 4 rows x 4 columns x 8 directions, relative to the key point's own direction. In a mirror
-# image the rows are in reverse and the directions turn the other way. In a negative the key point's own direction is
-# the opposite one, so rows and columns are in reverse.
-_PLACES = np.arange(128).reshape(4, 4, 8)
-_MIRROR = _PLACES[::-1][:, :, -np.arange(8) % 8].reshape(-1)
-_NEGATIVE = _PLACES[::-1, ::-1].reshape(-1)
-# (mirrored, order)
-_ORDERS = (
-    (False, _PLACES.reshape(-1)),
-    (True, _MIRROR),
-    (False, _NEGATIVE),
-    (True, _MIRROR[_NEGATIVE]),
-)
+Link = tuple[int, int, int, bool]  # indices of two images, first < second, number of matches, mirrored
 
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two images of one set that show the same cell or field.
+    """A pair of images that show the same cell or photograph.
 
     Attributes:
-        first, second: Indices of the images, first < second.
-        matches: Key points that one affine map brings from the first onto the second.
+        first, second: Names of the images.
+        matches: Key points that one affine map brings from one onto the other; None where the bytes are identical.
         mirrored: Whether one is a mirror image of the other.
     """
 
-    first: int
-    second: int
-    matches: int
+    first: str
+    second: str
+    matches: int | None
     mirrored: bool
 
 
-@dataclass(frozen=True)
-class KeyPoints:
-    """Of one image, the strongest first.
+def find_near_duplicates(
+    digests: Sequence[str], sources: Sequence[str], read: Callable[[int], Image.Image], *, compare: bool = True
+) -> list[NearDuplicate]:
+    """Find pairs of near-duplicates: enough of them to link every group, not all. Results are cached by content.
 
-    Attributes:
-        positions: float32 (k, 2), pixels of the shrunk image.
-        descriptors: uint8 (k, 128), the square roots of SIFT's.
-        size: Width and height of the shrunk image in pixels.
+    Args:
+        digests: SHA-256 of each image's bytes.
+        sources: Name of each image.
+        read: Gives the image of an index as RGB; called from several threads.
+        compare: Whether to compare pictures too, not only their bytes.
     """
+    first_of: dict[str, int] = {}
+    pairs = []
+    for index, digest in enumerate(digests):
+        first = first_of.setdefault(digest, index)
+        if first != index:
+            pairs.append(NearDuplicate(sources[first], sources[index], None, False))
+    if compare:
+        # In order of content, so that the result is the same whatever the files are called.
+        images = [first_of[digest] for digest in sorted(first_of)]
+        for one, other, matches, mirrored in _cached_links(sorted(first_of), lambda index: read(images[index])):
+            first, second = sorted((images[one], images[other]))
+            pairs.append(NearDuplicate(sources[first], sources[second], matches, mirrored))
+    return pairs
 
-    positions: np.ndarray
-    descriptors: np.ndarray
-    size: tuple[int, int]
 
+def group_images(
+    sources: Sequence[str], given: Sequence[str | None], near_duplicates: Sequence[NearDuplicate]
+) -> list[str]:
+    """Give images that share a given group, a photograph or a cell one group, named after its first image.
 
-@dataclass(frozen=True)
-class Match:
-    """How one image lies in another.
-
-    Attributes:
-        matches: Key points that the map explains.
-        mirrored: Whether one is a mirror image of the other.
-        affine: float64 (2, 3), brings pixels of the first onto the second, both shrunk.
+    Args:
+        sources: Name of each image, without repeats; that of some public sets tells the photograph.
+        given: Group of each image, where known.
+        near_duplicates: Pairs of these images.
     """
+    groups = DisjointSet(sources)
+    first: dict[str, str] = {}
+    for source, name in zip(sources, given, strict=True):
+        if shared := name or photograph(source):
+            groups.merge(first.setdefault(shared, source), source)
+    for pair in near_duplicates:
+        groups.merge(pair.first, pair.second)
+    named: dict[str, str] = {}
+    return [named.setdefault(groups[source], source) for source in sources]
 
-    matches: int
-    mirrored: bool
-    affine: np.ndarray
+
+def _cached_links(digests: Sequence[str], read: Callable[[int], Image.Image]) -> list[Link]:
+    key = hashlib.sha256("\n".join([f"version {VERSION}", *digests]).encode()).hexdigest()
+    path = cache_folder() / "near_duplicates" / f"{key}.json"
+    if path.is_file():
+        try:
+            return [(one, other, matches, mirrored) for one, other, matches, mirrored in json.loads(path.read_bytes())]
+        except (ValueError, TypeError) as error:
+            logger.warning("%s: is broken (%s), so the images are compared again.", path, error)
+    links = compare_images(len(digests), read)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(links))
+    return links
 
 
-def find_near_duplicates(count: int, read: Callable[[int], Image.Image]) -> list[NearDuplicate]:
-    """Look at every image of a set and say which show the same cell or field.
-
-    Two images that a third connects are not compared again: the pairs returned link each group together, they are not
-    all of its pairs. The same images in the same order give the same pairs.
+def compare_images(count: int, read: Callable[[int], Image.Image]) -> list[Link]:
+    """Compare all images of a set by their key points. The same images in the same order give the same pairs.
 
     Args:
         count: Number of images.
-        read: Gives one as RGB; called from several threads, once for each index.
+        read: Gives the image of an index as RGB; called from several threads, once for each index.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the threads are here
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             described = pool.map(lambda index: describe(read(index)), range(count))
-            progress = tqdm(described, total=count, desc="Looking for copies", unit="image", delay=2, leave=False)
+            progress = tqdm(described, total=count, desc="Finding near-duplicates", unit="image", delay=2, leave=False)
             return link(list(progress), pool)
     finally:
         cv2.setNumThreads(threads)
 
 
-def describe(image: Image.Image, side: int = _WORKING_SIDE, count: int = _KEY_POINTS) -> KeyPoints:
-    """The key points of an RGB image of any size.
+def link(key_points: Sequence[KeyPoints], pool: ThreadPoolExecutor) -> list[Link]:
+    """Verify candidates and return the pairs that link each image with its near-duplicates.
 
-    Args:
-        image: Is left as it is.
-        side: Longer sides are shrunk to this, in pixels.
-        count: The most key points that are kept.
+    In a large group each key point's nearest neighbours are siblings, and no key point votes for images outside: such
+    groups are compared once more by one image of each, then by another.
     """
-    image = image.copy()
-    image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    pixels = np.asarray(image)
-    mask = cv2.copyMakeBorder((pixels.max(axis=2) > _BLACK).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    mask = cv2.erode(mask, np.ones((_BLACK_MARGIN, _BLACK_MARGIN), np.uint8))[1:-1, 1:-1]
-    sift = cv2.SIFT_create(nfeatures=count, contrastThreshold=_CONTRAST)
-    found, descriptors = sift.detectAndCompute(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), mask * 255)
-    if descriptors is None:
-        return KeyPoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8), image.size)
-    strongest = np.argsort([-point.response for point in found], kind="stable")[:count]
-    # The root of the share of each direction (RootSIFT, Arandjelovic & Zisserman 2012): sums to 1, so fits a byte.
-    shares = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1)
-    positions = np.array([point.pt for point in found], dtype=np.float32)
-    return KeyPoints(positions[strongest], np.sqrt(shares[strongest] * 255**2).astype(np.uint8), image.size)
-
-
-def link(key_points: Sequence[KeyPoints], pool: ThreadPoolExecutor) -> list[NearDuplicate]:
-    """The pairs that link each image with its copies.
-
-    In a group of many copies each key point's nearest neighbours are siblings, and nothing is asked of the world
-    outside: such groups are compared once more by one image of each, then by another.
-    """
-    parts = _Parts(len(key_points))
-    found = list(_verified(candidates(key_points, pool), key_points, parts, pool))
+    groups = DisjointSet(range(len(key_points)))
+    found = list(_verified(candidates(key_points, pool), key_points, groups, pool))
     for turn in range(_TURNS):
-        crowded = [members for members in parts.members() if len(members) > _NEIGHBOURS]
-        asked = [members[turn * len(members) // _TURNS] for members in crowded]
-        pairs = [(asked[a], asked[b]) for a, b in candidates([key_points[index] for index in asked], pool)]
-        found += _verified(pairs, key_points, parts, pool)
+        large = [sorted(members) for members in groups.subsets() if len(members) > _NEIGHBOURS]
+        chosen = [members[turn * len(members) // _TURNS] for members in large]
+        pairs = [(chosen[a], chosen[b]) for a, b in candidates([key_points[index] for index in chosen], pool)]
+        found += _verified(pairs, key_points, groups, pool)
     return found
 
 
@@ -214,93 +200,23 @@ def _standard_order(descriptors: np.ndarray) -> np.ndarray:
     rows = descriptors.reshape(-1, 4, 4, 8).astype(np.float32)
     negative = rows.sum(axis=(1, 3)) @ np.array([-1.5, -0.5, 0.5, 1.5], np.float32) < 0
     mirrored = rows.sum(axis=(1, 2)) @ np.sin(np.arange(8, dtype=np.float32) * np.pi / 4) < 0
-    descriptors = np.where(negative[:, None], descriptors[:, _NEGATIVE], descriptors)
-    return np.where(mirrored[:, None], descriptors[:, _MIRROR], descriptors)
+    descriptors = np.where(negative[:, None], descriptors[:, NEGATIVE], descriptors)
+    return np.where(mirrored[:, None], descriptors[:, MIRROR], descriptors)
 
 
 def _principal_components(descriptors: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     sample = descriptors[:: max(1, len(descriptors) // 50_000)].astype(np.float32)
-    mean, components = cv2.PCACompute(sample, mean=None, maxComponents=_COMPONENTS)
+    mean, components = cv2.PCACompute(sample, mean=None, maxComponents=_COMPONENTS)  # type: ignore[call-overload]
     return lambda rows: np.ascontiguousarray(cv2.PCAProject(rows.astype(np.float32), mean, components))
 
 
-class _Parts:
-    """Which of so many nodes links connect."""
-
-    def __init__(self, count: int):
-        self._above = list(range(count))
-
-    def root(self, node: int) -> int:
-        while self._above[node] != node:
-            self._above[node] = self._above[self._above[node]]
-            node = self._above[node]
-        return node
-
-    def join(self, first: int, second: int) -> bool:
-        """Whether they were apart."""
-        roots = self.root(first), self.root(second)
-        self._above[max(roots)] = min(roots)
-        return roots[0] != roots[1]
-
-    def members(self) -> list[list[int]]:
-        """The nodes of each part, in order of its first."""
-        members: dict[int, list[int]] = defaultdict(list)
-        for node in range(len(self._above)):
-            members[self.root(node)].append(node)
-        return list(members.values())
-
-
 def _verified(
-    pairs: Sequence[tuple[int, int]], key_points: Sequence[KeyPoints], parts: _Parts, pool: ThreadPoolExecutor
-) -> Iterator[NearDuplicate]:
-    """The pairs that are copies, without those that `parts` connects already; connects them."""
+    pairs: Sequence[tuple[int, int]], key_points: Sequence[KeyPoints], groups: DisjointSet, pool: ThreadPoolExecutor
+) -> Iterator[Link]:
+    """The pairs that match, without those in one group already; merges their groups."""
     for start in range(0, len(pairs), _BATCH):
-        asked = [pair for pair in pairs[start : start + _BATCH] if parts.root(pair[0]) != parts.root(pair[1])]
-        found = pool.map(lambda pair: match(key_points[pair[0]], key_points[pair[1]]), asked)
-        for (first, second), same in zip(asked, found, strict=True):
-            if same is not None and parts.join(first, second):
-                yield NearDuplicate(min(first, second), max(first, second), same.matches, same.mirrored)
-
-
-def match(first: KeyPoints, second: KeyPoints, *, as_is: bool = False) -> Match | None:
-    """The one plausible affine map that explains enough matches; None if there is none.
-
-    Args:
-        first, second: Of two images.
-        as_is: Whether mirror images and negatives are out of the question: it takes a third of the time.
-    """
-    if min(len(first.positions), len(second.positions)) < _INLIERS:
-        return None
-    orders = _ORDERS[:1] if as_is else _ORDERS
-    matched = [(*_matches(first.descriptors, second.descriptors[:, order]), mirrored) for mirrored, order in orders]
-    here, there, mirrored = max(matched, key=lambda found: len(found[0]))
-    if len(here) < _INLIERS:
-        return None
-    affine, inliers = cv2.estimateAffine2D(
-        first.positions[here],
-        second.positions[there],
-        method=cv2.RANSAC,
-        ransacReprojThreshold=_REPROJECTION,
-        maxIters=500,
-        confidence=0.99,
-    )
-    if affine is None or inliers.sum() < _INLIERS:
-        return None
-    grow, shrink = np.linalg.svd(affine[:, :2], compute_uv=False)
-    if shrink < _SHRINK or grow > _GROW or grow > _STRETCH * shrink:
-        return None
-    if (np.linalg.det(affine[:, :2]) < 0) != mirrored:
-        return None
-    return Match(int(inliers.sum()), mirrored, affine)
-
-
-def _matches(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of descriptors, (k, 128) and (l, 128), that are mutually nearest and clearly nearer than the next."""
-    # As float32: OpenCV is ten times slower on bytes.
-    first, second = first.astype(np.float32), second.astype(np.float32)
-    distance, nearest = cv2.batchDistance(first, second, cv2.CV_32F, normType=cv2.NORM_L2, K=2)
-    _, back = cv2.batchDistance(second, first, cv2.CV_32F, normType=cv2.NORM_L2, K=1)
-    partner = nearest[:, 0]
-    mutual = back[partner, 0] == np.arange(len(first))
-    good = np.flatnonzero(mutual & (distance[:, 0] < _RATIO * distance[:, 1]))
-    return good, partner[good]
+        open_pairs = [pair for pair in pairs[start : start + _BATCH] if not groups.connected(*pair)]
+        matched = pool.map(lambda pair: match(key_points[pair[0]], key_points[pair[1]]), open_pairs)
+        for (first, second), same in zip(open_pairs, matched, strict=True):
+            if same is not None and groups.merge(first, second):
+                yield min(first, second), max(first, second), same.matches, same.mirrored

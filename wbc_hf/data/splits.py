@@ -1,17 +1,25 @@
-"""Cut a set into training, validation and test: stratified by class, seeded, never through a group."""
+"""Split a set into training, validation and test: stratified by class, seeded, never through a group."""
 
 import hashlib
+import os
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from datasets import DatasetDict, Image
+
+from wbc_hf.errors import WbcError
+from wbc_hf.labels import CLASS_NAMES
 
 SPLITS = ("train", "validation", "test")
 FRACTIONS = {"train": 0.70, "validation": 0.15, "test": 0.15}
 
 
 def split_by_group(
-    labels: Sequence[int],
+    labels: Sequence[int] | np.ndarray,
     groups: Sequence[Hashable],
     fractions: Mapping[str, float] = FRACTIONS,
     seed: int = 0,
@@ -20,14 +28,14 @@ def split_by_group(
 
     Large groups go first, each to the split that lacks most of the group's class. Each split gets a group of every
     class before any gets its second, unless that group is more than the split's share and others are left: a class
-    with as many groups as there are splits is trained on, chosen on and tested. A group whose images carry several
-    labels counts as its most frequent one.
+    with as many groups as there are splits is in all of them. A group whose images carry several labels counts as its
+    most frequent one.
 
     Args:
         labels: Class index of each of the n images.
         groups: Group of each image.
         fractions: Share of each split, in the order in which a class with few groups fills them; they add up to 1.
-        seed: Which of the many possible splits.
+        seed: Random seed.
 
     Returns:
         For each split the sorted indices of its images; together 0 to n - 1, each once.
@@ -41,7 +49,7 @@ def split_by_group(
         by_class[most_frequent].append(indices)
 
     generator = np.random.default_rng(seed)
-    # After training, a class with two groups is better tested than chosen on.
+    # After training, a class with two groups is of more use in the test split than in validation.
     seeding_order = sorted(fractions, key=lambda name: (name != "train", name != "test"))
     chosen: dict[str, list[int]] = {name: [] for name in fractions}
     for label in sorted(by_class):
@@ -64,14 +72,14 @@ def split_by_group(
     return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in chosen.items()}
 
 
-def groups_across(groups_of: Mapping[str, Sequence[Hashable]]) -> set[Hashable]:
-    """Groups that stand in more than one split."""
+def groups_across(groups_of: Mapping[str, Sequence[str]]) -> set[str]:
+    """Groups that are in more than one split."""
     seen = Counter(group for groups in groups_of.values() for group in set(groups))
     return {group for group, splits in seen.items() if splits > 1}
 
 
 def stream_split(group: str, fractions: Mapping[str, float] = FRACTIONS) -> str:
-    """The split of a group in a stream, where nothing is known of the others: by a hash, the same in every run."""
+    """The split of a group in a stream, where the other groups are unknown: by a hash, the same in every run."""
     position = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
     upper = 0.0
     for name, share in fractions.items():
@@ -79,3 +87,43 @@ def stream_split(group: str, fractions: Mapping[str, float] = FRACTIONS) -> str:
         if position < upper:
             return name
     return name
+
+
+def write_clean_split(leucocytes: DatasetDict, folder: Path, seed: int = 0) -> None:
+    """Write train/validation/test/<class>/ with the files, and a `metadata.csv` of their groups.
+
+    Whole groups go to one split. Files are hard links where the disk allows it, else copies; the source is not
+    changed.
+
+    Raises:
+        WbcError: `folder` exists and is not empty.
+    """
+    check_new_folder(folder)
+    rows = [row for split in leucocytes.values() for row in split.cast_column("image", Image(decode=False))]
+    splits = split_by_group([row["label"] for row in rows], [row["group"] for row in rows], seed=seed)
+    written = []
+    for split, indices in splits.items():
+        for index in indices:
+            row = rows[index]
+            name = f"{split}/{CLASS_NAMES[row['label']]}/{index:06d}_{Path(row['source']).name}"
+            _place(row["image"], folder / name)
+            written.append((name, row["group"]))
+    pd.DataFrame(written, columns=["file_name", "group"]).to_csv(folder / "metadata.csv", index=False)
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raises WbcError where `folder` is a file or is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise WbcError(f"{folder}: is not empty; a clean split is written to a new folder only.")
+
+
+def _place(image: dict, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if image["bytes"] is not None:
+        target.write_bytes(image["bytes"])
+        return
+    source = Path(image["path"]).resolve()
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without hard links
+        shutil.copyfile(source, target)

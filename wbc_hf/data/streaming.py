@@ -1,46 +1,46 @@
-"""Hub sets that do not fit the disk: the same columns, read, checked and split while they are iterated."""
+"""Stream Hub sets that do not fit the disk: read, checked and split while they are iterated."""
 
 import hashlib
 import logging
 from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import fsspec
 import httpx2
 from datasets import IterableDataset, IterableDatasetDict, concatenate_datasets
 
-from wbc_hf.data.checking import MAX_UNREADABLE, NAMED_IN_WARNINGS, NO_IMAGE, class_indices, holds_image
+from wbc_hf.data.checks import MAX_UNREADABLE, MAX_WARNINGS, class_indices
 from wbc_hf.data.hub_sets import HubColumns, find_columns, group_name, known_split, open_hub_set, source_name
-from wbc_hf.data.reading import read_image
+from wbc_hf.data.reading import image_content, read_image
 from wbc_hf.data.sources import FEATURES
 from wbc_hf.data.splits import FRACTIONS, SPLITS, stream_split
 from wbc_hf.errors import HubUnreachableError, UnreadableImageError, WbcError
 
 logger = logging.getLogger(__name__)
 
-# Of an image folder every picture is a request of its own: so many are under way at a time.
+# In an image folder every picture is a request of its own; this many run at a time.
 BATCH_SIZE = 32
-# A share of unreadable images says something from here on.
-_ROWS_TO_JUDGE = 100
+# The share of unreadable images is checked from this many rows on.
+_MIN_ROWS = 100
 
 
 def stream_hub_set(spec: str) -> IterableDatasetDict:
-    """The splits "train", "validation" and "test" of a Hub set, none of it stored.
+    """Stream the splits "train", "validation" and "test" of a Hub set without storing it.
 
-    Images are checked as they come by: unreadable ones are skipped with a warning, and an iteration stops once more
-    than 5 % of at least 100 rows were. The group is that of a `group` column, else the image's own bytes; missing
-    splits are cut from the training images by a hash of it, so that every run cuts them alike.
+    Unreadable images are skipped with a warning, and an iteration stops once more than 5 % of at least 100 rows were.
+    The group is that of a `group` column, else the image's own bytes; missing splits are split off the training images
+    by a hash of it, the same in every run.
 
     Raises:
-        WbcError: No such set, no images, no labels, nothing to train on, or a class name that is none of the five:
-            at once where the set declares its classes, else when the row comes by.
+        WbcError: No such set, no images, no labels, nothing to train on, or a class name that is not one of the five:
+            at once where the set declares its classes, else when the row is read.
         HubUnreachableError: The Hub did not answer.
     """
-    parts: dict[str, list[IterableDataset]] = defaultdict(list)
-    for name, part in open_hub_set(spec, streaming=True).items():
-        parts[known_split(spec, name)].append(_converted(spec, name, part))
-    given = {name: concatenate_datasets(streams) for name, streams in parts.items()}
+    streams: dict[str, list[IterableDataset]] = defaultdict(list)
+    for name, stream in open_hub_set(spec, streaming=True).items():
+        streams[known_split(spec, name)].append(_convert(spec, name, stream))
+    given = {name: concatenate_datasets(parts) for name, parts in streams.items()}
     if "train" not in given:
         raise WbcError(f"{spec}: has {', '.join(given)} but nothing to train on.")
     missing = [name for name in ("validation", "test") if name not in given]
@@ -48,30 +48,26 @@ def stream_hub_set(spec: str) -> IterableDatasetDict:
         fractions = {name: FRACTIONS[name] for name in missing}
         fractions = {"train": 1 - sum(fractions.values())} | fractions
         whole = given["train"]
-        given |= {name: whole.filter(_InSplit(name, fractions)) for name in fractions}
+        for name in fractions:
+            given[name] = whole.filter(_is_in_split, fn_kwargs={"split": name, "fractions": fractions})
     return IterableDatasetDict({name: given[name] for name in SPLITS})
 
 
-@dataclass(frozen=True)
-class _InSplit:
-    name: str
-    fractions: dict[str, float]
-
-    def __call__(self, row: dict) -> bool:
-        return stream_split(row["group"], self.fractions) == self.name
+def _is_in_split(row: dict, split: str, fractions: Mapping[str, float]) -> bool:
+    return stream_split(row["group"], fractions) == split
 
 
-def _converted(spec: str, split: str, part: IterableDataset) -> IterableDataset:
-    if part.features is None:
+def _convert(spec: str, split: str, stream: IterableDataset) -> IterableDataset:
+    if stream.features is None:
         raise WbcError(f"{spec}: does not declare its columns, so it cannot be streamed. Load it without streaming.")
-    columns = find_columns(spec, part.features)
+    columns = find_columns(spec, stream.features)
     if columns.names is not None:
         class_indices(columns.names, spec)
     # An image folder decodes as it reads, whatever its column is cast to, and one broken file would end the stream.
-    part = part.decode(False)
+    stream = stream.decode(False)
     converter = _Converter(spec, split, columns)
-    return part.map(
-        converter, batched=True, batch_size=BATCH_SIZE, with_indices=True, remove_columns=list(part.features)
+    return stream.map(
+        converter, batched=True, batch_size=BATCH_SIZE, with_indices=True, remove_columns=list(stream.features)
     ).cast(FEATURES)
 
 
@@ -79,12 +75,8 @@ class _Converter:
     """Rows of a Hub set → rows of `FEATURES`, without those whose image is unreadable."""
 
     def __init__(self, spec: str, split: str, columns: HubColumns):
-        self.spec = spec
-        self.split = split
-        self.columns = columns
-        self.seen = 0
-        self.unreadable = 0
-        self.warnings = 0
+        self.spec, self.split, self.columns = spec, split, columns
+        self.seen = self.unreadable = self.warnings = 0
 
     def __call__(self, rows: dict[str, list], indices: list[int]) -> dict[str, list]:
         if indices[0] == 0:
@@ -98,14 +90,18 @@ class _Converter:
         result: dict[str, list] = {name: [] for name in FEATURES}
         for content, label, group, source in zip(contents, labels, map(group_name, groups), sources, strict=True):
             if isinstance(content, UnreadableImageError):
-                self._skip(content)
+                self._warn(content)
                 continue
             result["image"].append({"bytes": content, "path": None})
             result["label"].append(label)
             result["group"].append(hashlib.sha256(content).hexdigest() if group is None else group)
             result["source"].append(source)
         self.seen += len(indices)
-        self._check_share()
+        if self.seen >= _MIN_ROWS and self.unreadable > MAX_UNREADABLE * self.seen:
+            raise WbcError(
+                f"{self.spec}: {self.unreadable} of the first {self.seen} rows of its split {self.split!r} are not "
+                f"readable images, more than {MAX_UNREADABLE:.0%}."
+            )
         return result
 
     def _label(self, value: int | str | None, index: int) -> int:
@@ -114,30 +110,21 @@ class _Converter:
             raise WbcError(f"{self.spec}: row {index} of its split {self.split!r} has no label.")
         return class_indices([name], self.spec)[name]
 
-    def _skip(self, error: UnreadableImageError) -> None:
+    def _warn(self, error: UnreadableImageError) -> None:
         self.unreadable += 1
         self.warnings += 1
-        if self.warnings <= NAMED_IN_WARNINGS:
+        if self.warnings <= MAX_WARNINGS:
             logger.warning("Skipped %s", error)
-        if self.warnings == NAMED_IN_WARNINGS:
+        if self.warnings == MAX_WARNINGS:
             logger.warning("%s: further unreadable images are skipped without a warning.", self.spec)
-
-    def _check_share(self) -> None:
-        if self.seen >= _ROWS_TO_JUDGE and self.unreadable > MAX_UNREADABLE * self.seen:
-            raise WbcError(
-                f"{self.spec}: {self.unreadable} of the first {self.seen} rows of its split {self.split!r} are not "
-                f"readable images, more than {MAX_UNREADABLE:.0%}."
-            )
 
 
 def _readable_content(image: dict | None, source: str) -> bytes | UnreadableImageError:
     """The bytes of a readable image, or what is wrong with it."""
-    if not holds_image(image):
-        return UnreadableImageError(source, NO_IMAGE)
+    content = image_content(image)
     try:
-        content = image["bytes"]
-        if content is None:
-            with fsspec.open(image["path"], "rb") as file:
+        if isinstance(content, str):
+            with fsspec.open(content, "rb") as file:
                 content = file.read()
     except (OSError, httpx2.HTTPError) as error:
         raise HubUnreachableError(f"{source}: the stream from the Hub broke off ({error}). Start again.") from error

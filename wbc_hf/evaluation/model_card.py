@@ -59,8 +59,8 @@ def render_card(run: dict, metrics: dict, model_id: str | None = None) -> str:
         run: As in `run.json`: `base_model` (None from scratch), `width`, `image_size` in pixels, `freeze`,
             `arguments`, `versions`, and `data` with `spec`, `title`, `licence`, `homepage`, `fingerprint`,
             `given_splits`, `splits` (images by split and class), `skipped`, and where known `groups_across` and
-            `audit`: `distinct_cells` (as `splits`), `copies` (images that show a cell which another one shows
-            already), `contradictions` (cells with two classes) and `across` (cells in two splits).
+            `audit`: `distinct_cells` (as `splits`), `near_duplicates` (images that show a cell which another one
+            shows already), `contradictions` (cells with two classes) and `across` (cells in two splits).
             `fingerprint` and `given_splits` are None for a stream, `width` may be where weights were given.
         metrics: As `write_report` returns them, of the test split.
         model_id: `owner/name` on the Hub. Without it `UNNAMED_MODEL` stands there, which publishing replaces.

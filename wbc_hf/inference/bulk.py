@@ -26,7 +26,7 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from wbc_hf.data.checking import NO_IMAGE
+from wbc_hf.data import NO_IMAGE
 from wbc_hf.distributed import on_first_process
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.files import open_atomically, write_atomically

@@ -23,9 +23,7 @@ from datasets import Image, IterableDataset, load_dataset_builder
 from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
 
-from wbc_hf.data import SUFFIXES
-from wbc_hf.data.checking import holds_image
-from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
+from wbc_hf.data import IMAGE_COLUMN, SUFFIXES, image_content, open_hub_set, source_name
 from wbc_hf.errors import WbcError
 
 # Images whose predictions are written together: a killed process loses at most as many.
@@ -279,9 +277,7 @@ def _is_image_struct(kind: pa.DataType) -> bool:
 
 def _item_of_row(title: str, row: int, value: bytes | dict | None) -> Item:
     image = {"bytes": value, "path": None} if isinstance(value, bytes) else value
-    if not holds_image(image):
-        return Item(source_name(title, row, None), None)
-    return Item(source_name(title, row, image), image["path"] if image["bytes"] is None else image["bytes"])
+    return Item(source_name(title, row, image), image_content(image))
 
 
 # ---- Hub sets
@@ -365,7 +361,7 @@ def _hub_shards(spec: str, split: str, rows: IterableDataset, data_files: Sequen
     images = rows.decode(False).select_columns(column)
     with _explain_read_errors(spec):
         example = next(iter(images), {column: None})[column]
-    if holds_image(example) and example["bytes"] is None:
+    if isinstance(image_content(example), str):
         yield from _hub_pictures(spec, split, (values[column]["path"] for values in images))
         return
     for number in range(images.num_shards):

@@ -138,7 +138,7 @@ def _only(leucocytes: Leucocytes, cut: dict[str, list[bytes]], members: Sequence
             {"image": images, **columns}, features=Features({**rows.features, "image": ImageFeature()})
         )
     group = Leucocytes(splits)
-    group.provenance, group.copies = leucocytes.provenance, leucocytes.copies
+    group.provenance, group.near_duplicates = leucocytes.provenance, leucocytes.near_duplicates
     return group
 
 

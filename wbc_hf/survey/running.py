@@ -209,7 +209,7 @@ def thin(leucocytes: Leucocytes, most: int | None, seed: int) -> Leucocytes:
     kept = np.sort(np.concatenate([order[labels == label][:most] for label in np.unique(labels)]))
     thinned = Leucocytes(leucocytes)
     thinned["train"] = train.select(kept)
-    thinned.provenance, thinned.copies = leucocytes.provenance, leucocytes.copies
+    thinned.provenance, thinned.near_duplicates = leucocytes.provenance, leucocytes.near_duplicates
     return thinned
 
 

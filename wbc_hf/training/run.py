@@ -510,12 +510,12 @@ def _describe(leucocytes: Leucocytes | IterableDatasetDict, data: DataArguments,
     groups = {group for split in leucocytes.values() for group in split["group"]}
     audit = {
         "distinct_cells": distinct,
-        "copies": sum(map(len, leucocytes.values())) - len(groups),
+        "near_duplicates": sum(map(len, leucocytes.values())) - len(groups),
         "contradictions": provenance["contradictions"],
         "across": provenance["groups_across"],
     }
     skipped = [{"name": error.name, "reason": error.reason} for error in leucocytes.provenance.skipped]
-    looked = {} if provenance["copies"] is None else {"audit": audit}
+    looked = {} if provenance["near_duplicates"] is None else {"audit": audit}
     return provenance | {"splits": images, "skipped": skipped} | looked
 
 

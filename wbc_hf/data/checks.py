@@ -1,0 +1,127 @@
+"""Check a data set before training: known classes, readable images, no contradictory labels."""
+
+import hashlib
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from wbc_hf.data.reading import image_content, read_image
+from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
+
+logger = logging.getLogger(__name__)
+
+MAX_UNREADABLE = 0.05
+MAX_WARNINGS = 20
+_THREADS = 8
+
+
+def class_indices(names: Iterable[str], spec: str, counts: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Map class names in any known spelling to indices into `CLASS_NAMES`.
+
+    Args:
+        names: Class names as published.
+        spec: Name of the set in errors.
+        counts: Images of each, for the error.
+
+    Raises:
+        WbcError: A name is not one of the five leucocytes. The message lists what was found and what is known.
+    """
+    known = {name: index for name in names if (index := class_index(name)) is not None}
+    unknown = sorted(set(names) - known.keys())
+    if unknown:
+        found = ", ".join(f"{name!r} ({counts[name]})" if counts else repr(name) for name in sorted(set(names)))
+        spellings = ", ".join(f"{cell.name} ({', '.join(cell.synonyms[:3])})" for cell in LEUCOCYTES)
+        subject = f"the class {unknown[0]!r} is" if len(unknown) == 1 else f"{', '.join(map(repr, unknown))} are"
+        raise WbcError(
+            f"{spec}: {subject} not one of the five leucocytes. Found: {found}. "
+            f"Known, with other spellings: {spellings}. Rename or remove what is unknown."
+        )
+    return known
+
+
+def label_indices(class_names: Sequence[str], spec: str) -> np.ndarray:
+    """Class names as published, one an image → int64 (n,) indices into `CLASS_NAMES`. Raises as `class_indices`."""
+    counts = Counter(class_names)
+    index_of = class_indices(counts, spec, counts)
+    return np.array([index_of[name] for name in class_names], dtype=np.int64)
+
+
+def read_digests(rows: Dataset) -> list[str | UnreadableImageError]:
+    """Open every image once: the SHA-256 of its bytes, or the error where it is unreadable."""
+
+    def read(index: int) -> str | UnreadableImageError:
+        # Fetched by index, here: handing over rows would gather the bytes of the whole set in memory.
+        row = rows[index]
+        try:
+            return _read_digest(image_content(row["image"]), row["source"])
+        except UnreadableImageError as error:
+            return error
+
+    # Each thread may hold an image of 400 MB.
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        results = pool.map(read, range(len(rows)))
+        return list(tqdm(results, total=len(rows), desc="Reading images", unit="image", delay=2, leave=False))
+
+
+def _read_digest(content: str | bytes | None, source: str) -> str:
+    # Reading comes first, because it refuses what is too large for the memory.
+    read_image(content, name=source)
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    try:
+        with Path(content).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UnreadableImageError(source, f"could not be read ({error.strerror})") from error
+
+
+def check_readable(
+    digests: Sequence[str | UnreadableImageError], labels: np.ndarray, spec: str
+) -> tuple[UnreadableImageError, ...]:
+    """Warn of unreadable images and return their errors.
+
+    Raises:
+        WbcError: More than `MAX_UNREADABLE` of all images, or all of a class.
+    """
+    unreadable = tuple(digest for digest in digests if isinstance(digest, UnreadableImageError))
+    for error in unreadable[:MAX_WARNINGS]:
+        logger.warning("Skipped %s", error)
+    if len(unreadable) > MAX_WARNINGS:
+        logger.warning("Skipped %d more; the report names them all.", len(unreadable) - MAX_WARNINGS)
+    if len(unreadable) > MAX_UNREADABLE * len(digests):
+        raise WbcError(
+            f"{spec}: {len(unreadable)} of {len(digests)} files are not readable images, more than "
+            f"{MAX_UNREADABLE:.0%}: {'; '.join(map(str, unreadable[:3]))}. Check the download, or remove them."
+        )
+    readable = {label for label, digest in zip(labels, digests, strict=True) if isinstance(digest, str)}
+    if lost := sorted(set(labels) - readable):
+        names = " and ".join(CLASS_NAMES[label] for label in lost)
+        raise WbcError(
+            f"{spec}: not one file of the class {names} is a readable image. Replace them, or remove the class."
+        )
+    return unreadable
+
+
+def count_contradictions(digests: Sequence[str], labels: np.ndarray, sources: Sequence[str], spec: str) -> int:
+    """Count images that are in more than one class, byte for byte the same; one warning if there are any."""
+    images: dict[str, dict[int, str]] = defaultdict(dict)
+    for digest, label, source in zip(digests, labels, sources, strict=True):
+        images[digest].setdefault(int(label), source)
+    contradictory = [by_label for by_label in images.values() if len(by_label) > 1]
+    if contradictory:
+        logger.warning(
+            "%s: %d images are in more than one class, byte for byte the same, for example %s; "
+            "only one of the classes can be right. Correct or remove them.",
+            spec,
+            len(contradictory),
+            " and ".join(f"{source} ({CLASS_NAMES[label]})" for label, source in contradictory[0].items()),
+        )
+    return len(contradictory)
