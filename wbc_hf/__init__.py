@@ -1,3 +1,36 @@
-"""Tell leucocytes apart: load pictures, fine-tune a ResNet, report honestly, publish, serve."""
+"""Classify white blood cells (leucocytes) in images of stained blood smears. Research use, not for diagnosis.
+
+The six public names are imported when they are first used: `import wbc_hf` itself takes no time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wbc_hf.adaptation import adapt
+    from wbc_hf.data import load_leucocytes
+    from wbc_hf.evaluation import evaluate
+    from wbc_hf.inference import Predictor
+    from wbc_hf.smear import count, find_cells
 
 __version__ = "0.1.0"
+__all__ = ["Predictor", "adapt", "count", "evaluate", "find_cells", "load_leucocytes"]
+
+_HOMES = {
+    "Predictor": "wbc_hf.inference",
+    "adapt": "wbc_hf.adaptation",
+    "count": "wbc_hf.smear",
+    "evaluate": "wbc_hf.evaluation",
+    "find_cells": "wbc_hf.smear",
+    "load_leucocytes": "wbc_hf.data",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
