@@ -8,7 +8,6 @@ import pytest
 
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import compare_reports, evaluate, format_comparison, write_report
-from wbc_hf.labels import CLASS_NAMES
 
 LABELS = np.repeat(np.arange(4), 25)  # no neutrophils
 GROUPS = [f"cell {index // 2}" for index in range(100)]
@@ -106,9 +105,15 @@ def test_other_labels_are_refused(folders: tuple[Path, Path], tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: [{k: v for k, v in row.items() if k != "group"} for row in rows], "has no column group, so no"),
+        (
+            lambda rows: [{k: v for k, v in row.items() if k != "group"} for row in rows],
+            "has no column group",
+        ),
         (lambda rows: [*rows, rows[0]], "1 names stand in it twice"),
-        (lambda rows: [rows[0] | {"given": "blast"}], f"given of image 1 is 'blast': {', '.join(CLASS_NAMES)}"),
+        (
+            lambda rows: [rows[0] | {"given": "blast"}],
+            "given of image 1 is 'blast', not one of basophil, eos",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_compared_is_named(folders: tuple[Path, Path], tmp_path: Path, change, message: str):

@@ -153,7 +153,7 @@ def test_one_of_each_per_image_is_needed(what: str):
 @pytest.mark.parametrize(
     ("labels", "probabilities", "message"),
     [
-        ([], np.zeros((0, 5)), "0 cells to judge"),
+        ([], np.zeros((0, 5)), "0 cells to evaluate"),
         ([0, 5], np.full((2, 5), 0.2), r"references\[1\] is 5"),
         ([0, 1], np.full((2, 4), 0.25), r"scores of shape \(2, 4\)"),
         ([0, 1], np.full(2, 0.2), r"scores of shape \(2,\)"),

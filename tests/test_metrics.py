@@ -133,7 +133,7 @@ def test_metrics_go_into_json_without_nan(references, predictions):
     ("references", "predictions", "scores", "message"),
     [
         ([0, 1], [0], None, "1 predictions for 2 references: give one prediction per reference"),
-        ([], [], None, "0 cells to judge, at least 1 is needed: is the test split empty?"),
+        ([], [], None, "0 cells to evaluate, at least 1 is needed: is the test split empty?"),
         ([0, 5], [0, 0], None, r"references\[1\] is 5: a class index is one of 0 \(basophil\), .*4 \(neutrophil\)"),
         ([0, 0], [-1, 0], None, r"predictions\[0\] is -1: a class index is one of 0 \(basophil\)"),
         ([0.0], [0], None, r"references of type float64 and shape \(1,\): give a flat list of class indices"),

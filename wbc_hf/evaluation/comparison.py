@@ -1,11 +1,9 @@
-"""Whether one model is better than another: two reports on the same cells, each cell compared with itself."""
+"""Whether one model is better than another: paired differences between two reports on the same images."""
 
-import csv
-import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation.confidence_intervals import format_figure, format_interval, paired_difference
@@ -14,54 +12,50 @@ from wbc_hf.labels import CLASS_NAMES
 
 PREDICTIONS_FILE = "predictions.csv"
 
-_NEEDED = ("name", "true", "given", "group")
-_INDEX = {name: index for index, name in enumerate(CLASS_NAMES)}
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """The rows of one `predictions.csv`, by name: true class, given class and group."""
-
-    path: Path
-    true: dict[str, str]
-    given: dict[str, str]
-    group: dict[str, str]
-
 
 def compare_reports(first: Path, second: Path) -> dict:
-    """Paired differences between two models on the cells that both judged.
-
-    Images are matched by name. Their groups are those that the first report knows.
+    """Compare two models by their predictions for the same images, which are matched by name.
 
     Args:
-        first, second: Folders that `write_report` wrote, of the same split.
+        first, second: Folders that `write_report` wrote, of the same images. Groups are those of the first.
 
     Returns:
         A dictionary that goes into JSON: `count` (images), `distinct_cells` (groups), `changed` (how many images the
         two give different classes: `first_right`, `second_right`, `both_wrong`), and `figures`, from
         `paired_difference`: by name `first`, `second`, `difference` (first - second) and its `interval`. ROC areas are
-        left out: the file rounds probabilities.
+        left out, since the file rounds probabilities.
 
     Raises:
-        WbcError: A folder holds no such file, or one without the columns needed, or with a class that is none; or the
-            two are not of the same images, or do not agree on their true classes.
+        WbcError: A folder has no such file, or one without a needed column or with an unknown class; or the two are
+            not of the same images, or do not agree on their true classes.
     """
     ours, theirs = _read(first), _read(second)
-    _check_same(ours, theirs)
-    names = list(ours.true)
-    references = np.array([_INDEX[ours.true[name]] for name in names])
-    given = [np.array([_INDEX[answers.given[name]] for name in names]) for answers in (ours, theirs)]
-    groups = [ours.group[name] for name in names]
-    right = [answers == references for answers in given]
+    only_ours, only_theirs = ours.index.difference(theirs.index), theirs.index.difference(ours.index)
+    if len(only_ours) or len(only_theirs):
+        raise WbcError(
+            f"{first} and {second} are not of the same images: {len(only_ours)} are only in the first, "
+            f"{len(only_theirs)} only in the second, for example {(only_ours.append(only_theirs))[0]}. "
+            "Evaluate both models on the same images."
+        )
+    theirs = theirs.loc[ours.index]
+    relabelled = ours.index[ours["true"] != theirs["true"]]
+    if len(relabelled):
+        name = relabelled[0]
+        raise WbcError(
+            f"{first} and {second} do not agree on the true class of {len(relabelled)} images, for example {name}: "
+            f"{ours['true'][name]} and {theirs['true'][name]}."
+        )
+    labels, *given = (_indices(column) for column in (ours["true"], ours["given"], theirs["given"]))
+    right, differ = [predicted == labels for predicted in given], given[0] != given[1]
     return {
-        "count": len(names),
-        "distinct_cells": len(set(groups)),
+        "count": len(ours),
+        "distinct_cells": ours["group"].nunique(),
         "changed": {
             "first_right": int((right[0] & ~right[1]).sum()),
             "second_right": int((right[1] & ~right[0]).sum()),
-            "both_wrong": int(((given[0] != given[1]) & ~right[0] & ~right[1]).sum()),
+            "both_wrong": int((differ & ~right[0] & ~right[1]).sum()),
         },
-        "figures": paired_difference(references, *given, groups),
+        "figures": paired_difference(labels, given[0], given[1], ours["group"].tolist()),
     }
 
 
@@ -88,49 +82,28 @@ def format_comparison(comparison: dict) -> str:
     )
 
 
-def _read(folder: Path) -> _Answers:
+def _read(folder: Path) -> pd.DataFrame:
+    """The rows of a report's predictions, indexed by the name of the image."""
     path = folder / PREDICTIONS_FILE
-    rows = _rows(path)
-    for number, row in enumerate(rows, start=1):
-        for column in ("true", "given"):
-            if row[column] not in _INDEX:
-                raise WbcError(f"{path}: {column} of image {number} is {row[column]!r}: {', '.join(CLASS_NAMES)}.")
-    true, given, group = ({row["name"]: row[column] for row in rows} for column in ("true", "given", "group"))
-    if len(true) < len(rows):
-        raise WbcError(f"{path}: {len(rows) - len(true)} names stand in it twice, so images cannot be matched.")
-    return _Answers(path, true, given, group)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise WbcError(f"{path}: cannot be read ({error.strerror}). Give a folder that holds a report.") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WbcError(f"{path}: cannot be read ({reason}). Give a folder that holds a report.") from None
+    missing = [name for name in ("name", "true", "given", "group") if name not in rows]
     if missing:
-        raise WbcError(
-            f"{path}: has no column {', '.join(missing)}, so no report of this version wrote it. "
-            "Evaluate the model again."
-        )
-    rows = list(reader)
-    if not rows:
+        raise WbcError(f"{path}: has no column {', '.join(missing)}. Evaluate the model again.")
+    if rows.empty:
         raise WbcError(f"{path}: holds no predictions.")
-    return rows
+    for column in ("true", "given"):
+        unknown = np.flatnonzero(~rows[column].isin(CLASS_NAMES))
+        if len(unknown):
+            value, number = rows[column][unknown[0]], unknown[0] + 1
+            raise WbcError(f"{path}: {column} of image {number} is {value!r}, not one of {', '.join(CLASS_NAMES)}.")
+    if repeated := int(rows["name"].duplicated().sum()):
+        raise WbcError(f"{path}: {repeated} names stand in it twice, so images cannot be matched.")
+    return rows.set_index("name")
 
 
-def _check_same(ours: _Answers, theirs: _Answers) -> None:
-    only_ours, only_theirs = ours.true.keys() - theirs.true.keys(), theirs.true.keys() - ours.true.keys()
-    if only_ours or only_theirs:
-        example = min(only_ours or only_theirs)
-        raise WbcError(
-            f"{ours.path} and {theirs.path} are not of the same images: {len(only_ours)} are only in the first, "
-            f"{len(only_theirs)} only in the second, for example {example}. Evaluate both models on one data set."
-        )
-    changed = [name for name, true in ours.true.items() if theirs.true[name] != true]
-    if changed:
-        name = changed[0]
-        raise WbcError(
-            f"{ours.path} and {theirs.path} do not agree on the true class of {len(changed)} images, for example "
-            f"{name}: {ours.true[name]} and {theirs.true[name]}."
-        )
+def _indices(names: pd.Series) -> np.ndarray:
+    return pd.Categorical(names, categories=CLASS_NAMES).codes.astype(np.int64)

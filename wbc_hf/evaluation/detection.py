@@ -1,4 +1,4 @@
-"""How many of the boxed cells were found, and how much else."""
+"""Evaluation of a cell detector: recall of boxed cells, and false boxes a photograph."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,14 @@ from wbc_hf.evaluation.confidence_intervals import Interval, draw_groups, mean_i
 
 @dataclass(frozen=True)
 class DetectionFigures:
-    """What a detector did on photographs.
+    """Figures of a detector.
 
     Attributes:
-        photographs: How many.
-        cells: How many boxes people drew in them.
-        found: Share of those that were found, 0 to 1.
-        found_interval: Its 95 % limits.
-        false: Found boxes a photograph that belong to no drawn one.
-        false_interval: Its 95 % limits.
+        photographs: Number of photographs.
+        cells: Number of true boxes in them.
+        found: Share of true boxes that were found (recall), 0 to 1.
+        false: False boxes a photograph.
+        found_interval, false_interval: Their 95 % confidence intervals.
     """
 
     photographs: int
@@ -31,9 +30,10 @@ class DetectionFigures:
 
 
 def match_boxes(truth: Sequence[Box], found: Sequence[Box]) -> list[tuple[int, int]]:
-    """Pairs of indices: a true box and a found one whose middle lies in it, the nearest middles first.
+    """Match found boxes to true ones in which their middle lies, the nearest first, each box once.
 
-    Each box counts once.
+    Returns:
+        Pairs of an index into `truth` and one into `found`.
     """
     apart = []
     for i, (x0, y0, x1, y1) in enumerate(truth):
@@ -51,12 +51,12 @@ def match_boxes(truth: Sequence[Box], found: Sequence[Box]) -> list[tuple[int, i
 def detection_figures(
     truth: Sequence[Sequence[Box]], found: Sequence[Sequence[Box]], *, seed: int = 0
 ) -> DetectionFigures:
-    """Figures with intervals by bootstrap over photographs.
+    """Compute recall and false boxes a photograph, with 95 % confidence intervals by bootstrap over photographs.
 
     Args:
-        truth: The boxes of each photograph that people drew; one at least in all.
-        found: The boxes of each photograph that were found.
-        seed: Of the resampling.
+        truth: The true boxes of each photograph; one at least in all.
+        found: The found boxes of each photograph.
+        seed: Random seed of the bootstrap.
     """
     pairs = [match_boxes(*boxes) for boxes in zip(truth, found, strict=True)]
     photographs = np.repeat(np.arange(len(truth)), [len(boxes) for boxes in truth])

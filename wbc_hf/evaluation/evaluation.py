@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals, count_distinct, draw_groups, mean_interval
@@ -63,7 +64,7 @@ class Evaluation:
 
 
 def evaluate(
-    labels: Sequence[int] | np.ndarray,
+    labels: ArrayLike,
     probabilities: np.ndarray,
     *,
     groups: Sequence[Hashable] | None = None,
@@ -91,6 +92,7 @@ def evaluate(
             one of `groups`, `statuses` or `leaked` per image.
     """
     labels, _ = check_labels(labels, labels)
+    probabilities = np.asarray(probabilities)
     check_scores(probabilities, len(labels))
     for what, values in {"groups": groups, "statuses": statuses, "leaked": leaked}.items():
         if values is not None and len(values) != len(labels):
@@ -114,7 +116,7 @@ def evaluate(
     if leaked is not None:
         metrics["leaked"] = int(np.sum(leaked))
         if leaked.any():
-            kept = np.flatnonzero(~leaked)
+            kept = np.flatnonzero(~leaked).tolist()
             kept_groups = [groups[index] for index in kept]
             metrics["without_leaked"] = (
                 _figures(labels[kept], probabilities[kept], kept_groups, seed) if len(kept) else None
@@ -134,8 +136,8 @@ def columns_of_classes(names: Sequence[str]) -> np.ndarray:
     Raises:
         WbcError: A name that is not one of a leucocyte.
     """
-    indices = [class_index(name) for name in names]
-    if None in indices:
+    indices = [index for name in names if (index := class_index(name)) is not None]
+    if len(indices) < len(names):
         raise WbcError(
             f"The model's classes ({', '.join(names)}) are not all leucocytes, so labelled cells cannot tell how good "
             f"it is. A model of {', '.join(CLASS_NAMES)} is needed."

@@ -5,12 +5,14 @@ Figures are made through matplotlib's object API, so nothing global is left behi
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 from sklearn.metrics import ConfusionMatrixDisplay
@@ -65,8 +67,7 @@ def training_curves_figure(log_history: Sequence[dict]) -> Figure:
         log_history: `Trainer.state.log_history`: entries with `epoch` and any of `loss`, `learning_rate`, `eval_loss`,
             `eval_macro_f1`, `eval_accuracy`. Others, such as the closing summary, are passed over.
     """
-    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12)
+    figure = Figure(figsize=(10.5, 3.4), layout=ConstrainedLayoutEngine(w_pad=0.12))
     loss, scores, rate = figure.subplots(1, 3)
 
     _draw_curve(loss, log_history, "loss", "training", color=_TRAINING, marker="o")
@@ -88,7 +89,7 @@ def _series(log_history: Sequence[dict], key: str) -> tuple[list[float], list[fl
     return [epoch for epoch, _ in entries], [value for _, value in entries]
 
 
-def _draw_curve(axes: Axes, log_history: Sequence[dict], key: str, label: str, **style: str) -> None:
+def _draw_curve(axes: Axes, log_history: Sequence[dict], key: str, label: str, **style: Any) -> None:
     epochs, values = _series(log_history, key)
     if epochs:
         size = 4 if len(epochs) <= _MARKED_POINTS else 0
@@ -102,8 +103,7 @@ def _mark_best(axes: Axes, log_history: Sequence[dict]) -> None:
         return
     best = int(np.argmax(values))
     label = f"best: {values[best]:.3f}, epoch {epochs[best]:g}"
-    ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "markeredgecolor": _INK}
-    axes.plot(epochs[best], values[best], linestyle="none", label=label, **ring)
+    axes.plot(epochs[best], values[best], "o", label=label, markersize=10, fillstyle="none", color=_INK)
 
 
 def _finish_curves(axes: Axes, label: str, include: float) -> None:
@@ -137,8 +137,7 @@ def reliability_figure(before: ReliabilityBins, after: ReliabilityBins) -> Figur
     A dot on the dashed line is calibrated, one below it is overconfident. At the foot of a bar stands the number of
     images in the bin.
     """
-    figure = Figure(figsize=(9.0, 4.4), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12)
+    figure = Figure(figsize=(9.0, 4.4), layout=ConstrainedLayoutEngine(w_pad=0.12))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     _draw_reliability(left, before, "before")
     _draw_reliability(right, after, "after")
@@ -148,7 +147,7 @@ def reliability_figure(before: ReliabilityBins, after: ReliabilityBins) -> Figur
 
 
 def _draw_reliability(axes: Axes, bins: ReliabilityBins, when: str) -> None:
-    style = {"color": "#a6cbe3", "edgecolor": "white", "linewidth": 1}
+    style: dict[str, Any] = {"color": "#a6cbe3", "edgecolor": "white", "linewidth": 1}
     bars = axes.bar(bins.low, bins.accuracy, bins.width, align="edge", label="accuracy, and number of images", **style)
     for bar, count in zip(bars, bins.count, strict=True):
         middle = bar.get_x() + bar.get_width() / 2
@@ -216,8 +215,8 @@ def misclassified_figure(
         return figure
     columns = max(3, min(_GALLERY_COLUMNS, len(shown)))  # the title is as wide as three
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(1.6 * columns, 2.08 * rows + 0.42), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.05)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.05)
+    figure = Figure(figsize=(1.6 * columns, 2.08 * rows + 0.42), layout=layout)
     of_all = f"{len(shown)} of " if len(shown) < len(mistakes) else ""
     title = f"{of_all}{len(mistakes)} misclassified cells, most confident first"
     title = "1 misclassified cell" if len(mistakes) == 1 else title

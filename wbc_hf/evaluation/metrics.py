@@ -1,9 +1,8 @@
-"""How good a model is, in figures: accuracy, precision, recall, F1, Matthews correlation, ROC areas, confusion matrix.
+"""Classification metrics: accuracy, precision, recall, F1, Matthews correlation, ROC areas, confusion matrix.
 
-`compute_metrics` does the work and needs nothing but arrays. `LeucocyteMetrics` offers the same as an
-`evaluate.Metric`: built directly, or `evaluate.load("wbc_hf/evaluation/metrics.py")`, both without a network.
-
-Nothing here is ever NaN: what is not defined is None.
+`LeucocyteMetrics` offers `compute_metrics` as an `evaluate.Metric`: built directly, or by
+`evaluate.load("wbc_hf/evaluation/metrics.py")`, both without a network. Nothing here is ever NaN: what is not defined
+is None.
 """
 
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 import datasets
 import evaluate  # not `from evaluate import Metric`: evaluate.load takes the first Metric it finds in this file
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
 
 from wbc_hf.errors import WbcError
@@ -26,41 +26,30 @@ HEADLINE_NAMES = (
 )
 
 _DESCRIPTION = (
-    "Accuracy, per-class and macro figures, Matthews correlation, ROC areas and confusion matrix of leucocytes."
+    "Accuracy, per-class and macro figures, Matthews correlation, ROC areas, confusion matrix of leucocytes."
 )
 
 _INPUTS_DESCRIPTION = f"""
 Args:
-    predictions: Class index given to each cell, 0 to {len(CLASS_NAMES) - 1}, in the order {", ".join(CLASS_NAMES)}.
+    predictions: Predicted class index of a cell, 0 to {len(CLASS_NAMES) - 1}, in the order {", ".join(CLASS_NAMES)}.
     references: True class index of each cell, the same range and length.
-    scores: Optional, one row of {len(CLASS_NAMES)} figures per cell, higher for a likelier class. Without them there
-        is no ROC area. They are given to `compute` for all cells at once: `add_batch` does not gather them.
+    scores: Optional, one row of {len(CLASS_NAMES)} figures per cell, higher for a likelier class; without them no ROC
+        area. They are given to `compute` for all cells at once: `add_batch` does not gather them.
 
 Returns:
     The dictionary that `wbc_hf.evaluation.compute_metrics` describes.
 """
 
-_CITATION = """
-@article{pedregosa2011scikit,
-  title={Scikit-learn: Machine Learning in {P}ython},
-  author={Pedregosa, F. and Varoquaux, G. and Gramfort, A. and Michel, V. and Thirion, B. and others},
-  journal={Journal of Machine Learning Research},
-  volume={12},
-  pages={2825--2830},
-  year={2011}
-}
-"""
 
+def compute_metrics(references: ArrayLike, predictions: ArrayLike, scores: ArrayLike | None = None) -> dict:
+    """Compute classification metrics from true and predicted classes.
 
-def compute_metrics(references: Sequence[int], predictions: Sequence[int], scores: np.ndarray | None = None) -> dict:
-    """All figures of a comparison between true and given classes.
-
-    A class without any cell in `references` has nothing to be judged by: its own figures are None, and every macro
-    figure averages over the other classes only. A class that has cells and is never given has precision 0.
+    The figures of a class without any cell in `references` are None, and every macro figure averages over the other
+    classes only. A class that has cells and is never predicted has precision 0.
 
     Args:
         references: True class indices, (n,), n >= 1, each an index into `CLASS_NAMES`.
-        predictions: Given class indices, (n,), the same range.
+        predictions: Predicted class indices, (n,), the same range.
         scores: Higher for a likelier class, (n, 5), finite; probabilities or logits. Without them no ROC area.
 
     Returns:
@@ -68,26 +57,29 @@ def compute_metrics(references: Sequence[int], predictions: Sequence[int], score
 
         - `count`: n.
         - `accuracy`, `balanced_accuracy`, `macro_precision`, `macro_recall`, `macro_f1`: 0 to 1. Balanced accuracy
-          and macro recall are by definition the same; both names are looked for.
-        - `matthews_correlation`: -1 to 1; 0 where one class is given to every cell; None where `references` hold
+          and macro recall are by definition the same; people search for both names.
+        - `matthews_correlation`: -1 to 1; 0 where one class is predicted for every cell; None where `references` hold
           only one class (Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006).
-        - `roc_auc`: 0 to 1, the mean of the classes' one-vs-rest areas where they are defined, that is where
-          there are cells of the class and cells of others; None where no class has one, or without `scores`.
+        - `roc_auc`: 0 to 1, the mean of the one-vs-rest areas of the classes that have cells, if there are cells of
+          other classes; None where no class has one, or without `scores`.
         - `per_class`: by class name, `precision`, `recall`, `f1`, `roc_auc` (0 to 1 or None), `support` (cells).
-        - `confusion_matrix`: 5 x 5 counts, a row per true and a column per given class, in the order of `CLASS_NAMES`.
+        - `confusion_matrix`: 5 x 5 counts, a row per true, a column per predicted class, in order of `CLASS_NAMES`.
 
     Raises:
-        WbcError: no cells, different lengths, a label that is no class index, scores of another shape or not finite.
+        WbcError: No cells, different lengths, a label that is not a class index, scores of another shape or NaN.
     """
     references, predictions = check_labels(references, predictions)
-    scores = None if scores is None else check_scores(scores, len(references))
+    columns = None if scores is None else check_scores(scores, len(references)).T
 
     classes = range(len(CLASS_NAMES))
     precision, recall, f1, support = precision_recall_fscore_support(
         references, predictions, labels=classes, zero_division=0.0
     )
     present = support > 0
-    areas = [None if scores is None else _one_vs_rest_area(references == index, scores[:, index]) for index in classes]
+    areas = [
+        None if columns is None else _one_vs_rest_area(np.equal(references, index), columns[index])
+        for index in classes
+    ]
     macro_recall = float(recall[present].mean())
     return {
         "count": len(references),
@@ -113,18 +105,15 @@ def compute_metrics(references: Sequence[int], predictions: Sequence[int], score
 
 
 def headline(metrics: dict) -> dict[str, float]:
-    """The scalars among `compute_metrics`' figures, as the Trainer's `compute_metrics` has to return them.
-
-    Undefined ones (None) are left out, because `Trainer.log_metrics` cannot print None.
-    """
+    """The scalar metrics without undefined ones, which `Trainer.log_metrics` cannot print."""
     return {name: metrics[name] for name in HEADLINE_NAMES if metrics[name] is not None}
 
 
-def check_labels(references: Sequence[int], predictions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Both as integer arrays of shape (n,), n >= 1, of class indices.
+def check_labels(references: ArrayLike, predictions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both as integer arrays (n,) of class indices, n >= 1.
 
     Raises:
-        WbcError: no cells, different lengths, or a label that is no class index.
+        WbcError: No cells, different lengths, or a label that is not a class index.
     """
     references, predictions = np.asarray(references), np.asarray(predictions)
     if len(references) != len(predictions):
@@ -132,7 +121,7 @@ def check_labels(references: Sequence[int], predictions: Sequence[int]) -> tuple
             f"{len(predictions)} predictions for {len(references)} references: give one prediction per reference"
         )
     if len(references) == 0:
-        raise WbcError("0 cells to judge, at least 1 is needed: is the test split empty?")
+        raise WbcError("0 cells to evaluate, at least 1 is needed: is the test split empty?")
     for what, labels in (("references", references), ("predictions", predictions)):
         _check_class_indices(what, labels)
     return references, predictions
@@ -150,15 +139,20 @@ def _check_class_indices(what: str, labels: np.ndarray) -> None:
         raise WbcError(f"{what}[{position}] is {labels[position]}: a class index is one of {allowed}")
 
 
-def check_scores(scores: np.ndarray, count: int) -> np.ndarray:
+def check_scores(scores: ArrayLike, count: int) -> np.ndarray:
+    """Scores as float64 (count, 5).
+
+    Raises:
+        WbcError: They have another shape, or are not finite.
+    """
     scores = np.asarray(scores, dtype=np.float64)
     allowed = (count, len(CLASS_NAMES))
     if scores.shape != allowed:
         raise WbcError(f"scores of shape {scores.shape}: {allowed} is needed, a row per cell and a column per class")
-    broken = ~np.isfinite(scores).all(axis=1)
-    if broken.any():
-        position = int(broken.argmax())
-        raise WbcError(f"scores[{position}] is {scores[position].tolist()}: every score has to be a finite number")
+    broken = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if len(broken):
+        row = scores[broken[0]].tolist()
+        raise WbcError(f"scores[{broken[0]}] is {row}: every score has to be a finite number")
     return scores
 
 
@@ -179,7 +173,7 @@ class LeucocyteMetrics(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
-            citation=_CITATION,
+            citation="",
             inputs_description=_INPUTS_DESCRIPTION,
             features=datasets.Features(
                 {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")},
@@ -187,9 +181,9 @@ class LeucocyteMetrics(evaluate.Metric):
         )
 
     def add_batch(self, *, predictions: Sequence[int], references: Sequence[int]) -> None:
-        """Gather class indices of some cells for `compute`; `WbcError` where they are none."""
+        """Gather class indices for `compute`. `WbcError` if one is not a class index."""
         # Checked before evaluate writes them to its file, so that a mistake leaves the gathered ones as they were.
-        references, predictions = check_labels(references, predictions)
+        check_labels(references, predictions)
         super().add_batch(predictions=predictions, references=references)
 
     def _compute(

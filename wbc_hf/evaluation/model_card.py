@@ -1,4 +1,4 @@
-"""The model card: what somebody who finds the model on the Hub has to know before using it."""
+"""The model card: a README.md for the Hub, with figures in its front matter."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +28,7 @@ _HEADLINE = (
     ("roc_auc", "roc_auc", "Macro ROC AUC (one class against the rest)"),
 )
 
-# What somebody who trains again has to know first.
+# Of all arguments, those that reproduce a run.
 _NOTED_ARGUMENTS = (
     "num_train_epochs",
     "learning_rate",

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, and what is gained by leaving doubtful images to a person."""
+"""Calibration of probabilities, and the risk–coverage curve of selective prediction."""
 
 from dataclasses import dataclass
 
@@ -69,7 +69,7 @@ def reliability_bins(probabilities: np.ndarray, labels: np.ndarray) -> Reliabili
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
-    """How far, on average, the probability of the given class is from the share that is right, 0 to 1.
+    """Compute the expected calibration error (ECE): mean distance between confidence and accuracy, 0 to 1.
 
     Naeini et al. 2015 (doi:10.1609/aaai.v29i1.9602) and Guo et al. 2017 (arXiv:1706.04599), but in bins of equal mass
     instead of equal width (Nixon et al. 2019, arXiv:1904.01685): a good model gives nearly all its images more
@@ -77,9 +77,9 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     probabilities, the more the fewer images there are to a bin.
 
     Args:
-        probabilities: Of each class, (n, 5), rows sum to 1; the likeliest is given.
+        probabilities: Of each class, (n, 5), rows sum to 1; the likeliest is the predicted one.
         labels: True class indices, (n,), n >= 1.
-        bins: How many at most; images of equal probability share one.
+        bins: How many at most; images of equal confidence share one.
     """
     return float(_calibration_errors(probabilities, labels, np.ones((1, len(labels))), bins)[0])
 
@@ -87,13 +87,10 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
 def calibration_error_interval(
     probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray, bins: int = BINS
 ) -> Interval:
-    """Interval of `expected_calibration_error`, whose arguments it takes.
+    """Confidence interval of `expected_calibration_error`; `weights` from `draw_groups`, (resamples, n).
 
-    Resampling adds noise, and a mean of distances only ever grows by noise: the values over the resamples are moved so
-    that their mean is the figure itself, and cut off at 0 and 1.
-
-    Args:
-        weights: From `draw_groups`, (resamples, n).
+    Resampling adds noise, which can only increase a mean of distances: the values over the resamples are shifted so
+    that their mean is the figure itself, and clipped to 0 and 1.
     """
     if not len(weights):
         return None
@@ -103,10 +100,9 @@ def calibration_error_interval(
 
 
 def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean squared distance of the probabilities to the truth, summed over all classes: 0 to 2, smaller is better.
+    """Compute the Brier score in its original, multi-class form: 0 to 2, smaller is better (Brier 1950).
 
-    Brier 1950 in its original, multi-class form; the form for two classes, 0 to 1, is half of it. Saying 1/5 to all
-    five classes has 0.8.
+    The form for two classes, 0 to 1, is half of it. A probability of 1/5 for all five classes has 0.8.
 
     Args:
         probabilities: Of each class, (n, 5).
@@ -116,7 +112,7 @@ def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def brier_interval(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Interval:
-    """Interval of `brier_score`; `weights` from `draw_groups`, (resamples, n)."""
+    """Confidence interval of `brier_score`; `weights` from `draw_groups`, (resamples, n)."""
     return mean_interval(_squared_distances(probabilities, labels), weights)
 
 
@@ -138,12 +134,12 @@ def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> RiskCoverage
 
 
 def _confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of the given class, float64 (n,), and whether it is the true one, bool (n,)."""
+    """Probability of the predicted class, float64 (n,), and whether that is the true one, bool (n,)."""
     return probabilities.max(1).astype(np.float64), probabilities.argmax(1) == labels
 
 
 def _calibration_errors(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray, bins: int) -> np.ndarray:
-    """The calibration error for each row of weights, (resamples,). The bins are those of all images."""
+    """The calibration error of each resample, (resamples,). The bins are those of all images."""
     confidence, right = _confidence(probabilities, labels)
     # By rank; equals have the rank of their first.
     bin_of = np.searchsorted(np.sort(confidence), confidence) * bins // len(confidence)

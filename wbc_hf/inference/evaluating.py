@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL.Image import Image
 from tqdm.auto import tqdm
 
 from wbc_hf.data import read_image
@@ -33,7 +34,12 @@ def evaluate_predictor(
         WbcError: There are no rows, or the model has other classes.
     """
     columns = columns_of_classes(predictor.labels)
-    labels, names, groups, probabilities, statuses, mistakes = [], [], [], [], [], {}
+    labels: list[int] = []
+    names: list[str] = []
+    groups: list[str] = []
+    statuses: list[str] = []
+    probabilities: list[np.ndarray] = []
+    mistakes: dict[int, Image] = {}
     for batch in tqdm(batches(rows), desc="Evaluating", unit="batch", delay=2, leave=False):
         images = [read_image(row["image"]) for row in batch]
         answers, batch_statuses = predictor.classify(images)
