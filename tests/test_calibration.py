@@ -43,9 +43,9 @@ def clusters(generator: np.random.Generator, count: int, spread: float = 0.1) ->
     return (centres[labels] + spread * generator.normal(size=(len(labels), WIDTH))).astype(np.float32), labels
 
 
-def fitted(generator: np.random.Generator) -> Calibration:
+def fitted(generator: np.random.Generator, count: int = 40) -> Calibration:
     training, training_labels = clusters(generator, 40)
-    features, labels = clusters(generator, 40)
+    features, labels = clusters(generator, count)
     probabilities = softmax(8 * features[:, :CLASSES] + generator.normal(size=(len(labels), CLASSES)), axis=1)
     return fit_calibration(
         temperature=1.5,
@@ -153,8 +153,8 @@ def test_the_better_score_is_kept_and_both_are_told(generator: np.random.Generat
 
 
 def test_familiar_sure_cells_are_confident_and_others_say_why(generator: np.random.Generator):
-    trust = fitted(generator)
-    features, _ = clusters(generator, 200)
+    trust = fitted(generator, 400)
+    features, _ = clusters(generator, 400)
     confident = np.array(trust.statuses(np.ones(len(features)), features, [True] * len(features))) == "confident"
     assert 1 - confident.mean() == pytest.approx(OUT_OF_DISTRIBUTION_SHARE, abs=0.02)
     one = features[confident][:1]
