@@ -26,11 +26,11 @@ from wbc_hf.training.transforms import EvaluationTransform
 
 VALIDATION_SHARE = 0.15
 IMAGE_SIZE, WIDTH = 112, 0.25
-KINDS = {"random": "random split", "grouped": "near-duplicates kept together"}
+SPLITS = {"random": "random split", "grouped": "near-duplicates kept together"}
 COLOURS = {"validation": "#0072b2", "test": "#d55e00"}
 
 
-def split(pool, kind: str, seed: int) -> dict[str, np.ndarray]:
+def draw_split(pool, kind: str, seed: int) -> dict[str, np.ndarray]:
     """Indices of training and validation images, drawn image by image or group by group."""
     groups = pool["group"] if kind == "grouped" else range(len(pool))
     fractions = {"train": 1 - VALIDATION_SHARE, "validation": VALIDATION_SHARE}
@@ -38,7 +38,7 @@ def split(pool, kind: str, seed: int) -> dict[str, np.ndarray]:
 
 
 def measure(data: DatasetDict, epochs: float, seed: int) -> dict[str, tuple[float, tuple[float, float]]]:
-    """Train on one split; accuracy and its interval over groups on validation and test."""
+    """Train on one split; return accuracy and its 95 % confidence interval on validation and test."""
     with tempfile.TemporaryDirectory() as folder:
         training = LeucocyteTrainingArguments(
             output_dir=folder,
@@ -58,15 +58,15 @@ def measure(data: DatasetDict, epochs: float, seed: int) -> dict[str, tuple[floa
         trainer.train()
         figures = {}
         for name in ("validation", "test"):
-            answers = trainer.predict(data[name].with_transform(EvaluationTransform(processor)))
-            probabilities = softmax(answers.predictions, axis=1)
-            metrics = evaluate(answers.label_ids, probabilities, groups=data[name]["group"]).metrics
+            output = trainer.predict(data[name].with_transform(EvaluationTransform(processor)))
+            probabilities = softmax(output.predictions, axis=1)
+            metrics = evaluate(output.label_ids, probabilities, groups=data[name]["group"]).metrics
             figures[name] = (metrics["accuracy"], metrics["intervals"]["accuracy"])
         return figures
 
 
 def draw(results: dict[str, list[dict]]) -> Figure:
-    """Bars of validation and test accuracy for both ways of splitting, every run a dot."""
+    """Draw validation and test accuracy for both splits, each run a dot."""
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
     for position, runs in enumerate(results.values()):
@@ -77,7 +77,7 @@ def draw(results: dict[str, list[dict]]) -> Figure:
             axes.bar(position + offset, mean, 0.36, color=COLOURS[name], label=label if not position else None)
             axes.plot([position + offset] * len(values), values, "o", color="black", markersize=3)
             axes.text(position + offset, mean / 2, f"{mean:.0%}", ha="center", color="white", fontweight="bold")
-    axes.set_xticks(range(len(results)), [KINDS[kind] for kind in results])
+    axes.set_xticks(range(len(results)), [SPLITS[kind] for kind in results])
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy")
     axes.spines[["top", "right"]].set_visible(False)
@@ -90,16 +90,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path, help="Folder with TRAIN and TEST.")
     parser.add_argument("--seeds", type=int, default=1, help="Runs of each kind.")
     parser.add_argument("--epochs", type=float, default=20, help="Epochs of each run.")
-    parser.add_argument("--figure", type=Path, help="Where to draw the figure.")
+    parser.add_argument("--figure", type=Path, help="File for the figure.")
     arguments = parser.parse_args(argv)
 
     given = load_leucocytes(arguments.data)
     pool = concatenate_datasets([given["train"], given["validation"]])
-    results: dict[str, list[dict]] = {kind: [] for kind in KINDS}
+    results: dict[str, list[dict]] = {kind: [] for kind in SPLITS}
     print(f"{'split':<8} {'seed':>4}  {'validation':<22} {'TEST':<22}")
     for seed in range(arguments.seeds):
         for kind, runs in results.items():
-            parts = {name: pool.select(indices) for name, indices in split(pool, kind, seed).items()}
+            parts = {name: pool.select(indices) for name, indices in draw_split(pool, kind, seed).items()}
             runs.append(measure(DatasetDict(parts | {"test": given["test"]}), arguments.epochs, seed))
             cells = [f"{value:.3f} ({low:.3f} to {high:.3f})" for value, (low, high) in runs[-1].values()]
             print(f"{kind:<8} {seed:>4}  {cells[0]:<22} {cells[1]:<22}", flush=True)

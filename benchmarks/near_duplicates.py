@@ -1,10 +1,10 @@
-"""How well and how fast near-duplicates are found, on the real sets where they are known.
+"""Recall and speed of the near-duplicate search, on real data sets whose near-duplicates are known.
 
     python benchmarks/near_duplicates.py [--data ../shared/data] [--growth]
 
 Kaggle's augmented set: every photograph's files should share a group, and no group should hold another photograph's.
-PBC: all known duplicates and overlapping crops should share a group. `--growth` adds the time of each step for larger
-and larger parts of PBC.
+PBC: all known duplicates and overlapping crops should share a group. `--growth` adds the time of each step for growing
+parts of PBC.
 """
 
 import argparse
@@ -31,19 +31,19 @@ GROWTH = (1000, 4000)
 def main() -> None:
     """Print quality and time; ends with status 1 where a group mixes photographs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="where the image sets lie")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     parser.add_argument("--growth", action="store_true", help="time parts of PBC too")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    mixed = judge_kaggle(arguments.data)
-    judge_pbc(arguments.data, GROWTH if arguments.growth else ())
+    mixed = report_kaggle(arguments.data)
+    report_pbc(arguments.data, GROWTH if arguments.growth else ())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak resident memory {peak:.2f} GiB")
     sys.exit(mixed > 0)
 
 
-def judge_kaggle(data: Path) -> int:
-    """Returns how many groups hold files of unrelated photographs."""
+def report_kaggle(data: Path) -> int:
+    """Print the figures of the augmented set; return how many groups hold files of unrelated photographs."""
     photographs = same_photographs(data / "bccd" / "overlap_pairs.csv")
     with (data / "kaggle_augmented" / "source_map.csv").open(newline="") as file:
         source = {row["file_name"]: photographs.get(row["source"], row["source"]) for row in csv.DictReader(file)}
@@ -61,7 +61,7 @@ def judge_kaggle(data: Path) -> int:
     return mixed
 
 
-def judge_pbc(data: Path, sizes: Iterable[int]) -> None:
+def report_pbc(data: Path, sizes: Iterable[int]) -> None:
     files = sorted((data / "pbc").rglob("*.jpg"))
     spread = sorted(files, key=lambda path: path.stem.rpartition("_")[2])  # by number: classes mixed
     for size in sizes:
@@ -98,7 +98,7 @@ def timed(name: str, files: Sequence[Path]) -> list[Link]:
 
 
 def same_photographs(path: Path) -> dict[str, str]:
-    """Of photographs that overlap others, the name of the first of them."""
+    """Map each photograph that overlaps others to the first of them."""
     with path.open(newline="") as file:
         pairs = [(row["a"], row["b"]) for row in csv.DictReader(file)]
     names = sorted({name for pair in pairs for name in pair})
