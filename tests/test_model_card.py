@@ -248,7 +248,7 @@ def test_calibration():
 
 def test_review():
     card = render_card(RUN, METRICS | {"review": REVIEW})
-    assert "below 0.877 carry the status `review`" in card
+    assert "below 0.877 have the status `review`" in card
     share = "82.5 % (75.1 to 88.9 %) of the images, and 98.8 % (96.1 to 99.9 %) of those are right."
     assert f"On the test split these are {share}" in card
     assert "aiming at 99 % right answers" in card

@@ -1,0 +1,34 @@
+"""Folders of the package import each other by what their `__init__.py` exports, never past it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import wbc_hf
+
+PACKAGE = Path(wbc_hf.__file__).parent
+ROOMS = sorted(file.parent.name for file in PACKAGE.glob("*/__init__.py"))
+
+
+def imported_modules(file: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    imports = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return imports | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_module_reaches_past_the_face_of_another_folder(room: str):
+    past = {
+        f"{file.relative_to(PACKAGE)}: {module}"
+        for file in (PACKAGE / room).rglob("*.py")
+        for module in imported_modules(file)
+        if module.startswith("wbc_hf.") and module.count(".") > 1 and module.split(".")[1] in set(ROOMS) - {room}
+    }
+    assert not past
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_folder_holds_more_than_a_fifth_of_the_package(room: str):
+    lines = {file: len(file.read_bytes().splitlines()) for file in PACKAGE.rglob("*.py")}
+    assert sum(count for file, count in lines.items() if (PACKAGE / room) in file.parents) <= sum(lines.values()) / 5
