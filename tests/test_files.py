@@ -1,9 +1,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from wbc_hf.files import open_atomically, write_atomically
+from wbc_hf.files import open_atomically, write_atomically, write_json
 
 
 @pytest.mark.parametrize("content", ["später", "später".encode()])
@@ -55,3 +56,20 @@ def test_content_reaches_the_disk_before_its_name(tmp_path: Path, monkeypatch: p
     with open_atomically(tmp_path / "value.txt", sync=sync) as file:
         file.write(b"content")
     assert steps == (["fsync"] if sync else []) + ["replace"]
+
+
+def test_json_is_indented_utf8(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"neu": "ä"})
+    assert path.read_text(encoding="utf-8") == '{\n  "neu": "ä"\n}\n'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32(1)])
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path, value):
+    path = tmp_path / "value.json"
+    write_json(path, 1)
+    with pytest.raises((TypeError, ValueError)):
+        write_json(path, {"value": value})
+    assert path.read_text() == "1\n"
+    assert list(tmp_path.iterdir()) == [path]

@@ -10,7 +10,7 @@ import pytest
 from tests.test_evaluation import calibration, four_cells, full
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate
-from wbc_hf.evaluation.report import write_json, write_report
+from wbc_hf.evaluation.report import write_report
 from wbc_hf.evaluation.summary import format_metrics
 from wbc_hf.labels import CLASS_NAMES
 
@@ -88,23 +88,6 @@ def test_report_needs_a_name_per_image(tmp_path):
     with pytest.raises(WbcError, match="names: 1 for 4 images: give one per image"):
         write_report(tmp_path, four_cells(), names=["a.png"], image_at=image)
     assert not list(tmp_path.iterdir())
-
-
-def test_json_is_indented_utf8(tmp_path):
-    path = tmp_path / "value.json"
-    write_json(path, {"neu": "ä"})
-    assert path.read_text(encoding="utf-8") == '{\n  "neu": "ä"\n}\n'
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("value", [float("nan"), np.float32(1)])
-def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path, value):
-    path = tmp_path / "value.json"
-    write_json(path, 1)
-    with pytest.raises((TypeError, ValueError)):
-        write_json(path, {"value": value})
-    assert path.read_text() == "1\n"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Write files atomically: a reader finds the old file or the new one, never half of one."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file in one step, text as UTF-8. See `open_atomically`."""
     with open_atomically(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as indented JSON in one step.
+
+    Raises:
+        TypeError, ValueError: It does not go into JSON, NaN and infinity included; `path` is as it was.
+    """
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from wbc_hf.adaptation.results import SCORES, STATUSES, Adaptation, Diagnosis, S
 from wbc_hf.adaptation.self_training import adapt_with_labels, adapt_without_labels, consistency
 from wbc_hf.data import may_be_stained_cell
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import evaluate, write_json
+from wbc_hf.evaluation import evaluate
+from wbc_hf.files import write_json
 from wbc_hf.hub import fetch_model
 from wbc_hf.inference.predictor import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import WbcError, needs_extra
 
 if TYPE_CHECKING:
     from wbc_hf.data import Leucocytes
@@ -71,8 +71,10 @@ def _check_output(output: Path) -> None:
     """Make the folder, so that a mistake shows before the images are classified.
 
     Raises:
-        WbcError: It cannot be made, or holds a model, whose own report would be replaced.
+        WbcError: It cannot be made, or holds a model, whose own report would be replaced, or matplotlib is missing.
     """
+    with needs_extra("figures"):
+        import matplotlib  # noqa: F401
     if (output / "config.json").exists():
         raise WbcError(f"{output}: holds a model, whose own report would be replaced. Give another --output.")
     try:

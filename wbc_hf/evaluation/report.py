@@ -1,17 +1,16 @@
 """One folder that says how good a model is: `metrics.json`, `predictions.csv` and figures."""
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.evaluation.evaluation import Evaluation
 from wbc_hf.evaluation.reliability import reliability_bins, risk_coverage
-from wbc_hf.files import write_atomically
+from wbc_hf.files import write_json
 from wbc_hf.labels import CLASS_NAMES
 
 _DOTS_PER_INCH = 160
@@ -41,7 +40,8 @@ def write_report(
     Raises:
         WbcError: Not one name per image.
     """
-    from wbc_hf.evaluation import figures
+    with needs_extra("figures"):
+        from wbc_hf.evaluation import figures
 
     if len(names) != len(evaluation.labels):
         raise WbcError(f"names: {len(names)} for {len(evaluation.labels)} images: give one per image")
@@ -63,15 +63,6 @@ def write_report(
         drawn["risk_coverage"] = figures.risk_coverage_figure(curve, metrics["review"])
     for name, figure in drawn.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=_DOTS_PER_INCH)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON in one step: whoever reads `path` finds the old file or the new one, never half of one.
-
-    Raises:
-        TypeError, ValueError: `value` does not go into JSON, NaN and infinity included; `path` is as it was.
-    """
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:

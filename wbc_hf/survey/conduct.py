@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wbc_hf.data import load_leucocytes
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import write_json
+from wbc_hf.files import write_json
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.detectors import DetectorRow, score_detectors
 from wbc_hf.survey.running import HOME, Plan, claim, finished_rows, run_in_process

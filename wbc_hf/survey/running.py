@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 
 from wbc_hf.data import Leucocytes, leaked_test_images, load_leucocytes, read_image
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import evaluate, write_json, write_report
+from wbc_hf.evaluation import evaluate, write_report
+from wbc_hf.files import write_json
 from wbc_hf.inference import batches
 from wbc_hf.manifest import Manifest
 from wbc_hf.survey.system import System

@@ -38,7 +38,8 @@ from wbc_hf.data import (
 )
 from wbc_hf.distributed import on_first_process
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import format_metrics, render_card, write_json
+from wbc_hf.evaluation import format_metrics, render_card
+from wbc_hf.files import write_json
 from wbc_hf.hub import push_folder
 from wbc_hf.inference import BATCH_SIZE, Predictor, evaluate_predictor
 from wbc_hf.labels import CLASS_NAMES
