@@ -251,7 +251,7 @@ def test_review():
     assert "below 0.877 have the status `review`" in card
     share = "82.5 % (75.1 to 88.9 %) of the images, and 98.8 % (96.1 to 99.9 %) of those are right."
     assert f"On the test split these are {share}" in card
-    assert "aiming at 99 % right answers" in card
+    assert "aiming at 99 % right predictions" in card
     assert "| coverage | 50 % | 95 % | 100 % |\n|---|---:|---:|---:|\n| error rate | 0.0 % | 6.1 % | 8.7 % |" in card
     assert "(figures/risk_coverage.png)" in card
     assert "figures/reliability.png" not in card
