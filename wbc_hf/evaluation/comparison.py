@@ -45,7 +45,8 @@ def compare_reports(first: Path, second: Path) -> dict:
             f"{first} and {second} do not agree on the true class of {len(relabelled)} images, for example {name}: "
             f"{ours['true'][name]} and {theirs['true'][name]}."
         )
-    labels, *given = (_indices(column) for column in (ours["true"], ours["given"], theirs["given"]))
+    columns = (ours["true"], ours["given"], theirs["given"])
+    labels, *given = (column.map(CLASS_NAMES.index).to_numpy() for column in columns)
     right, differ = [predicted == labels for predicted in given], given[0] != given[1]
     return {
         "count": len(ours),
@@ -103,7 +104,3 @@ def _read(folder: Path) -> pd.DataFrame:
     if repeated := int(rows["name"].duplicated().sum()):
         raise WbcError(f"{path}: {repeated} names stand in it twice, so images cannot be matched.")
     return rows.set_index("name")
-
-
-def _indices(names: pd.Series) -> np.ndarray:
-    return pd.Categorical(names, categories=CLASS_NAMES).codes.astype(np.int64)

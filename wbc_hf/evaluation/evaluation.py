@@ -1,4 +1,4 @@
-"""`evaluate`: the one function that judges a classifier. It is given predictions and asks no model for them."""
+"""`evaluate`: the one function that evaluates a classifier. It takes predictions, not a model."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass

@@ -25,21 +25,6 @@ HEADLINE_NAMES = (
     "matthews_correlation",
 )
 
-_DESCRIPTION = (
-    "Accuracy, per-class and macro figures, Matthews correlation, ROC areas, confusion matrix of leucocytes."
-)
-
-_INPUTS_DESCRIPTION = f"""
-Args:
-    predictions: Predicted class index of a cell, 0 to {len(CLASS_NAMES) - 1}, in the order {", ".join(CLASS_NAMES)}.
-    references: True class index of each cell, the same range and length.
-    scores: Optional, one row of {len(CLASS_NAMES)} figures per cell, higher for a likelier class; without them no ROC
-        area. They are given to `compute` for all cells at once: `add_batch` does not gather them.
-
-Returns:
-    The dictionary that `wbc_hf.evaluation.compute_metrics` describes.
-"""
-
 
 def compute_metrics(references: ArrayLike, predictions: ArrayLike, scores: ArrayLike | None = None) -> dict:
     """Compute classification metrics from true and predicted classes.
@@ -168,13 +153,16 @@ def _mean_of_defined(figures: list[float | None]) -> float | None:
 
 
 class LeucocyteMetrics(evaluate.Metric):
-    """`compute_metrics` as `evaluate.Metric`: `LeucocyteMetrics().compute(predictions=…, references=…, scores=…)`."""
+    """`compute_metrics` as `evaluate.Metric`: `LeucocyteMetrics().compute(predictions=…, references=…, scores=…)`.
+
+    `scores` are given to `compute` for all cells at once: `add_batch` does not gather them.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
+            description=__doc__ or "",
             citation="",
-            inputs_description=_INPUTS_DESCRIPTION,
+            inputs_description=compute_metrics.__doc__ or "",
             features=datasets.Features(
                 {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")},
             ),
