@@ -21,7 +21,7 @@ from PIL import Image
 
 from wbc_hf.data import Box, paint_field, split_boxed_fields
 from wbc_hf.evaluation import match_boxes
-from wbc_hf.smear.finder import FoundCell, find_cells
+from wbc_hf.smear import FoundCell, find_cells
 
 PAINTED_SEEDS = range(5000, 5200)
 COLUMNS = 5

@@ -16,9 +16,8 @@ from xml.etree import ElementTree
 
 import cv2
 
-from wbc_hf.data import read_image
+from wbc_hf.data import Box, read_image
 from wbc_hf.smear.overlaps import FieldIndex, Overlap, match_cells
-from wbc_hf.smear.specimen import Box
 
 BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd"
 SAME_LEUCOCYTE = 0.4

@@ -32,8 +32,7 @@ from PIL import Image
 from wbc_hf.data import paint_cells, paint_field, read_image
 from wbc_hf.inference import Prediction, Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.smear import Examiner, Specimen
-from wbc_hf.smear.specimen import Cell, count_cells
+from wbc_hf.smear import Cell, CellCounter, Specimen, count_cells
 
 ROOT = Path(__file__).parents[1]
 CELLS, CELL_SIDE = 20, 128  # pixels
@@ -102,7 +101,7 @@ def make_material(predictor: Predictor) -> Material:
 
 def _examine(predictor: Predictor, field: np.ndarray) -> tuple[Cell, ...]:
     specimen = Specimen()
-    Examiner(predictor, specimen).examine(read_image(field), "field", is_field=True)
+    CellCounter(predictor, specimen).add_image(read_image(field), "field", whole_field=True)
     return specimen.cells
 
 

@@ -65,7 +65,7 @@ class Page:
             files.append({"path": str(path), "orig_name": path.name})
         for update in self.handler("on_files")(files, "One cell each", "", self.request):
             for component, value in update.items():
-                if isinstance(component, gr.State):
+                if isinstance(component, gr.CellState):
                     self.session = value
 
     def handler(self, name: str):

@@ -18,7 +18,7 @@ from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.smear import Examiner, Specimen
+from wbc_hf.smear import CellCounter, Specimen
 
 COMMANDS = ("predict", "count", "audit", "evaluate", "compare", "push", "export", "adapt", "serve", "survey")
 HEAVY = ("torch", "transformers", "datasets", "cv2", "sklearn", "scipy", "gradio", "openvino", "optuna", "matplotlib")
@@ -173,11 +173,11 @@ def smear(tmp_path: Path) -> Path:
     return folder
 
 
-def test_counting_gives_the_cells_of_an_examiner(smear: Path, tiny_run: TinyRun):
+def test_counting_gives_the_cells_of_a_cell_counter(smear: Path, tiny_run: TinyRun):
     specimen = Specimen()
-    examiner = Examiner(Predictor.from_pretrained(tiny_run.folder), specimen)
+    counter = CellCounter(Predictor.from_pretrained(tiny_run.folder), specimen)
     for name in ("1.png", "2.png", "3.png"):
-        examiner.examine(Image.open(smear / name), name, is_field=True)
+        counter.add_image(Image.open(smear / name), name, whole_field=True)
 
     words = ["count", smear, "--model", tiny_run.folder, "--specimen", "S 1", "--leucocytes", 6.4]
     result = run(*words, "--format", "json")
@@ -188,7 +188,7 @@ def test_counting_gives_the_cells_of_an_examiner(smear: Path, tiny_run: TinyRun)
     assert [(cell["picture"], cell["box"], cell["state"]) for cell in document["cells"]] == [
         (cell.picture, list(cell.box), cell.state) for cell in specimen.cells
     ]
-    assert {cell["state"] for cell in document["cells"] if cell["picture"] == 3} == {"copy"}
+    assert {cell["state"] for cell in document["cells"] if cell["picture"] == 3} == {"duplicate"}
     assert (document["specimen"], document["differential"]["leucocytes"]) == ("S 1", 6.4)
 
 

@@ -10,7 +10,7 @@ from wbc_hf.smear.differential import (
     ENOUGH_COUNTED,
     Flag,
     ReferenceRanges,
-    check_leucocytes,
+    check_leucocyte_count,
     differentiate,
     exact_limits,
     flag_of,
@@ -98,12 +98,12 @@ def test_a_differential_has_all_five_classes():
     assert all(share.limits == exact_limits(share.count, 100) for share in differential.shares)
     assert all(share.reference == DEFAULT_RANGES.percent[share.label] for share in differential.shares)
     assert differential.ranges_source == DEFAULT_RANGES.source
-    assert differential.leucocytes is None
+    assert differential.leucocyte_count is None
     assert all(share.absolute is None for share in differential.shares)
 
 
 def test_absolute_counts_are_shares_of_the_total():
-    differential = differentiate({"neutrophil": 150, "lymphocyte": 50}, leucocytes=8.0)
+    differential = differentiate({"neutrophil": 150, "lymphocyte": 50}, leucocyte_count=8.0)
 
     lymphocytes = differential.shares[CLASS_NAMES.index("lymphocyte")]
     assert lymphocytes.absolute.value == pytest.approx(2.0)
@@ -112,7 +112,7 @@ def test_absolute_counts_are_shares_of_the_total():
 
 
 def test_no_cells_are_no_differential():
-    differential = differentiate({}, leucocytes=8.0)
+    differential = differentiate({}, leucocyte_count=8.0)
 
     assert differential.total == 0
     for share in differential.shares:
@@ -136,13 +136,13 @@ def test_ranges_of_a_laboratory_set_the_flags():
 
 @pytest.mark.parametrize(("given", "taken"), [(None, None), (0, None), (0.01, 0.01), (7, 7.0), (1000, 1000.0)])
 def test_total_counts_that_can_be(given: float | None, taken: float | None):
-    assert check_leucocytes(given) == taken
+    assert check_leucocyte_count(given) == taken
 
 
 @pytest.mark.parametrize("given", [-1, 1000.5, 6500, float("nan"), float("inf")])
 def test_total_counts_that_cannot_be(given: float):
     with pytest.raises(WbcError, match=rf"^{given:g}: .* 10⁹/l \(6.5, not 6500 per µl\)"):
-        differentiate({"neutrophil": 1}, leucocytes=given)
+        differentiate({"neutrophil": 1}, leucocyte_count=given)
 
 
 # ---- files of ranges
@@ -172,16 +172,16 @@ def test_a_file_of_ranges_without_a_source_is_its_own(tmp_path: Path, source: st
         (b"- 40\n- 60\n", "has no lines such as"),
         (b"neutrophil: [40, 60\n", "cannot be read as reference ranges in YAML"),
         (b"\xff\xfe\x00", "cannot be read as reference ranges in YAML"),
-        (b"blast: [0, 1]\n", "'blast' is none of basophil, .*, nor `source`"),
-        (b"neutrophil: 40-60\n", "neutrophil: '40-60' is no range"),
-        (b"neutrophil: [60, 40]\n", r"neutrophil: \[60, 40\] is no range"),
-        (b"neutrophil: [40]\n", r"neutrophil: \[40\] is no range"),
-        (b"neutrophil: [40, 60, 80]\n", "is no range"),
-        (b"neutrophil: [-1, 60]\n", "is no range"),
-        (b"neutrophil: [40, 100.1]\n", "is no range"),
-        (b"neutrophil: [.nan, 60]\n", "is no range"),
-        (b"neutrophil: [false, true]\n", "is no range"),
-        (b"neutrophil: ['40', '60']\n", "is no range"),
+        (b"blast: [0, 1]\n", "'blast' is not one of basophil, .*, nor `source`"),
+        (b"neutrophil: 40-60\n", "neutrophil: '40-60' is not a range"),
+        (b"neutrophil: [60, 40]\n", r"neutrophil: \[60, 40\] is not a range"),
+        (b"neutrophil: [40]\n", r"neutrophil: \[40\] is not a range"),
+        (b"neutrophil: [40, 60, 80]\n", "is not a range"),
+        (b"neutrophil: [-1, 60]\n", "is not a range"),
+        (b"neutrophil: [40, 100.1]\n", "is not a range"),
+        (b"neutrophil: [.nan, 60]\n", "is not a range"),
+        (b"neutrophil: [false, true]\n", "is not a range"),
+        (b"neutrophil: ['40', '60']\n", "is not a range"),
         (b"segmented neutrophil: [36, 66]\nband neutrophil: [0, 5]\n", "'band neutrophil' is neutrophil once more"),
     ],
 )

@@ -15,7 +15,7 @@ from pypdf import PdfReader
 
 from wbc_hf.data import load_leucocytes, paint_cells
 from wbc_hf.errors import WbcError
-from wbc_hf.inference.predictor import ModelIdentity, Prediction
+from wbc_hf.inference import ModelIdentity, Prediction
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import (
     EXPORTS,
@@ -30,9 +30,7 @@ from wbc_hf.reports import (
 )
 from wbc_hf.reports import fhir as fhir_module
 from wbc_hf.reports.wording import safe_name
-from wbc_hf.smear.differential import DEFAULT_RANGES, Flag
-from wbc_hf.smear.snapshot import Snapshot, take_snapshot
-from wbc_hf.smear.specimen import NewCell, Specimen, State
+from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, Flag, Snapshot, Specimen
 
 MODEL = ModelIdentity("wbc-tiny", "0123456789ab", "Painted cells", "wbc_hf 0.0")
 TIME = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)
@@ -55,37 +53,39 @@ def _prediction(label: int, status: str = "confident") -> Prediction:
     return Prediction(CLASS_NAMES[label], 0.9, others, status)
 
 
-def _new(label: int, image: bytes, status: str = "confident", **kind: object) -> NewCell:
-    return NewCell(BOX, kind.get("cut", False), kind.get("copy_of"), _prediction(label, status), image)
+def _new(
+    label: int, image: bytes, status: str = "confident", *, cut: bool = False, duplicate_of: int | None = None
+) -> Cell:
+    return Cell(BOX, _prediction(label, status), image, cut, duplicate_of)
 
 
-def _take_down(specimen: Specimen, model: ModelIdentity = MODEL) -> Snapshot:
-    return replace(take_snapshot(specimen, model, DEFAULT_RANGES), time=TIME)
+def _snapshot(specimen: Specimen, model: ModelIdentity = MODEL) -> Snapshot:
+    return replace(specimen.snapshot(model, DEFAULT_RANGES), time=TIME)
 
 
-def _bench(name: str = "S 17") -> Specimen:
+def _specimen(name: str = "S 17") -> Specimen:
     """Four fields of 15 cells, 12 of each class, and one with a cut cell, a copy and one that waits."""
     specimen = Specimen(name)
-    specimen.leucocytes = 6.5
+    specimen.leucocyte_count = 6.5
     for field in range(4):
         images = enumerate(PAINTED[15 * field : 15 * field + 15])
-        specimen.add(
+        specimen.add_picture(
             f"field {field}.jpg", (640, 480), b"", [_new(index % 5, image) for index, image in images], is_field=True
         )
-    odd = [_new(0, PAINTED[0], cut=True), _new(1, PAINTED[1], copy_of=2), _new(2, PAINTED[2], "review")]
-    specimen.add("field 4.jpg", (640, 480), b"", odd, is_field=True)
+    odd = [_new(0, PAINTED[0], cut=True), _new(1, PAINTED[1], duplicate_of=2), _new(2, PAINTED[2], "review")]
+    specimen.add_picture("field 4.jpg", (640, 480), b"", odd, is_field=True)
     return specimen
 
 
 @pytest.fixture(scope="module")
 def record() -> Snapshot:
     """Cells 1 to 5 accepted, 6 corrected, 7 rejected."""
-    specimen = _bench()
+    specimen = _specimen()
     for number in range(1, 6):
         specimen.review(number, CLASS_NAMES[number - 1], "A. Meyer")
     specimen.review(6, "monocyte", "A. Meyer")
     specimen.review(7, None, "Ö. Yılmaz")
-    return _take_down(specimen)
+    return _snapshot(specimen)
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +93,15 @@ def strange_record() -> Snapshot:
     """Whatever a user can name is named badly."""
     specimen = Specimen(STRANGE)
     for name in (*HOSTILE, STRANGE):
-        specimen.add(name, (48, 48), b"", [_new(3, PAINTED[3])], is_field=False)
+        specimen.add_picture(name, (48, 48), b"", [_new(3, PAINTED[3])], is_field=False)
     for number, name in enumerate((*HOSTILE, STRANGE), 1):
         specimen.review(number, "basophil", name)
-    return _take_down(specimen, ModelIdentity(STRANGE, "0123456789ab", STRANGE, "wbc_hf 0.0"))
+    return _snapshot(specimen, ModelIdentity(STRANGE, "0123456789ab", STRANGE, "wbc_hf 0.0"))
 
 
 @pytest.fixture(scope="module")
 def empty_record() -> Snapshot:
-    return _take_down(Specimen(), replace(MODEL, trained_on=None))
+    return _snapshot(Specimen(), replace(MODEL, trained_on=None))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_keys_and_suffixes_tell_exports_apart():
     ],
 )
 def test_file_names_are_safe(specimen: str, stem: str):
-    record = _take_down(Specimen(specimen))
+    record = _snapshot(Specimen(specimen))
     assert [file_name(record, export) for export in EXPORTS] == [
         f"{stem}{suffix}" for suffix in (".pdf", ".csv", ".json", ".fhir.json", ".cells.zip")
     ]
@@ -186,7 +186,7 @@ def test_csv_has_a_row_for_each_cell(record: Snapshot):
     assert (rows[5]["class"], rows[5]["model_class"]) == ("monocyte", "basophil")
     assert (rows[6]["class"], rows[6]["reviewer"]) == ("", "Ö. Yılmaz")
     assert datetime.fromisoformat(rows[6]["reviewed"]).utcoffset().total_seconds() == 0
-    assert rows[61]["copy_of"] == "2"
+    assert rows[61]["duplicate_of"] == "2"
 
 
 def test_csv_lines_end_as_the_standard_says(record: Snapshot, contents: dict[str, bytes]):
@@ -212,9 +212,9 @@ def test_csv_of_no_cells_is_a_header(empty_record: Snapshot):
 def test_csv_knows_the_classes_of_a_larger_model():
     specimen = Specimen()
     prediction = Prediction("blast", 0.6, (("NEUTROPHIL", 0.3), ("Basophil", 0.1)), "confident")
-    specimen.add("a.png", (48, 48), b"", [NewCell(BOX, False, None, prediction, PAINTED[0])], is_field=False)
+    specimen.add_picture("a.png", (48, 48), b"", [Cell(BOX, prediction, PAINTED[0])], is_field=False)
 
-    (row,) = _rows(to_csv(_take_down(specimen)))
+    (row,) = _rows(to_csv(_snapshot(specimen)))
 
     names = [name for name in row if name.startswith("probability_")]
     assert names == ["probability_Basophil", "probability_NEUTROPHIL", "probability_blast"]
@@ -227,7 +227,7 @@ def test_csv_knows_the_classes_of_a_larger_model():
 def test_json_holds_everything(record: Snapshot):
     content = json.loads(to_json(record))
 
-    assert (content["format"], content["specimen"], content["reviewers"]) == (1, "S 17", ["A. Meyer", "Ö. Yılmaz"])
+    assert (content["format"], content["specimen"], content["reviewers"]) == (2, "S 17", ["A. Meyer", "Ö. Yılmaz"])
     assert datetime.fromisoformat(content["time"]) == TIME
     differential = content["differential"]
     assert (differential["total"], differential["enough"], differential["leucocytes"]) == (59, False, 6.5)
@@ -288,8 +288,10 @@ def test_pdf_tells_the_differential(record: Snapshot, contents: dict[str, bytes]
 
 def test_pdf_says_a_flag_in_words():
     specimen = Specimen()
-    specimen.add("a.png", (48, 48), b"", [_new(4, PAINTED[4])] * 65 + [_new(2, PAINTED[2])] * 35, is_field=True)
-    text = _page(to_pdf(_take_down(specimen)))
+    specimen.add_picture(
+        "a.png", (48, 48), b"", [_new(4, PAINTED[4])] * 65 + [_new(2, PAINTED[2])] * 35, is_field=True
+    )
+    text = _page(to_pdf(_snapshot(specimen)))
 
     assert "possibly high" in text
     assert "more cells would tell" in text
@@ -299,11 +301,11 @@ def test_pdf_says_a_flag_in_words():
 
 def test_pdf_cuts_long_lists_short():
     specimen = Specimen("S")
-    specimen.add("a.png", (48, 48), b"", [_new(4, PAINTED[4])] * 1000, is_field=True)
+    specimen.add_picture("a.png", (48, 48), b"", [_new(4, PAINTED[4])] * 1000, is_field=True)
     for number in range(1, 301):
         specimen.review(number, "lymphocyte", f"{'Long Name ' * 9}{number % 7}")
 
-    text = _page(to_pdf(_take_down(specimen)))
+    text = _page(to_pdf(_snapshot(specimen)))
 
     assert "12 of 300" in text
     assert "12 of 700" in text
@@ -397,9 +399,9 @@ def test_fhir_says_who_corrected_what(record: Snapshot):
 def test_fhir_interprets_only_what_the_limits_support():
     specimen = Specimen()
     cells = [_new(4, PAINTED[4])] * 65 + [_new(2, PAINTED[2])] * 15 + [_new(1, PAINTED[1])] * 20
-    specimen.add("a.png", (48, 48), b"", cells, is_field=True)
+    specimen.add_picture("a.png", (48, 48), b"", cells, is_field=True)
 
-    observations = _by_code(_resources(to_fhir(_take_down(specimen)))["Observation"])
+    observations = _by_code(_resources(to_fhir(_snapshot(specimen)))["Observation"])
 
     eosinophils, neutrophils = observations["26450-7"], observations["26511-6"]
     assert eosinophils["interpretation"][0]["coding"][0]["code"] == "H"
@@ -409,11 +411,11 @@ def test_fhir_interprets_only_what_the_limits_support():
 
 
 def test_fhir_is_preliminary_once_nothing_waits():
-    specimen = _bench()
+    specimen = _specimen()
     for cell in specimen.cells:
-        if cell.state is State.WAITING:
+        if cell.state is CellState.WAITING:
             specimen.review(cell.number, "monocyte", "A. Meyer")
-    assert _resources(to_fhir(_take_down(specimen)))["DiagnosticReport"][0]["status"] == "preliminary"
+    assert _resources(to_fhir(_snapshot(specimen)))["DiagnosticReport"][0]["status"] == "preliminary"
 
 
 def test_fhir_names_the_model_and_the_specimen(record: Snapshot, empty_record: Snapshot):
@@ -457,12 +459,12 @@ def test_no_invalid_bundle_leaves(record: Snapshot, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="module")
 def reviewed() -> Snapshot:
     """Every cell that can be counted was accepted, but for 6, which was corrected, and 7, which was rejected."""
-    specimen = _bench("../S 17")
+    specimen = _specimen("../S 17")
     for cell in specimen.cells[:60]:
         specimen.review(cell.number, cell.suggestion, "A. Meyer")
     specimen.review(6, "monocyte", "A. Meyer")
     specimen.review(7, None, "A. Meyer")
-    return _take_down(specimen)
+    return _snapshot(specimen)
 
 
 def test_the_loader_reads_the_zip(reviewed: Snapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -478,7 +480,7 @@ def test_the_loader_reads_the_zip(reviewed: Snapshot, tmp_path: Path, caplog: py
     rows = [row for split in leucocytes.values() for row in split]
     assert len(rows) == 59
     labels = {int(row["source"][-8:-4]): CLASS_NAMES[row["label"]] for row in rows}
-    assert labels == {cell.number: cell.label for cell in reviewed.cells_in(State.COUNTED)}
+    assert labels == {cell.number: cell.label for cell in reviewed.cells_in(CellState.COUNTED)}
     pixels = {int(row["source"][-8:-4]): np.asarray(row["image"]) for row in rows}
     assert np.array_equal(pixels[9], paint_cells(np.arange(60) % 5, size=48, seed=5)[8])
 
@@ -497,7 +499,7 @@ def test_cells_of_a_picture_stay_together(reviewed: Snapshot, tmp_path: Path):
 
 def test_the_folder_tells_where_it_comes_from(reviewed: Snapshot, tmp_path: Path):
     unpack(reviewed, tmp_path)
-    assert json.loads((tmp_path / "cells.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "cells.json").read_text())["format"] == 2
     assert "59, of which a person corrected 1" in (tmp_path / "README.txt").read_text()
     assert to_cell_folder(reviewed) == to_cell_folder(reviewed)
 

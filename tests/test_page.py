@@ -22,8 +22,7 @@ from wbc_hf.inference import Prediction, Predictor, ReferenceCells
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
 from wbc_hf.modeling import build_from_scratch, fit_calibration
 from wbc_hf.reports import EXPORTS, RESEARCH_USE
-from wbc_hf.smear import DEFAULT_RANGES, Examiner, Specimen
-from wbc_hf.smear.specimen import State
+from wbc_hf.smear import DEFAULT_RANGES, CellCounter, CellState, Specimen
 from wbc_hf.web import build_page, launch_page
 from wbc_hf.web.assembly import PAINTED_ONLY
 from wbc_hf.web.cell_html import render_answer
@@ -304,9 +303,9 @@ def ask_count(predictor: Predictor, uploads: list[Upload], **changes: object):
     return count(predictor, DEFAULT_RANGES, uploads, asked)
 
 
-def test_counts_what_an_examiner_finds(predictor: Predictor, field: Upload, uploads: list[Upload]):
+def test_counts_what_a_cell_counter_finds(predictor: Predictor, field: Upload, uploads: list[Upload]):
     specimen = Specimen()
-    Examiner(predictor, specimen).examine(Image.open(field.source).convert("RGB"), "field.png", is_field=True)
+    CellCounter(predictor, specimen).add_image(Image.open(field.source).convert("RGB"), "field.png", whole_field=True)
 
     record, unreadable = ask_count(predictor, [field, uploads[3]])
 
@@ -318,7 +317,7 @@ def test_counts_what_an_examiner_finds(predictor: Predictor, field: Upload, uplo
 
 
 def test_corrections_count(predictor: Predictor, field: Upload):
-    first, second = [cell.number for cell in ask_count(predictor, [field])[0].cells_in(State.WAITING)][:2]
+    first, second = [cell.number for cell in ask_count(predictor, [field])[0].cells_in(CellState.WAITING)][:2]
     record, _ = ask_count(predictor, [field], corrections={str(first): "EOS", str(second): None})
     share = record.differential.shares[CLASS_NAMES.index("eosinophil")]
     assert (share.count, share.absolute.value) == (1, 8.0)
@@ -333,7 +332,7 @@ def test_corrections_count(predictor: Predictor, field: Upload):
         ({"leucocytes": 6500.0}, "6500: a total leucocyte count"),
         ({"corrections": {"one": "monocyte"}}, "one: cells are named by their numbers"),
         ({"corrections": {"99": "monocyte"}}, "cell 99: there are"),
-        ({"corrections": {"1": "blast"}}, "blast: is none of"),
+        ({"corrections": {"1": "blast"}}, "blast: is not one of"),
         ({"corrections": {"1": 4}}, "4: a class is a name"),
         ({"corrections": ["monocyte"]}, "corrections are classes by number"),
         ({"leucocytes": "6.4"}, "'6.4': a total leucocyte count is a number"),

@@ -12,8 +12,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.inference import Prediction, Predictor
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import EXPORTS
-from wbc_hf.smear.differential import DEFAULT_RANGES
-from wbc_hf.smear.specimen import State, count_cells
+from wbc_hf.smear import DEFAULT_RANGES, CellState, count_cells
 from wbc_hf.web.session import Session, Shown
 from wbc_hf.web.specimen_html import MAX_THUMBNAILS
 from wbc_hf.web.specimen_tab import (
@@ -52,7 +51,7 @@ def session(predictor: Predictor, fields: list[Upload]) -> Session:
 
 
 def waiting(session: Session) -> list[int]:
-    return [cell.number for cell in session.specimen.cells if cell.state is State.WAITING]
+    return [cell.number for cell in session.specimen.cells if cell.state is CellState.WAITING]
 
 
 def test_the_first_of_several_fields_is_shown_with_a_cell_that_waits(session: Session):
@@ -71,7 +70,7 @@ def test_a_word_of_a_person_counts_and_leads_to_the_next_cell(session: Session):
 
     cells = session.specimen.cells
     assert count_cells(cells)["monocyte"] == 1
-    assert cells[second - 1].state is State.REJECTED
+    assert cells[second - 1].state is CellState.REJECTED
     assert cells[first - 1].review.reviewer == "Ana"
 
 
@@ -114,12 +113,12 @@ def test_a_picture_that_was_taken_out_does_not_count(session: Session):
     act(session, "label", number, "monocyte", "Ana")
     act(session, "remove", 1, None, "")
     assert count_cells(session.specimen.cells)["monocyte"] == 0
-    assert {cell.state for cell in session.view.cells_of_picture} == {State.REMOVED}
+    assert {cell.state for cell in session.view.cells_of_picture} == {CellState.REMOVED}
     assert all(session.specimen.cells[cell - 1].picture != 1 for cell in waiting(session))
     pager, _, card, *_ = render_views(session, DEFAULT_RANGES, "")
     assert "Taken out" in pager and "Missed cell" not in pager
     assert "with its picture: not counted" in card
-    with pytest.raises(WbcError, match="its picture was taken out"):
+    with pytest.raises(WbcError, match="its picture was removed"):
         act(session, "label", number, "monocyte", "Ana")
 
 
@@ -134,7 +133,7 @@ def test_what_another_picture_shows_too_is_counted_there_once_the_first_is_taken
         picture: {cell.state for cell in session.specimen.cells if cell.picture == picture and not cell.cut}
         for picture in (1, 4, 5)
     }
-    assert by_picture == {1: {State.REMOVED}, 4: {State.WAITING}, 5: {State.COPY}}
+    assert by_picture == {1: {CellState.REMOVED}, 4: {CellState.WAITING}, 5: {CellState.DUPLICATE}}
     assert len(waiting(session)) == len(before)
 
 
@@ -147,7 +146,7 @@ def test_a_cell_that_was_missed_can_be_pointed_at(session: Session):
     act(session, "add", 1, f"{free[0]},{free[1]}", "")
 
     cell = session.view.cell
-    assert (cell.number, cell.picture, cell.state) == (before + 1, 1, State.WAITING)
+    assert (cell.number, cell.picture, cell.state) == (before + 1, 1, CellState.WAITING)
     assert cell.box[0] <= free[0] < cell.box[2] and cell.box[1] <= free[1] < cell.box[3]
     act(session, "label", cell.number, "neutrophil", "Ana")
     assert count_cells(session.specimen.cells)["neutrophil"] == 1
@@ -188,7 +187,7 @@ def test_a_cell_that_did_not_wait_stays_under_the_lens(session: Session):
     assert session.view.cell.number == number
     assert session.view.cell.label == "basophil"
     act(session, "withdraw", number, None, "")
-    assert session.view.cell.state is State.WAITING
+    assert session.view.cell.state is CellState.WAITING
 
 
 def test_the_gallery_shows_what_is_asked_for(session: Session):
@@ -216,15 +215,15 @@ def test_the_same_field_once_more_adds_nothing(session: Session, fields: list[Up
     assert "shows nothing that was not seen before" in said
     assert session.view.picture.number == 1
     act(session, "picture", 4, None, "")
-    assert all(cell.state is State.COPY for cell in session.view.cells_of_picture)
-    assert {cell.copy_of for cell in session.view.cells_of_picture} == {
+    assert all(cell.state is CellState.DUPLICATE for cell in session.view.cells_of_picture)
+    assert {cell.duplicate_of for cell in session.view.cells_of_picture} == {
         cell.number for cell in session.specimen.cells if cell.picture == 2
     }
     assert (count_cells(session.specimen.cells), len(waiting(session))) == before
     # And once more: still copies of the first, not of the copies.
     take_in(session, fields[1], is_field=True)
     act(session, "picture", 5, None, "")
-    assert {session.specimen.cells[cell.copy_of - 1].picture for cell in session.view.cells_of_picture} == {2}
+    assert {session.specimen.cells[cell.duplicate_of - 1].picture for cell in session.view.cells_of_picture} == {2}
 
 
 def test_pictures_of_one_cell_are_one_cell_each(predictor: Predictor):
@@ -307,7 +306,7 @@ def test_every_export_comes_as_a_file_to_save(session: Session, export):
     file = make_file(session, export, DEFAULT_RANGES, name=" S 17 ", leucocytes="6,4", reviewer="Ben")
     assert file["name"].startswith("differential-S-17-") and file["name"].endswith(export.suffix)
     assert file["type"] == export.media_type
-    assert session.specimen.leucocytes == 6.4
+    assert session.specimen.leucocyte_count == 6.4
 
 
 def test_cells_that_nobody_looked_at_teach_nothing(session: Session):

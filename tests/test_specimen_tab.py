@@ -56,7 +56,7 @@ class Tab:
 
     @property
     def session(self) -> Session:
-        state = next(block for block in self.page.blocks.values() if isinstance(block, gr.State))
+        state = next(block for block in self.page.blocks.values() if isinstance(block, gr.CellState))
         return self.shown[state._id]
 
     def text(self) -> str:
@@ -197,7 +197,7 @@ def test_visitors_are_forgotten_with_all_that_was_shown(
     visitors = StateHolder()
     visitors.set_blocks(page)
     state: SessionState = visitors["one"]
-    box = next(block for block in page.blocks.values() if isinstance(block, gr.State))
+    box = next(block for block in page.blocks.values() if isinstance(block, gr.CellState))
     state[box._id] = Session(predictor) if reviewing else None
     state.is_closed = closed
 

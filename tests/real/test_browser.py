@@ -269,7 +269,7 @@ def test_a_broken_file_stops_nothing_and_a_field_counts_once(page: "sync_api.Pag
     for number in (2, 3):
         page.get_by_label("Next picture").click()
         page.get_by_text(f"Field {number} of 3").wait_for()
-    assert page.locator(".wbc-box.wbc-copy").count() == page.locator(".wbc-box").count()
+    assert page.locator(".wbc-box.wbc-duplicate").count() == page.locator(".wbc-box").count()
 
 
 def test_a_specimen_is_put_away(page: "sync_api.Page", fields: list[Path]):

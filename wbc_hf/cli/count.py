@@ -9,7 +9,7 @@ import typer
 
 from wbc_hf.cli.shared import MODEL_HELP, exit_if_unreadable, find_files, on_one_line
 from wbc_hf.default_model import choose_model
-from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.errors import WbcError
 
 if TYPE_CHECKING:
     from wbc_hf.smear import Snapshot
@@ -54,9 +54,9 @@ def count(
     from tqdm.auto import tqdm
     from transformers.utils.logging import disable_progress_bar
 
-    from wbc_hf.data import read_image
     from wbc_hf.inference import Predictor
-    from wbc_hf.smear import DEFAULT_RANGES, Examiner, Specimen, check_leucocytes, load_ranges, take_snapshot
+    from wbc_hf.smear import DEFAULT_RANGES, check_leucocyte_count, load_ranges
+    from wbc_hf.smear import count as count_cells
 
     if format is Format.PDF and output is None:
         raise WbcError("--format pdf: is not for a terminal. Name a file with --output.")
@@ -64,20 +64,20 @@ def count(
         raise WbcError(f"{output}: is a folder, or its folder does not exist. Name a file in an existing folder.")
     disable_progress_bar()
     reference_ranges = load_ranges(ranges) if ranges else DEFAULT_RANGES
-    counted = Specimen(specimen)
-    counted.leucocytes = check_leucocytes(leucocytes)
+    leucocyte_count = check_leucocyte_count(leucocytes)
     files = list(find_files(paths))
-    predictor = Predictor.from_pretrained(choose_model(model))
-    examiner = Examiner(predictor, counted)
-    unreadable = 0
-    for file in tqdm(files, desc="Counting", unit="image", delay=2, leave=False):
-        try:
-            examiner.examine(read_image(file), file.name, is_field=show is Shows.FIELD)
-        except UnreadableImageError as error:
-            tqdm.write(f"wbc-hf: {on_one_line(str(error))}", file=sys.stderr)
-            unreadable += 1
-    _write(take_snapshot(counted, predictor.identity, reference_ranges), format, output)
-    exit_if_unreadable(unreadable, len(files))
+    snapshot = count_cells(
+        tqdm(files, desc="Counting", unit="image", delay=2, leave=False),
+        Predictor.from_pretrained(choose_model(model)),
+        ranges=reference_ranges,
+        whole_fields=show is Shows.FIELD,
+        name=specimen,
+        leucocyte_count=leucocyte_count,
+    )
+    for error in snapshot.unreadable:
+        print(f"wbc-hf: {on_one_line(str(error))}", file=sys.stderr)
+    _write(snapshot, format, output)
+    exit_if_unreadable(len(snapshot.unreadable), len(files))
 
 
 def _write(snapshot: "Snapshot", format: Format, output: Path | None) -> None:

@@ -13,7 +13,7 @@ from wbc_hf.reports.pdf import to_pdf
 from wbc_hf.reports.tables import to_csv, to_json
 from wbc_hf.reports.terminal import to_text
 from wbc_hf.reports.wording import FEW_CELLS, FLAG_TEXTS, NONE_OF_THESE, RESEARCH_USE, safe_stem
-from wbc_hf.smear.snapshot import Snapshot
+from wbc_hf.smear import Snapshot
 
 
 @dataclass(frozen=True)

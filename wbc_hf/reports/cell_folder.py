@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from wbc_hf.errors import WbcError
 from wbc_hf.reports.tables import to_json
 from wbc_hf.reports.wording import RESEARCH_USE, reviewer_text, safe_stem
-from wbc_hf.smear.snapshot import Snapshot
-from wbc_hf.smear.specimen import Cell, State
+from wbc_hf.smear import Cell, CellState, Snapshot
 
 _ABOUT = """Leucocytes that a person has looked at, one folder for each class. {notice}
 
@@ -44,7 +43,7 @@ def to_cell_folder(record: Snapshot) -> bytes:
 
 def _files(record: Snapshot) -> Iterator[tuple[str, bytes]]:
     """Names, relative and with forward slashes, and contents."""
-    cells = [cell for cell in record.cells_in(State.COUNTED) if cell.review is not None]
+    cells = [cell for cell in record.cells_in(CellState.COUNTED) if cell.review is not None]
     if not cells:
         raise WbcError(
             f"{record.specimen or 'this specimen'}: no person has looked at a counted cell, and only such cells can "

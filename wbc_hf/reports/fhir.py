@@ -29,9 +29,7 @@ from uuid import NAMESPACE_URL, uuid5
 from wbc_hf.evaluation import format_interval
 from wbc_hf.reports.tables import to_json
 from wbc_hf.reports.wording import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
-from wbc_hf.smear.differential import Flag, Share
-from wbc_hf.smear.snapshot import Snapshot
-from wbc_hf.smear.specimen import State
+from wbc_hf.smear import CellState, Flag, Share, Snapshot
 
 Resource = dict[str, object]
 
@@ -79,8 +77,8 @@ class _Bundle:
 
     def content(self) -> Resource:
         observations = [self._counted(), *map(self._percent, self.record.differential.shares)]
-        if self.record.differential.leucocytes is not None:
-            observations.append(self._leucocytes(self.record.differential.leucocytes))
+        if self.record.differential.leucocyte_count is not None:
+            observations.append(self._leucocytes(self.record.differential.leucocyte_count))
             observations += [self._absolute(s) for s in self.record.differential.shares if s.absolute is not None]
         resources = [self._report(observations), *observations, self._device(), self._specimen()]
         return {
@@ -102,7 +100,7 @@ class _Bundle:
 
     def _report(self, observations: list[Resource]) -> Resource:
         record = self.record
-        waits = bool(record.cells_in(State.WAITING)) or not record.reviewers
+        waits = bool(record.cells_in(CellState.WAITING)) or not record.reviewers
         report: Resource = {
             "resourceType": "DiagnosticReport",
             "id": self._id("report"),
@@ -134,7 +132,7 @@ class _Bundle:
                 for share in record.differential.shares
                 if share.percent is not None
             ),
-            f"Cells waiting for review: {len(record.cells_in(State.WAITING))}.",
+            f"Cells waiting for review: {len(record.cells_in(CellState.WAITING))}.",
         ]
         paragraphs = "".join(f"<p>{escape(_text(line))}</p>" for line in lines)
         return f'<div xmlns="http://www.w3.org/1999/xhtml">{paragraphs}</div>'
@@ -155,11 +153,11 @@ class _Bundle:
         record = self.record
         reviewed = record.reviewed
         counts = {
-            "Cells waiting for review, not counted": len(record.cells_in(State.WAITING)),
-            "Cells rejected by a person, not counted": len(record.cells_in(State.REJECTED)),
-            "Cells cut off by the border of a field, not counted": len(record.cells_in(State.CUT)),
-            "Copies of cells in other pictures, not counted": len(record.cells_in(State.COPY)),
-            "Cells of pictures that a person took out, not counted": len(record.cells_in(State.REMOVED)),
+            "Cells waiting for review, not counted": len(record.cells_in(CellState.WAITING)),
+            "Cells rejected by a person, not counted": len(record.cells_in(CellState.REJECTED)),
+            "Cells cut off by the border of a field, not counted": len(record.cells_in(CellState.CUT)),
+            "Copies of cells in other pictures, not counted": len(record.cells_in(CellState.DUPLICATE)),
+            "Cells of pictures that a person took out, not counted": len(record.cells_in(CellState.REMOVED)),
             "Cells reviewed by a person": len(reviewed),
             "Cells corrected by a person": sum(cell.corrected for cell in reviewed),
         }

@@ -22,9 +22,7 @@ from matplotlib.patches import Circle, Rectangle
 from wbc_hf.evaluation import format_interval
 from wbc_hf.labels import LEUCOCYTES
 from wbc_hf.reports.wording import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
-from wbc_hf.smear.differential import ENOUGH_COUNTED, Share
-from wbc_hf.smear.snapshot import Snapshot
-from wbc_hf.smear.specimen import Cell, Picture, State
+from wbc_hf.smear import ENOUGH_COUNTED, Cell, CellState, Picture, Share, Snapshot
 
 PAGE = (210.0, 297.0)  # width and height, mm
 MARGIN = 16.0
@@ -117,8 +115,8 @@ def _draw_head(pen: _Pen, record: Snapshot) -> float:
         (122, 24, "Pictures", _count_pictures(record.pictures)),
         (150, 17, "Cells counted", str(differential.total)),
     ]
-    if differential.leucocytes is not None:
-        facts.append((170, 24, "Leucocytes, 10⁹/l", f"{differential.leucocytes:g}"))
+    if differential.leucocyte_count is not None:
+        facts.append((170, 24, "Leucocytes, 10⁹/l", f"{differential.leucocyte_count:g}"))
     for x, width, name, value in facts:
         pen.write(x, 30.5, name, 6.5, color=FAINT)
         pen.write(x, 35.6, _fitted(value, width, 9, bold=True), 9, weight="bold")
@@ -134,7 +132,7 @@ def _count_pictures(pictures: Sequence[Picture]) -> str:
 
 
 def _draw_notices(pen: _Pen, record: Snapshot, y: float) -> float:
-    total, waiting = record.differential.total, len(record.cells_in(State.WAITING))
+    total, waiting = record.differential.total, len(record.cells_in(CellState.WAITING))
     notices = []
     if not record.differential.enough:
         cells = "No cells were" if total == 0 else f"Only {total} cell{' was' if total == 1 else 's were'}"
@@ -167,7 +165,7 @@ def _draw_table(pen: _Pen, record: Snapshot, y: float) -> float:
         (142, "right", "Range, %"),
         (146, "left", "Flag"),
     ]
-    if differential.leucocytes is not None:
+    if differential.leucocyte_count is not None:
         heads.append((RIGHT, "right", "10⁹/l (limits)"))
     for x, side, text in heads:
         pen.write(x, y + 3, text, 6.5, ha=side, color=FAINT)
@@ -181,8 +179,8 @@ def _draw_table(pen: _Pen, record: Snapshot, y: float) -> float:
         pen.write(_chart_x(tick), y + 2.8, str(tick), 5.5, ha="center", color=FAINT)
     pen.write(LEFT, y + 4.2, "All counted", 8, weight="bold")
     pen.write(50, y + 4.2, str(differential.total), 8, ha="right", weight="bold")
-    if differential.leucocytes is not None:
-        pen.write(RIGHT, y + 4.2, f"{differential.leucocytes:g}", 8, ha="right", weight="bold")
+    if differential.leucocyte_count is not None:
+        pen.write(RIGHT, y + 4.2, f"{differential.leucocyte_count:g}", 8, ha="right", weight="bold")
     y += 8.6
     notes = (
         "Limits: exact binomial (Clopper-Pearson), of counting alone. "
@@ -237,7 +235,7 @@ def _draw_cells(pen: _Pen, record: Snapshot, y: float) -> float:
     legend = "✓ accepted by a person    ≠ corrected by a person; both are shown first"
     pen.write(RIGHT, y + 2.6, legend, 6.2, ha="right", color=FAINT)
     y += 4.6
-    counted = record.cells_in(State.COUNTED)
+    counted = record.cells_in(CellState.COUNTED)
     for leucocyte in LEUCOCYTES:
         cells = sorted((cell for cell in counted if cell.label == leucocyte.name), key=_shown_first)
         _draw_strip(pen, leucocyte.name, leucocyte.colour, cells, y)
@@ -271,11 +269,11 @@ def _pixels(image: bytes) -> np.ndarray:
 
 def _draw_review(pen: _Pen, record: Snapshot, y: float) -> None:
     states = {
-        State.WAITING: "waiting for review",
-        State.REJECTED: "rejected by a person",
-        State.CUT: "cut off by the border",
-        State.COPY: "seen in another picture",
-        State.REMOVED: "taken out with their picture",
+        CellState.WAITING: "waiting for review",
+        CellState.REJECTED: "rejected by a person",
+        CellState.CUT: "cut off by the border",
+        CellState.DUPLICATE: "seen in another picture",
+        CellState.REMOVED: "taken out with their picture",
     }
     not_counted = [f"{count} {words}" for state, words in states.items() if (count := len(record.cells_in(state)))]
     paragraphs = [

@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from wbc_hf.inference.predictor import Prediction
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.reports.wording import RESEARCH_USE
-from wbc_hf.smear.differential import CONFIDENCE, Differential, Share
-from wbc_hf.smear.snapshot import Snapshot
-from wbc_hf.smear.specimen import Cell
+from wbc_hf.smear import CONFIDENCE, Cell, Differential, Share, Snapshot
 
-FORMAT = 1
+FORMAT = 2
 
 # A spreadsheet takes a field that begins so for a formula (OWASP, "CSV Injection").
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -23,8 +21,8 @@ def to_csv(record: Snapshot) -> str:
 
     The columns are `number`, `picture` (its name), `picture_number`, `x0`, `y0`, `x1`, `y1` (pixels of the picture,
     half-open), `state`, `class` (the one that holds; empty where a person said that it is none of the five),
-    `model_class`, `probability`, `status`, `probability_<class>` for each class of the model, `copy_of`, `reviewer`,
-    `reviewed` (UTC), `corrected` (yes or no), and in every row the same `specimen`, `time` (UTC), `model`,
+    `model_class`, `probability`, `status`, `probability_<class>` for each class of the model, `duplicate_of`,
+    `reviewer`, `reviewed` (UTC), `corrected` (yes or no), and in every row the same `specimen`, `time` (UTC), `model`,
     `model_version`, `trained_on`, `software` and `notice`.
 
     A text that begins with one of = + - @, a tab or a line break gets an apostrophe before it, so that no spreadsheet
@@ -53,15 +51,15 @@ def to_csv(record: Snapshot) -> str:
 def to_json(record: Snapshot) -> str:
     """Everything that is known, but the pictures themselves.
 
-    `format` is 1 and grows when a name below changes its meaning or goes; new names may come at any time.
+    `format` is 2 and grows when a name below changes its meaning or goes; new names may come at any time.
 
     - `specimen`, `time` (ISO 8601, UTC), `notice`, `model` (`name`, `version`, `trained_on`, `software`), `reviewers`;
     - `differential`: `total`, `enough`, `leucocytes` (10⁹/l or null), `ranges_source`, `confidence`, and `shares`, one
       for each of the five classes: `class`, `count`, `percent` (null of no cells), `limits`, `reference` (both in
       percent), `flag` ("", "high", "low", "high?", "low?") and `absolute` (null, or `value` and `limits` in 10⁹/l);
     - `pictures`: `number`, `name`, `width`, `height`, `is_field`;
-    - `cells`: `number`, `picture`, `box` (x0, y0, x1, y1 in pixels, half-open), `state`, `class`, `cut`, `copy_of`,
-      `prediction` (`class`, `probability`, `status`, `probabilities`), `review` (null, or `class`, which is null for
+    - `cells`: `number`, `picture`, `box` (x0, y0, x1, y1 in pixels, half-open), `state`, `class`, `cut`,
+      `duplicate_of`, `prediction` (`class`, `probability`, `status`, `probabilities`), `review` (null, or `class`, which is null for
       none of the five, `reviewer` and `time`) and `corrected`.
     """
     content = {
@@ -107,7 +105,7 @@ def _columns(labels: list[str]) -> list[str]:
         *("number", "picture", "picture_number", "x0", "y0", "x1", "y1"),
         *("state", "class", "model_class", "probability", "status"),
         *(f"probability_{label}" for label in labels),
-        *("copy_of", "reviewer", "reviewed", "corrected"),
+        *("duplicate_of", "reviewer", "reviewed", "corrected"),
     ]
 
 
@@ -118,7 +116,7 @@ def _row(cell: Cell, picture: str, labels: list[str]) -> dict[str, object]:
         *(cell.state.value, cell.label or "", cell.prediction.label),
         *(round(cell.prediction.probability, 6), cell.prediction.status),
         *(round(probabilities[label], 6) if label in probabilities else "" for label in labels),
-        "" if cell.copy_of is None else cell.copy_of,
+        "" if cell.duplicate_of is None else cell.duplicate_of,
         *(("", "") if cell.review is None else (cell.review.reviewer, cell.review.time.isoformat(timespec="seconds"))),
         "yes" if cell.corrected else "no",
     ]
@@ -133,7 +131,7 @@ def _differential(differential: Differential) -> dict[str, object]:
     return {
         "total": differential.total,
         "enough": differential.enough,
-        "leucocytes": differential.leucocytes,
+        "leucocytes": differential.leucocyte_count,
         "ranges_source": differential.ranges_source,
         "confidence": CONFIDENCE,
         "shares": [_share(share) for share in differential.shares],
@@ -165,7 +163,7 @@ def _cell(cell: Cell) -> dict[str, object]:
         "state": cell.state.value,
         "class": cell.label,
         "cut": cell.cut,
-        "copy_of": cell.copy_of,
+        "duplicate_of": cell.duplicate_of,
         "prediction": {
             "class": cell.prediction.label,
             "probability": cell.prediction.probability,

@@ -4,16 +4,14 @@ from collections import Counter
 
 from wbc_hf.evaluation import format_interval
 from wbc_hf.reports.wording import FEW_CELLS, FLAG_TEXTS, RESEARCH_USE
-from wbc_hf.smear.differential import Share
-from wbc_hf.smear.snapshot import Snapshot
-from wbc_hf.smear.specimen import State
+from wbc_hf.smear import CellState, Share, Snapshot
 
 
 def to_text(record: Snapshot) -> str:
     """The table, what is not counted and why, and which model it was; at most 100 columns wide but for long names."""
     differential = record.differential
     states = Counter(cell.state for cell in record.cells)
-    absolute = f"{'10⁹/l':>8}" if differential.leucocytes is not None else ""
+    absolute = f"{'10⁹/l':>8}" if differential.leucocyte_count is not None else ""
     lines = [
         f"{'class':<12}{'cells':>6}{'%':>8}{'95 % limits':>16}{'range':>12}{absolute}  flag",
         *(_line(share) for share in differential.shares),
@@ -22,12 +20,12 @@ def to_text(record: Snapshot) -> str:
     ]
     if not differential.enough:
         lines.append(FEW_CELLS)
-    if states[State.WAITING]:
-        lines.append(f"Not counted, since a person should look first: {states[State.WAITING]}.")
-    if states[State.CUT]:
-        lines.append(f"Not counted, cut off by the border of a field: {states[State.CUT]}.")
-    if states[State.COPY]:
-        lines.append(f"Not counted again, seen before: {states[State.COPY]}.")
+    if states[CellState.WAITING]:
+        lines.append(f"Not counted, since a person should look first: {states[CellState.WAITING]}.")
+    if states[CellState.CUT]:
+        lines.append(f"Not counted, cut off by the border of a field: {states[CellState.CUT]}.")
+    if states[CellState.DUPLICATE]:
+        lines.append(f"Not counted again, seen before: {states[CellState.DUPLICATE]}.")
     lines += [
         f"Reference ranges: {differential.ranges_source}.",
         f"Model {record.model.name}, version {record.model.version}, {record.model.software}. {RESEARCH_USE}",

@@ -3,9 +3,7 @@
 import re
 import unicodedata
 
-from wbc_hf.smear.differential import ENOUGH_COUNTED, Flag
-from wbc_hf.smear.snapshot import Snapshot
-from wbc_hf.smear.specimen import Cell
+from wbc_hf.smear import ENOUGH_COUNTED, Cell, Flag, Snapshot
 
 RESEARCH_USE = "Research use, not for diagnosis."
 NONE_OF_THESE = "none of the five"

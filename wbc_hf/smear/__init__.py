@@ -1,17 +1,45 @@
 """From photographs of a smear to a specimen: finding cells, overlaps, counting, review and the differential."""
 
-from wbc_hf.smear.counting import Examiner
-from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocytes, load_ranges
-from wbc_hf.smear.snapshot import Snapshot, take_snapshot
+from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells
+from wbc_hf.smear.counting import CellCounter, count
+from wbc_hf.smear.differential import (
+    CONFIDENCE,
+    DEFAULT_RANGES,
+    ENOUGH_COUNTED,
+    Differential,
+    Flag,
+    ReferenceRanges,
+    Share,
+    check_leucocyte_count,
+    differentiate,
+    load_ranges,
+)
+from wbc_hf.smear.finder import FoundCell, crop_cell, find_cells
+from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
 __all__ = [
+    "CONFIDENCE",
     "DEFAULT_RANGES",
-    "Examiner",
+    "ENOUGH_COUNTED",
+    "NEVER_COUNTED",
+    "Cell",
+    "CellCounter",
+    "CellState",
+    "Differential",
+    "Flag",
+    "FoundCell",
+    "Picture",
     "ReferenceRanges",
+    "Review",
+    "Share",
     "Snapshot",
     "Specimen",
-    "check_leucocytes",
+    "check_leucocyte_count",
+    "count",
+    "count_cells",
+    "crop_cell",
+    "differentiate",
+    "find_cells",
     "load_ranges",
-    "take_snapshot",
 ]

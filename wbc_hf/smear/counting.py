@@ -1,30 +1,83 @@
-"""From pictures to the cells of a specimen: find them, ask the model, and see what was there before."""
+"""Count the leucocytes in pictures of one smear: find, classify, and recognise what an earlier picture shows."""
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 from PIL import Image
 
-from wbc_hf.data import Box
-from wbc_hf.errors import WbcError
-from wbc_hf.inference.predictor import Predictor
+from wbc_hf.data import Box, ImageSource, read_image
+from wbc_hf.default_model import choose_model
+from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.inference import Predictor
+from wbc_hf.smear.cell import Cell
+from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
 from wbc_hf.smear.finder import FoundCell, crop_cell, find_cells
 from wbc_hf.smear.overlaps import FieldIndex, match_cells
-from wbc_hf.smear.specimen import Cell, NewCell, Picture, Specimen
+from wbc_hf.smear.snapshot import Picture, Snapshot
+from wbc_hf.smear.specimen import Specimen
 
-FIELD_SIDE = 1280  # pixels of the longer side at most: what a screen shows of a field
-LONE_CELL = 1 / 7  # of the width of a field, where there is no other cell to go by: 90 pixels of 640
-CELL_SIDE = 360  # the same of a cell; an analyser's own pictures of cells have as many
+PREVIEW_SIDE = 1280  # pixels of the longer side at most: what a screen shows of a field
+CROP_SIDE = 360  # the same of a cell; crops of analysers have as many
+# Width of a missed cell in widths of its field, if that shows no other cell: 90 pixels of 640.
+_MISSED_CELL = 1 / 7
 
 
-class Examiner:
-    """Takes in the pictures of one specimen, one after the other; from several threads they wait for each other.
+def count(
+    images: Iterable[ImageSource],
+    predictor: Predictor | None = None,
+    *,
+    ranges: ReferenceRanges = DEFAULT_RANGES,
+    whole_fields: bool = True,
+    name: str = "",
+    leucocyte_count: float | None = None,
+) -> Snapshot:
+    """Count the leucocytes in images of one smear: a differential with exact 95 % confidence limits.
+
+    Cells on which the model is not confident are not counted; they are in the result with state "waiting". A cell
+    that two overlapping fields show is counted once, one that the border of a field cuts off never.
+
+    Args:
+        images: Of one specimen: paths, bytes of image files, PIL images, or uint8 arrays (height, width, 3) in RGB
+            order. They are read one at a time.
+        predictor: Classifier of single cells; the default model if None.
+        ranges: Reference ranges in percent.
+        whole_fields: Whether each image is a photograph of a smear; else it shows one cell.
+        name: The laboratory's identifier of the specimen.
+        leucocyte_count: Total leucocyte count in 10⁹/l, for absolute counts.
+
+    Returns:
+        The differential, the cells and pictures, and in `unreadable` the images that could not be read.
+
+    Raises:
+        WbcError: `leucocyte_count` is outside 0 to 1000, or there is no default model.
+
+    Example:
+        >>> from wbc_hf.smear import count
+        >>> snapshot = count(["field 1.jpg", "field 2.jpg"], name="S 17")
+        >>> {share.label: share.percent for share in snapshot.differential.shares}
+    """
+    specimen = Specimen(name, check_leucocyte_count(leucocyte_count))
+    predictor = predictor or Predictor.from_pretrained(choose_model(None))
+    counter = CellCounter(predictor, specimen)
+    unreadable = []
+    for number, image in enumerate(images, 1):
+        label = str(image) if isinstance(image, str | Path) else f"image {number}"
+        try:
+            counter.add_image(read_image(image, label), Path(label).name, whole_field=whole_fields)
+        except UnreadableImageError as error:
+            unreadable.append(error)
+    return replace(specimen.snapshot(predictor.identity, ranges), unreadable=tuple(unreadable))
+
+
+class CellCounter:
+    """Adds images to a specimen, one at a time; calls from several threads wait for each other.
 
     Attributes:
-        specimen: What was found so far.
+        specimen: The pictures and cells so far.
     """
 
     def __init__(self, predictor: Predictor, specimen: Specimen):
@@ -33,95 +86,94 @@ class Examiner:
         self._fields = FieldIndex()
         self._lock = threading.Lock()
 
-    def examine(self, image: Image.Image, name: str, *, is_field: bool) -> Picture:
-        """Find the cells of a picture, classify them, and take all of it into the specimen.
+    def add_image(self, image: Image.Image, name: str, *, whole_field: bool) -> Picture:
+        """Find and classify the cells of an image, and add them to the specimen.
 
-        A cell that an earlier picture shows already, in an overlapping field or in the same file once more, is taken
-        in as its copy, and not counted again.
+        A cell that an earlier image shows too, in an overlapping field or because a file is given twice, is marked as
+        its duplicate.
 
         Args:
-            image: RGB, as `read_image` gives it.
-            name: The file's name.
-            is_field: Whether to look for cells; else the whole picture is one.
+            image: RGB, from `read_image`.
+            name: File name.
+            whole_field: Whether to look for cells; else the whole image is one.
         """
         with self._lock:
-            found = find_cells(image) if is_field else [FoundCell((0, 0, *image.size), cut=False)]
-            seen = [crop_cell(image, cell.box) if is_field else image for cell in found]
-            predictions = self._predictor.predict(seen)
-            copies = self._find_near_duplicates(image, [cell.box for cell in found])
+            found = find_cells(image) if whole_field else [FoundCell((0, 0, *image.size), cut=False)]
+            crops = [crop_cell(image, cell.box) if whole_field else image for cell in found]
+            predictions = self._predictor.predict(crops)
+            duplicates = self._find_duplicates(image, [cell.box for cell in found])
             cells = [
-                NewCell(cell.box, cell.cut, copies.get(index), prediction, _png(crop))
-                for index, (cell, crop, prediction) in enumerate(zip(found, seen, predictions, strict=True))
+                Cell(cell.box, prediction, _encode_crop(crop), cell.cut, duplicates.get(index))
+                for index, (cell, crop, prediction) in enumerate(zip(found, crops, predictions, strict=True))
             ]
-            return self.specimen.add(name, image.size, _jpeg(image), cells, is_field=is_field)
+            preview = _encode(image, PREVIEW_SIDE, "JPEG", quality=88)
+            return self.specimen.add_picture(name, image.size, preview, cells, is_field=whole_field)
 
-    def examine_place(self, picture: int, x: float, y: float) -> Cell:
-        """Take in a leucocyte that a person sees in a field and that was not found; it waits for their word.
+    def add_missed_cell(self, picture: int, x: float, y: float) -> Cell:
+        """Add a leucocyte that the finder missed and a person points at; it waits for review.
 
-        Its box is as wide as the others of the field, or as a leucocyte is where 640 pixels show a field. It is cut
-        from the preview of the field, which is all that is kept, and is not looked for in other fields.
+        It gets the median size of the other cells of the field. It is cut out of the field's preview, which is all
+        that is kept, and not compared with other fields.
 
         Args:
             picture: Number of the field.
-            x, y: Where the middle of the cell is, in pixels of the field.
+            x: Horizontal centre of the cell in pixels of the field.
+            y: Vertical centre.
 
         Raises:
-            WbcError: No such field, a place outside it, or one within the box of a cell that was found.
+            WbcError: No such field, a point outside it, or one within the box of a cell that was found.
         """
         fields = {field.number: field for field in self.specimen.pictures if field.is_field and not field.removed}
         if picture not in fields:
-            raise WbcError(f"picture {picture}: is no field of this specimen, so that no cell was missed in it.")
+            raise WbcError(f"picture {picture}: is not a field of this specimen, so that no cell was missed in it.")
         field = fields[picture]
-        width, height = field.size
         cells = [cell for cell in self.specimen.cells if cell.picture == picture]
-        if not (0 <= x < width and 0 <= y < height):
-            raise WbcError(f"{x:g}, {y:g}: lies outside the field of {width} × {height} pixels.")
-        for cell in cells:
-            if cell.box[0] <= x < cell.box[2] and cell.box[1] <= y < cell.box[3]:
-                raise WbcError(f"{x:g}, {y:g}: is cell {cell.number} already. Choose it and say what it is.")
-        side = median([cell.box[2] - cell.box[0] for cell in cells] or [max(width, height) * LONE_CELL])
-        box = (
-            max(0, round(x - side / 2)),
-            max(0, round(y - side / 2)),
-            min(width, round(x + side / 2)),
-            min(height, round(y + side / 2)),
-        )
+        box = _box_around(x, y, field.size, cells)
         with Image.open(io.BytesIO(field.preview)) as preview:
-            scale = preview.width / width
-            crop = crop_cell(preview.convert("RGB"), tuple(round(edge * scale) for edge in box))
+            scale = preview.width / field.size[0]
+            x0, y0, x1, y1 = (round(edge * scale) for edge in box)
+            crop = crop_cell(preview.convert("RGB"), (x0, y0, x1, y1))
         (prediction,) = self._predictor.predict([crop])
-        # A person pointed at it: however sure the model is, it is they who say that it is a cell.
-        pointed = replace(prediction, status="review") if prediction.status == "confident" else prediction
-        return self.specimen.add_cell(picture, NewCell(box, False, None, pointed, _png(crop)))
+        # However confident the model is, only a person says that this is a cell.
+        status = "review" if prediction.status == "confident" else prediction.status
+        return self.specimen.add_cell(picture, Cell(box, replace(prediction, status=status), _encode_crop(crop)))
 
-    def _find_near_duplicates(self, image: Image.Image, boxes: Sequence[Box]) -> dict[int, int]:
-        """By index of the box, the number of the cell that an earlier picture shows of the same leucocyte."""
-        copies: dict[int, int] = {}
+    def _find_duplicates(self, image: Image.Image, boxes: Sequence[Box]) -> dict[int, int]:
+        """By index of the box, the number of the cell in an earlier picture that is the same leucocyte."""
+        duplicates: dict[int, int] = {}
         for overlap in self._fields.add(image):
-            # What the border of the earlier field cut off was not counted there, unless one before shows it too.
+            # A cell that the border of the earlier field cuts off was not counted there, unless it is a duplicate.
             earlier = [
                 cell
                 for cell in self.specimen.cells
                 if cell.picture == overlap.earlier + 1
                 and not cell.removed
-                and (cell.copy_of is not None or not cell.cut)
+                and (cell.duplicate_of is not None or not cell.cut)
             ]
             for new, old in match_cells(boxes, [cell.box for cell in earlier], overlap).items():
-                copies.setdefault(new, earlier[old].copy_of or earlier[old].number)
-        return copies
+                duplicates.setdefault(new, earlier[old].duplicate_of or earlier[old].number)
+        return duplicates
 
 
-def _jpeg(image: Image.Image) -> bytes:
-    return _encode(image, FIELD_SIDE, "JPEG", quality=88)
+def _box_around(x: float, y: float, size: tuple[int, int], cells: Sequence[Cell]) -> Box:
+    """A square around a point in a field of this size, as wide as the other cells, clipped to the field."""
+    width, height = size
+    if not (0 <= x < width and 0 <= y < height):
+        raise WbcError(f"{x:g}, {y:g}: lies outside the field of {width} × {height} pixels.")
+    for cell in cells:
+        if cell.box[0] <= x < cell.box[2] and cell.box[1] <= y < cell.box[3]:
+            raise WbcError(f"{x:g}, {y:g}: is cell {cell.number} already. Choose it and say what it is.")
+    half = median([cell.box[2] - cell.box[0] for cell in cells] or [max(width, height) * _MISSED_CELL]) / 2
+    return max(0, round(x - half)), max(0, round(y - half)), min(width, round(x + half)), min(height, round(y + half))
 
 
-def _png(image: Image.Image) -> bytes:
-    """Without loss: people may train on it."""
-    return _encode(image, CELL_SIDE, "PNG", compress_level=3)
+def _encode_crop(crop: Image.Image) -> bytes:
+    """PNG, without loss, since people may train on it."""
+    return _encode(crop, CROP_SIDE, "PNG", compress_level=3)
 
 
-def _encode(image: Image.Image, side: int, form: str, **options: int) -> bytes:
+def _encode(image: Image.Image, side: int, format: str, **options: int) -> bytes:
     small, file = image.copy(), io.BytesIO()
     small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    small.save(file, form, **options)
+    small.save(file, format, **options)
     return file.getvalue()

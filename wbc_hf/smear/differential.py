@@ -1,9 +1,9 @@
-"""A differential: the percentage of each leucocyte, what the count supports of it, and what it means beside a range.
+"""Differential leucocyte count: percentages with exact confidence limits, compared with reference ranges.
 
-A differential of 100 cells is weak evidence: 5 eosinophils among them stand for anything from 1.6 to 11.3 %. So every
+A differential of 100 cells is weak evidence: 5 eosinophils among them are compatible with 1.6 to 11.3 %. So every
 percentage has its exact limits (Clopper & Pearson 1934, Biometrika 26:404; for differentials Rümke 1979, "The
-statistically expected variability in differential leukocyte counting"), and a value outside its range is flagged only
-as far as those limits support it.
+statistically expected variability in differential leukocyte counting"), and a value outside its reference range is
+flagged only as far as those limits support it.
 """
 
 from collections.abc import Mapping
@@ -18,39 +18,43 @@ from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
 
 CONFIDENCE = 0.95
-# What a differential by eye counts at least (CLSI H20-A2 asks for 200 where a method is judged by it).
+# A manual differential counts at least as many (CLSI H20-A2 asks for 200 where a method is evaluated with it).
 ENOUGH_COUNTED = 100
-DEFAULT_RANGES_SOURCE = "adults, MedlinePlus 003657"
 
 
 class Flag(StrEnum):
-    """How a percentage stands to its reference range."""
+    """How a percentage compares with its reference range."""
 
     NONE = ""
-    HIGH = "high"  # even the lower limit lies above the range
-    LOW = "low"  # even the upper limit lies below the range
-    MAYBE_HIGH = "high?"  # the percentage lies above the range, its lower limit does not
-    MAYBE_LOW = "low?"  # the percentage lies below the range, its upper limit does not
+    HIGH = "high"  # the lower limit is above the range
+    LOW = "low"  # the upper limit is below the range
+    MAYBE_HIGH = "high?"  # the percentage is above the range, its lower limit is not
+    MAYBE_LOW = "low?"  # the percentage is below the range, its upper limit is not
 
 
 @dataclass(frozen=True)
 class ReferenceRanges:
-    """What a laboratory takes for usual.
+    """Reference ranges of a laboratory.
 
     Attributes:
         percent: Lower and upper limit in percent of all leucocytes, by class name; all five.
-        source: Whose ranges they are, as a report names them.
+        source: Where they come from, as reports cite it.
     """
 
     percent: Mapping[str, tuple[float, float]]
     source: str
 
 
+DEFAULT_RANGES = ReferenceRanges(
+    {leucocyte.name: leucocyte.reference_range for leucocyte in LEUCOCYTES}, source="adults, MedlinePlus 003657"
+)
+
+
 @dataclass(frozen=True)
 class Absolute:
-    """Cells of one class in the blood, in 10⁹/l: the percentage times the total leucocyte count, and its limits.
+    """Concentration of one class in the blood in 10⁹/l: percentage times total leucocyte count, with its limits.
 
-    The limits hold the uncertainty of the percentage alone; that of the total is not known here.
+    The limits hold the uncertainty of the percentage alone; that of the total count is unknown.
     """
 
     value: float
@@ -59,16 +63,16 @@ class Absolute:
 
 @dataclass(frozen=True)
 class Share:
-    """One row of a differential.
+    """One class in a differential.
 
     Attributes:
-        label: Name of the class.
-        count: Cells of it.
-        percent: Of all counted cells, 0 to 100; None where none was counted.
-        limits: Exact 95 % limits of the percentage; 0 to 100 where none was counted.
-        reference: Lower and upper limit of the reference range, in percent.
-        flag: What that says.
-        absolute: In 10⁹/l, where the total leucocyte count is known and cells were counted.
+        label: Class name.
+        count: Counted cells of the class.
+        percent: Of all counted cells, 0 to 100; None if none were counted.
+        limits: Exact 95 % confidence limits of the percentage; 0 and 100 if no cells were counted.
+        reference: Lower and upper limit of the reference range in percent.
+        flag: How the percentage compares with that range.
+        absolute: In 10⁹/l; None if no cells were counted or the total leucocyte count is unknown.
     """
 
     label: str
@@ -82,52 +86,47 @@ class Share:
 
 @dataclass(frozen=True)
 class Differential:
-    """What was counted.
+    """A differential leucocyte count.
 
     Attributes:
-        shares: One for each of the five classes, in the order of `CLASS_NAMES`.
-        total: Cells counted.
-        leucocytes: Total leucocyte count that was given, in 10⁹/l, or None.
-        ranges_source: Whose reference ranges these are.
+        shares: One per class, in the order of `CLASS_NAMES`.
+        total: Counted cells.
+        leucocyte_count: Total leucocyte count in 10⁹/l, or None.
+        ranges_source: Source of the reference ranges.
     """
 
     shares: tuple[Share, ...]
     total: int
-    leucocytes: float | None
+    leucocyte_count: float | None
     ranges_source: str
 
     @property
     def enough(self) -> bool:
-        """Whether as many cells were counted as a differential needs at least."""
+        """Whether at least `ENOUGH_COUNTED` cells were counted."""
         return self.total >= ENOUGH_COUNTED
 
 
-DEFAULT_RANGES = ReferenceRanges(
-    {leucocyte.name: leucocyte.reference_range for leucocyte in LEUCOCYTES}, DEFAULT_RANGES_SOURCE
-)
-
-
 def differentiate(
-    counts: Mapping[str, int], ranges: ReferenceRanges = DEFAULT_RANGES, leucocytes: float | None = None
+    counts: Mapping[str, int], ranges: ReferenceRanges = DEFAULT_RANGES, leucocyte_count: float | None = None
 ) -> Differential:
-    """The differential of so many cells of each class.
+    """Compute a differential from the number of cells per class.
 
     Args:
-        counts: Cells by class name; a class that is missing has none.
+        counts: Cells by class name; a missing class has none.
         ranges: Reference ranges.
-        leucocytes: Total leucocyte count in 10⁹/l, for absolute counts.
+        leucocyte_count: Total leucocyte count in 10⁹/l, for absolute counts.
 
     Raises:
-        WbcError: A total leucocyte count outside `check_leucocytes`' range.
+        WbcError: A total leucocyte count that `check_leucocyte_count` refuses.
     """
-    leucocytes = check_leucocytes(leucocytes)
+    leucocyte_count = check_leucocyte_count(leucocyte_count)
     total = sum(counts.values())
-    shares = tuple(_share(name, counts.get(name, 0), total, ranges.percent[name], leucocytes) for name in CLASS_NAMES)
-    return Differential(shares, total, leucocytes, ranges.source)
+    shares = (_share(name, counts.get(name, 0), total, ranges.percent[name], leucocyte_count) for name in CLASS_NAMES)
+    return Differential(tuple(shares), total, leucocyte_count, ranges.source)
 
 
 def exact_limits(count: int, total: int) -> tuple[float, float]:
-    """Clopper-Pearson 95 % limits of `count` of `total` in percent; 0 and 100 of none."""
+    """Clopper-Pearson 95 % confidence limits of `count` out of `total`, in percent; 0 and 100 if `total` is 0."""
     if total == 0:
         return 0.0, 100.0
     interval = binomtest(count, total).proportion_ci(CONFIDENCE, method="exact")
@@ -135,9 +134,9 @@ def exact_limits(count: int, total: int) -> tuple[float, float]:
 
 
 def flag_of(percent: float, limits: tuple[float, float], reference: tuple[float, float]) -> Flag:
-    """How a percentage with its limits stands to a range; a value on the edge of the range lies within it.
+    """Compare a percentage and its confidence limits with a reference range; the range includes its ends.
 
-    Limits that hold the whole range say nothing: with few cells all rows would be flagged, and flags be ignored.
+    Limits that enclose the whole range give no flag: with few cells every class would have one, and nobody heed them.
     """
     low, high = reference
     if limits[0] <= low and high <= limits[1]:
@@ -149,32 +148,28 @@ def flag_of(percent: float, limits: tuple[float, float], reference: tuple[float,
     return Flag.NONE
 
 
-def check_leucocytes(leucocytes: float | None) -> float | None:
-    """A total leucocyte count in 10⁹/l; None and 0, what an empty field gives, are none.
+def check_leucocyte_count(count: float | None) -> float | None:
+    """Check a total leucocyte count in 10⁹/l; None and 0, which an empty form field gives, become None.
 
     Raises:
-        WbcError: Below 0 or above 1000, or not a number: a count per µl is a thousand times too large.
+        WbcError: Not a number, below 0 or above 1000: a count per µl is a thousand times too large.
     """
-    if not leucocytes:
+    if not count:
         return None
-    if not 0 < leucocytes <= 1000:
-        raise WbcError(
-            f"{leucocytes:g}: a total leucocyte count is given in 10⁹/l (6.5, not 6500 per µl), at most 1000."
-        )
-    return float(leucocytes)
+    if not 0 < count <= 1000:
+        raise WbcError(f"{count:g}: a total leucocyte count is given in 10⁹/l (6.5, not 6500 per µl), at most 1000.")
+    return float(count)
 
 
 def load_ranges(path: Path) -> ReferenceRanges:
-    """A laboratory's own ranges, from a YAML file with one line per class and, where wanted, a `source`.
+    """Load a laboratory's reference ranges from a YAML file; classes that it does not name keep the default.
 
         source: adults, our laboratory 2026
         neutrophil: [39, 75]
         lymphocyte: [16, 47]
 
-    Classes that are not named keep the default.
-
     Raises:
-        WbcError: The file cannot be read, names a class twice, or says something else.
+        WbcError: The file cannot be read, names a class twice, or has any other content.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -189,34 +184,31 @@ def load_ranges(path: Path) -> ReferenceRanges:
     for name, value in content.items():
         index = class_index(str(name))
         if index is None:
-            raise WbcError(f"{path}: {name!r} is none of {', '.join(CLASS_NAMES)}, nor `source`.")
-        # Laboratories list segmented and band neutrophils apart; taking the last would give all neutrophils its range.
+            raise WbcError(f"{path}: {name!r} is not one of {', '.join(CLASS_NAMES)}, nor `source`.")
+        # Some laboratories list segmented and band neutrophils; neither range holds for all neutrophils.
         if CLASS_NAMES[index] in percent:
-            raise WbcError(f"{path}: {name!r} is {CLASS_NAMES[index]} once more; one range for all of them is needed.")
-        percent[CLASS_NAMES[index]] = _checked_range(path, name, value)
+            raise WbcError(f"{path}: {name!r} is {CLASS_NAMES[index]} once more; give one range for all of them.")
+        percent[CLASS_NAMES[index]] = _check_range(path, name, value)
     if len(percent) < len(CLASS_NAMES):
         source += f"; other classes: {DEFAULT_RANGES.source}"
-    return ReferenceRanges(DEFAULT_RANGES.percent | percent, source)
+    return ReferenceRanges({**DEFAULT_RANGES.percent, **percent}, source)
 
 
-def _share(name: str, count: int, total: int, reference: tuple[float, float], leucocytes: float | None) -> Share:
+def _share(name: str, count: int, total: int, reference: tuple[float, float], leucocyte_count: float | None) -> Share:
     limits = exact_limits(count, total)
     if total == 0:
         return Share(name, 0, None, limits, reference, Flag.NONE, None)
     percent = 100 * count / total
     absolute = None
-    if leucocytes is not None:
-        low, high = (leucocytes * limit / 100 for limit in limits)
-        absolute = Absolute(leucocytes * percent / 100, (low, high))
+    if leucocyte_count is not None:
+        low, high = (leucocyte_count * limit / 100 for limit in limits)
+        absolute = Absolute(leucocyte_count * percent / 100, (low, high))
     return Share(name, count, percent, limits, reference, flag_of(percent, limits, reference), absolute)
 
 
-def _checked_range(path: Path, name: object, value: object) -> tuple[float, float]:
-    numbers = (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(isinstance(limit, int | float) and not isinstance(limit, bool) for limit in value)
-    )
-    if not numbers or not 0 <= value[0] <= value[1] <= 100:
-        raise WbcError(f"{path}: {name}: {value!r} is no range; two percentages are needed, such as [40, 60].")
-    return float(value[0]), float(value[1])
+def _check_range(path: Path, name: object, value: object) -> tuple[float, float]:
+    match value:
+        case [int() | float() as low, int() | float() as high] if not any(isinstance(end, bool) for end in value):
+            if 0 <= low <= high <= 100:
+                return float(low), float(high)
+    raise WbcError(f"{path}: {name}: {value!r} is not a range; give two percentages, such as [40, 60].")

@@ -1,12 +1,12 @@
-"""Find the leucocytes in a photograph of a stained smear, by what every Romanowsky stain does. Nothing here is learnt.
+"""Detect leucocytes in a photograph of a smear by colour and shape, for any Romanowsky stain. Nothing is learned.
 
-1. Optical densities: how much light each pixel takes away in relation to the background (Ruifrok & Johnston 2001).
-   Nuclei take away red and green and let blue pass, red cells take away blue as well.
-2. The red cells are the ruler: all lengths and areas below are relative to theirs, and the picture is resized until
-   they are 28 pixels wide. Where there are none, the leucocytes themselves serve.
-3. What is purple enough falls into parts: lobes, and nuclei that touch, are cut at their necks.
-4. Parts that fit into one cell are joined again, the most compact union first.
-5. What is left and holds chromatin enough for a nucleus is a leucocyte; its cell is a circle round the nucleus.
+1. Colour deconvolution: optical densities relative to the background (Ruifrok & Johnston 2001). Nuclei absorb red and
+   green light and let blue pass, red cells absorb blue as well.
+2. Scale: all lengths and areas below are relative to a red cell, and the field is resized until red cells are 28
+   pixels wide. In a field without red cells the leucocytes give the scale.
+3. Segmentation: purple regions are split at their necks into lobes and touching nuclei.
+4. Merging: parts that fit into one cell are joined again, the most compact union first.
+5. A part with enough chromatin for a nucleus is a leucocyte; its box is that of a circle around the nucleus.
 """
 
 from collections import defaultdict
@@ -26,6 +26,7 @@ from wbc_hf.data import (
     PURPLE,
     SMALLEST_PART,
     Box,
+    ImageSource,
     cut_necks,
     disc_area,
     distance_inside,
@@ -34,56 +35,57 @@ from wbc_hf.data import (
     nucleus_mask,
     optical_densities,
     purple_of,
+    read_image,
 )
 
-# Red cells are measured on the smallest copy of a picture that shows them wide enough, in pixels.
+# Red cells are measured on the smallest version of a field that shows them at least this wide, in pixels.
 _OVERVIEW_PIXELS = 640 * 480
 _OVERVIEW_RED_CELL = 12
 _OVERVIEW_MAX_PIXELS = 4_000_000
-# Narrower red cells, in pixels of the field, are letters or noise; of leucocytes beside them nothing could be told.
+# Narrower red cells, in pixels of the field, are letters or noise; leucocytes beside them are too small to classify.
 _SMALLEST_RED_CELL = 8
-# Nuclei are looked for where a red cell is this wide: the gap between two lobes is then some three pixels.
+# Nuclei are segmented where a red cell is this wide: the gap between two lobes is then some three pixels.
 _RED_CELL = 28
 _MAX_ENLARGEMENT = 3
 _MAX_PIXELS = 8_000_000
 
-# No Romanowsky stain makes anything green: 0.12 pixels at most for each purple one in smears, 0.7 where a margin is
-# black, but 1 in coloured noise.
+# No Romanowsky stain colours anything green: smears have at most 0.12 green pixels per purple one, 0.7 with a black
+# margin, but coloured noise has 1.
 _MOST_GREEN = 0.8
-# Red cells are about as dense as this in green light; all that is denser counts as much, so that nuclei and granules
-# do not draw the threshold between red cells and background up.
+# Green densities are clipped at about that of red cells, so that nuclei and granules do not raise the threshold
+# between red cells and background.
 _RED_CELL_DENSITY = 0.4
 # A red cell is this much wider than the largest disc in the part of it that is above that threshold.
 _RED_CELL_RIM = 1.15
-# Of the volume of all discs, the share in smaller ones than the typical: dirt and gaps make many small discs, clumps
-# few large ones. Of the rules tried, this one agrees best with the red cells that people boxed.
+# Share of the volume of all discs below the typical one: dirt and gaps make many small discs, clumps few large ones.
+# Of the rules tried, this one agrees best with annotated red cells.
 _TYPICAL = 0.4
 # A leucocyte is this many red cells wide, typically and at most.
 _LEUCOCYTE, _WIDEST_LEUCOCYTE = 1.5, 2.0
-# A picture without red cells shows one leucocyte or a few, not letters in blue ink: they take this share of its side.
+# A picture without red cells shows one leucocyte or a few, not letters in blue ink: their share of its side.
 _LONE_LEUCOCYTE = 0.1
 
 # Widths in diameters and areas in areas of a red cell.
 _SMALLEST_NUCLEUS = 0.25
-# Platelets and debris of that size are pale: area times purple, from 0.3 upwards in leucocytes, less in those.
+# Platelets and debris of that size are pale: area times purple, at least 0.3 in leucocytes, less in them.
 _LEAST_CHROMATIN = 0.3
-# Leucocytes of one field hold about as much as each other, 0.33 of the median at least; giant platelets hold less.
+# The leucocytes of one field have at least 0.33 of their median; giant platelets have less.
 _CHROMATIN_SHARE = 0.3
 _LARGEST_GAP = 0.45  # between two lobes
 # Circles round two lobes of one nucleus overlap: their centres are nearer than this share of the sum of their radii.
-# Those of two cells do not, not even where the cells touch, since there is cytoplasm between the nuclei.
+# Those of two cells do not, even if the cells touch, since there is cytoplasm between the nuclei.
 _OVERLAP = 0.94
 # Lobes farther apart are rarely wider than the second together, nuclei of two cells rarely narrower than the first.
 _SURELY_ONE, _WIDEST_NUCLEUS = 1.8, 2.2
 # Share of its enclosing circle that a lobed nucleus covers at least.
 _SMALLEST_FILL = 0.28
-# What is as large as a small lymphocyte's nucleus and as round is no lobe.
+# A part as large and as round as a small lymphocyte's nucleus is not a lobe.
 _WHOLE_AREA, _WHOLE_FILL = 0.52, 0.87
 # A cell is this much wider than the circle round its nucleus: 1.12 times in lymphocytes, 1.25 in neutrophils.
 _CELL = 1.18
-# A cell of which less than this share of the width lies beyond the border is whole as far as can be told.
+# A cell counts as whole if less than this share of its width lies beyond the border.
 _CUT = 0.02
-# A picture of one cell is this much wider than the cell.
+# A crop is this much wider than the cell.
 _CROP = 1.5
 
 
@@ -92,7 +94,7 @@ class FoundCell:
     """One leucocyte in a field.
 
     Attributes:
-        box: x0, y0, x1, y1 in pixels, half-open, clipped to the field, round the whole cell.
+        box: x0, y0, x1, y1 of the whole cell in pixels, half-open, clipped to the field.
         cut: Whether the border of the field cuts it off.
     """
 
@@ -102,12 +104,12 @@ class FoundCell:
 
 @dataclass(frozen=True)
 class _Part:
-    """Purple pixels that belong together: a lobe, several, or a nucleus.
+    """A purple region: a lobe, several lobes, or a nucleus.
 
     Attributes:
         area: In areas of a red cell.
         chromatin: Area times purple.
-        outline: int32 (k, 2), the corners of its convex hull in pixels.
+        outline: int32 (k, 2), vertices of its convex hull in pixels.
         red_cell: Diameter of a red cell in pixels.
     """
 
@@ -118,8 +120,9 @@ class _Part:
 
     @cached_property
     def circle(self) -> tuple[tuple[float, float], float]:
-        """Centre and radius in pixels of the smallest circle round it."""
-        return cv2.minEnclosingCircle(self.outline)
+        """Centre and radius in pixels of the smallest enclosing circle."""
+        (x, y), radius = cv2.minEnclosingCircle(self.outline)
+        return (x, y), radius
 
     @property
     def width(self) -> float:
@@ -145,14 +148,26 @@ class _Part:
         return _Part(self.area + other.area, self.chromatin + other.chromatin, outline, self.red_cell)
 
 
-def find_cells(field: Image.Image) -> list[FoundCell]:
-    """The leucocytes of a field, row by row from the top, each row from the left.
+def find_cells(image: ImageSource) -> list[FoundCell]:
+    """Detect the leucocytes in a photograph of a stained smear.
 
     Red cells, dirt and nearly all platelets are left out. A picture that shows no smear gives none or few.
 
     Args:
-        field: RGB, any size.
+        image: Path, bytes of an image file, PIL image, or uint8 array (height, width, 3) in RGB order. A PIL image in
+            mode RGB may have any size.
+
+    Returns:
+        The cells in reading order: row by row from the top, each row from the left.
+
+    Raises:
+        UnreadableImageError: From `read_image`.
+
+    Example:
+        >>> from wbc_hf.smear import find_cells
+        >>> [cell.box for cell in find_cells("field.jpg")]
     """
+    field = image if isinstance(image, Image.Image) and image.mode == "RGB" else read_image(image)
     red_cell = _measure_red_cell(field)
     if red_cell < _SMALLEST_RED_CELL:
         return []
@@ -164,9 +179,9 @@ def find_cells(field: Image.Image) -> list[FoundCell]:
 
 
 def crop_cell(field: Image.Image, box: Box) -> Image.Image:
-    """A picture of one cell as classifiers expect it: RGB, square, half as wide again as the cell.
+    """Crop one cell as classifiers expect it: RGB, square, 1.5 times as wide as the cell.
 
-    Near the border the square moves inwards. A side of the field that is shorter than the square is continued by its
+    Near the border the square moves inwards. A field that is smaller than the square is padded by replicating its
     outermost pixels.
 
     Args:
@@ -184,7 +199,7 @@ def crop_cell(field: Image.Image, box: Box) -> Image.Image:
 
 
 def _window(centre: float, side: int, length: int) -> tuple[int, int]:
-    """Where a window of `side` pixels begins and ends: round `centre`, but within `length` if it fits there."""
+    """First and last pixel of a window of `side` pixels around `centre`, moved into `length` if it fits there."""
     start = round(centre - side / 2)
     if side <= length:
         start = min(max(start, 0), length - side)
@@ -192,18 +207,18 @@ def _window(centre: float, side: int, length: int) -> tuple[int, int]:
 
 
 def _resize(field: Image.Image, scale: float) -> np.ndarray:
-    """The field `scale` times as large, one pixel at least: RGB (height, width, 3) uint8."""
+    """Resize a field by `scale`, to at least one pixel: RGB (height, width, 3) uint8."""
     size = max(1, round(field.width * scale)), max(1, round(field.height * scale))
     if scale < 1:
         return np.asarray(field.resize(size, Image.Resampling.BOX, reducing_gap=2.0))
     return np.asarray(field.resize(size, Image.Resampling.BILINEAR))
 
 
-# ---- the ruler
+# ---- scale
 
 
 def _measure_red_cell(field: Image.Image) -> float:
-    """Diameter of a typical red cell in pixels of the field; 0 where there is nothing that could be one."""
+    """Diameter of a typical red cell in pixels of the field; 0 if there is none."""
     pixels = field.width * field.height
     scale = min(1.0, (_OVERVIEW_PIXELS / pixels) ** 0.5)
     largest = min(1.0, (_OVERVIEW_MAX_PIXELS / pixels) ** 0.5)
@@ -215,7 +230,10 @@ def _measure_red_cell(field: Image.Image) -> float:
 
 
 def _red_cell_in(densities: np.ndarray) -> float:
-    """Diameter of a typical red cell in pixels: most cells overlap others, but few discs within them are larger."""
+    """Diameter of a typical red cell in pixels.
+
+    It is the largest disc that fits into the cell: most red cells overlap others, but their discs are hardly larger.
+    """
     purple = purple_of(densities) > PURPLE
     if (densities @ np.array([1, -2, 1], np.float32) > PURPLE).sum() > _MOST_GREEN * purple.sum():
         return 0.0
@@ -237,7 +255,7 @@ def _red_cell_in(densities: np.ndarray) -> float:
 
 
 def _discs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centres x and y and radii of the discs that just fit into the mask, without those centred in a larger one."""
+    """Centres x and y and radii of the largest discs in the mask, without those centred in a larger one."""
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
     peaks = (distance == cv2.dilate(distance, np.ones((9, 9), np.uint8))) & (distance > 3)
     x, y = cv2.connectedComponentsWithStats(peaks.astype(np.uint8))[3][1:].round().astype(int).T
@@ -250,7 +268,7 @@ def _discs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _typical_radius(radius: np.ndarray) -> float:
-    """That of the disc up to which lies the typical share of the volume of all; 0 of none."""
+    """The radius below which the share `_TYPICAL` of the volume of all discs lies; 0 if there are none."""
     radius = np.sort(radius[radius > 0])
     volume = np.cumsum(radius**3)
     return float(radius[np.searchsorted(volume, _TYPICAL * volume[-1])]) if len(radius) else 0.0
@@ -260,7 +278,7 @@ def _typical_radius(radius: np.ndarray) -> float:
 
 
 def _find_nuclei(purple: np.ndarray, red_cell: float) -> list[_Part]:
-    """The nuclei of leucocytes, each as one part."""
+    """Segment the nuclei of leucocytes, each as one part."""
     labels = cut_necks(distance_inside(nucleus_mask(purple, red_cell)), red_cell)
     nuclei = [part for parts in _clusters(labels, purple, red_cell) for part in _join(parts) if part.is_nucleus]
     least = _CHROMATIN_SHARE * median_high([nucleus.chromatin for nucleus in nuclei]) if nuclei else 0
@@ -268,7 +286,7 @@ def _find_nuclei(purple: np.ndarray, red_cell: float) -> list[_Part]:
 
 
 def _clusters(labels: np.ndarray, purple: np.ndarray, red_cell: float) -> Iterable[list[_Part]]:
-    """The parts, those together between which no gap is too wide for one nucleus."""
+    """Group the parts: within a group no gap is too wide for one nucleus."""
     _, near = cv2.connectedComponents(cv2.dilate((labels > 0).astype(np.uint8), ellipse(_LARGEST_GAP * red_cell)))
     y, x = np.nonzero(labels)
     order = np.argsort(labels[y, x], kind="stable")
@@ -286,28 +304,29 @@ def _clusters(labels: np.ndarray, purple: np.ndarray, red_cell: float) -> Iterab
 
 
 def _join(parts: list[_Part]) -> list[_Part]:
-    """Joins parts to nuclei, of all unions that one cell can hold the most compact first."""
+    """Merge parts into nuclei, the most compact of all unions that fit into one cell first."""
     nuclei: dict[int, _Part] = {}
     unions: list[tuple[float, int, int]] = []
-
-    def add(index: int, part: _Part) -> None:
-        for other, nucleus in nuclei.items():
-            if _belong_together(part, nucleus):
-                heappush(unions, (-(part + nucleus).fill, index, other))
-        nuclei[index] = part
-
     for index, part in enumerate(parts):
-        add(index, part)
+        _add_nucleus(index, part, nuclei, unions)
     while unions:
         _, one, other = heappop(unions)
         if one in nuclei and other in nuclei:
             index += 1
-            add(index, nuclei.pop(one) + nuclei.pop(other))
+            _add_nucleus(index, nuclei.pop(one) + nuclei.pop(other), nuclei, unions)
     return list(nuclei.values())
 
 
+def _add_nucleus(index: int, part: _Part, nuclei: dict[int, _Part], unions: list[tuple[float, int, int]]) -> None:
+    """Add a part to the nuclei, and to the heap its unions with the others."""
+    for other, nucleus in nuclei.items():
+        if _belong_together(part, nucleus):
+            heappush(unions, (-(part + nucleus).fill, index, other))
+    nuclei[index] = part
+
+
 def _belong_together(first: _Part, second: _Part) -> bool:
-    """Whether one cell can hold both."""
+    """Whether both fit into one cell."""
     (a, first_radius), (b, second_radius) = first.circle, second.circle
     apart = dist(a, b)
     overlap = apart < _OVERLAP * (first_radius + second_radius)
@@ -322,7 +341,7 @@ def _belong_together(first: _Part, second: _Part) -> bool:
 
 
 def _cell_of(nucleus: _Part, size: tuple[int, int], scale: np.ndarray) -> FoundCell:
-    """The cell round a nucleus, in pixels of the field: a leucocyte is round even where its nucleus is not."""
+    """The cell around a nucleus, in pixels of the field: a leucocyte is round even if its nucleus is not."""
     (x, y), radius = nucleus.circle
     centre = np.array([x, y])
     low, high = (centre - _CELL * radius) * scale, (centre + 1 + _CELL * radius) * scale
@@ -333,7 +352,7 @@ def _cell_of(nucleus: _Part, size: tuple[int, int], scale: np.ndarray) -> FoundC
 
 
 def _in_reading_order(cells: Iterable[FoundCell]) -> list[FoundCell]:
-    """A row reaches down as far as the cell that begins it."""
+    """Sort by rows; a row is as high as its first cell."""
     rows: list[list[FoundCell]] = []
     for cell in sorted(cells, key=lambda cell: (cell.box[1] + cell.box[3], cell.box)):
         if not rows or (cell.box[1] + cell.box[3]) / 2 >= rows[-1][0].box[3]:

@@ -1,8 +1,8 @@
-"""Nothing is counted twice: which fields of one specimen show the same place, and which of their boxes the same cell.
+"""Find overlapping fields of one specimen and the cells that both show, so that no leucocyte is counted twice.
 
-Fields of one specimen come from one microscope, so that one lies in another shifted and a little turned, at the same
-scale. What `wbc_hf.data.match` finds is held to that. A false overlap would leave a cell uncounted and is worse than
-a missed one: thresholds lean that way.
+Fields of one specimen come from one microscope, so that they differ by a translation and a small rotation at the same
+scale. Matches of `wbc_hf.data.match` that are anything else are dropped. A false overlap leaves a cell uncounted and
+is worse than a missed one: the thresholds lean that way.
 """
 
 import hashlib
@@ -18,21 +18,20 @@ from wbc_hf.data import Box, KeyPoints, describe, match
 # JPEG grid and of dust in the camera begin to count, which lie in the same place of every field.
 _WORKING_SIDE = 384
 _KEY_POINTS = 300
-_GROW = 1.1
-# Of the key points that both fields have where they overlap, this share must agree (after Brown & Lowe 2007,
-# doi:10.1007/s11263-006-0002-3): on BCCD 26 % and more do. Text that stands in every photograph agrees too, but among
-# the cells' many key points its own are few.
+_SCALE = 1.1  # at most, in any direction
+# Of the key points in the overlap, this share must agree (after Brown & Lowe 2007, doi:10.1007/s11263-006-0002-3): on
+# BCCD at least 26 % do. Text that is burnt into every photograph agrees too, but has few key points beside the cells'.
 _SHARE = 0.2
 _IOU = 0.3
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Where an earlier field shows what a new one shows.
+    """How a new field overlaps an earlier one.
 
     Attributes:
         earlier: Index of the earlier field, from 0.
-        affine: float64 (2, 3), brings pixels of the new field onto the earlier one.
+        affine: float64 (2, 3), maps pixels of the new field to the earlier one.
         matches: Key points that agree.
     """
 
@@ -43,12 +42,12 @@ class Overlap:
 
 @dataclass(frozen=True)
 class _Field:
-    """What is kept of a field, some 40 kB.
+    """Key points of a field, some 40 kB.
 
     Attributes:
         digest: SHA-256 of its size and pixels.
-        scale: (2,), pixels of the field in one of the shrunk one, horizontally and vertically.
-        key_points: Of the shrunk one.
+        scale: (2,), width and height of the field relative to the shrunk field.
+        key_points: Of the shrunk field.
     """
 
     digest: bytes
@@ -57,13 +56,13 @@ class _Field:
 
 
 class FieldIndex:
-    """The fields of one specimen, described by their key points; they come one after the other."""
+    """An index of the fields of one specimen by their key points."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._fields: list[_Field] = []
 
     def add(self, image: Image.Image) -> list[Overlap]:
-        """Take in a field, RGB of any size, and say which earlier ones it overlaps, in their order."""
+        """Add a field, RGB of any size, and return its overlaps with earlier fields, in their order."""
         new = _describe(image)
         compared = [_compare(new, earlier, index) for index, earlier in enumerate(self._fields)]
         self._fields.append(new)
@@ -71,25 +70,25 @@ class FieldIndex:
 
 
 def match_cells(boxes: Sequence[Box], earlier_boxes: Sequence[Box], overlap: Overlap) -> dict[int, int]:
-    """Which boxes of the new field show a leucocyte that the earlier field shows.
+    """Match the cells of two overlapping fields.
 
-    Two boxes do where the middle of each lies within the other, or where they share at least 30 % of their union. Each
-    box gets one partner at most, the most alike first.
+    Two boxes match if each contains the centre of the other, or if their intersection over union is at least 0.3. Each
+    box gets at most one partner; the greatest intersection over union comes first.
 
     Returns:
-        Index of the new box → index of the earlier one.
+        Index of the new box → index of the earlier box.
     """
     if not boxes or not earlier_boxes:
         return {}
-    moved, earlier = _moved(np.array(boxes, float), overlap.affine), np.array(earlier_boxes, float)
-    alike = _iou(moved, earlier)
-    same = (alike >= _IOU) | (_holds_middles(earlier, moved).T & _holds_middles(moved, earlier))
-    found: dict[int, int] = {}
-    for index in np.argsort(-alike, axis=None, kind="stable"):
-        new, old = map(int, np.unravel_index(index, alike.shape))
-        if same[new, old] and new not in found and old not in found.values():
-            found[new] = old
-    return found
+    mapped, earlier = _map_boxes(np.array(boxes, float), overlap.affine), np.array(earlier_boxes, float)
+    iou = _iou(mapped, earlier)
+    same = (iou >= _IOU) | (_contain_centres(earlier, mapped).T & _contain_centres(mapped, earlier))
+    pairs: dict[int, int] = {}
+    for index in np.argsort(-iou, axis=None, kind="stable"):
+        new, old = map(int, np.unravel_index(index, iou.shape))
+        if same[new, old] and new not in pairs and old not in pairs.values():
+            pairs[new] = old
+    return pairs
 
 
 def _describe(image: Image.Image) -> _Field:
@@ -100,23 +99,23 @@ def _describe(image: Image.Image) -> _Field:
 
 def _compare(new: _Field, earlier: _Field, index: int) -> Overlap | None:
     if new.digest == earlier.digest:
-        # However few key points it has.
+        # Even without key points.
         return Overlap(index, np.eye(2, 3), len(new.key_points.positions))
     found = match(new.key_points, earlier.key_points, as_is=True)
     if found is None:
         return None
     affine = np.column_stack([found.affine[:, :2] / new.scale, found.affine[:, 2]]) * earlier.scale[:, None]
-    grow, shrink = np.linalg.svd(affine[:, :2], compute_uv=False)
-    if grow > _GROW or shrink < 1 / _GROW:
+    largest, smallest = np.linalg.svd(affine[:, :2], compute_uv=False)
+    if largest > _SCALE or smallest < 1 / _SCALE:
         return None
-    both = _in_overlap(new.key_points, earlier.key_points, found.affine)
-    return Overlap(index, affine, found.matches) if found.matches >= _SHARE * both else None
+    shared = _count_in_overlap(new.key_points, earlier.key_points, found.affine)
+    return Overlap(index, affine, found.matches) if found.matches >= _SHARE * shared else None
 
 
-def _in_overlap(first: KeyPoints, second: KeyPoints, affine: np.ndarray) -> int:
-    """How many key points the poorer of two images has where they overlap.
+def _count_in_overlap(first: KeyPoints, second: KeyPoints, affine: np.ndarray) -> int:
+    """Count the key points of either image in their overlap, and return the smaller number.
 
-    `affine` brings pixels of the first onto the second.
+    `affine` maps pixels of the first to the second.
     """
     back = np.linalg.inv(affine[:, :2])
     there = first.positions @ affine[:, :2].T + affine[:, 2]
@@ -127,11 +126,11 @@ def _in_overlap(first: KeyPoints, second: KeyPoints, affine: np.ndarray) -> int:
     )
 
 
-def _moved(boxes: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Boxes, (n, 4), round the ellipses within the given ones after the map: a turned cell needs no larger box."""
-    middles = (boxes[:, :2] + boxes[:, 2:]) / 2 @ affine[:, :2].T + affine[:, 2]
+def _map_boxes(boxes: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Bounding boxes, (n, 4), of the mapped ellipses in the given boxes: a rotated cell needs no larger box."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 @ affine[:, :2].T + affine[:, 2]
     halves = np.sqrt(((boxes[:, 2:] - boxes[:, :2]) / 2) ** 2 @ affine[:, :2].T ** 2)
-    return np.hstack([middles - halves, middles + halves])
+    return np.hstack([centres - halves, centres + halves])
 
 
 def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -143,7 +142,7 @@ def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return shared / (areas[0][:, None] + areas[1] - shared)
 
 
-def _holds_middles(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Whether each of the boxes, (n, 4), holds the middle of each of the others, (m, 4): bool (n, m)."""
-    middles = (others[:, :2] + others[:, 2:]) / 2
-    return ((boxes[:, None, :2] <= middles) & (middles < boxes[:, None, 2:])).all(2)
+def _contain_centres(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether each of the boxes, (n, 4), contains the centre of each of the others, (m, 4): bool (n, m)."""
+    centres = (others[:, :2] + others[:, 2:]) / 2
+    return ((boxes[:, None, :2] <= centres) & (centres < boxes[:, None, 2:])).all(2)

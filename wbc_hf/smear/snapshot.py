@@ -1,24 +1,47 @@
-"""A specimen as it stands at one moment: what every export is made of, so that all of them say the same."""
+"""A specimen at one moment: every export is made from a snapshot, so that all of them agree."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
-from wbc_hf.inference.predictor import ModelIdentity
-from wbc_hf.smear.differential import Differential, ReferenceRanges, differentiate
-from wbc_hf.smear.specimen import Cell, Picture, Specimen, State, count_cells
+from wbc_hf.errors import UnreadableImageError
+from wbc_hf.inference import ModelIdentity
+from wbc_hf.smear.cell import Cell, CellState
+from wbc_hf.smear.differential import Differential
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a specimen.
+
+    Attributes:
+        number: From 1, in the order in which they were added.
+        name: File name without folders.
+        size: Width and height in pixels.
+        is_field: Whether it is a photograph of a smear; else it shows one cell.
+        preview: JPEG, of the size of the picture or smaller.
+        removed: Whether a person removed it from the specimen.
+    """
+
+    number: int
+    name: str
+    size: tuple[int, int]
+    is_field: bool
+    preview: bytes
+    removed: bool = False
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What an export tells.
+    """A specimen at one moment.
 
     Attributes:
-        specimen: How the laboratory calls it; may be empty.
-        time: When this was taken down, in UTC.
-        model: Which model answered.
-        pictures: All of them.
-        cells: All of them, the counted, waiting, rejected, cut and copied.
-        differential: Of the counted ones.
+        specimen: The laboratory's identifier; may be empty.
+        time: When it was made, in UTC.
+        model: The model that classified the cells.
+        pictures: All, removed ones included.
+        cells: All, in whatever state.
+        differential: Of the counted cells.
+        unreadable: Files that `count` could not read: `name` and `reason` of each.
     """
 
     specimen: str
@@ -27,30 +50,18 @@ class Snapshot:
     pictures: tuple[Picture, ...]
     cells: tuple[Cell, ...]
     differential: Differential
+    unreadable: tuple[UnreadableImageError, ...] = ()
 
     @property
     def reviewers(self) -> tuple[str, ...]:
-        """Who looked at cells, each once, in order of name; "" stands for those who gave none."""
-        return tuple(sorted({cell.review.reviewer for cell in self.reviewed}))
+        """Names of the reviewers, each once, sorted; "" stands for those who gave none."""
+        return tuple(sorted({cell.reviewer for cell in self.reviewed}))
 
     @property
     def reviewed(self) -> tuple[Cell, ...]:
-        """The cells that a person said something of, without those of pictures that were taken out."""
+        """Reviewed cells, without those of removed pictures."""
         return tuple(cell for cell in self.cells if cell.review is not None and not cell.removed)
 
-    def cells_in(self, state: State) -> tuple[Cell, ...]:
-        """The cells of one state."""
+    def cells_in(self, state: CellState) -> tuple[Cell, ...]:
+        """The cells in one state."""
         return tuple(cell for cell in self.cells if cell.state is state)
-
-
-def take_snapshot(specimen: Specimen, model: ModelIdentity, ranges: ReferenceRanges) -> Snapshot:
-    """A specimen as it stands now."""
-    pictures, cells = specimen.contents()
-    return Snapshot(
-        specimen=specimen.name,
-        time=datetime.now(UTC).replace(microsecond=0),
-        model=model,
-        pictures=pictures,
-        cells=cells,
-        differential=differentiate(count_cells(cells), ranges, specimen.leucocytes),
-    )

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from wbc_hf.data import Box, BoxedField, split_boxed_fields
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import DetectionFigures, detection_figures
-from wbc_hf.smear.finder import find_cells
+from wbc_hf.smear import find_cells
 from wbc_hf.survey.detector import Detector
 from wbc_hf.survey.system import Published
 from wbc_hf.survey.wang_2006 import Wang2006

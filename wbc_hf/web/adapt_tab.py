@@ -26,7 +26,7 @@ from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.inference.predictor import Predictor
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS, class_index
 from wbc_hf.reports import RESEARCH_USE
-from wbc_hf.smear.specimen import Cell, Specimen, State
+from wbc_hf.smear import Cell, CellState, Specimen
 from wbc_hf.web.html import colour_of, dot, plural, render_empty, render_problem
 from wbc_hf.web.session import Sessions
 
@@ -52,7 +52,7 @@ ADAPTING = {"concurrency_id": "adaptations", "concurrency_limit": 1, "api_visibi
 
 def reviewed_cells(specimen: Specimen) -> list[Cell]:
     """The cells that are exported to train with: those of one of the five classes by the word of a person."""
-    return [cell for cell in specimen.cells if cell.state is State.COUNTED and cell.review is not None]
+    return [cell for cell in specimen.cells if cell.state is CellState.COUNTED and cell.review is not None]
 
 
 def can_adapt(cells: Sequence[Cell]) -> bool:

@@ -10,7 +10,7 @@ from wbc_hf.inference.predictor import Predictor
 from wbc_hf.inference.reference_cells import ReferenceCells
 from wbc_hf.labels import class_index
 from wbc_hf.reports import RESEARCH_USE
-from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges
+from wbc_hf.smear import DEFAULT_RANGES, ReferenceRanges
 from wbc_hf.web.adapt_tab import add_adapt_tab
 from wbc_hf.web.cell_tab import Explainer, add_cell_tab
 from wbc_hf.web.endpoints import add_endpoints

@@ -18,10 +18,7 @@ from wbc_hf.inference.heat_maps import heat_map, overlay
 from wbc_hf.inference.predictor import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.reports import EXPORTS, file_name, to_json
-from wbc_hf.smear.counting import Examiner
-from wbc_hf.smear.differential import ReferenceRanges, check_leucocytes
-from wbc_hf.smear.snapshot import Snapshot, take_snapshot
-from wbc_hf.smear.specimen import Specimen
+from wbc_hf.smear import CellCounter, ReferenceRanges, Snapshot, Specimen, check_leucocyte_count
 from wbc_hf.web.cell_tab import Explainer
 from wbc_hf.web.model_tab import describe_model
 from wbc_hf.web.uploads import (
@@ -108,7 +105,7 @@ class CountRequest:
             raise WbcError(f"{self.show}: pictures show a {FIELD!r} or a {CELL!r}.")
         if not isinstance(self.leucocytes, int | float | None):
             raise WbcError(f"{self.leucocytes!r}: a total leucocyte count is a number, in 10⁹/l.")
-        check_leucocytes(self.leucocytes)
+        check_leucocyte_count(self.leucocytes)
         if not isinstance(self.corrections, Mapping):
             raise WbcError(
                 f'{self.corrections!r}: corrections are classes by number of the cell, as {{"3": "monocyte"}}.'
@@ -134,17 +131,17 @@ def count(
     specimen, unreadable = Specimen(str(asked.name or "").strip()), []
     with _told():
         asked.check()
-        examiner = Examiner(predictor, specimen)
+        counter = CellCounter(predictor, specimen)
         for upload in uploads:
             image = read_or_error(upload)
             if isinstance(image, UnreadableImageError):
                 unreadable.append(to_record(image))
             else:
-                examiner.examine(image, upload.name, is_field=asked.show == FIELD)
-        specimen.leucocytes = check_leucocytes(asked.leucocytes)
+                counter.add_image(image, upload.name, whole_field=asked.show == FIELD)
+        specimen.leucocyte_count = check_leucocyte_count(asked.leucocytes)
         for number, label in asked.corrections.items():
             specimen.review(int(number), label, str(asked.reviewer or ""))
-    return take_snapshot(specimen, predictor.identity, ranges), unreadable
+    return specimen.snapshot(predictor.identity, ranges), unreadable
 
 
 def add_endpoints(explainer: Explainer, ranges: ReferenceRanges) -> None:

@@ -8,8 +8,7 @@ from weakref import WeakValueDictionary
 
 from wbc_hf.errors import WbcError
 from wbc_hf.inference.predictor import Predictor
-from wbc_hf.smear.counting import Examiner
-from wbc_hf.smear.specimen import Cell, Picture, Specimen, State
+from wbc_hf.smear import Cell, CellCounter, CellState, Picture, Specimen
 from wbc_hf.web.uploads import MAX_FILES
 
 # Of the pictures that are kept, in bytes: what a machine with 4 GB has to spare beside a model.
@@ -62,7 +61,7 @@ class Session:
     Attributes:
         model: Which model answers.
         specimen: What was found and said so far.
-        examiner: Takes in further pictures.
+        counter: Adds further pictures.
         thumbnails: By number of the cell, its picture as an address: made once, sent often.
         lock: Held by whoever acts and draws what came of it, so that the last drawing shows the last act.
         readings: How many are being read in, files that came together counting once.
@@ -72,7 +71,7 @@ class Session:
     def __init__(self, predictor: Predictor):
         self.model = predictor.identity
         self.specimen = Specimen()
-        self.examiner = Examiner(predictor, self.specimen)
+        self.counter = CellCounter(predictor, self.specimen)
         self.thumbnails: dict[int, str] = {}
         self.lock = threading.Lock()
         self.readings = 0
@@ -165,11 +164,11 @@ class Session:
             place: "x,y" in pixels of the picture.
 
         Raises:
-            WbcError: From `Examiner.examine_place`, or no room for it.
+            WbcError: From `CellCounter.add_missed_cell`, or no room for it.
         """
         self.check_room(0)
         x, y = map(float, place.split(","))
-        self.show_cell(self.examiner.examine_place(picture, x, y).number)
+        self.show_cell(self.counter.add_missed_cell(picture, x, y).number)
 
     def remove(self, number: int) -> None:
         """Take out a picture that does not belong to the specimen.
@@ -228,4 +227,4 @@ class Sessions:
 
 
 def _waiting(cells: Sequence[Cell]) -> list[Cell]:
-    return [cell for cell in cells if cell.state is State.WAITING]
+    return [cell for cell in cells if cell.state is CellState.WAITING]

@@ -9,8 +9,7 @@ from PIL import Image
 from wbc_hf.evaluation import format_interval
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import FEW_CELLS
-from wbc_hf.smear.differential import Differential, Flag, Share
-from wbc_hf.smear.specimen import NEVER_COUNTED, Cell, State
+from wbc_hf.smear import NEVER_COUNTED, Cell, CellState, Differential, Flag, Share
 from wbc_hf.web.cell_html import render_bars
 from wbc_hf.web.html import colour_of, data_url, dot, format_percent, image_url, plural, render_empty
 from wbc_hf.web.session import Shown, View
@@ -29,12 +28,12 @@ TAKE_OUT = "Take this picture out? Its cells are not counted any more. It cannot
 NO_CLASS = "None of these"
 
 STATE_TEXTS = {
-    State.COUNTED: "counted",
-    State.WAITING: "waits for review",
-    State.REJECTED: "none of the five, not counted",
-    State.CUT: "cut off by the border, not counted",
-    State.COPY: "seen before, not counted",
-    State.REMOVED: "taken out with the picture, not counted",
+    CellState.COUNTED: "counted",
+    CellState.WAITING: "waits for review",
+    CellState.REJECTED: "none of the five, not counted",
+    CellState.CUT: "cut off by the border, not counted",
+    CellState.DUPLICATE: "seen before, not counted",
+    CellState.REMOVED: "taken out with the picture, not counted",
 }
 
 FLAG_TITLES = {Flag.NONE: "", Flag.HIGH: "High", Flag.LOW: "Low", Flag.MAYBE_HIGH: "High?", Flag.MAYBE_LOW: "Low?"}
@@ -88,7 +87,7 @@ def render_field(view: View) -> str:
 def _box(cell: Cell, view: View, unit: float) -> str:
     x0, y0, x1, y1 = cell.box
     chosen = view.cell is not None and cell.number == view.cell.number
-    counted = cell.state in (State.COUNTED, State.WAITING)
+    counted = cell.state in (CellState.COUNTED, CellState.WAITING)
     shown_class = cell.label if counted else None
     tag = f"{cell.number} {_short(cell)}"
     size = 15 * unit
@@ -154,27 +153,27 @@ def _headline(cell: Cell) -> str:
 
 def _verdict(cell: Cell) -> str:
     """What becomes of a cell, in one line."""
-    if cell.state is State.REMOVED:
+    if cell.state is CellState.REMOVED:
         return "<strong>Taken out</strong> with its picture: not counted."
-    if cell.state is State.COPY:
-        return f"<strong>Seen before</strong> The same leucocyte as cell {cell.copy_of}: not counted again."
-    if cell.state is State.CUT:
+    if cell.state is CellState.DUPLICATE:
+        return f"<strong>Seen before</strong> The same leucocyte as cell {cell.duplicate_of}: not counted again."
+    if cell.state is CellState.CUT:
         return "<strong>Cut off</strong> The border of the field cuts it: not counted."
     if cell.review is not None:
         who = f" by {escape(cell.review.reviewer)}" if cell.review.reviewer else ""
         model = escape(cell.prediction.label)
-        counted = "not counted" if cell.state is State.REJECTED else "counted"
+        counted = "not counted" if cell.state is CellState.REJECTED else "counted"
         if cell.corrected:
             return f"<strong>Corrected{who}:</strong> the model said {model}. Now {counted}."
         return f"<strong>Accepted{who}:</strong> {counted}."
     status = STATUS_TEXTS[cell.prediction.status]
-    if cell.state is State.COUNTED:
+    if cell.state is CellState.COUNTED:
         return f"<strong>{status.title}</strong> Counted."
     return f"<strong>{status.title}</strong> Waits for your word, not counted yet."
 
 
 def _tone(cell: Cell, tone: str) -> str:
-    if cell.state in (*NEVER_COUNTED, State.REJECTED):
+    if cell.state in (*NEVER_COUNTED, CellState.REJECTED):
         return "neutral"
     return "good" if cell.review is not None else tone
 
@@ -193,7 +192,9 @@ def _actions(cell: Cell, last: Cell | None) -> str:
         )
         for index, name in enumerate(CLASS_NAMES)
     )
-    classes += _button("label", cell.number, f"{dot(None)}{NO_CLASS}", key="0", pressed=cell.state is State.REJECTED)
+    classes += _button(
+        "label", cell.number, f"{dot(None)}{NO_CLASS}", key="0", pressed=cell.state is CellState.REJECTED
+    )
     first = ""
     if cell.review is not None:
         first = _button("withdraw", cell.number, "Take back", key="u")
@@ -222,8 +223,8 @@ def render_gallery(view: View, thumbnails: dict[int, str]) -> str:
         return ""
     states = Counter(cell.state for cell in view.cells)
     titles = {
-        Shown.WAITING: f"Wait for review <b>{states[State.WAITING]}</b>",
-        Shown.COUNTED: f"Counted <b>{states[State.COUNTED]}</b>",
+        Shown.WAITING: f"Wait for review <b>{states[CellState.WAITING]}</b>",
+        Shown.COUNTED: f"Counted <b>{states[CellState.COUNTED]}</b>",
         Shown.ALL: f"All cells <b>{len(view.cells)}</b>",
     }
     chips = "".join(
@@ -271,7 +272,7 @@ def render_differential(differential: Differential, view: View, problem: str = "
         view: For the cells that are not counted.
         problem: Something that a person gave and that cannot be used, or "".
     """
-    absolute = differential.leucocytes is not None
+    absolute = differential.leucocyte_count is not None
     rows = "".join(_row(share, absolute) for share in differential.shares)
     head = '<th scope="col">10⁹/l</th>' if absolute else ""
     return (
@@ -337,16 +338,18 @@ def _notes(differential: Differential, view: View, problem: str) -> str:
     notes = []
     if problem:
         notes.append(f'<li class="wbc-wrong" role="alert">{escape(problem)}</li>')
-    if states[State.WAITING]:
-        wait = "waits" if states[State.WAITING] == 1 else "wait"
-        notes.append(f"<li><b>{plural(states[State.WAITING], 'cell')}</b> {wait} for review, not counted yet.</li>")
+    if states[CellState.WAITING]:
+        wait = "waits" if states[CellState.WAITING] == 1 else "wait"
+        notes.append(
+            f"<li><b>{plural(states[CellState.WAITING], 'cell')}</b> {wait} for review, not counted yet.</li>"
+        )
     if view.cells and not differential.enough:
         notes.append(f"<li>{FEW_CELLS}</li>")
     if any(share.flag in (Flag.MAYBE_HIGH, Flag.MAYBE_LOW) for share in differential.shares):
         notes.append(f"<li>{POSSIBLY}</li>")
     dropped = [
         f"{states[state]} {STATE_TEXTS[state].removesuffix(', not counted')}"
-        for state in (*NEVER_COUNTED, State.REJECTED)
+        for state in (*NEVER_COUNTED, CellState.REJECTED)
         if states[state]
     ]
     if dropped:
@@ -376,15 +379,15 @@ def render_signed_in(name: str) -> str:
 
 def _short(cell: Cell) -> str:
     """Three letters for a box: they tell the classes apart without colours. A question mark while the cell waits."""
-    if cell.state is State.REMOVED:
+    if cell.state is CellState.REMOVED:
         return "out"
-    if cell.state is State.CUT:
+    if cell.state is CellState.CUT:
         return "cut"
-    if cell.state is State.COPY:
-        return f"= {cell.copy_of}"
+    if cell.state is CellState.DUPLICATE:
+        return f"= {cell.duplicate_of}"
     if cell.label is None:
         return "none"
-    return cell.label[:3].capitalize() + ("?" if cell.state is State.WAITING else "")
+    return cell.label[:3].capitalize() + ("?" if cell.state is CellState.WAITING else "")
 
 
 def _describe(cell: Cell) -> str:

@@ -11,9 +11,7 @@ from wbc_hf.data import paint_field
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import EXPORTS, Export, file_name
-from wbc_hf.smear.differential import ReferenceRanges, check_leucocytes, differentiate
-from wbc_hf.smear.snapshot import take_snapshot
-from wbc_hf.smear.specimen import State, count_cells
+from wbc_hf.smear import CellState, ReferenceRanges, check_leucocyte_count, count_cells, differentiate
 from wbc_hf.web.cell_html import render_examples
 from wbc_hf.web.html import INDEX_JS, render_problem
 from wbc_hf.web.session import Session, Sessions
@@ -81,7 +79,7 @@ def take_in(session: Session, upload: Upload, *, is_field: bool) -> str:
     image = read_or_error(upload)
     if isinstance(image, UnreadableImageError):
         return f"{image.name} {image.reason}"
-    picture = session.examiner.examine(image, upload.name, is_field=is_field)
+    picture = session.counter.add_image(image, upload.name, whole_field=is_field)
     cells = [cell for cell in session.specimen.cells if cell.picture == picture.number]
     with session.lock:
         if session.view.picture is None or (session.view.cell is None and cells):
@@ -89,7 +87,7 @@ def take_in(session: Session, upload: Upload, *, is_field: bool) -> str:
     if not cells:
         return f"{upload.name}: no leucocyte was found in it"
     states = {cell.state for cell in cells}
-    if State.COPY in states and states <= {State.COPY, State.CUT}:
+    if CellState.DUPLICATE in states and states <= {CellState.DUPLICATE, CellState.CUT}:
         return f"{upload.name}: shows nothing that was not seen before, so none of its cells is counted again"
     return ""
 
@@ -171,7 +169,7 @@ def read_leucocytes(written: str) -> float | None:
     if not written.strip():
         return None
     try:
-        return check_leucocytes(float(written.replace(",", ".")))
+        return check_leucocyte_count(float(written.replace(",", ".")))
     except ValueError as error:
         raise WbcError(f"{written}: is no number. A total leucocyte count is given in 10⁹/l, such as 6.4.") from error
 
@@ -186,9 +184,9 @@ def make_file(
     Raises:
         WbcError: A leucocyte count that cannot be, or reviewed cells are asked for and there are none.
     """
-    session.specimen.name, session.specimen.leucocytes = name.strip(), read_leucocytes(leucocytes)
+    session.specimen.name, session.specimen.leucocyte_count = name.strip(), read_leucocytes(leucocytes)
     session.specimen.sign(reviewer)
-    record = take_snapshot(session.specimen, session.model, ranges)
+    record = session.specimen.snapshot(session.model, ranges)
     content = base64.b64encode(export.make(record)).decode()
     return {"name": file_name(record, export), "type": export.media_type, "content": content}
 

@@ -1,0 +1,108 @@
+"""One leucocyte in one picture: what the model predicts, what a reviewer says, and whether it is counted."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from wbc_hf.data import Box
+from wbc_hf.inference import Prediction
+from wbc_hf.labels import CLASS_NAMES, class_index
+
+
+class CellState(StrEnum):
+    """Whether a cell is counted, and why not."""
+
+    COUNTED = "counted"
+    WAITING = "waiting"  # for review, since the model is not confident
+    REJECTED = "rejected"  # the reviewer says that it is not one of the five classes
+    CUT = "cut"  # by the border of the field
+    DUPLICATE = "duplicate"  # of a cell in an earlier picture
+    REMOVED = "removed"  # with its picture
+
+
+NEVER_COUNTED = (CellState.CUT, CellState.DUPLICATE, CellState.REMOVED)
+
+
+@dataclass(frozen=True)
+class Review:
+    """What a reviewer says of a cell.
+
+    Attributes:
+        label: One of `CLASS_NAMES`, or None: not one of the five.
+        reviewer: Name of the reviewer; "" where none was given.
+        time: When, in UTC.
+    """
+
+    label: str | None
+    reviewer: str
+    time: datetime
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One leucocyte in one picture.
+
+    Attributes:
+        box: x0, y0, x1, y1 in pixels of the picture, half-open.
+        prediction: Of the model.
+        image: The crop that the model classified, PNG, RGB.
+        cut: Whether the border of the field cuts the cell off.
+        duplicate_of: Number of the cell in an earlier picture that is the same leucocyte, or None.
+        number: From 1 over all pictures of the specimen; 0 until `Specimen.add_picture` assigns it.
+        picture: Number of the picture; 0 until then.
+        review: Of a person, or None.
+        removed: Whether its picture was removed from the specimen.
+    """
+
+    box: Box
+    prediction: Prediction
+    image: bytes
+    cut: bool = False
+    duplicate_of: int | None = None
+    number: int = 0
+    picture: int = 0
+    review: Review | None = None
+    removed: bool = False
+
+    @property
+    def state(self) -> CellState:
+        """Whether the cell is counted, and why not."""
+        if self.removed:
+            return CellState.REMOVED
+        if self.duplicate_of is not None:
+            return CellState.DUPLICATE
+        if self.cut:
+            return CellState.CUT
+        if self.review is not None:
+            return CellState.COUNTED if self.review.label is not None else CellState.REJECTED
+        confident = self.prediction.status == "confident" and self.suggestion is not None
+        return CellState.COUNTED if confident else CellState.WAITING
+
+    @property
+    def suggestion(self) -> str | None:
+        """The predicted class, one of `CLASS_NAMES`; None where a model of more classes predicts another."""
+        index = class_index(self.prediction.label)
+        return None if index is None else CLASS_NAMES[index]
+
+    @property
+    def label(self) -> str | None:
+        """The reviewer's class, without a review the model's; None for a cell that is not one of the five."""
+        return self.suggestion if self.review is None else self.review.label
+
+    @property
+    def reviewer(self) -> str:
+        """Name of the reviewer; "" without a review or without a name."""
+        return "" if self.review is None else self.review.reviewer
+
+    @property
+    def corrected(self) -> bool:
+        """Whether the reviewer disagrees with the model."""
+        return self.review is not None and self.review.label != self.suggestion
+
+
+def count_cells(cells: Iterable[Cell]) -> dict[str, int]:
+    """Count the cells in state COUNTED by class name; all five classes are keys."""
+    counts = Counter(cell.label for cell in cells if cell.state is CellState.COUNTED)
+    return {name: counts[name] for name in CLASS_NAMES}
