@@ -29,7 +29,7 @@ from wbc_hf.reports import (
     to_pdf,
 )
 from wbc_hf.reports import fhir as fhir_module
-from wbc_hf.reports.wording import safe_name
+from wbc_hf.reports.texts import safe_name
 from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, Flag, Snapshot, Specimen
 
 MODEL = ModelIdentity("wbc-tiny", "0123456789ab", "Painted cells", "wbc_hf 0.0")
@@ -530,5 +530,5 @@ def test_no_name_leads_out_of_the_folder(strange_record: Snapshot):
 
 
 def test_nobody_looked_at_nothing_to_learn(empty_record: Snapshot):
-    with pytest.raises(WbcError, match=r"^this specimen: no person has looked at a counted cell"):
+    with pytest.raises(WbcError, match=r"^this specimen: no counted cell is reviewed"):
         to_cell_folder(empty_record)

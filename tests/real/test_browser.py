@@ -257,7 +257,7 @@ def test_what_can_be_taken_away(page: "sync_api.Page", fields: list[Path]):
 def test_an_export_without_reviewed_cells_says_why(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
     page.locator(".wbc-exports").get_by_role("button", name="ZIP").click()
-    page.get_by_text("no person has looked at a counted cell").wait_for()
+    page.get_by_text("no counted cell is reviewed").wait_for()
 
 
 def test_a_broken_file_stops_nothing_and_a_field_counts_once(page: "sync_api.Page", fields: list[Path], notes: Path):

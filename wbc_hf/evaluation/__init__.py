@@ -12,7 +12,7 @@ from wbc_hf.evaluation.evaluation import Evaluation, columns_of_classes, evaluat
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES, LeucocyteMetrics, compute_metrics, headline
 from wbc_hf.evaluation.model_card import render_card
 from wbc_hf.evaluation.report import write_report
-from wbc_hf.evaluation.summary import format_metrics
+from wbc_hf.evaluation.summary import format_metrics, format_table, plain_table
 
 __all__ = [
     "HEADLINE_NAMES",
@@ -30,8 +30,10 @@ __all__ = [
     "format_figure",
     "format_interval",
     "format_metrics",
+    "format_table",
     "headline",
     "match_boxes",
+    "plain_table",
     "render_card",
     "write_report",
 ]

@@ -37,9 +37,9 @@ def format_metrics(metrics: dict) -> str:
     return "\n\n".join(parts)
 
 
-def format_table(table: Table) -> str:
-    """A table as text without colours, `_WIDTH` columns at most, no spaces at the ends of lines."""
-    console = Console(width=_WIDTH, color_system=None, highlight=False, emoji=False, markup=False)
+def format_table(table: Table, width: int = _WIDTH) -> str:
+    """A table as text without colours, `width` columns at most, no spaces at the ends of lines."""
+    console = Console(width=width, color_system=None, highlight=False, emoji=False, markup=False)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))

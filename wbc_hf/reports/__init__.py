@@ -1,7 +1,7 @@
-"""What a laboratory takes away: one record in five forms, listed in `EXPORTS` for the page and the command line.
+"""Exports of a snapshot, listed in `EXPORTS` for the page and the command line: PDF, CSV, JSON, FHIR, reviewed cells.
 
-All of them name the model, its version, the software and the time, say who corrected what, and that it is for research
-use. They are made in memory, so that a page leaves no files behind.
+All name the model, its version, the software and the time, say who corrected what, and that they are for research use.
+They are made in memory, so that a server leaves no files behind.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,20 @@ from wbc_hf.reports.fhir import to_fhir
 from wbc_hf.reports.pdf import to_pdf
 from wbc_hf.reports.tables import to_csv, to_json
 from wbc_hf.reports.terminal import to_text
-from wbc_hf.reports.wording import FEW_CELLS, FLAG_TEXTS, NONE_OF_THESE, RESEARCH_USE, safe_stem
+from wbc_hf.reports.texts import FEW_CELLS, FLAG_TEXTS, NONE_OF_THESE, RESEARCH_USE, file_stem
 from wbc_hf.smear import Snapshot
 
 
 @dataclass(frozen=True)
 class Export:
-    """One form of a record.
+    """One export format.
 
     Attributes:
-        key: A short word for it, as on a command line.
-        title: What a page writes on its button.
+        key: Its name on the command line.
+        title: Text of its button on the page.
         suffix: Of its file, with the dot.
-        media_type: As in a Content-Type header.
-        make: Gives the file's content. That of "cells" raises WbcError where no person has looked at a cell.
+        media_type: For a Content-Type header.
+        make: Returns the file's content. That of "cells" raises WbcError if no counted cell is reviewed.
     """
 
     key: str
@@ -37,23 +37,23 @@ class Export:
 
 EXPORTS = (
     Export("pdf", "Report, one page (PDF)", ".pdf", "application/pdf", to_pdf),
-    # The mark at its beginning tells spreadsheets that it is UTF-8.
-    Export("csv", "Cell by cell (CSV)", ".csv", "text/csv", lambda record: to_csv(record).encode("utf-8-sig")),
-    Export("json", "Everything (JSON)", ".json", "application/json", lambda record: to_json(record).encode()),
+    # A byte order mark tells spreadsheets that the file is UTF-8.
+    Export("csv", "Cell by cell (CSV)", ".csv", "text/csv", lambda snapshot: to_csv(snapshot).encode("utf-8-sig")),
+    Export("json", "Everything (JSON)", ".json", "application/json", lambda snapshot: to_json(snapshot).encode()),
     Export(
         "fhir",
         "For a laboratory system (FHIR R4)",
         ".fhir.json",
         "application/fhir+json",
-        lambda record: to_fhir(record).encode(),
+        lambda snapshot: to_fhir(snapshot).encode(),
     ),
     Export("cells", "Reviewed cells to train with (ZIP)", ".cells.zip", "application/zip", to_cell_folder),
 )
 
 
-def file_name(record: Snapshot, export: Export) -> str:
+def file_name(snapshot: Snapshot, export: Export) -> str:
     """A name that is safe on every system, such as "differential-S-17-20261124T2130Z.csv"."""
-    return safe_stem(record) + export.suffix
+    return file_stem(snapshot) + export.suffix
 
 
 __all__ = [

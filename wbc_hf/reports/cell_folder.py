@@ -1,16 +1,16 @@
-"""The cells that a person has looked at, as an image folder that `load_leucocytes` reads: to train or adapt with."""
+"""Export reviewed cells as an image folder that `load_leucocytes` reads, to train or adapt a model with."""
 
 import csv
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from wbc_hf.errors import WbcError
 from wbc_hf.reports.tables import to_json
-from wbc_hf.reports.wording import RESEARCH_USE, reviewer_text, safe_stem
+from wbc_hf.reports.texts import RESEARCH_USE, file_stem, reviewer_text
 from wbc_hf.smear import Cell, CellState, Snapshot
 
-_ABOUT = """Leucocytes that a person has looked at, one folder for each class. {notice}
+_README = """Reviewed leucocytes, one folder per class. {notice}
 
 Specimen: {specimen}
 Recorded: {time} (UTC)
@@ -18,67 +18,61 @@ Model: {model}, version {version}, trained on {trained_on}; {software}
 Cells: {cells}, of which a person corrected {corrected}
 Reviewed by: {reviewers}
 
-metadata.csv names the picture that each cell comes from as its group: the cells of one picture share its stain and its
-light, and are not to be divided between training and test. At least three pictures of each class are needed to train.
+metadata.csv names the picture that each cell comes from as its group: the cells of one picture share its stain and
+light, and must not be split between training and test. Training needs at least three pictures of each class.
 cells.json holds the whole record: the differential, every cell with the model's class, and who corrected what.
 """
 
 
-def to_cell_folder(record: Snapshot) -> bytes:
-    """A ZIP of an image folder: `<class>/<file>.png` of the counted cells that a person accepted or relabelled.
+def to_cell_folder(snapshot: Snapshot) -> bytes:
+    """Export the reviewed cells that are counted as a ZIP of `<class>/<file>.png`.
 
-    Beside them stand `metadata.csv` with the columns `file_name` and `group` (the picture), `cells.json` with the
-    whole record, and a `README.txt`. Names are made of the specimen's name, the time and numbers, never of names of
-    files. The same record gives the same bytes.
+    It also holds `metadata.csv` with the columns `file_name` and `group` (the picture), `cells.json` with the output
+    of `to_json`, and a `README.txt`. File names are made from the specimen's name, the time and numbers, never from
+    names of files. The same snapshot gives the same bytes.
 
     Raises:
-        WbcError: No person has looked at a cell that is counted.
+        WbcError: No counted cell is reviewed.
     """
+    cells = [cell for cell in snapshot.cells_in(CellState.COUNTED) if cell.review is not None]
+    if not cells:
+        raise WbcError(
+            f"{snapshot.specimen or 'this specimen'}: no counted cell is reviewed, and only reviewed cells can teach. "
+            "Accept or correct some first."
+        )
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in _files(record):
-            archive.writestr(zipfile.ZipInfo(name, record.time.timetuple()[:6]), data, _compression(name))
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, data in _files(snapshot, cells):
+            compression = zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
+            time = snapshot.time
+            date_time = (time.year, time.month, time.day, time.hour, time.minute, time.second)
+            archive.writestr(zipfile.ZipInfo(name, date_time), data, compression)
     return content.getvalue()
 
 
-def _files(record: Snapshot) -> Iterator[tuple[str, bytes]]:
-    """Names, relative and with forward slashes, and contents."""
-    cells = [cell for cell in record.cells_in(CellState.COUNTED) if cell.review is not None]
-    if not cells:
-        raise WbcError(
-            f"{record.specimen or 'this specimen'}: no person has looked at a counted cell, and only such cells can "
-            "teach. Accept or correct some first."
-        )
-    stem = safe_stem(record)
-    for cell in cells:
-        yield _file_name(cell, stem), cell.image
+def _files(snapshot: Snapshot, cells: Sequence[Cell]) -> Iterator[tuple[str, bytes]]:
+    """Relative names with forward slashes, and contents."""
+    stem = file_stem(snapshot)
+    names = [f"{cell.label}/{stem}-cell-{cell.number:04d}.png" for cell in cells]
+    for name, cell in zip(names, cells, strict=True):
+        yield name, cell.image
     metadata = io.StringIO()
     writer = csv.writer(metadata, lineterminator="\n")
     writer.writerow(("file_name", "group"))
-    writer.writerows((_file_name(cell, stem), f"{stem}-picture-{cell.picture:03d}") for cell in cells)
+    writer.writerows((name, f"{stem}-picture-{cell.picture:03d}") for name, cell in zip(names, cells, strict=True))
     yield "metadata.csv", metadata.getvalue().encode()
-    yield "cells.json", to_json(record).encode()
-    yield "README.txt", _about(record, cells).encode()
-
-
-def _file_name(cell: Cell, stem: str) -> str:
-    return f"{cell.label}/{stem}-cell-{cell.number:04d}.png"
-
-
-def _about(record: Snapshot, cells: list[Cell]) -> str:
-    return _ABOUT.format(
+    yield "cells.json", to_json(snapshot).encode()
+    model = snapshot.model
+    readme = _README.format(
         notice=RESEARCH_USE,
-        specimen=record.specimen or "not named",
-        time=f"{record.time:%Y-%m-%d %H:%M}",
-        model=record.model.name,
-        version=record.model.version,
-        trained_on=record.model.trained_on or "what its folder does not say",
-        software=record.model.software,
+        specimen=snapshot.specimen or "not named",
+        time=f"{snapshot.time:%Y-%m-%d %H:%M}",
+        model=model.name,
+        version=model.version,
+        trained_on=model.trained_on or "an unknown set",
+        software=model.software,
         cells=len(cells),
         corrected=sum(cell.corrected for cell in cells),
-        reviewers=", ".join(reviewer_text(name) for name in sorted({cell.review.reviewer for cell in cells})),
+        reviewers=", ".join(reviewer_text(name) for name in sorted({cell.reviewer for cell in cells})),
     )
-
-
-def _compression(name: str) -> int:
-    return zipfile.ZIP_STORED if name.endswith(".png") else zipfile.ZIP_DEFLATED
+    yield "README.txt", readme.encode()

@@ -28,7 +28,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from wbc_hf.evaluation import format_interval
 from wbc_hf.reports.tables import to_json
-from wbc_hf.reports.wording import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
+from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
 from wbc_hf.smear import CellState, Flag, Share, Snapshot
 
 Resource = dict[str, object]

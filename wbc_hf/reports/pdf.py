@@ -21,7 +21,7 @@ from matplotlib.patches import Circle, Rectangle
 
 from wbc_hf.evaluation import format_interval
 from wbc_hf.labels import LEUCOCYTES
-from wbc_hf.reports.wording import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
+from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
 from wbc_hf.smear import ENOUGH_COUNTED, Cell, CellState, Picture, Share, Snapshot
 
 PAGE = (210.0, 297.0)  # width and height, mm

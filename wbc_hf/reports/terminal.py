@@ -2,42 +2,36 @@
 
 from collections import Counter
 
-from wbc_hf.evaluation import format_interval
-from wbc_hf.reports.wording import FEW_CELLS, FLAG_TEXTS, RESEARCH_USE
-from wbc_hf.smear import CellState, Share, Snapshot
+from wbc_hf.evaluation import format_figure, format_interval, format_table, plain_table
+from wbc_hf.reports.texts import FEW_CELLS, FLAG_TEXTS, RESEARCH_USE
+from wbc_hf.smear import CellState, Snapshot
+
+_WIDTH = 100
+_NOT_COUNTED = {
+    CellState.WAITING: "Not counted, since a person should look first",
+    CellState.CUT: "Not counted, cut off by the border of a field",
+    CellState.DUPLICATE: "Not counted again, seen before",
+}
 
 
-def to_text(record: Snapshot) -> str:
-    """The table, what is not counted and why, and which model it was; at most 100 columns wide but for long names."""
-    differential = record.differential
-    states = Counter(cell.state for cell in record.cells)
-    absolute = f"{'10⁹/l':>8}" if differential.leucocyte_count is not None else ""
-    lines = [
-        f"{'class':<12}{'cells':>6}{'%':>8}{'95 % limits':>16}{'range':>12}{absolute}  flag",
-        *(_line(share) for share in differential.shares),
-        f"{'counted':<12}{differential.total:>6}",
-        "",
-    ]
-    if not differential.enough:
-        lines.append(FEW_CELLS)
-    if states[CellState.WAITING]:
-        lines.append(f"Not counted, since a person should look first: {states[CellState.WAITING]}.")
-    if states[CellState.CUT]:
-        lines.append(f"Not counted, cut off by the border of a field: {states[CellState.CUT]}.")
-    if states[CellState.DUPLICATE]:
-        lines.append(f"Not counted again, seen before: {states[CellState.DUPLICATE]}.")
-    lines += [
-        f"Reference ranges: {differential.ranges_source}.",
-        f"Model {record.model.name}, version {record.model.version}, {record.model.software}. {RESEARCH_USE}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _line(share: Share) -> str:
-    percent, limits = "-", "-"
-    if share.percent is not None:
-        percent, limits = f"{share.percent:.1f}", format_interval(share.limits, ".1f")
-    reference = format_interval(share.reference, "g")
-    absolute = "" if share.absolute is None else f"{share.absolute.value:>8.2f}"
-    flag = FLAG_TEXTS[share.flag]
-    return f"{share.label:<12}{share.count:>6}{percent:>8}{limits:>16}{reference:>12}{absolute}  {flag}".rstrip()
+def to_text(snapshot: Snapshot) -> str:
+    """Format the differential as a table, with what is not counted, the reference ranges and the model below it."""
+    differential = snapshot.differential
+    absolute = ["10⁹/l"] if differential.leucocyte_count is not None else []
+    table = plain_table("class", "cells", "%", "95 % limits", "range", *absolute)
+    table.add_column("flag", no_wrap=True)
+    for share in differential.shares:
+        limits = None if share.percent is None else share.limits
+        values = [str(share.count), format_figure(share.percent, ".1f"), format_interval(limits, ".1f")]
+        values.append(format_interval(share.reference, "g"))
+        if absolute:
+            values.append(format_figure(share.absolute and share.absolute.value, ".2f"))
+        table.add_row(share.label, *values, FLAG_TEXTS[share.flag])
+    table.add_row("counted", str(differential.total))
+    states = Counter(cell.state for cell in snapshot.cells)
+    lines = [] if differential.enough else [FEW_CELLS]
+    lines += [f"{text}: {states[state]}." for state, text in _NOT_COUNTED.items() if states[state]]
+    lines.append(f"Reference ranges: {differential.ranges_source}.")
+    model = snapshot.model
+    lines.append(f"Model {model.name}, version {model.version}, {model.software}. {RESEARCH_USE}")
+    return "\n".join([format_table(table, _WIDTH), "", *lines, ""])
