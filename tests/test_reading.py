@@ -15,8 +15,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from tests.broken_inputs import tiled_tiff
 from tests.tiny_sets import picture
-from wbc_hf.data import FORMATS, MAX_PIXELS, read_image
-from wbc_hf.data.reading import MAX_BYTES, MAX_SCANS
+from wbc_hf.data.reading import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SCANS, read_image
 from wbc_hf.errors import UnreadableImageError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)

@@ -12,7 +12,8 @@ import pytest
 from tests import loopback_hub, loopback_kaggle
 from tests.loopback_kaggle import LoopbackKaggle, zipped
 from tests.tiny_sets import picture
-from wbc_hf.data import KNOWN_SETS, load_leucocytes, sources
+from wbc_hf.data import load_leucocytes, sources
+from wbc_hf.data.known_sets import KNOWN_SETS
 from wbc_hf.errors import HubUnreachableError, WbcError
 from wbc_hf.labels import CLASS_NAMES
 

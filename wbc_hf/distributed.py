@@ -1,7 +1,7 @@
-"""What the processes of one launch do together, by `torchrun` or `accelerate launch`; one alone does it by itself."""
+"""Work shared by the processes of one `torchrun` or `accelerate launch`; a single process works too."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def on_first_process(work: Callable[[], T]) -> T:
-    """What `work` returns on the first process, for all; its WbcError is raised on all, so that none waits for it."""
+    """Run `work` on the first process and return its result on all; its WbcError is raised on all."""
     outcome: list[T | WbcError | None] = [None]
     if PartialState().is_main_process:
         try:
@@ -22,4 +22,4 @@ def on_first_process(work: Callable[[], T]) -> T:
     broadcast_object_list(outcome)
     if isinstance(outcome[0], WbcError):
         raise outcome[0]
-    return outcome[0]
+    return cast(T, outcome[0])

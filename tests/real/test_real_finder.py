@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from wbc_hf.data import Box, read_boxed_fields, read_image
+from wbc_hf.data import Box, read_image
+from wbc_hf.data.fields import read_boxed_fields
 from wbc_hf.smear.finder import find_cells
 
 DATA = Path(os.environ.get("WBC_HF_DATA", Path(__file__).parents[2].parent / "shared" / "data"))

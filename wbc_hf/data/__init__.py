@@ -3,18 +3,17 @@
 from wbc_hf.data.audit import audit, format_audit
 from wbc_hf.data.audit_page import write_audit_page
 from wbc_hf.data.augmentation import Augmentation
-from wbc_hf.data.fields import Box, BoxedField, read_boxed_fields, split_boxed_fields
+from wbc_hf.data.fields import Box, BoxedField, split_boxed_fields
 from wbc_hf.data.folders import FolderImage, find_pictures, scan_folder
 from wbc_hf.data.framing import frame, locate_nuclei
 from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
-from wbc_hf.data.key_points import KeyPoints, Match, describe, match
-from wbc_hf.data.known_sets import KNOWN_SETS, PAINTED_TITLE, KnownSet, photograph
-from wbc_hf.data.loading import Leucocytes, Provenance, leaked_test_images, load_leucocytes, with_painted
+from wbc_hf.data.key_points import KeyPoints, describe, match
+from wbc_hf.data.known_sets import PAINTED_TITLE
+from wbc_hf.data.loading import Leucocytes, leaked_test_images, load_leucocytes, with_painted
 from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
 from wbc_hf.data.nuclei import (
     PURPLE,
     SMALLEST_PART,
-    CellMasks,
     cut_necks,
     disc_area,
     distance_inside,
@@ -23,19 +22,15 @@ from wbc_hf.data.nuclei import (
     nucleus_mask,
     optical_densities,
     purple_of,
-    segment_cell,
 )
 from wbc_hf.data.plausibility import may_be_stained_cell, synthetic_outliers
-from wbc_hf.data.reading import FORMATS, MAX_PIXELS, NO_IMAGE, SUFFIXES, ImageSource, image_content, read_image
+from wbc_hf.data.reading import NO_IMAGE, SUFFIXES, ImageSource, image_content, read_image
 from wbc_hf.data.splits import check_new_folder, write_clean_split
 from wbc_hf.data.stain_augmentation import OtherLaboratories
-from wbc_hf.data.synthetic import PaintedField, paint_cells, paint_field
+from wbc_hf.data.synthetic import paint_cells, paint_field
 
 __all__ = [
-    "FORMATS",
     "IMAGE_COLUMN",
-    "KNOWN_SETS",
-    "MAX_PIXELS",
     "NO_IMAGE",
     "PAINTED_TITLE",
     "PURPLE",
@@ -44,16 +39,11 @@ __all__ = [
     "Augmentation",
     "Box",
     "BoxedField",
-    "CellMasks",
     "FolderImage",
     "ImageSource",
     "KeyPoints",
-    "KnownSet",
     "Leucocytes",
-    "Match",
     "OtherLaboratories",
-    "PaintedField",
-    "Provenance",
     "audit",
     "check_new_folder",
     "cut_necks",
@@ -78,12 +68,9 @@ __all__ = [
     "optical_densities",
     "paint_cells",
     "paint_field",
-    "photograph",
     "purple_of",
-    "read_boxed_fields",
     "read_image",
     "scan_folder",
-    "segment_cell",
     "source_name",
     "split_boxed_fields",
     "synthetic_outliers",

@@ -1,7 +1,7 @@
-"""Vary training images as microscopes, stains and smears do: any angle, zoom, stain, white balance, focus, noise.
+"""Augment training images as microscopes, stains and smears vary: rotation, zoom, stain, white balance, focus, noise.
 
-Works on whole batches of tensors, on the device where the model is. What happens to an image hangs on its own seed
-alone: the same run cut into other batches, spread over processes or taken up again sees the same pictures.
+Works on batches of tensors, on the device of the model. The changes of an image depend on its own seed alone: other
+batch sizes, several processes and a resumed run see the same images.
 """
 
 import math
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from wbc_hf.data.framing import frame
 
 # Optical density of haematoxylin-like (nucleus), eosin-like and remaining stain in R, G, B: Ruifrok & Johnston 2001,
 # https://pubmed.ncbi.nlm.nih.gov/11531144. May-Gruenwald-Giemsa is near enough for a random change along these axes.
@@ -20,12 +22,11 @@ _BLUR_TAPS = 7
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of one strength; 0 is the centre crop and nothing else, 1 is the default for one laboratory.
+    """Random augmentation for one laboratory; of strength 0 it is a centre crop.
 
     Attributes:
         size: Side of the square that comes out, in pixels.
-        strength: Scales every range but rotation and reflection, which any microscope gives: those are whole at any
-            strength above 0.
+        strength: Scales every range but rotation and reflection, which are unlimited at any strength above 0.
     """
 
     size: int
@@ -56,28 +57,16 @@ class Augmentation:
         return images[:, :, top : top + self.size, left : left + self.size]
 
     def _move(self, images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        """Rotation by any angle, reflection, zoom, a slight shard and shift, in one resampling."""
-        angle = math.pi * u[:, 0]
+        """Rotation by any angle, reflection, zoom, a slight stretch and shift, in one resampling."""
         zoom = torch.exp2(0.35 * self.strength * u[:, 1])
-        shard = torch.exp2(0.10 * self.strength * u[:, 2])
-        mirror = torch.where(u[:, 3] < 0, -1.0, 1.0)
+        stretch = torch.exp2(0.10 * self.strength * u[:, 2])
+        turn = turn_and_stretch(math.pi * u[:, 0], torch.where(u[:, 3] < 0, -1.0, 1.0), stretch)
         # Without zoom the crop shows what the centre crop of the same margin shows in evaluation.
         scale = torch.tensor([self.size / images.shape[3], self.size / images.shape[2]], device=images.device)
-        cos, sin = torch.cos(angle), torch.sin(angle)
-        rows = torch.stack(
-            [
-                torch.stack([mirror * cos * zoom * shard, -sin * zoom / shard], 1),
-                torch.stack([mirror * sin * zoom * shard, cos * zoom / shard], 1),
-            ],
-            1,
-        )
-        shift = 0.08 * self.strength * u[:, 4:6].unsqueeze(2)
-        theta = torch.cat([rows * scale.view(1, 2, 1), shift], 2)
-        grid = F.affine_grid(theta, (len(images), 3, self.size, self.size), align_corners=False)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        return frame(images, self.size, 0.08 * self.strength * u[:, 4:6], zoom, turn * scale.view(1, 2, 1))
 
     def _stain(self, images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        """Amount of each stain and light of each channel, both in optical density, where they multiply and add."""
+        """Amount of each stain and light of each channel, both in optical density."""
         stains = STAINS.to(images.device)
         amounts = torch.exp(0.25 * self.strength * u[:, 0:3])
         mixing = torch.linalg.inv(stains) @ torch.diag_embed(amounts) @ stains  # (n, 3, 3), densities as rows
@@ -94,17 +83,24 @@ class Augmentation:
         return images
 
     def _noise(self, images: torch.Tensor, u: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-        """Sensor noise with a deviation of up to 0.02."""
+        """Sensor noise with a standard deviation of up to 0.02."""
         return sensor_noise(images, 0.02 * self.strength * u.abs(), seeds)
 
 
+def turn_and_stretch(angle: torch.Tensor, mirror: torch.Tensor, stretch: torch.Tensor) -> torch.Tensor:
+    """Matrices (n, 2, 2) of rotation in radians, reflection (1 or -1) and stretch along one axis, (n,) each."""
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    columns = torch.stack([mirror * cos * stretch, mirror * sin * stretch, -sin / stretch, cos / stretch], 1)
+    return columns.view(-1, 2, 2).transpose(1, 2)
+
+
 def blur(images: torch.Tensor, sigma: torch.Tensor, taps: int = 11) -> torch.Tensor:
-    """A Gaussian for each image.
+    """Blur each image by a Gaussian of its own.
 
     Args:
         images: float32 (n, channels, height, width).
         sigma: (n,), above 0, in pixels.
-        taps: Odd number of pixels that it takes in.
+        taps: Side of the kernel in pixels, odd.
     """
     edge = taps // 2
     offsets = torch.arange(taps, device=images.device) - edge
@@ -117,10 +113,10 @@ def blur(images: torch.Tensor, sigma: torch.Tensor, taps: int = 11) -> torch.Ten
     return flat.view_as(images)
 
 
-def sensor_noise(images: torch.Tensor, deviation: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    """Images with Gaussian noise: of `deviation`, n numbers, from each image's own seed."""
+def sensor_noise(images: torch.Tensor, std: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+    """Add Gaussian noise of the given standard deviations, n numbers, from each image's own seed."""
     generator = torch.Generator(images.device)
     noise = torch.empty_like(images)
     for image, seed in zip(noise, seeds, strict=True):
         image.normal_(generator=generator.manual_seed(seed))
-    return noise.mul_(deviation.view(-1, 1, 1, 1)).add_(images)
+    return noise.mul_(std.view(-1, 1, 1, 1)).add_(images)

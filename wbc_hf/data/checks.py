@@ -77,7 +77,7 @@ def _read_digest(content: str | bytes | None, source: str) -> str:
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     try:
-        with Path(content).open("rb") as file:
+        with Path(str(content)).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UnreadableImageError(source, f"could not be read ({error.strerror})") from error

@@ -1,8 +1,9 @@
-"""Photographs of whole fields in which people boxed the leucocytes, and which of them to choose settings on."""
+"""Photographs of whole fields with boxes drawn round the leucocytes, split for tuning and scoring a finder."""
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from xml.etree import ElementTree
 
 from PIL import Image
@@ -23,7 +24,7 @@ class BoxedField:
 
     Attributes:
         path: The file.
-        boxes: Of the leucocytes that a person drew, in pixels.
+        boxes: Boxes that a person drew round the leucocytes, in pixels.
     """
 
     path: Path
@@ -40,11 +41,11 @@ class BoxedField:
 
 
 def read_boxed_fields(folder: Path) -> list[BoxedField]:
-    """The photographs of a folder in the layout of BCCD (github.com/Shenggan/BCCD_Dataset), in order of their names.
+    """Read a folder in the layout of BCCD (github.com/Shenggan/BCCD_Dataset), in order of file names.
 
     Args:
-        folder: Photographs in `images/`, and of each a file in the XML of Pascal VOC in `annotations/`, in which
-            leucocytes are called "WBC".
+        folder: Photographs in `images/`, and for each a file of Pascal VOC XML in `annotations/`, in which leucocytes
+            are called "WBC".
 
     Raises:
         WbcError: No photographs there, or one without readable boxes.
@@ -63,7 +64,7 @@ def read_boxed_fields(folder: Path) -> list[BoxedField]:
 
 
 def split_boxed_fields(folder: Path) -> dict[str, list[BoxedField]]:
-    """The photographs by half: "tuning", the lower one by name, and "scoring".
+    """Split the photographs by half: "tuning", the lower half by name, and "scoring".
 
     Photographs that overlap are kept on one side: those that the columns `a` and `b` of `overlap_pairs.csv` beside the
     folder name by their numbers, where there is such a file.
@@ -87,7 +88,7 @@ def _leucocytes(path: Path) -> tuple[Box, ...]:
     try:
         objects = ElementTree.parse(path).iter("object")
         return tuple(
-            tuple(int(one.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS)
+            cast(Box, tuple(int(one.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS))
             for one in objects
             if one.findtext("name") == _LEUCOCYTE
         )

@@ -1,4 +1,4 @@
-"""Find the pictures in a folder of class sub-folders, with or without split folders above them."""
+"""Find images in a folder of class sub-folders, with or without split folders above them."""
 
 import csv
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ SPLIT_NAMES = {
     "test simple": "test",
 }
 METADATA_FILE = "metadata.csv"
-# What operating systems leave behind.
+# Files of operating systems.
 _NOT_DATA = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -32,9 +32,9 @@ class FolderImage:
     Attributes:
         path: The file.
         source: Its path relative to the folder that was given.
-        class_name: Name of the class folder as it stands.
-        split: "train", "validation" or "test", or None where no split folder stands above the file.
-        group: What `metadata.csv` says, or None.
+        class_name: Name of the class folder as it is.
+        split: "train", "validation" or "test", or None where there is no split folder above the file.
+        group: Group in `metadata.csv`, or None.
     """
 
     path: Path
@@ -45,15 +45,15 @@ class FolderImage:
 
 
 def split_name(name: str) -> str | None:
-    """The split that a folder's or a part's name means ("TRAIN", "val", "Testing"); None where it means none."""
+    """The split of a folder name ("TRAIN", "val", "Testing"), or None."""
     return SPLIT_NAMES.get(normalise_name(name))
 
 
 def scan_folder(root: Path) -> list[FolderImage]:
     """List the files of every class folder below `root`, in a fixed order.
 
-    A file's class is the name of the folder it stands in; its split is the nearest folder above with the name of a
-    split. Files directly in `root` or in a split folder are left alone. A `metadata.csv` in `root` with the columns
+    A file's class is the name of its folder; its split is the nearest folder above with the name of a split. Files
+    directly in `root` or in a split folder are ignored. A `metadata.csv` in `root` with the columns
     `file_name` (relative to `root`) and `group` says which files show one physical cell.
 
     Raises:
@@ -99,7 +99,7 @@ def scan_folder(root: Path) -> list[FolderImage]:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """Every picture below a folder, whatever its sub-folders are called, in order of name; hidden ones are left out.
+    """List all pictures below a folder, in order of name, without hidden ones.
 
     Raises:
         WbcError: There is none.

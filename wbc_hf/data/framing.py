@@ -1,4 +1,4 @@
-"""Where the nucleus is in a picture of one cell, and views framed on it, whatever the enlargement."""
+"""Locate the nucleus in a picture of one cell, and crop views framed on it."""
 
 import math
 
@@ -6,23 +6,23 @@ import torch
 import torch.nn.functional as F
 
 _DARKEST = 1 / 255
-_COARSE = 40  # side that nuclei are looked for at, in pixels
-_NEAR = 0.75  # of the half side: what is further out is a neighbour's
+_COARSE = 40  # side of the reduced picture in which nuclei are located, in pixels
+_NEAR = 0.75  # of the half side: dark pixels further out belong to a neighbour
 # Density of green light, which chromatin takes up most: from the level of most pixels up to that of the darkest.
 _USUAL, _DARK, _BETWEEN = 0.4, 0.985, 0.6
 
 
 def locate_nuclei(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centre and extent of the nucleus near the middle of each picture.
+    """Locate the nucleus near the middle of each picture: a quick estimate for batches.
 
-    The extent is the diameter of the disc that spreads as widely as the dark pixels do: of a lobed nucleus nearly what
-    all its lobes span together.
+    The extent is the diameter of a disc with the variance of the dark pixels: of a lobed nucleus nearly what all its
+    lobes span together. For a segmentation of single pictures see `nuclei`.
 
     Args:
         images: float32 (n, 3, height, width), RGB, values 0 to 1.
 
     Returns:
-        (n, 2), x and y from -1 (left, top) to 1; and (n,), in sides of the picture.
+        Centres (n, 2), x and y from -1 (left, top) to 1; and extents (n,), in sides of the picture.
     """
     density = -torch.log(images[:, 1:2].clamp_min(_DARKEST))
     density = F.avg_pool2d(density, max(1, min(images.shape[2:]) // _COARSE))[:, 0]
@@ -45,14 +45,14 @@ def locate_nuclei(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def frame(
     images: torch.Tensor, size: int, centre: torch.Tensor, view: torch.Tensor, turn: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Cut views out of pictures, in one resampling; what lies outside is mirrored.
+    """Crop square views of pictures in one resampling; what lies outside is mirrored.
 
     Args:
         images: float32 (n, 3, height, width).
         size: Side of a view, in pixels.
         centre: (n, 2), x and y from -1 to 1.
         view: (n,), side of the view in sides of the picture.
-        turn: (n, 2, 2), what the view's axes become in the picture; by default they stay.
+        turn: (n, 2, 2), linear map of the view's axes into the picture; by default the identity.
 
     Returns:
         float32 (n, 3, size, size).

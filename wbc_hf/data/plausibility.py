@@ -1,4 +1,4 @@
-"""A cheap look at a picture: can it be a stained leucocyte at all, and what pictures are surely none."""
+"""Check whether a picture can show a stained cell, and make synthetic outliers that do not."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,8 +17,8 @@ _NUCLEUS_COHERENCE = 0.55
 def may_be_stained_cell(image: Image.Image) -> bool:
     """Whether a picture shows something dark purple and coherent on something lighter, as a stained nucleus is.
 
-    It turns away plain colours, noise, documents and most photographs of other things, in well under a millisecond.
-    What passes need not be a leucocyte.
+    Rejects plain colours, noise, documents and most photographs of other things, in well under a millisecond. What
+    passes need not be a leucocyte.
 
     Args:
         image: RGB, any size.
@@ -38,18 +38,18 @@ def may_be_stained_cell(image: Image.Image) -> bool:
 
 
 def synthetic_outliers(cells: Sequence[Image.Image], seed: int = 0) -> Iterator[Image.Image]:
-    """Pictures that look like the given cells in parts and are none of them, one for each: what a model should doubt.
+    """Make an out-of-distribution picture of each cell, for choosing an out-of-distribution score without real ones.
 
     In turn a blend of two cells, the darker of two cells in each pixel, a corner without the cell, and a cell cut into
-    nine tiles that were shuffled. They choose between ways of telling the unfamiliar, before any foreign picture is
-    at hand.
+    nine shuffled tiles.
 
     Args:
-        cells: RGB, two at least.
+        cells: RGB, at least two.
+        seed: Random seed.
     """
     generator = np.random.default_rng(seed)
     for index, cell in enumerate(cells):
-        other = cells[(index + 1 + generator.integers(len(cells) - 1)) % len(cells)].resize(cell.size)
+        other = cells[(index + 1 + int(generator.integers(len(cells) - 1))) % len(cells)].resize(cell.size)
         kind = index % 4
         if kind == 0:
             yield Image.blend(cell, other, 0.5)

@@ -87,7 +87,7 @@ def read_image(source: ImageSource | None, name: str | None = None) -> Image.Ima
 
 def image_content(image: dict | None) -> str | bytes | None:
     """Path or bytes of an undecoded `datasets.Image`; None where the row holds none."""
-    return image and (image["path"] if image["bytes"] is None else image["bytes"])
+    return None if image is None else image["path"] if image["bytes"] is None else image["bytes"]
 
 
 def _read(source: ImageSource | None, name: str) -> Image.Image:

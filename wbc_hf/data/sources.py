@@ -1,10 +1,9 @@
-"""Where rows come from: a folder, Kaggle, a painter or the Hub. Each gives a Dataset of the same columns."""
+"""Read the rows of a folder, a Kaggle or Hub set, or painted cells as a `Dataset` of the same columns."""
 
 import json
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,7 @@ FEATURES = Features(
         "source": Value("string"),
     }
 )
-# A row as a source gives it, not checked yet: names of its own, `split` and `group` None where it has none. `source`
-# is unique.
+# Unchecked rows of a source: class names as published, `split` and `group` None where unknown, `source` unique.
 ROW_FEATURES = Features(
     {
         "image": Image(decode=False),
@@ -36,29 +34,24 @@ ROW_FEATURES = Features(
         "source": Value("string"),
     }
 )
+_TEXT_FEATURES = Features({name: feature for name, feature in ROW_FEATURES.items() if name != "image"})
 PAINTED_PER_CLASS = 300
 PAINTED_SIZE = 128
-# Seconds until a Kaggle that says nothing counts as unreachable: its own client would wait for ever.
+# Kaggle's client has no timeout. Seconds.
 KAGGLE_REACH_SECONDS = 8.0
 
 
 def folder_rows(root: Path) -> Dataset:
     """Rows of a folder of class sub-folders; the images stay where they are. Raises WbcError as `scan_folder`."""
-    images = scan_folder(root.expanduser())
-    return Dataset.from_dict(
-        {
-            "image": [{"path": str(image.path), "bytes": None} for image in images],
-            "class_name": [image.class_name for image in images],
-            "split": [image.split for image in images],
-            "group": [image.group for image in images],
-            "source": [image.source for image in images],
-        },
-        features=ROW_FEATURES,
-    )
+    rows = [
+        {"image": {"path": str(file.path), "bytes": None}} | {name: getattr(file, name) for name in _TEXT_FEATURES}
+        for file in scan_folder(root.expanduser())
+    ]
+    return Dataset.from_list(rows, features=ROW_FEATURES)
 
 
 def fetch_kaggle_set(handle: str) -> Path:
-    """The folder of a Kaggle data set, from kagglehub's cache or downloaded into it.
+    """Fetch a Kaggle data set from kagglehub's cache, or download it, and return its folder.
 
     Args:
         handle: `owner/name`.
@@ -79,7 +72,7 @@ def fetch_kaggle_set(handle: str) -> Path:
     try:
         _ask_kaggle()
         return Path(kagglehub.dataset_download(handle))
-    # The errors of requests are OSErrors. What is no JSON comes from something in between, a log-in page for one.
+    # The errors of requests are OSErrors. An answer that is no JSON comes from a proxy or a log-in page.
     except (
         OSError,
         json.JSONDecodeError,
@@ -94,7 +87,7 @@ def fetch_kaggle_set(handle: str) -> Path:
             "sets that ask for it, KAGGLE_USERNAME and KAGGLE_KEY; or download it by hand and give the folder."
         ) from error
     except (ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        # kagglehub keeps the archive and would take it for complete the next time.
+        # kagglehub keeps the broken archive and takes it for complete the next time.
         cached = Path(kagglehub.config.get_cache_folder(), "datasets", handle)
         raise WbcError(
             f"kaggle:{handle}: what was downloaded cannot be unpacked ({_on_one_line(error)}). "
@@ -107,7 +100,7 @@ def painted_rows(spec: str, seed: int) -> Dataset:
 
     Args:
         spec: `synthetic`, or `synthetic:N` for N cells a class.
-        seed: Of the painter.
+        seed: Random seed.
     """
     number = spec.removeprefix("synthetic").removeprefix(":")
     if spec != "synthetic" and not (number.isdecimal() and int(number) > 0):
@@ -115,19 +108,15 @@ def painted_rows(spec: str, seed: int) -> Dataset:
             f"{spec}: 'synthetic' or 'synthetic:N' is expected, N cells a class, for example synthetic:100."
         )
     labels = np.tile(np.arange(len(CLASS_NAMES)), int(number or PAINTED_PER_CLASS))
-
-    def rows() -> Iterator[dict]:
-        cells = paint_cells(labels, size=PAINTED_SIZE, seed=seed)
-        for index, (label, cell) in enumerate(zip(labels, cells, strict=True)):
-            name = f"painted-{index:05d}"
-            image = Image().encode_example(cell)
-            yield {"image": image, "class_name": CLASS_NAMES[label], "split": None, "group": None, "source": name}
-
-    return Dataset.from_list(list(rows()), features=ROW_FEATURES)
+    rows = [
+        {"image": Image().encode_example(cell), "class_name": CLASS_NAMES[label], "source": f"painted-{index:05d}"}
+        for index, (label, cell) in enumerate(zip(labels, paint_cells(labels, PAINTED_SIZE, seed), strict=True))
+    ]
+    return Dataset.from_list([row | {"split": None, "group": None} for row in rows], features=ROW_FEATURES)
 
 
 def hub_rows(spec: str) -> Dataset:
-    """Rows of every split of a Hub data set. The images stay in its cache and are not copied.
+    """Rows of every split of a Hub data set. The images stay in the cache of `datasets`.
 
     Raises:
         WbcError: As `open_hub_set`; also no images, no labels, rows without a label, or a split of an unknown name.
@@ -156,17 +145,17 @@ def _hub_split_rows(spec: str, name: str, part: Dataset) -> Dataset:
             "group": [group_name(value) for value in groups],
             "source": [source_name(name, index, picture) for index, picture in enumerate(image["image"])],
         },
-        features=Features({name: feature for name, feature in ROW_FEATURES.items() if name != "image"}),
+        features=_TEXT_FEATURES,
     )
     return concatenate_datasets([image, beside], axis=1)
 
 
 def _ask_kaggle() -> None:
-    """Any answer will do. An OSError where none comes in time."""
+    """Raise an OSError where Kaggle does not answer in time. Any answer will do."""
     import requests
     from kagglesdk.kaggle_env import get_endpoint, get_env, is_in_kaggle_notebook
 
-    # A Kaggle notebook has the sets at hand, with or without a network.
+    # A Kaggle notebook has the sets on its disk, with or without a network.
     if not is_in_kaggle_notebook():
         requests.head(get_endpoint(get_env()), timeout=KAGGLE_REACH_SECONDS)
 

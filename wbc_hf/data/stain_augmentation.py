@@ -1,8 +1,8 @@
-"""Vary training images as other laboratories would: their framing, stain, lamp, camera, focus and files.
+"""Augment training images as other laboratories vary: framing, stain, lamp, camera, focus and compression.
 
-What makes a model helpless elsewhere is what its own laboratory has in common in all images. Here none of it is left:
-neither how large cells are in the picture, nor the background, nor one balance of stains. As with `Augmentation`, what
-happens to an image hangs on its own seed alone.
+A model that learns what all images of its own laboratory share fails in others (domain shift). This augmentation
+removes it: the size of cells in the picture, the background, the balance of stains. As with `Augmentation`, the
+changes of an image depend on its own seed alone.
 """
 
 import math
@@ -13,15 +13,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .augmentation import DARKEST, STAINS, blur, sensor_noise
-from .framing import frame, locate_nuclei
+from wbc_hf.data.augmentation import DARKEST, STAINS, blur, sensor_noise, turn_and_stretch
+from wbc_hf.data.framing import frame, locate_nuclei
 
 _FRAMED = 0.5  # share of images framed on their nucleus; the others keep their framing, with some zoom
 _COLOURLESS = 0.03  # share of images
 _COMPRESSED = 0.4  # share of images
-_BACKGROUND = 0.1  # quantile of density that is taken for background: it is the lightest large part of a picture
+_BACKGROUND = 0.1  # quantile of density that is taken for background, the lightest large part of a picture
 _BLOCK = 8
-# Frequencies of a block, and how coarsely JPEG stores the brightness of each at quality 50: ITU-T T.81, Annex K.1.
+# Discrete cosine transform of a block, and JPEG's luminance quantisation table at quality 50: ITU-T T.81, Annex K.1.
 _COSINES = torch.tensor(
     [
         [math.sqrt((2 if row else 1) / _BLOCK) * math.cos(math.pi * (n + 0.5) * row / _BLOCK) for n in range(8)]
@@ -57,7 +57,7 @@ class _Draws:
 
 @dataclass(frozen=True)
 class OtherLaboratories:
-    """Random changes such as lie between laboratories.
+    """Random augmentation across laboratories.
 
     Attributes:
         size: Side of the square that comes out, in pixels.
@@ -87,18 +87,11 @@ class OtherLaboratories:
         return self._compress(result, draws).clamp_(0, 1)
 
     def _frame(self, images: torch.Tensor, draws: _Draws) -> torch.Tensor:
-        """Any angle, reflection, a slight shard; the nucleus spans 42 to 80 % of the side, or the framing stays."""
+        """Any angle, reflection, a slight stretch; the nucleus spans 42 to 80 % of the side, or the framing stays."""
         angle = draws.between(-math.pi, math.pi)
         mirror = torch.where(draws.between(0, 1) < 0.5, -1.0, 1.0)
-        shard = torch.exp2(draws.between(-0.15, 0.15))
-        cos, sin = torch.cos(angle), torch.sin(angle)
-        turn = torch.stack(
-            [
-                torch.cat([mirror * cos * shard, -sin / shard], 1),
-                torch.cat([mirror * sin * shard, cos / shard], 1),
-            ],
-            1,
-        )
+        stretch = torch.exp2(draws.between(-0.15, 0.15))
+        turn = turn_and_stretch(angle[:, 0], mirror[:, 0], stretch[:, 0])
         nucleus, extent = locate_nuclei(images)
         view = (extent / draws.between(0.42, 0.8)[:, 0]).clamp(0.25, 1.0)
         centre = nucleus + view.unsqueeze(1) * draws.between(-0.25, 0.25, 2)
@@ -125,31 +118,29 @@ class OtherLaboratories:
         return torch.exp(-density.clamp_min(0)).view_as(images)
 
     def _background(self, own: torch.Tensor, draws: _Draws) -> torch.Tensor:
-        """Density of each channel where nothing is: greyish, yellow, nearly as it was, or blown out; (n, 3)."""
+        """Optical density of the background, (n, 3): greyish, yellow, nearly as it was, or overexposed."""
         greyish = draws.between(0, 0.25) + draws.between(0, 0.15, 3)
         yellow = torch.cat([draws.between(0, 0.1), draws.between(0, 0.2), draws.between(0.2, 0.8)], 1)
         own = own + draws.between(-0.08, 0.08, 3)
         kind = draws.between(0, 1)
-        blown_out = torch.full_like(own, -0.03)
-        return torch.where(
-            kind < 0.4, greyish, torch.where(kind < 0.65, yellow, torch.where(kind < 0.85, own, blown_out))
-        )
+        own = torch.where(kind < 0.85, own, torch.full_like(own, -0.03))  # else overexposed
+        return torch.where(kind < 0.4, greyish, torch.where(kind < 0.65, yellow, own))
 
     def _gradient(self, draws: _Draws) -> torch.Tensor:
-        """A lamp that is off the axis: density that rises across the picture, (n, size, size)."""
+        """Uneven light of a lamp off the axis: density that rises across the picture, (n, size, size)."""
         angle, slope = draws.between(-math.pi, math.pi), draws.between(0, 0.06 * self.strength)
         side = torch.linspace(-1, 1, self.size, device=angle.device)
         rise = torch.cos(angle) * slope, torch.sin(angle) * slope
         return rise[0].unsqueeze(2) * side.view(1, 1, -1) + rise[1].unsqueeze(2) * side.view(1, -1, 1)
 
     def _saturate(self, images: torch.Tensor, draws: _Draws) -> torch.Tensor:
-        """Colours paler or stronger; a few pictures lose theirs."""
+        """Colour saturation; a few pictures become grey."""
         saturation = draws.between(0.6, 1.3)
         saturation = torch.where(draws.between(0, 1) < _COLOURLESS, 0.0, saturation).view(-1, 1, 1, 1)
         return torch.lerp(images.mean(1, keepdim=True), images, saturation)
 
     def _focus(self, images: torch.Tensor, draws: _Draws) -> torch.Tensor:
-        """Most lose focus, up to 2.5 % of the side; some are sharpened by the camera; some stay."""
+        """Most pictures are blurred, by up to 2.5 % of the side; some are sharpened; some stay."""
         kind = draws.between(0, 1)[:, 0]
         sigma = self.size / 100 * draws.between(0.2, 2.5)[:, 0]
         amount = draws.between(0, 1.5).view(-1, 1, 1, 1)
@@ -163,7 +154,7 @@ class OtherLaboratories:
         return result
 
     def _compress(self, images: torch.Tensor, draws: _Draws) -> torch.Tensor:
-        """What JPEG of quality 25 to 95 loses, in each channel as in brightness."""
+        """Losses of JPEG compression of quality 25 to 95, in each channel as in brightness."""
         coarseness = draws.between(0.1, 2.0)
         chosen = draws.between(0, 1)[:, 0] < _COMPRESSED
         if not chosen.any():

@@ -132,4 +132,5 @@ def _readable_content(image: dict | None, source: str) -> bytes | UnreadableImag
         read_image(content, name=source)
     except UnreadableImageError as error:
         return error
+    assert isinstance(content, bytes)
     return content

@@ -1,10 +1,9 @@
-"""Paints stained leucocytes, one by one or as whole fields of a smear, for the demonstration and the tests.
+"""Paint stained leucocytes, one by one or as whole fields of a smear, for the demonstration and the tests.
 
-The pictures follow how a May-Grünwald-Giemsa smear comes about: the parts of cells take up four stains, the light that
-passes is `white * exp(-absorbance)` (Beer-Lambert), and a camera with its own focus, colours and noise records it.
-Lengths are micrometres, amounts of stain have no unit. The ranges were chosen by eye beside real smears so that the
-five types can be told apart by what tells them apart in a laboratory. Nothing more is claimed: a figure measured on
-painted cells says nothing about real ones.
+The painter models a May-Grünwald-Giemsa smear: the parts of cells take up four stains, the light that passes is
+`white * exp(-absorbance)` (Beer-Lambert), and a camera with its own focus, colours and noise records it. Lengths are
+micrometres, amounts of stain have no unit. The ranges were chosen by eye beside real smears, so that the five types
+differ as they do in a laboratory. Figures measured on painted cells say nothing about real ones.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from enum import IntEnum
 import cv2
 import numpy as np
 
-from ..labels import CLASS_NAMES
+from wbc_hf.labels import CLASS_NAMES
 
 MIN_SIZE, MAX_SIZE = 16, 1024
 MAX_LOBES, MAX_GRANULES, MAX_VACUOLES = 5, 420, 10
@@ -25,7 +24,8 @@ FIELD_SCALE = 7.5  # pixels per µm of a field of 640 x 480: a neutrophil is abo
 MAX_COVER = 0.36  # share of a field that the squares round its leucocytes may take before it is scaled down
 
 Range = tuple[float, float]
-Table = dict[str, np.ndarray]  # one row per cell or per image under each name
+Table = dict[str, np.ndarray]  # one value per cell or per image under each name
+Row = dict[str, np.float32]  # of one image
 
 
 class Stain(IntEnum):
@@ -41,7 +41,7 @@ class Stain(IntEnum):
 ABSORBANCE = np.array([[1.12, 1.72, 0.43], [0.66, 0.56, 0.14], [0.17, 0.76, 0.62], [0.20, 0.34, 0.33]], np.float32)
 
 # fmt: off
-# What tells the types apart, each as (lowest, highest); the columns are in the order of `CLASS_NAMES`.
+# Morphology of each type, each as (lowest, highest); the columns are in the order of `CLASS_NAMES`.
 MORPHOLOGY: dict[str, tuple[Range, ...]] = {
     #                 basophil      eosinophil    lymphocyte    monocyte      neutrophil
     "radius":         ((5.0, 6.3),  (5.6, 6.8),   (3.8, 5.2),   (6.5, 8.5),   (5.5, 6.7)),  # of the cell, µm
@@ -64,7 +64,7 @@ MORPHOLOGY: dict[str, tuple[Range, ...]] = {
     "granule_stain":  ((0.9, 1.4),  (0.6, 0.9),   (0.3, 0.6),   (0.15, 0.4),  (0.4, 0.9)),  # amount in each
     "vacuoles":       ((0, 7),      (0, 8),       (0, 7),       (0, 15),      (0, 7)),  # how many more than 5
 }
-# What a granule takes up, in the order of `Stain`.
+# Stains of a granule, in the order of `Stain`.
 GRANULE_STAINS = np.array([(0.9, 0.3, 0.1, 0), (0.04, 0, 1, 0), (0.6, 0, 0.4, 0), (0.6, 0.2, 0, 0), (0.4, 0, 0.5, 0)])
 BASOPHIL = CLASS_NAMES.index("basophil")
 
@@ -117,15 +117,15 @@ class _Squares:
 
 
 def paint_cells(labels: Sequence[int] | np.ndarray, size: int = 128, seed: int = 0) -> np.ndarray:
-    """Paints one leucocyte per label, roughly centred among its red cells.
+    """Paint one leucocyte per label, roughly centred among its red cells.
 
-    The same labels, size and seed give the same images; image i depends on nothing but i, its label, size and seed.
-    Two calls with one seed paint the same smears, whatever the labels: give each call its own seed.
+    Image i depends on i, its label, size and seed alone. Two calls with one seed paint the same smears, whatever the
+    labels: give each call its own seed.
 
     Args:
         labels: (n,) indices into `CLASS_NAMES`.
         size: Side of the images in pixels, 16 to 1024.
-        seed: Not negative.
+        seed: Random seed, not negative.
 
     Returns:
         RGB (n, size, size, 3) uint8.
@@ -145,15 +145,14 @@ def paint_cells(labels: Sequence[int] | np.ndarray, size: int = 128, seed: int =
 def paint_field(
     labels: Sequence[int] | np.ndarray, width: int = 640, height: int = 480, seed: int = 0
 ) -> PaintedField:
-    """Paints a field with one leucocyte per label among dozens of red cells.
+    """Paint a field with one leucocyte per label among dozens of red cells.
 
     At 640 x 480 leucocytes are about 90 px across, smaller where many must fit. Some touch, some are cut off.
 
     Args:
         labels: (k,) indices into `CLASS_NAMES`.
-        width: Of the image in pixels, 16 to 1024.
-        height: Of the image in pixels, 16 to 1024.
-        seed: Not negative.
+        width, height: Of the image in pixels, 16 to 1024.
+        seed: Random seed, not negative.
 
     Raises:
         ValueError: A label, the width, the height or the seed is outside its range.
@@ -178,19 +177,18 @@ def paint_field(
         here = slice(row, row + pixels), slice(column, column + pixels)
         field[:, *here] += stains[index]
         covered[here] += bodies[index]
-        left, top, wide, high = cv2.boundingRect(np.uint8(bodies[index] > 0.5))
+        left, top, wide, high = cv2.boundingRect((bodies[index] > 0.5).astype(np.uint8))
         boxes[index] = np.array([left, top, left + wide, top + high]) + np.tile(corners[index], 2)
     inner = slice(pixels, pixels + height), slice(pixels, pixels + width)
-    around = _stain_surroundings(
-        rng, _row(smear, 0), (width, height), scale, np.column_stack([centres, cells["radius"]])
-    )
+    leucocytes = np.column_stack([centres, cells["radius"]])
+    around = _stain_surroundings(rng, _row(smear, 0), (width, height), scale, leucocytes)
     field = field[:, *inner] + around * np.maximum(1 - covered[inner], 0)
     image = _photograph(field[None], smear, [rng], np.array([scale]))[0]
     return PaintedField(image, np.clip(boxes, 0, (width, height, width, height), dtype=np.int32), labels)
 
 
 def _checked(labels: Sequence[int] | np.ndarray, seed: int, **lengths: int) -> np.ndarray:
-    """The labels as (n,) int64, or a `ValueError` that names what cannot be painted."""
+    """The labels as (n,) int64. Raises ValueError for what cannot be painted."""
     for name, pixels in lengths.items():
         if not MIN_SIZE <= pixels <= MAX_SIZE:
             raise ValueError(f"{name} must be {MIN_SIZE} to {MAX_SIZE} pixels, got {pixels}")
@@ -215,7 +213,7 @@ def _paint_chunk(labels: np.ndarray, size: int, rngs: list[np.random.Generator])
     cells = _draw_leucocytes(labels, rngs)
     smear = _draw_smear(rngs)
     uniform = _uniform(rngs, 3)
-    # From tight crops, as boxes drawn round leucocytes give, to the wide ones of an analyser.
+    # From tight crops of boxes round leucocytes to the wide ones of an analyser.
     side = np.maximum(2.3 * cells["radius"], 16 * 2 ** uniform[:, 0])
     centres = (uniform[:, 1:] - 0.5) * 0.08 * side[:, None]
     stains, bodies = _stain_leucocytes(cells, rngs, _Squares(size, side, centres))
@@ -231,7 +229,7 @@ def _uniform(rngs: list[np.random.Generator], *shape: int) -> np.ndarray:
     return np.array([rng.random(shape, np.float32) for rng in rngs], np.float32).reshape(-1, *shape)
 
 
-def _row(table: Table, index: int) -> dict[str, np.float32]:
+def _row(table: Table, index: int) -> Row:
     return {name: values[index] for name, values in table.items()}
 
 
@@ -245,15 +243,17 @@ def _draw_leucocytes(labels: np.ndarray, rngs: list[np.random.Generator]) -> Tab
     """A value within each range of `MORPHOLOGY` for each of n cells, (n,), and where the parts of the cells lie."""
     low, high = np.moveaxis(np.array(list(MORPHOLOGY.values()), np.float32)[:, labels], -1, 0)
     cells = dict(zip(MORPHOLOGY, low + _uniform(rngs, len(MORPHOLOGY)).T * (high - low), strict=True))
-    cells["granule_stains"] = np.float32(GRANULE_STAINS[labels])
-    cells["granules_on_nucleus"] = np.float32(labels == BASOPHIL)  # only a basophil's are seen upon the nucleus
+    cells["granule_stains"] = GRANULE_STAINS[labels].astype(np.float32)
+    cells["granules_on_nucleus"] = (labels == BASOPHIL).astype(
+        np.float32
+    )  # only a basophil's are seen upon the nucleus
     cells["granule_places"] = _uniform(rngs, MAX_GRANULES, 3)
     cells["vacuole_places"] = _uniform(rngs, MAX_VACUOLES, 3)
     return cells | _chain_lobes(cells, _uniform(rngs, MAX_LOBES, 4))
 
 
 def _chain_lobes(cells: Table, uniform: np.ndarray) -> Table:
-    """Lays the lobes of each nucleus along a bent chain within the cell; lobes that a cell lacks lie upon its last.
+    """Lay the lobes of each nucleus along a bent chain within the cell; lobes that a cell lacks lie on its last.
 
     Returns:
         `lobe_radius` (n, 5) and `lobe_centre` (n, 5, 2) in µm, and `bridge_pinch` (n, 4).
@@ -277,9 +277,9 @@ def _chain_lobes(cells: Table, uniform: np.ndarray) -> Table:
     away = 2 * np.pi * uniform[:, 0, 2]
     shift = 0.8 * (room - reach * fit)[:, None] * np.stack([np.cos(away), np.sin(away)], axis=-1)
     return {
-        "lobe_radius": np.float32(radii * fit[:, None]),
-        "lobe_centre": np.float32(centres * fit[:, None, None] + shift[:, None]),
-        "bridge_pinch": np.float32(cells["pinch"][:, None] * ~merged[:, 1:]),
+        "lobe_radius": (radii * fit[:, None]).astype(np.float32),
+        "lobe_centre": (centres * fit[:, None, None] + shift[:, None]).astype(np.float32),
+        "bridge_pinch": (cells["pinch"][:, None] * ~merged[:, 1:]).astype(np.float32),
     }
 
 
@@ -293,7 +293,7 @@ def _soft(distance: np.ndarray, width: np.ndarray | float) -> np.ndarray:
 
 
 def _texture(rngs: list[np.random.Generator], squares: _Squares, grain: float) -> np.ndarray:
-    """Smooth noise with grains of `grain` µm and a deviation of about 0.7: (n, pixels, pixels) float32."""
+    """Smooth noise with grains of `grain` µm and a standard deviation of about 0.7: (n, pixels, pixels) float32."""
     maps = np.empty((len(rngs), squares.pixels, squares.pixels), np.float32)
     for texture, rng, side in zip(maps, rngs, squares.side, strict=True):
         grains = max(2, round(side / grain))
@@ -309,8 +309,8 @@ def _stain_leucocytes(
     """Amounts of stain (n, 4, pixels, pixels) of n leucocytes and what they cover (n, pixels, pixels), 0 to 1."""
     cell = {name: values[:, None, None] for name, values in cells.items() if values.ndim == 1}
     ruler = (np.arange(squares.pixels, dtype=np.float32) + 0.5) / squares.pixels - 0.5
-    x, y = np.float32(ruler * squares.side[:, None, None] - squares.centres.T[..., None, None])
-    blur = np.float32(0.1 + 0.6 * squares.side / squares.pixels)[:, None, None]
+    x, y = (ruler * squares.side[:, None, None] - squares.centres.T[..., None, None]).astype(np.float32)
+    blur = (0.1 + 0.6 * squares.side / squares.pixels).astype(np.float32)[:, None, None]
     y = y.swapaxes(1, 2) + cell["irregularity"] * _texture(rngs, squares, 4)
     x = x + cell["irregularity"] * _texture(rngs, squares, 4)
     clumps = _texture(rngs, squares, 0.4)
@@ -382,7 +382,7 @@ def _vacuoles(cells: Table, squares: _Squares) -> np.ndarray:
 def _spots(
     distance: np.ndarray, angle: np.ndarray, weight: np.ndarray, radius: np.ndarray, squares: _Squares
 ) -> np.ndarray:
-    """Adds up m soft round spots per cell at polar places (n, m) in µm, of one radius (n,): (n, pixels, pixels)."""
+    """Add up m soft round spots per cell at polar places (n, m) in µm, of one radius (n,): (n, pixels, pixels)."""
     size, scale = squares.pixels, squares.pixels / squares.side
     x = (distance * np.cos(angle) + squares.centres[:, :1]) * scale[:, None] + size / 2 - 0.5
     y = (distance * np.sin(angle) + squares.centres[:, 1:]) * scale[:, None] + size / 2 - 0.5
@@ -403,17 +403,17 @@ def _spots(
 def _place_leucocytes(
     radii: np.ndarray, width: int, height: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    """Centres (k, 2) in µm from the upper left corner, and the pixels per µm at which all have found a place."""
+    """Centres (k, 2) in µm from the upper left corner, and the pixels per µm at which all have a place."""
     scale = FIELD_SCALE * min(width / 640, height / 480) * rng.uniform(0.88, 1.1)
     if len(radii):
         scale = min(scale, np.sqrt(MAX_COVER * width * height / np.sum((2 * radii) ** 2)))
-    while (centres := _throw(radii, np.array([width, height]) / scale, rng)) is None:
+    while (centres := _place_discs(radii, np.array([width, height]) / scale, rng)) is None:
         scale *= 0.95
     return centres, float(scale)
 
 
-def _throw(radii: np.ndarray, extent: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Throws discs, the largest first, where they overlap none thrown before: (k, 2). None if one finds no place."""
+def _place_discs(radii: np.ndarray, extent: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """Random centres (k, 2) of discs that do not overlap, the largest first; None where one finds no place."""
     centres = np.zeros((len(radii), 2))
     order = np.argsort(-radii)
     for position, index in enumerate(order):
@@ -428,24 +428,22 @@ def _throw(radii: np.ndarray, extent: np.ndarray, rng: np.random.Generator) -> n
 
 
 def _stain_surroundings(
-    rng: np.random.Generator, smear: Table, shape: tuple[int, int], scale: float, leucocytes: np.ndarray
+    rng: np.random.Generator, smear: Row, shape: tuple[int, int], scale: float, leucocytes: np.ndarray
 ) -> np.ndarray:
     """Red cells and platelets round leucocytes (k, 3), their x, y and radius in µm: stains (4, *shape[::-1])."""
     stains = np.zeros((len(Stain), *shape[::-1]), np.float32)
     extent = np.array(shape) / scale
-    stains[Stain.HAEMOGLOBIN] = _stamp(_scatter_red_cells(rng, smear, extent, leucocytes), shape, scale)
+    stains[Stain.HAEMOGLOBIN] = _draw_discs(_scatter_red_cells(rng, smear, extent, leucocytes), shape, scale)
     platelets = _scatter_platelets(rng, smear, extent)
     if len(platelets):
         grains = rng.standard_normal(np.maximum(extent[::-1] / 0.5, 2).astype(int), np.float32)
-        granular = _stamp(platelets, shape, scale) * (1 + 0.5 * cv2.resize(grains, shape))
+        granular = _draw_discs(platelets, shape, scale) * (1 + 0.5 * cv2.resize(grains, shape))
         stains[Stain.CHROMATIN], stains[Stain.AZURE] = 0.3 * granular, 0.2 * granular
     return stains
 
 
-def _scatter_red_cells(
-    rng: np.random.Generator, smear: Table, extent: np.ndarray, leucocytes: np.ndarray
-) -> np.ndarray:
-    """Red cells on a disordered hexagonal lattice, none upon a leucocyte: (m, 8) as `_stamp` takes them."""
+def _scatter_red_cells(rng: np.random.Generator, smear: Row, extent: np.ndarray, leucocytes: np.ndarray) -> np.ndarray:
+    """Red cells on a disordered hexagonal lattice, none on a leucocyte: (m, 8) as `_draw_discs` takes them."""
     columns, rows = np.ceil(extent / smear["crowding"]).astype(int) + 3
     row, column = np.divmod(np.arange(rows * columns), columns)
     u = rng.random((9, rows * columns), np.float32)
@@ -460,15 +458,15 @@ def _scatter_red_cells(
     return np.array(discs, np.float32).T[keep]
 
 
-def _scatter_platelets(rng: np.random.Generator, smear: Table, extent: np.ndarray) -> np.ndarray:
-    """Platelets anywhere: (m, 8) as `_stamp` takes them."""
+def _scatter_platelets(rng: np.random.Generator, smear: Row, extent: np.ndarray) -> np.ndarray:
+    """Platelets anywhere: (m, 8) as `_draw_discs` takes them."""
     u = rng.random((8, rng.poisson(smear["platelets"] * extent.prod() / 1000)), np.float32)
     discs = [u[0] * extent[0], u[1] * extent[1], 0.8 + 0.7 * u[2], 0.6 + 0.4 * u[3], 7 * u[4], 0.12 * u[5]]
     return np.array([*discs, 0.5 + u[6], -u[7]], np.float32).T
 
 
-def _stamp(discs: np.ndarray, shape: tuple[int, int], scale: float) -> np.ndarray:
-    """Adds up the thickness of m discs, 1 = the rim of one: (height, width).
+def _draw_discs(discs: np.ndarray, shape: tuple[int, int], scale: float) -> np.ndarray:
+    """Add up the thickness of m discs, 1 = the rim of one: (height, width).
 
     Args:
         discs: (m, 8): x, y and radius in µm, aspect, angle, wobble of the outline, thickness, and the share of it that
@@ -480,7 +478,7 @@ def _stamp(discs: np.ndarray, shape: tuple[int, int], scale: float) -> np.ndarra
     canvas = np.zeros((height + 4 * reach, width + 4 * reach), np.float32)
     left, top = corners = np.round(places).astype(int)
     ruler = np.arange(-reach, reach) + 0.5
-    dx, dy = np.float32((ruler + (corners - places)[..., None]) / scale)
+    dx, dy = ((ruler + (corners - places)[..., None]) / scale).astype(np.float32)
     dx, dy = dx[:, None, :], dy[:, :, None]
     radius, aspect, angle, wobble, thickness, pallor = discs[:, 2:].T[..., None, None]
     along, across = (dx * np.cos(angle) + dy * np.sin(angle)) / aspect, dy * np.cos(angle) - dx * np.sin(angle)
@@ -499,7 +497,9 @@ def _photograph(stains: np.ndarray, smear: Table, rngs: list[np.random.Generator
     n, _, height, width = stains.shape
     hue = smear["hue"]
     # An eosinophil's granules are orange-red on every smear.
-    shift = np.stack([hue, hue, 0.3 * hue, smear["red_cell_hue"]], axis=1)[..., None] * np.float32([1, 0, -2])
+    shift = np.stack([hue, hue, 0.3 * hue, smear["red_cell_hue"]], axis=1)[..., None] * np.array(
+        [1, 0, -2], np.float32
+    )
     strength = np.stack([smear[stain.name.lower()] for stain in Stain], axis=1)[..., None]
     absorbance = ABSORBANCE * (1 + shift) * strength
     passing = np.exp(-absorbance.swapaxes(1, 2) @ stains.reshape(n, len(Stain), -1)).reshape(n, 3, height, width)
