@@ -1,4 +1,4 @@
-"""The model that comes with the project, and which model is meant where none was named."""
+"""The default model, and the choice of a model where none is named."""
 
 import os
 from pathlib import Path

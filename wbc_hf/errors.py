@@ -1,15 +1,15 @@
-"""Errors that a user can solve. Commands print their message and stop; nothing else is caught at the top."""
+"""Errors that a user can solve. Commands print their message and exit; other exceptions are not caught."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class WbcError(Exception):
-    """Something the user gave cannot be used. The message names the value, what was allowed, and what to do."""
+    """Invalid input. The message names the value, what is allowed, and what to do."""
 
 
 class UnreadableImageError(WbcError):
-    """One input is not an image that can be classified.
+    """An input that is not a readable image.
 
     Attributes:
         name: The file or input, as the user named it.

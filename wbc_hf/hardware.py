@@ -1,4 +1,4 @@
-"""What this machine has for a process: cores, arithmetic in hardware, and a place for what can be made again."""
+"""The hardware for this process: cores, bf16 support, and a cache folder."""
 
 import os
 from pathlib import Path
@@ -8,10 +8,10 @@ import torch
 
 
 def has_fast_bf16(device: str | None = None) -> bool:
-    """Whether bf16 is multiplied in hardware. Without that it is emulated, and slower than fp32.
+    """Whether the hardware multiplies bf16. Elsewhere it is emulated, and slower than fp32.
 
     Args:
-        device: "cuda" or "cpu"; by default the one that torch would work on.
+        device: "cuda" or "cpu"; by default CUDA where it is available.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -22,20 +22,19 @@ def has_fast_bf16(device: str | None = None) -> bool:
 
 
 def usable_cores() -> int:
-    """Cores for this process: those it may run on, shared with the other processes of its launch.
+    """Number of cores for this process: those it may run on, divided by the processes of its launch.
 
-    `torchrun` and `accelerate launch` say in LOCAL_WORLD_SIZE how many there are on this machine. A process by itself
-    uses no more than OMP_NUM_THREADS says.
+    `torchrun` and `accelerate launch` set LOCAL_WORLD_SIZE. A single process uses at most OMP_NUM_THREADS.
     """
     processes, cores = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), joblib.cpu_count()
     if processes > 1:
-        # OMP_NUM_THREADS says nothing here: torchrun sets it to 1, however many cores there are.
+        # OMP_NUM_THREADS means nothing here: torchrun sets it to 1, however many cores there are.
         return max(1, cores // processes)
-    # OpenMP allows one number for each level of nesting, "4,2"; the first is that of the outermost.
+    # OpenMP allows a number for each level of nesting, "4,2"; the first is the outermost.
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return max(1, min(cores, int(wanted or cores)))
 
 
 def cache_folder() -> Path:
-    """The folder that the environment variable WBC_HF_CACHE names, else `~/.cache/wbc_hf`."""
+    """The folder in the environment variable WBC_HF_CACHE, else `~/.cache/wbc_hf`."""
     return Path(os.environ.get("WBC_HF_CACHE", "~/.cache/wbc_hf")).expanduser()

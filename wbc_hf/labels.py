@@ -1,4 +1,4 @@
-"""The five leucocytes of a differential: names, colours, synonyms and reference ranges stand here and only here."""
+"""The five leucocytes of a differential: names, colours, synonyms and reference ranges."""
 
 import re
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ class Leucocyte:
 
     Attributes:
         name: The class name used everywhere in the project, lower case, singular.
-        colour: `#rrggbb`, from the Okabe-Ito palette, which colour-blind people tell apart.
-        synonyms: Other spellings met in image sets, in the form that `normalise_name` gives.
+        colour: `#rrggbb`, from the Okabe-Ito palette, which colour-blind people can distinguish.
+        synonyms: Other spellings in image sets, as normalised by `normalise_name`.
         reference_range: Lower and upper limit in adults, in percent of all leucocytes (MedlinePlus 003657).
             Laboratories differ: a default, not a standard.
     """
@@ -43,7 +43,7 @@ CLASS_NAMES: tuple[str, ...] = tuple(leucocyte.name for leucocyte in LEUCOCYTES)
 
 
 def normalise_name(name: str) -> str:
-    """`"  EOSINOPHILS "` → `"eosinophil"`: lower case, words parted by one space, no plural s."""
+    """Normalise a class name, `"  EOSINOPHILS "` → `"eosinophil"`: lower case, single spaces, no plural s."""
     words = re.sub(r"[\W_]+", " ", name.lower()).split()
     return " ".join(word.removesuffix("s") if len(word) > 4 else word for word in words)
 

@@ -1,41 +1,37 @@
-"""How the C library holds on to memory: in a page that runs for weeks, and in a training that repeats one step.
-
-mallopt(3) and malloc_trim(3) are glibc's. Other C libraries have neither these heaps nor these calls: there, all of
-this does nothing.
-"""
+"""Tune glibc's memory allocator, for a page that runs for weeks and for training. No effect with other C libraries."""
 
 import ctypes
 import platform
 
-# Numbers of the settings of mallopt(3).
+# Parameters of mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 _ARENAS, _LARGE, _NEVER = 2, 2**17, 2**31 - 1  # heaps, bytes, bytes
 
 
 def keep_memory_level() -> None:
-    """Have a page give back what pictures took once they are answered; to be called before a model is loaded.
+    """Return the memory of a request to the system after it; call this before a model is loaded.
 
-    glibc gives nearly every thread a heap of its own, up to eight for each core, and Gradio answers in whichever
-    thread is free: each heap grew to the most that it ever held, and kept it. Two are enough for a page whose model
-    answers one or two at a time, and what is large is mapped apart, whatever was freed before, and unmapped at once.
-    Heaps that are there already stay, and loading a model starts some.
+    glibc gives nearly every thread a heap of its own, up to eight for each core, and Gradio answers in any free
+    thread: each heap grew to its maximum and stayed there. Two are enough for a page whose model answers one or two
+    requests at a time, and large blocks are mapped apart and unmapped at once. Existing heaps stay, and loading a
+    model creates some.
     """
     _set(_M_ARENA_MAX, _ARENAS)
     _set(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def keep_freed_memory() -> None:
-    """Have a training keep what one step frees for the next; the process then keeps the most that it ever used.
+    """Keep the memory that one training step frees for the next; the process never shrinks.
 
-    Each step allocates and frees the same gigabytes. By itself glibc maps large blocks apart and unmaps them when they
-    are freed, and the kernel clears hundreds of thousands of pages anew in every step.
+    Each step allocates and frees the same gigabytes. By default glibc unmaps large blocks when they are freed, and the
+    kernel clears hundreds of thousands of pages again in every step.
     """
     _set(_M_MMAP_MAX, 0)
     _set(_M_TRIM_THRESHOLD, _NEVER)
 
 
 def give_back_freed() -> None:
-    """Return to the system what was freed within the heaps."""
+    """Return freed memory within the heaps to the system (malloc_trim(3))."""
     if libc := _glibc():
         libc.malloc_trim(0)
 

@@ -1,10 +1,11 @@
-"""A model's folder, from this machine or from the Hugging Face Hub, without a long wait for a Hub that is silent."""
+"""Fetch a model from a folder or from the Hugging Face Hub, without a long wait where the Hub does not answer."""
 
 import json
 import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,8 +30,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 
-# Everything that a model of this project or an ordinary ResNet is loaded from. No pattern matches a pickle
-# (pytorch_model.bin, *.pt), so none can be fetched: loading one runs whatever its author put in.
+# All files that a model of this project or an ordinary ResNet is loaded from. No pattern matches a pickle
+# (pytorch_model.bin, *.pt): loading one can run code.
 MODEL_FILES = (
     CONFIG_FILE,
     "preprocessor_config.json",
@@ -42,39 +43,35 @@ MODEL_FILES = (
     "README.md",
 )
 
-# Seconds until a Hub that has said nothing counts as unreachable. Below the ten that a person is asked to wait, with
-# room for looking into the cache.
+# Seconds until a silent Hub counts as unreachable: below the ten that a person is asked to wait.
 REACH_SECONDS = 8.0
 
-_HUB_DOWN = 500
-_TOO_MANY_REQUESTS = 429
-# What the proxy of an institution answers in the place of a host that it does not let anybody reach.
-_BARRED = (403, 407)
-# The Hub explains each refusal in one of these. An answer without them comes from something in between.
-_HUB_EXPLAINS = ("X-Error-Code", "X-Error-Message")
+# Answers of a proxy in the place of a host that it does not let anybody reach.
+_BARRED = (HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED)
+# The Hub explains each refusal in one of these headers. An answer without them is not the Hub's.
+_HUB_HEADERS = ("X-Error-Code", "X-Error-Message")
 _NO_HUB = "not in a Hub's words (is there a proxy or a log-in page in between?)"
 
 T = TypeVar("T")
 
 
 def fetch_model(model: str | Path) -> Path:
-    """The folder of a model: a local one as it is, or a Hub model's files from the cache, downloaded where needed.
+    """Return the folder of a model: a local one as it is, or that of a Hub model in the cache, downloaded if needed.
 
     Args:
         model: A folder with a `config.json`, or a Hub id such as `microsoft/resnet-50`. A folder that exists wins.
 
     Returns:
-        The folder. One that came from the Hub lies in huggingface_hub's cache and must not be written to.
+        The folder. That of a Hub model is in huggingface_hub's cache and must not be written to.
 
     Raises:
-        HubUnreachableError: The Hub has not answered within `REACH_SECONDS` and the cache holds no complete copy.
+        HubUnreachableError: The Hub did not answer within `REACH_SECONDS` and the cache holds no complete model.
         WbcError: `model` is neither a folder nor a Hub id, the folder or repository has no model in it, the
             repository does not exist or is not open to this user, or the download broke off.
     """
-    folder = Path(model).expanduser()
+    folder, repo_id = Path(model).expanduser(), str(model)
     if folder.exists():
-        return _checked_folder(folder)
-    repo_id = str(model)
+        return _check_folder(folder)
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -82,22 +79,26 @@ def fetch_model(model: str | Path) -> Path:
             f"{repo_id}: no such folder, and not a Hub id either (those look like owner/name). "
             "Pass the folder that training wrote, or the id of a model on the Hub."
         ) from error
-    return _fetch_repository(repo_id)
+    try:
+        _check_is_model(_repository_info(repo_id))
+    except HubUnreachableError as error:
+        return _cached_snapshot(repo_id, error)
+    return _download(repo_id)
 
 
 def check_hub_reachable() -> None:
-    """Ask the Hub for a sign of life, for use before calls such as `load_dataset` that would retry for half a minute.
+    """Check that the Hub answers, before calls such as `load_dataset` that would retry for half a minute.
 
     Raises:
         HubUnreachableError: No answer within `REACH_SECONDS`, or one that says the Hub is down or barred by a proxy.
     """
     response = _ask_hub(lambda: get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS))
     # Not every endpoint has a front page (404), a mirror below a path for one.
-    if response.status_code >= _HUB_DOWN or response.status_code in _BARRED:
+    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status_code in _BARRED:
         raise HubUnreachableError(_unreachable_message(f"answered {response.status_code}"))
 
 
-def _checked_folder(folder: Path) -> Path:
+def _check_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise WbcError(f"{folder}: a file, where the folder of a model is expected. Pass the folder it lies in.")
     if not (folder / CONFIG_FILE).is_file():
@@ -105,14 +106,6 @@ def _checked_folder(folder: Path) -> Path:
             f"{folder}: has no {CONFIG_FILE}, so it is not the folder of a model. Pass the folder that training wrote."
         )
     return folder
-
-
-def _fetch_repository(repo_id: str) -> Path:
-    try:
-        _check_is_model(_repository_info(repo_id))
-    except HubUnreachableError as error:
-        return _cached_snapshot(repo_id, error)
-    return _download(repo_id)
 
 
 def _repository_info(repo_id: str) -> ModelInfo:
@@ -125,9 +118,9 @@ def _repository_info(repo_id: str) -> ModelInfo:
         ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
-        if status >= _HUB_DOWN or status == _TOO_MANY_REQUESTS:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
             raise HubUnreachableError(_unreachable_message(f"answered {status}")) from error
-        if not any(header in error.response.headers for header in _HUB_EXPLAINS):
+        if not any(header in error.response.headers for header in _HUB_HEADERS):
             raise HubUnreachableError(_unreachable_message(f"answered {status}, {_NO_HUB}")) from error
         raise WbcError(f"{repo_id}: {constants.ENDPOINT} refused access: {first_line(error)}") from error
     except json.JSONDecodeError as error:
@@ -153,21 +146,21 @@ def _download(repo_id: str) -> Path:
             f"{repo_id}: its owner grants access on request. Ask for it on {constants.ENDPOINT}/{repo_id}, "
             "then log in with `hf auth login` or set HF_TOKEN."
         ) from error
-    # A dropped connection is an HTTPError, a file that came short or a full disk an OSError, an answer of 500 is both.
+    # A dropped connection is an HTTPError, a short file or a full disk an OSError, an answer of 500 both.
     except (httpx2.HTTPError, OSError) as error:
         raise WbcError(
             f"{repo_id}: the download from {constants.ENDPOINT} did not finish ({first_line(error)}). "
-            "Run the same command again: it goes on where it stopped."
+            "Run the same command again: it resumes where it stopped."
         ) from error
 
 
 def _cached_snapshot(repo_id: str, error: HubUnreachableError) -> Path:
-    """The copy that an earlier fetch left, with one warning; raises `error` where there is none or it lacks a part."""
+    """The model in the cache, with one warning; raises `error` where there is none or it is incomplete."""
     try:
         snapshot = Path(snapshot_download(repo_id, local_files_only=True, allow_patterns=list(MODEL_FILES)))
     except LocalEntryNotFoundError:
         raise HubUnreachableError(f"{repo_id}: no folder of that name here. {error}") from None
-    # snapshot_download compares with the list of an earlier download; files that from_pretrained fetched have no list.
+    # snapshot_download checks against the list of an earlier download, which from_pretrained does not write.
     if not _is_complete(snapshot):
         raise error
     logger.warning("%s could not be reached: using the copy of %s in the cache.", constants.ENDPOINT, repo_id)
@@ -185,10 +178,10 @@ def _is_complete(snapshot: Path) -> bool:
 
 
 def _ask_hub(ask: Callable[[], T]) -> T:
-    """What `ask` returns, or HubUnreachableError when it finds nobody or takes longer than `REACH_SECONDS`.
+    """Return what `ask` returns, or raise HubUnreachableError where that takes longer than `REACH_SECONDS`.
 
-    A timeout alone does not bound the wait: it counts anew for every address of a host and for every piece of an
-    answer, and name resolution knows none. So the question is asked in a thread, which is left behind when time is up.
+    A timeout alone does not bound the wait: it starts again for every address of a host and every piece of an answer,
+    and name resolution has none. So `ask` runs in a thread, which is abandoned when time is up.
     """
     outcome: Future[T] = Future()
 
@@ -217,5 +210,5 @@ def _unreachable_message(what: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its kind where it has none; huggingface_hub's errors go on for several."""
+    """The first line of an error's text, or its class name; errors of huggingface_hub have several lines."""
     return (str(error).splitlines() or [""])[0] or type(error).__name__

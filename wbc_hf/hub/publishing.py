@@ -1,6 +1,7 @@
-"""A trained model's folder, published as an ordinary model repository on the Hugging Face Hub."""
+"""Publish a trained model as an ordinary model repository on the Hugging Face Hub."""
 
 import fnmatch
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx2
@@ -15,8 +16,8 @@ from wbc_hf.hub.fetching import CONFIG_FILE, WEIGHTS_FILE, check_hub_reachable, 
 CARD_FILE = "README.md"
 REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 
-# What is published, and nothing else: a run's folder also holds training_args.bin (a pickle that may carry a token),
-# optimizer.pt, checkpoints, and predictions.csv and run.json (names and paths of somebody's images).
+# An allow-list: a run's folder also holds training_args.bin (a pickle that may carry a token), optimizer.pt,
+# checkpoints, and predictions.csv and run.json (names and paths of images).
 PUBLISHED_FILES = (
     *REQUIRED_FILES,
     "preprocessor_config.json",
@@ -26,44 +27,47 @@ PUBLISHED_FILES = (
     "figures/*.png",
 )
 
-# These figures show cells of the data set, whose licence may forbid passing them on; the other figures are charts.
+# These figures show images of the data set, whose licence may forbid passing them on; other figures are charts.
 WITHHELD_FILES = ("figures/misclassified*",)
 
-# Stands in a card for the id of a model that has not been published yet.
+# In a card, the id of a model that is not published yet.
 UNNAMED_MODEL = "OWNER/NAME"
-
-_UNAUTHORISED = 401
-_FORBIDDEN = 403
 
 
 def push_folder(folder: Path, repo_id: str, *, private: bool = False) -> str:
-    """Publish the model in a folder. Nothing in the folder is changed, whatever happens.
+    """Publish the model in a folder. The folder is never changed.
 
-    All files go up in one commit, so that the repository holds either the whole new model or what it held before.
-    Files on the Hub that this folder does not have stay; its `README.md` is replaced, being the card of other weights.
-    The token comes from HF_TOKEN or `hf auth login` and is written nowhere.
+    All files go into one commit, so that the repository holds either the new model or the old one. Other files on the
+    Hub stay; its `README.md` is replaced. The token comes from HF_TOKEN or `hf auth login` and is written nowhere.
 
     Args:
-        folder: What training wrote, with at least `REQUIRED_FILES`.
-        repo_id: `owner/name`; made if it does not exist.
-        private: Make a new repository private. Without it, the owner's own default holds.
+        folder: The folder of a training, with at least `REQUIRED_FILES`.
+        repo_id: `owner/name`; created if it does not exist.
+        private: Make a new repository private; by default as the owner's settings say.
 
     Returns:
         The address of the repository.
 
     Raises:
         HubUnreachableError: The Hub does not answer.
-        WbcError: A required file or the token is missing, `repo_id` is none, the card is not valid, an existing
-            repository is public where `private` was asked for, or the push broke off.
+        WbcError: A required file or the token is missing, `repo_id` or the card is not valid, an existing repository
+            is public where `private` was asked for, or the push failed.
     """
     published = list_published(folder)
-    _check_repo_id(repo_id)
-    _check_token()
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise WbcError(f"{repo_id}: not a name for a model on the Hub ({error}) Give one like owner/name.") from error
+    if get_token() is None:
+        raise WbcError(
+            "No token for the Hub. Make one with write permission on https://huggingface.co/settings/tokens, "
+            "then run `hf auth login` or set HF_TOKEN."
+        )
     check_hub_reachable()
     try:
         return _push(folder, published, repo_id, private)
-    # A dropped connection is an HTTPError, an answer of 500 is an HTTPError too; what goes wrong with a large file
-    # comes as RuntimeError (one file) or ValueError (the whole batch), in the Xet client as OSError.
+    # A dropped connection and an answer of 500 are HTTPErrors; a failed large file is a RuntimeError (one file), a
+    # ValueError (the whole batch) or, in the Xet client, an OSError.
     except (httpx2.HTTPError, RuntimeError, ValueError, OSError) as error:
         raise WbcError(
             f"{repo_id}: the push to {constants.ENDPOINT} did not finish: {_reason(error)}. "
@@ -73,7 +77,7 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False) -> str:
 
 
 def list_published(folder: Path) -> list[str]:
-    """The files of a folder that are published, sorted, as paths relative to it with forward slashes.
+    """List the files of a folder that are published, sorted, as relative paths with forward slashes.
 
     Raises:
         WbcError: One of `REQUIRED_FILES` is missing.
@@ -101,37 +105,22 @@ def _push(folder: Path, published: list[str], repo_id: str, private: bool) -> st
     return str(url)
 
 
-def _check_repo_id(repo_id: str) -> None:
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise WbcError(f"{repo_id}: not a name for a model on the Hub ({error}) Give one like owner/name.") from error
-
-
-def _check_token() -> None:
-    if get_token() is None:
-        raise WbcError(
-            "No token for the Hub. Make one with write permission on https://huggingface.co/settings/tokens, "
-            "then run `hf auth login` or set HF_TOKEN."
-        )
-
-
 def _check_card(card: str, path: Path) -> None:
     try:
         ModelCard(card).validate()
     except HfHubHTTPError:
         raise
-    # Front matter that is no YAML fails here, before the Hub is asked.
+    # Invalid YAML front matter fails before the Hub is asked.
     except (ValueError, yaml.YAMLError) as error:
         raise WbcError(f"{path}: the Hub does not accept this model card: {error}") from error
 
 
 def _reason(error: Exception) -> str:
-    # "Error while uploading 'model.safetensors' to the Hub." says which file, its cause says why.
+    # The error of an upload names the file, its cause the reason.
     cause = error.__cause__ if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception) else error
     if isinstance(cause, HfHubHTTPError):
         status = cause.response.status_code
-        if status in (_UNAUTHORISED, _FORBIDDEN):
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return f"the Hub answered {status}: the token is not valid or may not write there"
         return f"the Hub answered {status} ({first_line(cause)})"
     return first_line(cause)
