@@ -62,9 +62,12 @@ def compute_metrics(references: ArrayLike, predictions: ArrayLike, scores: Array
     )
     present = support > 0
     areas = [
-        None if columns is None else _one_vs_rest_area(np.equal(references, index), columns[index])
+        float(roc_auc_score(references == index, columns[index]))
+        if columns is not None and 0 < support[index] < len(references)
+        else None
         for index in classes
     ]
+    defined = [area for area in areas if area is not None]
     macro_recall = float(recall[present].mean())
     return {
         "count": len(references),
@@ -74,7 +77,7 @@ def compute_metrics(references: ArrayLike, predictions: ArrayLike, scores: Array
         "macro_recall": macro_recall,
         "macro_f1": float(f1[present].mean()),
         "matthews_correlation": float(matthews_corrcoef(references, predictions)) if present.sum() > 1 else None,
-        "roc_auc": _mean_of_defined(areas),
+        "roc_auc": float(np.mean(defined)) if defined else None,
         "per_class": {
             name: {
                 "precision": float(precision[index]) if present[index] else None,
@@ -95,11 +98,7 @@ def headline(metrics: dict) -> dict[str, float]:
 
 
 def check_labels(references: ArrayLike, predictions: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both as integer arrays (n,) of class indices, n >= 1.
-
-    Raises:
-        WbcError: No cells, different lengths, or a label that is not a class index.
-    """
+    """Both as integer arrays (n,) of class indices, n >= 1; `WbcError` if they are anything else."""
     references, predictions = np.asarray(references), np.asarray(predictions)
     if len(references) != len(predictions):
         raise WbcError(
@@ -139,17 +138,6 @@ def check_scores(scores: ArrayLike, count: int) -> np.ndarray:
         row = scores[broken[0]].tolist()
         raise WbcError(f"scores[{broken[0]}] is {row}: every score has to be a finite number")
     return scores
-
-
-def _one_vs_rest_area(is_class: np.ndarray, scores: np.ndarray) -> float | None:
-    if is_class.all() or not is_class.any():
-        return None
-    return float(roc_auc_score(is_class, scores))
-
-
-def _mean_of_defined(figures: list[float | None]) -> float | None:
-    defined = [figure for figure in figures if figure is not None]
-    return float(np.mean(defined)) if defined else None
 
 
 class LeucocyteMetrics(evaluate.Metric):
