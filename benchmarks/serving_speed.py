@@ -109,10 +109,10 @@ def prepare(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
     from wbc_hf.inference import Predictor
     from wbc_hf.inference.exporting import write_graph
     from wbc_hf.modeling import (
-        AnswerGraph,
+        Calibration,
+        InferenceGraph,
         Preprocessing,
         build_from_scratch,
-        fit_calibration,
         load_classifier,
         load_processor,
     )
@@ -124,14 +124,12 @@ def prepare(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
         logits, features = Predictor(network, processor, "untrained").logits_and_features(images)
         probabilities, labels = np.exp(logits) / np.exp(logits).sum(1, keepdims=True), np.arange(len(images)) % 5
         # Its values mean nothing; computing the score costs time.
-        fit_calibration(
+        Calibration.fit(
             temperature=1.0,
             probabilities=probabilities,
             labels=labels,
             features=features,
-            strange_features=features,
             training_features=features,
-            training_labels=labels,
             trained_on="nothing",
         ).save(_made(model))
         network.save_pretrained(model)
@@ -139,7 +137,7 @@ def prepare(_: str, model: Path, files: Sequence[Path], work: Path) -> dict:
     if not torch.cuda.is_available():
         preparation = Preprocessing(load_processor(model))
         crops = np.stack([preparation.crop(image) for image in images])
-        write_graph(AnswerGraph(load_classifier(model), preparation), preparation, work / GRAPH, "int8", crops)
+        write_graph(InferenceGraph(load_classifier(model), preparation), preparation, work / GRAPH, "int8", crops)
     return {}
 
 
@@ -183,7 +181,14 @@ def build(way: str, model: Path, work: Path) -> "Predictor":
     """A predictor on the graph of this precision, or on torch."""
     from wbc_hf.inference import Predictor
     from wbc_hf.inference.backends import OpenVinoBackend
-    from wbc_hf.modeling import AnswerGraph, Calibration, Preprocessing, load_classifier, load_processor, to_openvino
+    from wbc_hf.modeling import (
+        Calibration,
+        InferenceGraph,
+        Preprocessing,
+        load_classifier,
+        load_processor,
+        to_openvino,
+    )
 
     if way in ("torch", "bf16"):
         return Predictor.from_pretrained(model, backend="torch" if way == "torch" else "openvino")
@@ -191,7 +196,7 @@ def build(way: str, model: Path, work: Path) -> "Predictor":
     if way == "int8":
         backend = OpenVinoBackend(work / GRAPH)
     else:
-        graph = AnswerGraph(load_classifier(model), preparation)
+        graph = InferenceGraph(load_classifier(model), preparation)
         backend = OpenVinoBackend(to_openvino(graph, preparation.shape), exact=True)
     return Predictor(None, preparation.processor, str(model), Calibration.load(model), folder=model, backend=backend)
 

@@ -28,7 +28,7 @@ from wbc_hf.data import load_leucocytes, read_image
 from wbc_hf.evaluation import evaluate
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import Calibration, load_classifier, load_processor, squares_of
+from wbc_hf.modeling import Calibration, centre_squares, load_classifier, load_processor
 
 LABORATORIES = {"BCCD": "bccd/crops", "Tecom": "tecom"}
 COUNTS = (5, 10, 20)
@@ -67,7 +67,7 @@ def predict(model: str | Path, laboratory: Laboratory) -> Predictions:
 def with_new_batch_norm(model: Path, laboratory: Laboratory) -> Predictions:
     """Predict after re-estimating the statistics of batch normalisation."""
     network, processor = load_classifier(model), load_processor(model)
-    reestimate_batch_norm(network, squares_of(laboratory.images, processor), processor)
+    reestimate_batch_norm(network, centre_squares(laboratory.images, processor), processor)
     logits, _ = Predictor(network, processor, str(model)).logits_and_features(laboratory.images)
     return Predictions(np.arange(len(laboratory.labels)), softmax(logits, axis=1))
 
@@ -98,11 +98,16 @@ def labelled_seconds(model: Path, laboratory: Laboratory, chosen: np.ndarray) ->
 
 def fine_tuned(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: int) -> Predictions:
     """Predict all other cells after adaptation with these labels."""
-    network, processor, trust = load_classifier(model), load_processor(model), Calibration.load(model)
-    squares = squares_of(laboratory.images, processor)
+    network, processor, calibration = load_classifier(model), load_processor(model), Calibration.load(model)
+    squares = centre_squares(laboratory.images, processor)
     chosen_squares = squares[torch.from_numpy(chosen)]
     adapt_with_labels(
-        network, chosen_squares, laboratory.labels[chosen], processor, colours=trust and trust.colours, seed=seed
+        network,
+        chosen_squares,
+        laboratory.labels[chosen],
+        processor,
+        colours=calibration and calibration.colours,
+        seed=seed,
     )
     held = np.flatnonzero(~np.isin(laboratory.groups, laboratory.groups[chosen]))
     predictor = Predictor(network, processor, str(model), None)

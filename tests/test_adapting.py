@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.spatial.distance import cdist
 from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, pipeline
 
 from tests.conftest import TinyRun
 from wbc_hf.adaptation import Adaptation, AdaptationCell, adapt_to_cells, adapt_to_folder, describe_adaptation
-from wbc_hf.adaptation.adapting import hold_back, leave_one_out, unlabelled_review_threshold
+from wbc_hf.adaptation.adapting import hold_back, unlabelled_review_threshold
 from wbc_hf.adaptation.cells import read_cells
 from wbc_hf.adaptation.self_training import MIN_UNLABELLED
 from wbc_hf.data import paint_cells, read_image
@@ -20,8 +19,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import compute_metrics
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import Calibration, build_from_scratch
-from wbc_hf.modeling.calibration import OUT_OF_DISTRIBUTION_SHARE, Neighbours
+from wbc_hf.modeling import OUT_OF_DISTRIBUTION_SHARE, Calibration, OutOfDistributionScore, build_from_scratch
 
 SIDE = 64
 
@@ -124,14 +122,14 @@ def test_progress_goes_from_start_to_end(kind: str, request: pytest.FixtureReque
 
 
 @pytest.mark.parametrize("kind", ["unlabelled", "labelled"])
-def test_the_familiar_is_the_new_laboratory(kind: str, request: pytest.FixtureRequest):
+def test_the_new_laboratory_is_in_distribution(kind: str, request: pytest.FixtureRequest):
     done = request.getfixturevalue(kind)
-    trust = Calibration.load(done.folder)
+    calibration = Calibration.load(done.folder)
     images = [read_image(path) for path in sorted(done.images.rglob("[0-9]*.png"))]
     _, features = Predictor.from_pretrained(done.folder, "torch").logits_and_features(images)
-    assert trust.familiarity.references.shape[0] == len(images) == done.adaptation.cells
-    scores = leave_one_out(Neighbours.fit(features, np.zeros(len(features))), features)
-    assert trust.out_of_distribution_threshold == pytest.approx(
+    assert calibration.out_of_distribution_score.references.shape[0] == len(images) == done.adaptation.cells
+    scores = OutOfDistributionScore.fit(features).leave_one_out(features)
+    assert calibration.out_of_distribution_threshold == pytest.approx(
         np.quantile(scores, 1 - OUT_OF_DISTRIBUTION_SHARE), rel=0.02
     )
 
@@ -158,9 +156,9 @@ def test_without_labels_the_surest_are_accepted(unlabelled: Adapted):
     assert unlabelled_review_threshold(np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])) == pytest.approx(
         np.quantile([0.9, 0.8, 0.7], 0.57)
     )
-    trust = Calibration.load(unlabelled.folder)
-    assert trust.review_threshold == unlabelled.adaptation.review_threshold
-    assert not trust.target_reached
+    calibration = Calibration.load(unlabelled.folder)
+    assert calibration.review_threshold == unlabelled.adaptation.review_threshold
+    assert not calibration.target_reached
     card = (unlabelled.folder / "README.md").read_text(encoding="utf-8")
     assert "this threshold was not fitted on labels" in card
 
@@ -219,9 +217,9 @@ def test_with_labels_classes_with_few_cells_are_named(labelled: Adapted):
 
 
 def test_with_labels_thresholds_are_fitted_on_the_held_back_cells(labelled: Adapted):
-    trust, done = Calibration.load(labelled.folder), labelled.adaptation
-    assert (trust.temperature, trust.fitted_on) == (done.temperature, 14)
-    assert (trust.review_threshold, trust.target_reached) == (done.review_threshold, done.target_reached)
+    calibration, done = Calibration.load(labelled.folder), labelled.adaptation
+    assert (calibration.temperature, calibration.fitted_on) == (done.temperature, 14)
+    assert (calibration.review_threshold, calibration.target_reached) == (done.review_threshold, done.target_reached)
 
 
 def test_the_card_says_what_was_done_right_under_its_title(labelled: Adapted, tiny_run: TinyRun):
@@ -301,14 +299,6 @@ def test_a_class_of_one_group_stays_to_learn_from():
 def test_cells_of_a_single_group_cannot_be_held_back():
     with pytest.raises(WbcError, match="4 labelled cells: are all copies of one cell, or of one photograph"):
         hold_back(np.array([0, 0, 1, 1, -1]), ["a", "a", "a", "a", "b"], 0)
-
-
-def test_a_reference_does_not_count_as_its_own_neighbour():
-    features = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
-    familiarity = Neighbours.fit(features, np.zeros(12))
-    distances = cdist((features - familiarity.mean) @ familiarity.components, familiarity.references)
-    expected = [np.sort(np.delete(row, index))[:5].mean() for index, row in enumerate(distances)]
-    assert leave_one_out(familiarity, features) == pytest.approx(np.array(expected))
 
 
 # ---- what cannot be adapted

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, ViTConfig, ViTForImageClassification, 
 from wbc_hf import hardware
 from wbc_hf.data import paint_cells
 from wbc_hf.inference.backends import Backend, OpenVinoBackend, TorchBackend
-from wbc_hf.modeling import AnswerGraph, Preprocessing, build_from_scratch, look, to_onnx, to_openvino
+from wbc_hf.modeling import InferenceGraph, Preprocessing, build_from_scratch, to_onnx, to_openvino
+from wbc_hf.modeling.graph import forward_with_features
 
 SIDE = 32
 # Share of the largest figure: bf16 keeps eight bits, and its errors add up over fifty layers.
@@ -38,15 +39,15 @@ def crops() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(network: PreTrainedModel, preparation: Preprocessing, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Through the model and `look`, with pixels by numpy."""
-    pixels = (crops.astype(np.float32) - preparation.mean) / preparation.deviation
+    """Through the model and `forward_with_features`, with pixels by numpy."""
+    pixels = (crops.astype(np.float32) - preparation.mean) / preparation.std
     with torch.inference_mode():
-        logits, features = look(network, torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
+        logits, features = forward_with_features(network, torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
     return logits.numpy(), features.numpy()
 
 
 def build(name: str, network: PreTrainedModel, preparation: Preprocessing, folder: Path) -> Backend:
-    graph = AnswerGraph(network, preparation)
+    graph = InferenceGraph(network, preparation)
     if name == "torch":
         return TorchBackend(graph)
     if name == "onnx":
@@ -78,7 +79,7 @@ def test_answers_are_the_models(
 def test_threads_do_not_get_each_others_answers(
     network: PreTrainedModel, preparation: Preprocessing, crops: np.ndarray
 ):
-    backend = OpenVinoBackend(to_openvino(AnswerGraph(network, preparation), preparation.shape), exact=True)
+    backend = OpenVinoBackend(to_openvino(InferenceGraph(network, preparation), preparation.shape), exact=True)
     alone = [backend.run(crops[index : index + 1 + index % 3]) for index in range(len(crops) - 2)]
     with ThreadPoolExecutor(8) as pool:
         together = list(
@@ -93,7 +94,7 @@ def test_networks_that_are_no_resnet_give_logits_alone():
     config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16, image_size=32)
     network = ViTForImageClassification(config).eval()
     preparation = Preprocessing(ViTImageProcessorPil(size={"height": 32, "width": 32}))
-    graph = AnswerGraph(network, preparation)
+    graph = InferenceGraph(network, preparation)
     pictures = np.random.default_rng(0).normal(size=(3, *preparation.shape)).astype(np.float32)
     with torch.inference_mode():
         expected = network(torch.from_numpy(pictures)).logits.numpy()
@@ -105,7 +106,7 @@ def test_networks_that_are_no_resnet_give_logits_alone():
 
 def test_torch_follows_weights_that_change(preparation: Preprocessing, crops: np.ndarray):
     network, _ = build_from_scratch(0.0625, image_size=SIDE)
-    backend = TorchBackend(AnswerGraph(network, preparation))
+    backend = TorchBackend(InferenceGraph(network, preparation))
     with torch.no_grad():
         network.classifier[-1].weight.zero_()
         network.classifier[-1].bias.copy_(torch.arange(5.0))

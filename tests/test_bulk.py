@@ -306,7 +306,7 @@ def test_another_version_is_refused_and_all_that_differs_is_told(
 def test_another_way_to_the_same_answers_is_refused(begin: Begin, tiny_run: TinyRun, tmp_path: Path):
     run, predictor = begin()
     doubting = copy.copy(predictor)
-    doubting.trust = replace(predictor.trust, review_threshold=0.123)
+    doubting.calibration = replace(predictor.calibration, review_threshold=0.123)
     on_openvino = Predictor.from_pretrained(tiny_run.folder, backend="openvino")
     exported = copy.copy(predictor)
     exported.export = Export("openvino", "int8", "0", None, {}, made="2026-01-02T03:04:05+00:00")

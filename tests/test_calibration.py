@@ -1,4 +1,4 @@
-"""When to trust a model: temperature, review threshold, familiarity, and what is saved of them."""
+"""Calibration: temperature, review threshold, statuses, and what is saved of them."""
 
 import json
 from pathlib import Path
@@ -11,20 +11,15 @@ from sklearn.metrics import log_loss
 
 from wbc_hf.errors import WbcError
 from wbc_hf.modeling import (
+    OUT_OF_DISTRIBUTION_SHARE,
     Calibration,
-    before_temperature,
     build_from_scratch,
-    fit_calibration,
     fit_temperature,
     fold_temperature,
-    look,
+    undo_temperature,
 )
 from wbc_hf.modeling.calibration import (
-    FAMILIARITY,
-    OUT_OF_DISTRIBUTION_SHARE,
     REVIEW_SHARE,
-    Mahalanobis,
-    Neighbours,
     review_threshold,
 )
 
@@ -44,17 +39,15 @@ def clusters(generator: np.random.Generator, count: int, spread: float = 0.1) ->
 
 
 def fitted(generator: np.random.Generator, count: int = 40) -> Calibration:
-    training, training_labels = clusters(generator, 40)
+    training, _ = clusters(generator, 40)
     features, labels = clusters(generator, count)
     probabilities = softmax(8 * features[:, :CLASSES] + generator.normal(size=(len(labels), CLASSES)), axis=1)
-    return fit_calibration(
+    return Calibration.fit(
         temperature=1.5,
         probabilities=probabilities,
         labels=labels,
         features=features,
-        strange_features=-features,
         training_features=training,
-        training_labels=training_labels,
         trained_on="cells",
     )
 
@@ -85,18 +78,7 @@ def test_the_folded_temperature_divides_the_logits_and_can_be_taken_back():
         fold_temperature(model, 0.5)
         after = model(pixels).logits
     torch.testing.assert_close(after, before / 0.5)
-    np.testing.assert_allclose(before_temperature(after.softmax(1).numpy(), 0.5), before.softmax(1).numpy(), atol=1e-5)
-
-
-def test_looking_gives_the_logits_of_the_model_and_features_of_length_one():
-    model, _ = build_from_scratch(0.0625, image_size=32)
-    model.eval()
-    pixels = torch.rand(4, 3, 32, 32)
-    with torch.inference_mode():
-        logits, features = look(model, pixels)
-        torch.testing.assert_close(logits, model(pixels).logits)
-    assert features.shape == (4, sum(model.config.hidden_sizes[1:]))
-    torch.testing.assert_close(features.norm(dim=1), torch.ones(4))
+    np.testing.assert_allclose(undo_temperature(after.softmax(1).numpy(), 0.5), before.softmax(1).numpy(), atol=1e-5)
 
 
 def test_accepted_cells_reach_the_target():
@@ -124,60 +106,34 @@ def test_a_model_that_is_always_wrong_says_that_the_target_is_out_of_reach():
     assert (confidence < threshold).mean() == pytest.approx(REVIEW_SHARE, abs=0.002)
 
 
-@pytest.mark.parametrize("method", FAMILIARITY.values(), ids=FAMILIARITY)
-def test_what_lies_far_from_every_class_is_less_familiar(generator: np.random.Generator, method: type):
-    training, labels = clusters(generator, 40)
-    score = method.fit(training, labels).score
-    near, _ = clusters(generator, 40)
-    assert np.median(score(near)) < np.quantile(score(-near), 0.01)
-
-
-def test_mahalanobis_knows_the_shape_of_a_class(generator: np.random.Generator):
-    """The same step counts for less along a direction in which the class varies anyway."""
-    labels = np.repeat([0, 1], 500)
-    training = generator.normal(size=(1000, 4)) * [3, 0.1, 0.1, 0.1] + np.outer(labels, [0, 5, 0, 0])
-    score = Mahalanobis.fit(training.astype(np.float32), labels).score
-    along, across = score(np.array([[2, 0, 0, 0], [0, 0, 2, 0]], dtype=np.float32))
-    assert along < across / 5
-
-
-def test_neighbours_work_with_fewer_images_than_neighbours():
-    training = np.eye(3, dtype=np.float32)
-    assert Neighbours.fit(training, np.arange(3)).score(training).shape == (3,)
-
-
-def test_the_better_score_is_kept_and_both_are_told(generator: np.random.Generator):
-    trust = fitted(generator)
-    assert set(trust.doubted) == set(FAMILIARITY)
-    assert trust.doubted[trust.method] == max(trust.doubted.values())
-
-
-def test_familiar_sure_cells_are_confident_and_others_say_why(generator: np.random.Generator):
-    trust = fitted(generator, 400)
+def test_sure_cells_in_distribution_are_confident_and_others_say_why(generator: np.random.Generator):
+    calibration = fitted(generator, 400)
     features, _ = clusters(generator, 400)
-    confident = np.array(trust.statuses(np.ones(len(features)), features, [True] * len(features))) == "confident"
+    confident = np.array(calibration.statuses(np.ones(len(features)), features, [True] * len(features))) == "confident"
     assert 1 - confident.mean() == pytest.approx(OUT_OF_DISTRIBUTION_SHARE, abs=0.02)
     one = features[confident][:1]
-    assert trust.statuses(np.array([0.99]), one, [True]) == ["confident"]
-    assert trust.statuses(np.array([trust.review_threshold - 0.01]), one, [True]) == ["review"]
-    assert trust.statuses(np.array([0.99]), -one, [True]) == ["unfamiliar"]
-    assert trust.statuses(np.array([0.99]), one, [False]) == ["not_a_cell"]
+    assert calibration.statuses(np.array([0.99]), one, [True]) == ["confident"]
+    assert calibration.statuses(np.array([calibration.review_threshold - 0.01]), one, [True]) == ["review"]
+    assert calibration.statuses(np.array([0.99]), -one, [True]) == ["unfamiliar"]
+    assert calibration.statuses(np.array([0.99]), one, [False]) == ["not_a_cell"]
 
 
 def test_what_is_saved_judges_as_what_was_fitted(generator: np.random.Generator, tmp_path: Path):
-    trust = fitted(generator)
-    trust.save(tmp_path)
+    calibration = fitted(generator)
+    calibration.save(tmp_path)
     loaded = Calibration.load(tmp_path)
     features, _ = clusters(generator, 100)
-    np.testing.assert_allclose(loaded.familiarity.score(features), trust.familiarity.score(features), rtol=1e-5)
-    assert (loaded.review_threshold, loaded.out_of_distribution_threshold) == (
-        trust.review_threshold,
-        trust.out_of_distribution_threshold,
+    np.testing.assert_allclose(
+        loaded.out_of_distribution_score(features), calibration.out_of_distribution_score(features), rtol=1e-5
     )
-    assert (loaded.temperature, loaded.method, loaded.trained_on) == (1.5, trust.method, "cells")
+    assert (loaded.review_threshold, loaded.out_of_distribution_threshold) == (
+        calibration.review_threshold,
+        calibration.out_of_distribution_threshold,
+    )
+    assert (loaded.temperature, loaded.trained_on) == (1.5, "cells")
 
 
-def test_a_folder_without_trust_says_nothing(tmp_path: Path):
+def test_a_folder_without_calibration(tmp_path: Path):
     assert Calibration.load(tmp_path) is None
 
 

@@ -60,7 +60,7 @@ def test_a_folded_network_sees_mapped_pictures(seed: int):
     torch.manual_seed(seed)
     network, processor = build_from_scratch(0.0625, image_size=EDGE)
     network.eval()
-    normalise, plain = Normalise(processor, torch.device("cpu")), cells().float() / 255
+    normalise, plain = Normalise(processor), cells().float() / 255
     mapped = torch.einsum("ij,njhw->nihw", torch.from_numpy(MATRIX).float(), plain)
     mapped = mapped + torch.from_numpy(OFFSET).float().view(1, 3, 1, 1)
     embed = network.resnet.embedder.embedder

@@ -10,7 +10,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import Evaluation, bootstrap_intervals, columns_of_classes, compute_metrics, evaluate
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import Calibration, Neighbours, before_temperature
+from wbc_hf.modeling import Calibration, OutOfDistributionScore, undo_temperature
 
 
 def calibration(review_threshold: float = 0.9) -> Calibration:
@@ -20,11 +20,9 @@ def calibration(review_threshold: float = 0.9) -> Calibration:
         review_threshold=review_threshold,
         target_reached=True,
         out_of_distribution_threshold=1.0,
-        method="neighbours",
-        doubted={},
         fitted_on=300,
         trained_on="cells",
-        familiarity=Neighbours(*(np.zeros((1, 1), dtype=np.float32) for _ in range(3))),
+        out_of_distribution_score=OutOfDistributionScore(*(np.zeros((1, 1), dtype=np.float32) for _ in range(3))),
     )
 
 
@@ -89,7 +87,7 @@ def test_the_seed_is_that_of_the_bootstrap():
 def test_calibration_before_and_after_temperature_scaling(evaluation: Evaluation):
     figures = evaluation.metrics["calibration"]
     assert figures["temperature"] == 2.5
-    np.testing.assert_array_equal(evaluation.uncalibrated, before_temperature(evaluation.probabilities, 2.5))
+    np.testing.assert_array_equal(evaluation.uncalibrated, undo_temperature(evaluation.probabilities, 2.5))
     before, after = figures["before"], figures["after"]
     assert after["ece"] < before["ece"]
     for scores in (before, after):

@@ -22,8 +22,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor, exporting
 from wbc_hf.inference.exporting import describe_export, export_model
 from wbc_hf.inference.heat_maps import heat_map
-from wbc_hf.modeling import Calibration, Export, Preprocessing, load_processor
-from wbc_hf.modeling.calibration import Mahalanobis
+from wbc_hf.modeling import Calibration, Export, OutOfDistributionScore, Preprocessing, load_processor
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_int8_is_quantised_and_both_figures_are_written_down(model: Path, cells:
     assert np.abs(found - wanted).max() > 1e-6
     assert export.check.calibrated_on == 40
     assert after.backend.name.startswith("OpenVINO int8 and ")
-    assert after.trust.out_of_distribution_threshold == export.check.out_of_distribution_threshold
+    assert after.calibration.out_of_distribution_threshold == export.check.out_of_distribution_threshold
     written = json.loads((folder / "export.json").read_text())
     assert {"before", "after", "agreement", "images", "dataset", "split_seed"} <= written["check"].keys()
     assert {"torch", "nncf", "openvino", "wbc_hf"} <= written["versions"].keys()
@@ -94,13 +93,15 @@ def test_the_threshold_moves_as_the_scores_do_whatever_is_unfamiliar(model: Path
     random = np.random.default_rng(seed)
     before = random.normal(size=(400, 4)).astype(np.float32)
     after = 1.25 * before + random.normal(scale=0.01, size=before.shape).astype(np.float32)
-    familiarity = Mahalanobis(np.zeros(4, np.float32), np.eye(4, dtype=np.float32), np.zeros((1, 4), np.float32))
-    scores = familiarity.score(before)
+    score = OutOfDistributionScore(np.zeros(4, np.float32), np.eye(4, dtype=np.float32), np.zeros((1, 4), np.float32))
+    scores = score(before)
     threshold = {0: 2 * scores.max(), 0.3: np.quantile(scores, 0.7), 1: scores.min() / 2}[share]
-    trust = replace(Calibration.load(model), familiarity=familiarity, out_of_distribution_threshold=float(threshold))
-    moved = exporting._moved_threshold(trust, before, after)
+    calibration = replace(
+        Calibration.load(model), out_of_distribution_score=score, out_of_distribution_threshold=float(threshold)
+    )
+    moved = exporting._moved_threshold(calibration, before, after)
     assert moved == pytest.approx(1.25 * threshold, rel=0.01)
-    assert (familiarity.score(after) > moved).mean() == pytest.approx(share, abs=0.02)
+    assert (score(after) > moved).mean() == pytest.approx(share, abs=0.02)
 
 
 @pytest.mark.usefixtures("allow_any_fall")

@@ -20,7 +20,7 @@ from wbc_hf.data import PAINTED_TITLE, paint_cells, paint_field
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Prediction, Predictor, ReferenceCells
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
-from wbc_hf.modeling import build_from_scratch, fit_calibration
+from wbc_hf.modeling import Calibration, build_from_scratch
 from wbc_hf.reports import EXPORTS, RESEARCH_USE
 from wbc_hf.smear import DEFAULT_RANGES, CellCounter, CellState, Specimen
 from wbc_hf.web import build_page, launch_page
@@ -212,18 +212,16 @@ def _html(page: gr.Blocks) -> str:
     return "".join(block.value or "" for block in page.blocks.values() if isinstance(block, gr.HTML))
 
 
-def _trust(trained_on: str):
+def _calibration(trained_on: str) -> Calibration:
     generator = np.random.default_rng(0)
     features, labels = generator.normal(size=(40, 8)).astype(np.float32), np.tile(np.arange(5), 8)
     probabilities = generator.dirichlet(np.ones(5), 40)
-    return fit_calibration(
+    return Calibration.fit(
         temperature=1.0,
         probabilities=probabilities,
         labels=labels,
         features=features,
-        strange_features=features + 9,
         training_features=features,
-        training_labels=labels,
         trained_on=trained_on,
     )
 
@@ -233,7 +231,7 @@ def test_page_says_what_the_model_was_trained_on(predictor: Predictor, tmp_path:
     folder = tmp_path / "my-model"
     predictor.model.save_pretrained(folder)
     predictor.processor.save_pretrained(folder)
-    _trust(title).save(folder)
+    _calibration(title).save(folder)
 
     html = _html(build_page(Predictor.from_pretrained(folder)))
 

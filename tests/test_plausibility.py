@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from wbc_hf.data import may_be_stained_cell, paint_cells, synthetic_outliers
+from wbc_hf.data import may_be_stained_cell, paint_cells
 
 LABELS = np.tile(np.arange(5), 20)
 
@@ -38,21 +38,3 @@ def test_noise_plain_colours_documents_and_grey_pictures_are_none():
 def test_a_cell_in_green_is_none(cells: list[Image.Image]):
     swapped = [Image.fromarray(np.asarray(cell)[:, :, [1, 0, 2]]) for cell in cells]
     assert np.mean([may_be_stained_cell(cell) for cell in swapped]) < 0.5
-
-
-def test_each_cell_gives_one_strange_picture_and_the_seed_decides(cells: list[Image.Image]):
-    first, again, other = (list(synthetic_outliers(cells[:12], seed)) for seed in (0, 0, 1))
-    assert len(first) == 12
-    assert [np.asarray(picture).tobytes() for picture in first] == [np.asarray(picture).tobytes() for picture in again]
-    assert [np.asarray(picture).tobytes() for picture in first] != [np.asarray(picture).tobytes() for picture in other]
-
-
-def test_strange_pictures_come_in_four_kinds_of_allowed_size():
-    cells = [Image.fromarray(cell) for cell in paint_cells([0, 1, 2, 3], size=32, seed=0)]
-    blend, darker, corner, shuffled = map(np.asarray, synthetic_outliers(cells))
-    originals = [np.asarray(cell) for cell in cells]
-    assert all((blend != original).any() for original in originals)
-    assert (darker <= originals[1]).all()
-    assert corner.shape == (16, 16, 3)
-    assert any(np.array_equal(originals[2][y : y + 16, x : x + 16], corner) for y in (0, 16) for x in (0, 16))
-    assert shuffled.shape == (30, 30, 3)

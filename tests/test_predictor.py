@@ -280,7 +280,7 @@ def test_crops_are_the_processors(cell: Image.Image, size: tuple[int, int], side
     crop = preparation.crop(image)
     assert (crop.dtype, crop.shape) == (np.uint8, (side, side, 3))
     assert crop.base is None
-    found = np.moveaxis((crop - preparation.mean) / preparation.deviation, 2, 0)
+    found = np.moveaxis((crop - preparation.mean) / preparation.std, 2, 0)
     np.testing.assert_allclose(found, expected, atol=0.01 / 255 / min(processor.image_std))
 
 
@@ -290,7 +290,7 @@ def test_processors_that_leave_a_step_out(cell: Image.Image, changes: dict):
     for name, value in changes.items():
         setattr(processor, name, value)
     preparation = Preprocessing(processor)
-    found = np.moveaxis((preparation.crop(cell) - preparation.mean) / preparation.deviation, 2, 0)
+    found = np.moveaxis((preparation.crop(cell) - preparation.mean) / preparation.std, 2, 0)
     np.testing.assert_allclose(found, processor([cell], return_tensors="np").pixel_values[0], rtol=1e-5, atol=1e-5)
 
 

@@ -169,7 +169,7 @@ def test_freezing_stops_the_parameters_up_to_a_depth(depth: str):
 
 def test_an_unknown_depth_is_refused():
     model, _ = build_from_scratch(1 / 16, image_size=32)
-    with pytest.raises(WbcError, match="--freeze stage9: is none of none, embedder, stage1"):
+    with pytest.raises(WbcError, match="--freeze stage9: is not one of none, embedder, stage1"):
         freeze(model, "stage9")
 
 

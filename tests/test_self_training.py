@@ -24,8 +24,8 @@ from wbc_hf.modeling import (
     build_from_scratch,
     load_classifier,
     load_processor,
-    margin_edge,
     measure_colours,
+    resized_edge,
 )
 
 SIZE, CLASSES = 32, len(CLASS_NAMES)
@@ -50,10 +50,10 @@ def trained(seed: int) -> Trained:
     """A tiny network that tells painted cells of one laboratory apart."""
     torch.manual_seed(seed)
     network, processor = build_from_scratch(0.0625, image_size=SIZE)
-    assert margin_edge(processor) == EDGE
+    assert resized_edge(processor) == EDGE
     labels = np.arange(400) % CLASSES
     squares, augment = home(labels, 0), Augmentation(SIZE, 0.3)
-    normalise = Normalise(processor, torch.device("cpu"))
+    normalise = Normalise(processor)
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     generator = torch.Generator().manual_seed(seed)
     network.train()
@@ -86,7 +86,7 @@ def accuracy(
     size: int = SIZE,
 ) -> float:
     images = Augmentation(size, 0.0)(squares, np.zeros((len(squares), 1), dtype=int))
-    logits = network(pixel_values=Normalise(processor, torch.device("cpu"))(images)).logits
+    logits = network(pixel_values=Normalise(processor)(images)).logits
     return float((logits.argmax(1).numpy() == labels).mean())
 
 
@@ -106,16 +106,16 @@ def test_proportions_are_estimated_from_answers_that_are_not_sure(seed: int):
 
 def test_without_labels_the_colours_are_made_up_for():
     """The model that comes with the project, for a tiny one knows too little to be led astray by colours."""
-    network, processor, trust = (
+    network, processor, calibration = (
         load_classifier(DEFAULT_MODEL_FOLDER),
         load_processor(DEFAULT_MODEL_FOLDER),
         Calibration.load(DEFAULT_MODEL_FOLDER),
     )
     labels = np.repeat(np.arange(CLASSES), [4, 12, 20, 8, 56])
-    squares = elsewhere(labels, 5, edge=margin_edge(processor))
+    squares = elsewhere(labels, 5, edge=resized_edge(processor))
     before = accuracy(network, processor, squares, labels)
     told: list[float] = []
-    proportions = adapt_without_labels(network, squares, processor, colours=trust.colours, progress=told.append)
+    proportions = adapt_without_labels(network, squares, processor, colours=calibration.colours, progress=told.append)
     assert accuracy(network, processor, squares, labels) > before + 0.1
     assert proportions.shape == (CLASSES,)
     assert proportions.sum() == pytest.approx(1)
@@ -138,7 +138,7 @@ def test_statistics_are_those_of_the_images(network: ResNetForImageClassificatio
     squares = elsewhere(np.arange(50) % CLASSES, 3)
     first = network.resnet.embedder.embedder
     images = Augmentation(SIZE, 0.0)(squares, np.zeros((50, 1), dtype=int))
-    normalised = Normalise(processor, torch.device("cpu"))(images)
+    normalised = Normalise(processor)(images)
     logits = estimate_statistics(network, normalised, np.repeat([1.0, 3.0], 25))
     with torch.no_grad():
         values = first.convolution(normalised)

@@ -152,11 +152,11 @@ def test_training_and_evaluation_see_the_same_part_of_an_image(size: tuple[int, 
     square = TrainingTransform(edge=64)(rows)["pixels"][0]
     assert square.shape == (3, 64, 64)
     assert square.dtype == torch.uint8
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
-    trained_on = ((square.float() / 255)[:, 4:60, 4:60] - mean) / deviation
+    normalise = Normalise(processor)
+    (trained_on,) = normalise(square[None, :, 4:60, 4:60])
     crop = EvaluationTransform(processor)(rows)["crops"][0]
     assert crop.dtype == torch.uint8
-    evaluated_on = Normalise(processor, torch.device("cpu"))(crop)[0]
+    (evaluated_on,) = normalise(crop[None])
     torch.testing.assert_close(evaluated_on, processor(rows["image"], return_tensors="pt").pixel_values[0])
     assert evaluated_on.shape == (3, 56, 56)
     assert (trained_on - evaluated_on)[:2].abs().mean() < 0.05  # 1.2 grey levels; the third channel is mere texture

@@ -54,8 +54,8 @@ def test_a_run_for_many_laboratories_with_painted_cells(command: Command, tmp_pa
     record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert record["arguments"]["laboratories"] == "many"
     assert record["arguments"]["painted"] == 6
-    # What is familiar, and what is calibrated on, are real cells alone.
-    assert len(Predictor.from_pretrained(tmp_path / "run").trust.familiarity.references) == 40
+    # The out-of-distribution score and the calibration are fitted on real cells alone.
+    assert len(Predictor.from_pretrained(tmp_path / "run").calibration.out_of_distribution_score.references) == 40
 
 
 @pytest.mark.parametrize(

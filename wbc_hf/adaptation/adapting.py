@@ -8,7 +8,7 @@ import copy
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,15 +34,15 @@ from wbc_hf.modeling import (
     OUT_OF_DISTRIBUTION_SHARE,
     Calibration,
     Colours,
-    Neighbours,
+    OutOfDistributionScore,
     Preprocessing,
+    centre_squares,
     fit_temperature,
     fold_temperature,
     load_classifier,
     load_processor,
     measure_colours,
     review_threshold,
-    squares_of,
 )
 
 ADAPTATION_FILE = "adaptation.json"
@@ -80,15 +80,15 @@ class _Work:
     @property
     def colours(self) -> Colours | None:
         """Those that the model learned from, where its folder says."""
-        trust = self.predictor.trust
-        return None if trust is None else trust.colours
+        calibration = self.predictor.calibration
+        return None if calibration is None else calibration.colours
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What one of the two ways of adapting gives: when to trust the network, and its own fields of `Adaptation`."""
+    """What one of the two ways of adapting gives: the calibration, and its own fields of `Adaptation`."""
 
-    trust: Calibration
+    calibration: Calibration
     fields: dict
 
 
@@ -180,7 +180,7 @@ def _adapt(
     labels = np.array([-1 if cell.label is None else cell.label for cell in cells], dtype=np.int64)
     check_cells(labels, left_out)
     identity = predictor.identity
-    squares = squares_of([cell.image for cell in cells], predictor.processor)
+    squares = centre_squares([cell.image for cell in cells], predictor.processor)
     way = _with_labels if (labels >= 0).any() else _without_labels
     outcome = way(_Work(predictor, cells, squares, labels, seed, progress))
     adaptation = Adaptation(
@@ -192,13 +192,13 @@ def _adapt(
         cells=len(cells),
         unreadable=left_out.unreadable,
         not_cells=left_out.not_cells,
-        review_threshold=outcome.trust.review_threshold,
-        target_reached=outcome.trust.target_reached,
+        review_threshold=outcome.calibration.review_threshold,
+        target_reached=outcome.calibration.target_reached,
         **outcome.fields,
     )
     predictor.model.save_pretrained(made)
     predictor.processor.save_pretrained(made)
-    outcome.trust.save(made)
+    outcome.calibration.save(made)
     write_json(made / ADAPTATION_FILE, asdict(adaptation))
     (made / CARD_FILE).write_text(render_card(predictor.folder, adaptation), encoding="utf-8")
     progress("Done", 1)
@@ -211,16 +211,16 @@ def _without_labels(work: _Work) -> _Outcome:
     images = [cell.image for cell in work.cells]
     may_be_cell = [may_be_stained_cell(image) for image in images]
 
-    def diagnose(trust: Calibration | None, logits: np.ndarray, features: np.ndarray) -> Diagnosis:
+    def diagnose(calibration: Calibration | None, logits: np.ndarray, features: np.ndarray) -> Diagnosis:
         confidence = softmax(logits, axis=1).max(1)
         shares = None
-        if trust is not None:
-            given = np.array(trust.statuses(confidence, features, may_be_cell))
+        if calibration is not None:
+            given = np.array(calibration.statuses(confidence, features, may_be_cell))
             shares = {status: float((given == status).mean()) for status in STATUSES}
         return Diagnosis(shares, float(confidence.mean()), consistency(network, squares, processor, seed=work.seed))
 
     progress("Looking at the cells", 0)
-    before = diagnose(predictor.trust, *predictor.logits_and_features(images))
+    before = diagnose(predictor.calibration, *predictor.logits_and_features(images))
     report = part(progress, 0.25, 0.75)
     proportions = adapt_without_labels(
         network,
@@ -233,16 +233,16 @@ def _without_labels(work: _Work) -> _Outcome:
     progress("Looking at the cells again", 0.75)
     network.eval()
     logits, features = predictor.logits_and_features(images)
-    trust = _fit_calibration(
-        predictor.trust,
+    calibration = _fit_calibration(
+        predictor.calibration,
         features,
         measure_colours(squares, logits.argmax(1)),
-        temperature=1.0 if predictor.trust is None else predictor.trust.temperature,
+        temperature=1.0 if predictor.calibration is None else predictor.calibration.temperature,
         threshold=unlabelled_review_threshold(softmax(logits, axis=1)),
         target_reached=False,
         fitted_on=len(work.cells),
     )
-    after = diagnose(trust, logits, features)
+    after = diagnose(calibration, logits, features)
     warning = None
     likeliest = np.bincount(logits.argmax(1), minlength=len(CLASS_NAMES))
     if likeliest.max() >= _ONE_CLASS * len(work.cells):
@@ -257,7 +257,7 @@ def _without_labels(work: _Work) -> _Outcome:
             "each class, and adapt with these."
         )
     return _Outcome(
-        trust,
+        calibration,
         {
             "diagnosis_before": before,
             "diagnosis_after": after,
@@ -323,8 +323,8 @@ def _with_labels(work: _Work) -> _Outcome:
     progress("Learning what is familiar", 0.95)
     network.eval()
     _, features = predictor.logits_and_features([cell.image for cell in cells])
-    trust = _fit_calibration(
-        predictor.trust,
+    calibration = _fit_calibration(
+        predictor.calibration,
         features,
         measure_colours(squares, labels),
         temperature=temperature,
@@ -345,7 +345,7 @@ def _with_labels(work: _Work) -> _Outcome:
             f"{scores[1].balanced_accuracy:.1%}, {scores[0].balanced_accuracy:.1%} before. Label more rare ones."
         )
     return _Outcome(
-        trust,
+        calibration,
         {
             "labelled": count_classes(labels),
             "held_back": len(held),
@@ -419,32 +419,18 @@ def _fit_calibration(
 
     The colours are those of the same cells: whoever adapts the model again starts from them.
     """
-    familiarity = Neighbours.fit(features, np.zeros(len(features)))
+    score = OutOfDistributionScore.fit(features)
     trained_on = "cells that its folder does not name" if before is None else before.trained_on
     return Calibration(
         temperature=temperature,
         review_threshold=threshold,
         target_reached=target_reached,
-        out_of_distribution_threshold=float(
-            np.quantile(leave_one_out(familiarity, features), 1 - OUT_OF_DISTRIBUTION_SHARE)
-        ),
-        method="neighbours",
-        doubted={},
+        out_of_distribution_threshold=float(np.quantile(score.leave_one_out(features), 1 - OUT_OF_DISTRIBUTION_SHARE)),
         fitted_on=fitted_on,
         trained_on=f"{trained_on}, adapted to {len(features)} cells of another laboratory",
-        familiarity=familiarity,
+        out_of_distribution_score=score,
         colours=colours,
     )
-
-
-def leave_one_out(familiarity: Neighbours, features: np.ndarray) -> np.ndarray:
-    """The score of each reference among the others, (n,): it would be its own nearest neighbour."""
-    references = familiarity.references
-    scores = [
-        replace(familiarity, references=np.delete(references, index, axis=0)).score(features[[index]])
-        for index in range(len(references))
-    ]
-    return np.concatenate(scores)
 
 
 def _score(labels: np.ndarray, logits: np.ndarray, groups: Sequence[str], seed: int) -> Scores:

@@ -22,8 +22,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Augmentation, frame, locate_nuclei
 from wbc_hf.hardware import has_fast_bf16
-from wbc_hf.modeling.colours import Colours, colour_maps, fold_colours, measure_colours
-from wbc_hf.modeling.preprocessing import Normalise
+from wbc_hf.modeling import Colours, Normalise, colour_maps, fold_colours, measure_colours
 
 Progress = Callable[[float], None]
 
@@ -55,7 +54,7 @@ def adapt_without_labels(
 
     Args:
         network: Of the project's five classes.
-        squares: uint8 (n, 3, edge, edge), with `margin_edge` of the processor.
+        squares: uint8 (n, 3, edge, edge), with `resized_edge` of the processor.
         processor: The network's.
         colours: Of the cells that the network was trained on; where they are not known, only the statistics of batch
             normalisation are estimated anew.

@@ -23,7 +23,7 @@ from wbc_hf.data.nuclei import (
     optical_densities,
     purple_of,
 )
-from wbc_hf.data.plausibility import may_be_stained_cell, synthetic_outliers
+from wbc_hf.data.plausibility import may_be_stained_cell
 from wbc_hf.data.reading import NO_IMAGE, SUFFIXES, ImageSource, image_content, read_image
 from wbc_hf.data.splits import check_new_folder, write_clean_split
 from wbc_hf.data.stain_augmentation import OtherLaboratories
@@ -73,7 +73,6 @@ __all__ = [
     "scan_folder",
     "source_name",
     "split_boxed_fields",
-    "synthetic_outliers",
     "with_painted",
     "write_audit_page",
     "write_clean_split",

@@ -18,7 +18,7 @@ from wbc_hf.evaluation.reliability import (
 )
 from wbc_hf.evaluation.summary import format_metrics
 from wbc_hf.labels import CLASS_NAMES, class_index
-from wbc_hf.modeling import TARGET_ACCURACY, Calibration, before_temperature
+from wbc_hf.modeling import TARGET_ACCURACY, Calibration, undo_temperature
 
 # Coverages at which the risk–coverage curve is written down.
 _COVERAGES = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -102,7 +102,7 @@ def evaluate(
     weights = draw_groups(groups, seed=seed)
     uncalibrated = None
     if calibration is not None:
-        uncalibrated = before_temperature(probabilities, calibration.temperature)
+        uncalibrated = undo_temperature(probabilities, calibration.temperature)
         metrics["calibration"] = {
             "temperature": calibration.temperature,
             "before": _calibration_figures(labels, uncalibrated, weights),

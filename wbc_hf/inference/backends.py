@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from wbc_hf.hardware import has_fast_bf16, usable_cores
-from wbc_hf.modeling import FEATURES, LOGITS, AnswerGraph
+from wbc_hf.modeling import FEATURES, LOGITS, InferenceGraph
 
 if TYPE_CHECKING:
     import openvino
@@ -45,7 +45,7 @@ class TorchBackend:
         exact: fp32 on GPUs too.
     """
 
-    def __init__(self, graph: AnswerGraph, *, exact: bool = False):
+    def __init__(self, graph: InferenceGraph, *, exact: bool = False):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._half = not exact and self.device.type == "cuda" and has_fast_bf16("cuda")
         self.graph = graph.eval().to(self.device, memory_format=torch.channels_last)

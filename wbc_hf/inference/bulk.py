@@ -42,7 +42,7 @@ MANIFEST_FILE = "run.json"
 _CHANGES = {
     "images": "other images: paths, files that came, went or changed since, or another commit of a Hub set",
     "model": "another model ({before}, this one is {now})",
-    "trust": "another wbc.json, which says when to trust the model ({before}, this one is {now})",
+    "calibration": "another wbc.json, with other thresholds ({before}, this one is {now})",
     "backend": "another backend, whose figures differ a little ({before}, this one is {now})",
     "export": "another export of the model, by when it was made ({before}, this one is {now})",
     "software": "another version of this package ({before})",
@@ -175,7 +175,7 @@ class Run:
         entries = {
             "images": images.fingerprint,
             "model": predictor.identity.version,
-            "trust": _digest_calibration(predictor.trust),
+            "calibration": _digest_calibration(predictor.calibration),
             "backend": predictor.backend.name,
             "export": predictor.export.made if predictor.export else "none",
             "software": predictor.identity.software,
@@ -293,12 +293,12 @@ class Run:
         return pa.schema(columns)
 
 
-def _digest_calibration(trust: Calibration | None) -> str:
-    """Of what says when to trust the model: the same for the same `wbc.json` and export."""
-    if trust is None:
+def _digest_calibration(calibration: Calibration | None) -> str:
+    """Digest of a calibration: the same for the same `wbc.json` and export."""
+    if calibration is None:
         return "none"
-    digest = hashlib.sha256(json.dumps(trust.numbers, sort_keys=True).encode())
-    for array in vars(trust.familiarity).values():
+    digest = hashlib.sha256(json.dumps(calibration.numbers, sort_keys=True).encode())
+    for array in vars(calibration.out_of_distribution_score).values():
         digest.update(array.tobytes())
     return digest.hexdigest()[:12]
 

@@ -18,7 +18,7 @@ from openvino.frontend import GeneralFailure, NotImplementedFailure, OpConversio
 from wbc_hf import __version__
 from wbc_hf.errors import WbcError
 from wbc_hf.hardware import cache_folder
-from wbc_hf.modeling import GRAPH_FILES, AnswerGraph, Preprocessing, load_classifier, to_openvino
+from wbc_hf.modeling import GRAPH_FILES, InferenceGraph, Preprocessing, load_classifier, to_openvino
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def convert(folder: Path, preparation: Preprocessing) -> openvino.Model:
         ConversionError: It cannot be converted.
         WbcError: The folder's files cannot be used.
     """
-    graph = AnswerGraph(load_classifier(folder), preparation)
+    graph = InferenceGraph(load_classifier(folder), preparation)
     try:
         return to_openvino(graph, preparation.shape)
     except _FAILURES as error:
@@ -95,7 +95,7 @@ def _digest(folder: Path, weights: str, preparation: Preprocessing) -> str:
     """Digest of everything that the graph depends on: weights, configuration, preprocessing and library versions."""
     digest = hashlib.sha256(weights.encode())
     digest.update((folder / "config.json").read_bytes())
-    digest.update(repr((preparation.mean, preparation.deviation, preparation.shape)).encode())
+    digest.update(repr((preparation.mean, preparation.std, preparation.shape)).encode())
     programs = (__version__, openvino.__version__, torch.__version__, transformers.__version__)
     digest.update(" ".join(map(str, (_VERSION, *programs))).encode())
     return digest.hexdigest()[:32]

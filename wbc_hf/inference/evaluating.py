@@ -57,8 +57,8 @@ def evaluate_predictor(
         labels,
         np.concatenate(probabilities or [np.zeros((0, columns.shape[1]))]),
         groups=groups,
-        statuses=None if predictor.trust is None else statuses,
-        calibration=predictor.trust,
+        statuses=None if predictor.calibration is None else statuses,
+        calibration=predictor.calibration,
         leaked=leaked,
     )
     if folder is not None:

@@ -32,11 +32,11 @@ from wbc_hf.inference.predictor import BATCH_SIZE
 from wbc_hf.modeling import (
     CROP,
     GRAPH_FILES,
-    AnswerGraph,
     Calibration,
     Check,
     Export,
     ExportFigures,
+    InferenceGraph,
     Preprocessing,
     digest_weights,
     load_classifier,
@@ -116,7 +116,7 @@ def export_model(
     target = _check_target(str(model), folder, format, output)
     pictures = _load_pictures(folder, dataset, precision)
     preparation = Preprocessing(load_processor(folder))
-    graph = AnswerGraph(load_classifier(folder), preparation)
+    graph = InferenceGraph(load_classifier(folder), preparation)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as temporary:
         made = Path(temporary) / format
@@ -128,8 +128,8 @@ def export_model(
         check = None
         if pictures is not None:
             backend = OpenVinoBackend(made / GRAPH_FILES[format], exact=precision == "fp32")
-            trust, calibrated_on = Calibration.load(folder), 0 if crops is None else len(crops)
-            check = _check(pictures, graph, preparation, backend, trust, calibrated_on)
+            calibration, calibrated_on = Calibration.load(folder), 0 if crops is None else len(crops)
+            check = _check(pictures, graph, preparation, backend, calibration, calibrated_on)
             _refuse_a_fall(str(model), precision, check)
         export = Export(
             format=format,
@@ -150,7 +150,11 @@ def export_model(
 
 
 def write_graph(
-    graph: AnswerGraph, preparation: Preprocessing, file: Path, precision: Precision, crops: np.ndarray | None = None
+    graph: InferenceGraph,
+    preparation: Preprocessing,
+    file: Path,
+    precision: Precision,
+    crops: np.ndarray | None = None,
 ) -> None:
     """Write a graph, unchecked.
 
@@ -253,10 +257,10 @@ def _crops(rows: Dataset, preparation: Preprocessing, count: int) -> np.ndarray:
 
 def _check(
     pictures: _Pictures,
-    graph: AnswerGraph,
+    graph: InferenceGraph,
     preparation: Preprocessing,
     backend: Backend,
-    trust: Calibration | None,
+    calibration: Calibration | None,
     calibrated_on: int,
 ) -> Check:
     """Both on the validation images: the model with torch in fp32, and what was exported."""
@@ -275,17 +279,17 @@ def _check(
             bar.update(len(images))
     before, after = (_gather(parts) for parts in answers.values())
     threshold = None
-    if calibrated_on and trust is not None:
-        threshold = _moved_threshold(trust, before.features, after.features)
-    adapted = trust if threshold is None else replace(trust, out_of_distribution_threshold=threshold)
+    if calibrated_on and calibration is not None:
+        threshold = _moved_threshold(calibration, before.features, after.features)
+    adapted = calibration if threshold is None else replace(calibration, out_of_distribution_threshold=threshold)
     evaluations = [
         evaluate(
             pictures.validation["label"],
             answers.probabilities @ columns,
             groups=pictures.validation["group"],
-            statuses=trust and trust.statuses(answers.probabilities.max(1), answers.features, may_be_cell),
+            statuses=calibration and calibration.statuses(answers.probabilities.max(1), answers.features, may_be_cell),
         )
-        for answers, trust in ((before, trust), (after, adapted))
+        for answers, calibration in ((before, calibration), (after, adapted))
     ]
     return Check(
         dataset=pictures.dataset,
@@ -304,19 +308,19 @@ def _gather(parts: list[tuple[np.ndarray, np.ndarray | None]]) -> _Answers:
     return _Answers(softmax(np.concatenate(logits), axis=1), None if features[0] is None else np.concatenate(features))
 
 
-def _moved_threshold(trust: Calibration, before: np.ndarray, after: np.ndarray) -> float:
+def _moved_threshold(calibration: Calibration, before: np.ndarray, after: np.ndarray) -> float:
     """The model's own threshold, moved by as much as the export moves the score of an image.
 
-    Rounding to int8 adds noise to every feature, so that all seem a little less familiar than they are. The median
+    Rounding to int8 adds noise to every feature, so that all scores rise a little. The median
     ratio of an image's score after and before tells by how much, however many of the images are unfamiliar: all of
     them may be, in a set of another laboratory.
 
     Args:
-        trust: Of the model.
+        calibration: Of the model.
         before, after: Features of the same images, (n, d), by the model and by the export.
     """
-    ratios = trust.familiarity.score(after) / trust.familiarity.score(before)
-    return trust.out_of_distribution_threshold * float(np.median(ratios))
+    ratios = calibration.out_of_distribution_score(after) / calibration.out_of_distribution_score(before)
+    return calibration.out_of_distribution_threshold * float(np.median(ratios))
 
 
 def _figures(evaluation: Evaluation) -> ExportFigures:

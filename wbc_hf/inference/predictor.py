@@ -26,9 +26,9 @@ from wbc_hf.inference.backends import Backend, OpenVinoBackend, TorchBackend
 from wbc_hf.inference.conversions import ConversionError, convert, converted
 from wbc_hf.modeling import (
     GRAPH_FILES,
-    AnswerGraph,
     Calibration,
     Export,
+    InferenceGraph,
     Preprocessing,
     digest_weights,
     find_export,
@@ -103,7 +103,7 @@ class Predictor:
         labels: Names of the classes, in the order of the probabilities.
         name: The folder or Hub id it came from.
         processor: As saved with the model.
-        trust: When to trust the model; None where its folder does not say.
+        calibration: Its thresholds; None where its folder has none.
         folder: Where its files lie; None for one that was built in memory.
         backend: What runs the model.
         export: What is known of the export that answers; None where none does.
@@ -114,7 +114,7 @@ class Predictor:
         model: PreTrainedModel | None,
         processor: BaseImageProcessor,
         name: str,
-        trust: Calibration | None = None,
+        calibration: Calibration | None = None,
         *,
         folder: Path | None = None,
         weights: str | None = None,
@@ -125,7 +125,7 @@ class Predictor:
 
         Args:
             model: None has it loaded from `folder` when something looks into it.
-            processor, name, trust, folder, export: See above.
+            processor, name, calibration, folder, export: See above.
             weights: Digest of the weights that answer, as `digest_weights` gives it; by default that of `model`.
             backend: By default torch, which follows every change of the model's weights.
         """
@@ -133,12 +133,12 @@ class Predictor:
             self.model = model.eval()
         self.processor = processor
         self.name = name
-        self.trust = trust
+        self.calibration = calibration
         self.folder = folder
         self.export = export
         self._weights = weights
         self._preparation = Preprocessing(processor)
-        self.backend = backend or TorchBackend(AnswerGraph(model, self._preparation))
+        self.backend = backend or TorchBackend(InferenceGraph(model, self._preparation))
         self._config = load_config(folder) if model is None else model.config
         names = self._config.id2label
         self.labels = tuple(names[index] for index in sorted(names))
@@ -164,12 +164,12 @@ class Predictor:
         if backend not in BACKENDS:
             raise WbcError(f"{backend}: is no backend. There are {', '.join(BACKENDS)}.")
         folder = fetch_model(model)
-        processor, trust = load_processor(folder), Calibration.load(folder)
+        processor, calibration = load_processor(folder), Calibration.load(folder)
         # Once, now: the folder may hold other weights by the time that somebody asks who answered.
         weights = digest_weights(folder)
         on_torch = backend == "torch" or (backend == "auto" and torch.cuda.is_available() and has_weights(folder))
         if not (on_torch or fresh) and (exported := find_export(folder, weights)) is not None:
-            return cls._of_export(exported, processor, str(model), trust)
+            return cls._of_export(exported, processor, str(model), calibration)
         runs = None
         if not on_torch:
             preparation = Preprocessing(processor)
@@ -182,11 +182,11 @@ class Predictor:
                     raise
                 logger.warning("%s It answers now, more slowly.", error)
         network = load_classifier(folder) if runs is None else None
-        return cls(network, processor, str(model), trust, folder=folder, weights=weights, backend=runs)
+        return cls(network, processor, str(model), calibration, folder=folder, weights=weights, backend=runs)
 
     @classmethod
     def _of_export(
-        cls, exported: Path, processor: BaseImageProcessor, name: str, trust: Calibration | None
+        cls, exported: Path, processor: BaseImageProcessor, name: str, calibration: Calibration | None
     ) -> "Predictor":
         """The export in a folder within the model's."""
         export = Export.load(exported)
@@ -199,7 +199,7 @@ class Predictor:
             None,
             processor,
             name,
-            adapt_calibration(trust, export),
+            adapt_calibration(calibration, export),
             folder=exported.parent,
             weights=export.weights,
             backend=backend,
@@ -232,7 +232,7 @@ class Predictor:
         name = self.name
         if self.folder is not None and Path(name).is_dir():
             name = self.folder.resolve().name
-        trained_on = None if self.trust is None else self.trust.trained_on
+        trained_on = None if self.calibration is None else self.calibration.trained_on
         return ModelIdentity(name, self._version(), trained_on, f"wbc_hf {__version__}")
 
     def _version(self) -> str:
@@ -302,17 +302,17 @@ class Predictor:
         return np.concatenate(probabilities), statuses
 
     def _prepare(self, image: Image.Image) -> _Prepared:
-        return _Prepared(self._preparation.crop(image), self.trust is None or may_be_stained_cell(image))
+        return _Prepared(self._preparation.crop(image), self.calibration is None or may_be_stained_cell(image))
 
     def _classify(self, prepared: Sequence[_Prepared]) -> tuple[np.ndarray, list[str]]:
         if not prepared:  # a batch in which no picture can be read
             return np.zeros((0, len(self.labels)), dtype=np.float32), []
         logits, features = self.backend.run(np.stack([one.crop for one in prepared]))
         probabilities = softmax(logits, axis=1)
-        if self.trust is None:
+        if self.calibration is None:
             return probabilities, ["uncalibrated"] * len(prepared)
         may_be_cell = [one.may_be_cell for one in prepared]
-        return probabilities, self.trust.statuses(probabilities.max(1), features, may_be_cell)
+        return probabilities, self.calibration.statuses(probabilities.max(1), features, may_be_cell)
 
     def predict(self, sources: Iterable[ImageSource]) -> list[Prediction]:
         """Answers for all images, or the error of the first that cannot be read.
@@ -363,11 +363,11 @@ class Predictor:
         return Prediction(*ranked[0], alternatives=tuple(ranked[1:]), status=status)
 
 
-def adapt_calibration(trust: Calibration | None, export: Export) -> Calibration | None:
-    """What a model says of when to trust it, with the threshold of familiarity that its export's features need."""
-    if trust is None or export.check is None or export.check.out_of_distribution_threshold is None:
-        return trust
-    return replace(trust, out_of_distribution_threshold=export.check.out_of_distribution_threshold)
+def adapt_calibration(calibration: Calibration | None, export: Export) -> Calibration | None:
+    """A model's calibration with the out-of-distribution threshold that fits its export's features."""
+    if calibration is None or export.check is None or export.check.out_of_distribution_threshold is None:
+        return calibration
+    return replace(calibration, out_of_distribution_threshold=export.check.out_of_distribution_threshold)
 
 
 def batches(rows: Iterable[T], size: int = BATCH_SIZE) -> Iterator[list[T]]:

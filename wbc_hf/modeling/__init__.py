@@ -1,18 +1,14 @@
-"""The ResNet, its new head, its processor, what is frozen, and when to trust it."""
+"""The network and what is saved with it: ResNet and image processor, freezing, calibration, export formats."""
 
 from wbc_hf.modeling.calibration import (
-    OUT_OF_DISTRIBUTION_SHARE,
     TARGET_ACCURACY,
     Calibration,
-    Neighbours,
-    before_temperature,
-    fit_calibration,
     fit_temperature,
     fold_temperature,
-    look,
     review_threshold,
+    undo_temperature,
 )
-from wbc_hf.modeling.colours import Colours, measure_colours
+from wbc_hf.modeling.colours import Colours, colour_maps, fold_colours, measure_colours
 from wbc_hf.modeling.export_formats import (
     EXPORT_FILE,
     GRAPH_FILES,
@@ -23,8 +19,9 @@ from wbc_hf.modeling.export_formats import (
     find_export,
     has_weights,
 )
-from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, AnswerGraph, to_onnx, to_openvino
-from wbc_hf.modeling.preprocessing import Normalise, Preprocessing, margin_edge, square, squares_of
+from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, InferenceGraph, to_onnx, to_openvino
+from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore
+from wbc_hf.modeling.preprocessing import Normalise, Preprocessing, centre_square, centre_squares, resized_edge
 from wbc_hf.modeling.resnet import (
     DEFAULT_MODEL,
     FREEZE_DEPTHS,
@@ -51,24 +48,26 @@ __all__ = [
     "LOGITS",
     "OUT_OF_DISTRIBUTION_SHARE",
     "TARGET_ACCURACY",
-    "AnswerGraph",
     "Calibration",
     "Check",
     "Colours",
     "Export",
     "ExportFigures",
-    "Neighbours",
+    "InferenceGraph",
     "Normalise",
+    "OutOfDistributionScore",
     "Preprocessing",
-    "before_temperature",
     "build_from_pretrained",
     "build_from_scratch",
     "build_processor",
+    "centre_square",
+    "centre_squares",
+    "colour_maps",
     "digest_weights",
     "fetch_pretrained",
     "find_export",
-    "fit_calibration",
     "fit_temperature",
+    "fold_colours",
     "fold_temperature",
     "freeze",
     "frozen_output",
@@ -77,13 +76,11 @@ __all__ = [
     "load_classifier",
     "load_config",
     "load_processor",
-    "look",
-    "margin_edge",
     "measure_colours",
+    "resized_edge",
     "review_threshold",
     "skip_frozen",
-    "square",
-    "squares_of",
     "to_onnx",
     "to_openvino",
+    "undo_temperature",
 ]

@@ -1,28 +1,31 @@
-"""The colours of a laboratory, and how a network is given those that it learned from.
+"""Colour statistics of a laboratory's cells, and maps between those of two laboratories.
 
-Stain and camera turn one palette into another, and an affine map between the two undoes most of that: the one that
-makes mean and covariance equal and moves colours least is by Pitié & Kokaram 2007, doi 10.1049/cp:20070055. A
-network's first convolution takes it in, so that no picture has to be changed and the model stays an ordinary one.
+Another stain and camera change colours by nearly an affine map. Of the maps that make mean and covariance equal, the
+one by Pitié & Kokaram 2007, doi 10.1049/cp:20070055, moves colours least. It is folded into a network's first
+convolution, so that images stay as they are and the model an ordinary one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
 from wbc_hf.data import frame, locate_nuclei
 
-_SPAN = 0.55  # of the nucleus, in sides of the view that is measured: as much cell and as much background everywhere
-_SIDE = 64
-_LEAST = 1e-9  # of a variance, against pictures of one colour
+# Width of the nucleus in sides of the measured view, so that cell and background have the same shares everywhere.
+_NUCLEUS_SPAN = 0.55
+_VIEW_PIXELS = 64
+_MIN_VARIANCE = 1e-9  # for images of one colour
 
 
 @dataclass(frozen=True)
 class Colours:
-    """Of the pixels in pictures of cells, framed on their nuclei.
+    """Mean and covariance of the pixels of cells, framed on their nuclei.
 
     Attributes:
         mean: float64 (3,), of red, green and blue, 0 to 1.
@@ -33,70 +36,73 @@ class Colours:
     covariance: np.ndarray
 
 
-def measure_colours(squares: torch.Tensor, labels: Sequence[int] | None = None) -> Colours:
-    """The colours of cells.
+def measure_colours(squares: torch.Tensor, labels: Sequence[int] | np.ndarray | None = None) -> Colours:
+    """Measure the colour statistics of cells.
 
     Args:
         squares: uint8 (n, 3, edge, edge), RGB, one cell each.
-        labels: Class indices, n of them, -1 for cells that do not count. With them each class counts alike, as in a
-            laboratory that has as many of each; without, each cell.
+        labels: Class indices (n,), -1 to ignore a cell. With them each class has the same weight, without them each
+            cell.
     """
     images = squares.float() / 255
     centre, extent = locate_nuclei(images)
-    views = frame(images, _SIDE, centre, (extent / _SPAN).clamp(0.2, 1.1))
+    views = frame(images, _VIEW_PIXELS, centre, (extent / _NUCLEUS_SPAN).clamp(0.2, 1.1))
     pixels = views.flatten(2).transpose(1, 2).numpy().astype(np.float64)
-    share = np.ones(len(pixels)) if labels is None else _weights(np.asarray(labels))
+    share = np.ones(len(pixels)) if labels is None else _balance_classes(np.asarray(labels))
     share = share / share.sum() / pixels.shape[1]
     mean = np.einsum("n,npi->i", share, pixels)
-    apart = pixels - mean
-    return Colours(mean, np.einsum("n,npi,npj->ij", share, apart, apart))
+    centred = pixels - mean
+    return Colours(mean, np.einsum("n,npi,npj->ij", share, centred, centred))
 
 
-def _weights(labels: np.ndarray) -> np.ndarray:
-    """Of cells, such that each class counts alike; 0 where the label is -1."""
+def _balance_classes(labels: np.ndarray) -> np.ndarray:
+    """Weights of cells that give each class the same weight; 0 where the label is -1."""
     known = labels >= 0
     weights = np.zeros(len(labels))
     weights[known] = 1 / np.bincount(labels[known])[labels[known]]
     return weights
 
 
-def colour_maps(seen: Colours, wanted: Colours) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Affine maps that give one laboratory's pictures the colours of another: matrix (3, 3) and offset (3,) of each.
+def colour_maps(source: Colours, target: Colours) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Affine maps from the colours of one laboratory to those of another: matrix (3, 3) and offset (3,) of each.
 
-    One that makes all of mean and covariance equal, one of each channel by itself, one of all channels alike, and last
-    the mean of the first two. The first takes a difference in what was photographed for one in colour, the others
-    leave differences between stains: on the whole neither is best.
+    In order: equal mean and covariance; equal mean and variance of each channel; equal mean and total variance; and
+    the average of the first two. The first also maps away differences in what was photographed, the others leave
+    differences between stains, so none is best throughout.
     """
-    full = _transport(seen.covariance, wanted.covariance)
-    each = np.diag(np.sqrt(np.diag(wanted.covariance) / np.diag(seen.covariance)))
-    alike = np.eye(3) * np.sqrt(np.trace(wanted.covariance) / np.trace(seen.covariance))
-    return [(matrix, wanted.mean - matrix @ seen.mean) for matrix in (full, each, alike, (full + each) / 2)]
+    full = _optimal_transport(source.covariance, target.covariance)
+    each = np.diag(np.sqrt(np.diag(target.covariance) / np.diag(source.covariance)))
+    alike = np.eye(3) * np.sqrt(np.trace(target.covariance) / np.trace(source.covariance))
+    return [(matrix, target.mean - matrix @ source.mean) for matrix in (full, each, alike, (full + each) / 2)]
 
 
-def _transport(seen: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    spread, back = _power(seen, 0.5), _power(seen, -0.5)
-    return back @ _power(spread @ wanted @ spread, 0.5) @ back
+def _optimal_transport(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Matrix that turns one covariance into another and moves colours least."""
+    root, inverse_root = _matrix_power(source, 0.5), _matrix_power(source, -0.5)
+    return inverse_root @ _matrix_power(root @ target @ root, 0.5) @ inverse_root
+
+
+def _matrix_power(covariance: np.ndarray, exponent: float) -> np.ndarray:
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * values.clip(_MIN_VARIANCE) ** exponent) @ vectors.T
 
 
 @torch.no_grad()
 def fold_colours(
     network: ResNetForImageClassification, processor: BaseImageProcessor, matrix: np.ndarray, offset: np.ndarray
 ) -> None:
-    """Have a network see its pictures through an affine map of their colours, in place.
+    """Fold an affine colour map into a network's first layers, in place.
 
-    The matrix goes into the weights of the first convolution, the offset into the mean of the normalisation after it.
+    The matrix goes into the weights of the first convolution, the offset into the mean of the batch normalisation
+    after it.
     """
+    processor = cast(ConvNextImageProcessorPil, processor)
     embedder = network.resnet.embedder.embedder
-    mean, deviation = np.array(processor.image_mean), np.array(processor.image_std)
+    mean, std = np.array(processor.image_mean), np.array(processor.image_std)
     weight = embedder.convolution.weight
-    # From what the processor gives back to colours, through the map, and on to what the processor would give.
-    inner = torch.from_numpy(matrix * deviation / deviation[:, None]).to(weight)
-    constant = torch.from_numpy((matrix @ mean + offset - mean) / deviation).to(weight)
-    embedder.normalization.running_mean -= torch.einsum("ochw,c->o", weight, constant)
+    # From normalised pixels back to colours, through the map, and on to normalised pixels.
+    inner = torch.from_numpy(matrix * std / std[:, None]).to(weight)
+    constant = torch.from_numpy((matrix @ mean + offset - mean) / std).to(weight)
+    running_mean = cast(torch.Tensor, embedder.normalization.running_mean)
+    running_mean -= torch.einsum("ochw,c->o", weight, constant)
     weight.copy_(torch.einsum("ochw,cd->odhw", weight, inner))
-
-
-def _power(covariance: np.ndarray, exponent: float) -> np.ndarray:
-    """Of a symmetric matrix."""
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * values.clip(_LEAST) ** exponent) @ vectors.T

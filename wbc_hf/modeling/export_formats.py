@@ -1,4 +1,4 @@
-"""An export: a model's graph in a file, and what is known of it, in a folder of its own beside the weights."""
+"""Exports of a model: a converted graph and its `export.json`, in a folder beside the weights."""
 
 import hashlib
 import json
@@ -14,19 +14,19 @@ from wbc_hf.errors import WbcError
 logger = logging.getLogger(__name__)
 
 EXPORT_FILE = "export.json"
-# In this order they are looked for.
+# The first that exists is used.
 GRAPH_FILES = {"openvino": "model.xml", "onnx": "model.onnx"}
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class ExportFigures:
-    """How a model does on validation images.
+    """Figures of a model on validation images.
 
     Attributes:
         macro_f1: 0 to 1.
-        confident: Share of the images with that status; None for a model that does not say when to trust it.
-        right_of_confident: Share of those that are right; None where there are none.
+        confident: Share of the images with that status; None for a model without a calibration.
+        right_of_confident: Share of those that are correct; None where there are none.
     """
 
     macro_f1: float
@@ -36,17 +36,17 @@ class ExportFigures:
 
 @dataclass(frozen=True)
 class Check:
-    """What an export was compared on, before it was written.
+    """Comparison of an export with its model, made before it is written.
 
     Attributes:
-        dataset: The spec of the set, its validation split.
-        split_seed: Of the split.
-        images: How many validation images.
-        calibrated_on: How many training images the quantisation saw; 0 without one.
-        before, after: Figures of the model in fp32, as torch has it, and of the export.
-        agreement: Share of the images to which both give the same class.
-        out_of_distribution_threshold: Of the export's own features: the model's, moved by as much as int8 moves
-            their scores; None where it has none.
+        dataset: The spec of the data set; its validation split is used.
+        split_seed: Random seed of the split.
+        images: Number of validation images.
+        calibrated_on: Number of training images for the quantisation; 0 without one.
+        before, after: Figures of the model on torch in fp32, and of the export.
+        agreement: Share of the images for which both predict the same class.
+        out_of_distribution_threshold: The model's, scaled by as much as int8 changes the scores; None where it has
+            none.
     """
 
     dataset: str
@@ -61,12 +61,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Export:
-    """What `export.json` says.
+    """Content of `export.json`.
 
     Attributes:
         format: "openvino" or "onnx".
         precision: "int8", "bf16" or "fp32".
-        weights: Digest of the weights that it was made of, as `digest_weights` gives it.
+        weights: Digest of the exported weights, by `digest_weights`.
         check: None where no images were given to compare on.
         versions: Of the libraries that made it.
         made: When, in UTC, ISO 8601.
@@ -86,10 +86,10 @@ class Export:
 
     @classmethod
     def load(cls, folder: Path) -> "Export":
-        """What a folder says of the export in it.
+        """Read the `export.json` of a folder.
 
         Raises:
-            WbcError: The file is broken, or of a later version of this project.
+            WbcError: The file is broken, or of another version of this project.
         """
         file = folder / EXPORT_FILE
         try:
@@ -100,25 +100,24 @@ class Export:
                 )
             check = content.pop("check")
             if check is not None:
-                figures = {when: ExportFigures(**check.pop(when)) for when in ("before", "after")}
-                check = Check(**check, **figures)
+                check = Check(**check | {when: ExportFigures(**check[when]) for when in ("before", "after")})
             return cls(**content, check=check)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WbcError(f"{file}: cannot be read ({error}). Remove {folder}, or export anew.") from error
 
 
 def find_export(folder: Path, weights: str) -> Path | None:
-    """The folder of a model's export, OpenVINO's before ONNX's; None where it has none that can be used.
+    """Find the export to use instead of a model's weights: OpenVINO's before ONNX's; None where there is none.
 
-    One that was made of other weights than those beside it is passed over, with a warning.
+    An export of other weights than those beside it is skipped with a warning. Where the folder has no weights, any
+    export is used.
 
     Args:
         folder: Of the model.
-        weights: Digest of the weights in it, as `digest_weights` gives it. Where there are none, exports stand by
-            themselves.
+        weights: Digest of the weights in it, by `digest_weights`.
 
     Raises:
-        WbcError: An export's `export.json` is broken, or of a later version of this project.
+        WbcError: An `export.json` is broken, or of another version of this project.
     """
     for exported in (folder / name for name in GRAPH_FILES):
         if not (exported / EXPORT_FILE).exists():
@@ -130,7 +129,7 @@ def find_export(folder: Path, weights: str) -> Path | None:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether there are weights beside the configuration: an export can stand by itself."""
+    """Whether a model folder has weights: a folder may hold an export alone."""
     return any(folder.glob("model*.safetensors"))
 
 
@@ -139,15 +138,15 @@ def digest_weights(source: Path | torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(_tensors(source).items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _tensors(source: Path | torch.nn.Module) -> dict[str, torch.Tensor]:
     if isinstance(source, torch.nn.Module):
         return source.state_dict()
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for file in source.glob("model*.safetensors"):
         with safe_open(file, framework="pt") as opened:
-            tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no dictionary
+            tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, not a dictionary
     return tensors

@@ -1,57 +1,75 @@
-"""A model as one graph, from the crop of a picture to logits and features, and what it is converted into.
+"""A model as one graph, from crops to logits and features, and its conversion to OpenVINO and ONNX.
 
-Mean and deviation of the processor are part of the graph. Whoever runs it, with torch, OpenVINO or ONNX Runtime, feeds
-crops as `Preprocessing` makes them and cannot get the arithmetic wrong.
+The processor's normalisation is part of the graph, so every runtime takes crops as `Preprocessing` makes them.
 """
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-import openvino
 import torch
 from transformers import PreTrainedModel, ResNetForImageClassification
 
-from wbc_hf.modeling.calibration import look, single
-from wbc_hf.modeling.preprocessing import Preprocessing
+from wbc_hf.modeling.preprocessing import Normalise, Preprocessing
+
+if TYPE_CHECKING:
+    import openvino
 
 CROP, LOGITS, FEATURES = "crop", "logits", "features"
 _OPSET = 17
 
 
-class AnswerGraph(torch.nn.Module):
-    """Crops in, logits and, of a ResNet, features out.
+class InferenceGraph(torch.nn.Module):
+    """Crops in, logits and, for a ResNet, features out.
 
     Attributes:
         model: Any image classifier.
         outputs: Names of what comes out.
     """
 
-    def __init__(self, model: PreTrainedModel, preparation: Preprocessing):
+    def __init__(self, model: PreTrainedModel, preprocessing: Preprocessing):
         super().__init__()
         self.model = model
         self.outputs = (LOGITS, FEATURES) if isinstance(model, ResNetForImageClassification) else (LOGITS,)
-        self.takes_bytes = preparation.mean is not None
-        if self.takes_bytes:
-            for name, values in (("mean", preparation.mean), ("deviation", preparation.deviation)):
-                self.register_buffer(name, torch.from_numpy(values)[:, None, None], persistent=False)
-
-    def pixels(self, crops: torch.Tensor) -> torch.Tensor:
-        """What the network gets of crops: float32 (n, 3, height, width)."""
-        return (crops.permute(0, 3, 1, 2).float() - self.mean) / self.deviation if self.takes_bytes else crops
+        self.normalise = None if preprocessing.mean is None else Normalise(preprocessing.processor)
 
     def forward(self, crops: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Logits, float32 (n, classes), and of a ResNet what `look` gives besides, float32 (n, d).
+        """Run the model on n crops as `Preprocessing.crop` makes them.
 
-        Args:
-            crops: n of what `Preprocessing.crop` gives.
+        Returns:
+            Logits, float32 (n, classes), and for a ResNet the features of `forward_with_features`, float32 (n, d).
         """
+        pixels = crops if self.normalise is None else self.normalise(crops.permute(0, 3, 1, 2))
         if FEATURES in self.outputs:
-            return look(self.model, self.pixels(crops))
-        return (single(self.model(self.pixels(crops)).logits),)
+            return forward_with_features(cast(ResNetForImageClassification, self.model), pixels)
+        return (_as_float32(self.model(pixels).logits),)
 
 
-def to_openvino(graph: AnswerGraph, crop_shape: tuple[int, int, int]) -> openvino.Model:
-    """The graph for OpenVINO, for any number of crops of one shape. It shares its weights with the model."""
+def forward_with_features(
+    model: ResNetForImageClassification, pixel_values: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and features for the out-of-distribution score: channel means after stages 2, 3 and 4.
+
+    Late stages tell classes apart, earlier ones texture and stain; foreign images differ in either. Each stage's means
+    are scaled to length 1 / sqrt(3), so that none outweighs the others.
+
+    Returns:
+        float32 (n, classes) and float32 (n, channels of the three stages together).
+    """
+    outputs = model.resnet(pixel_values, output_hidden_states=True)
+    stages = [torch.nn.functional.normalize(stage.float().mean((2, 3))) for stage in outputs.hidden_states[-3:]]
+    return _as_float32(model.classifier(outputs.pooler_output)), torch.cat(stages, 1) / len(stages) ** 0.5
+
+
+def _as_float32(values: torch.Tensor) -> torch.Tensor:
+    # In a traced graph even a cast without effect is an operation.
+    return values if values.dtype == torch.float32 else values.float()
+
+
+def to_openvino(graph: InferenceGraph, crop_shape: tuple[int, ...]) -> "openvino.Model":
+    """Convert the graph for OpenVINO, for any number of crops of one shape. It shares its weights with the model."""
+    import openvino
+
     # Traced here: OpenVINO would trace twice to compare, which takes as long as all the rest.
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -63,10 +81,10 @@ def to_openvino(graph: AnswerGraph, crop_shape: tuple[int, int, int]) -> openvin
     return converted
 
 
-def to_onnx(graph: AnswerGraph, crop_shape: tuple[int, int, int], file: Path) -> None:
+def to_onnx(graph: InferenceGraph, crop_shape: tuple[int, ...], file: Path) -> None:
     """Write the graph as ONNX, for any number of crops of one shape."""
     with torch.no_grad(), warnings.catch_warnings():
-        # That this exporter is the older one of two; the other needs a package more and gives the same answers.
+        # It warns that it is the older of two exporters; the other needs one more package and gives the same results.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph.eval(),
@@ -80,6 +98,6 @@ def to_onnx(graph: AnswerGraph, crop_shape: tuple[int, int, int], file: Path) ->
         )
 
 
-def _example(graph: AnswerGraph, crop_shape: tuple[int, int, int]) -> torch.Tensor:
+def _example(graph: InferenceGraph, crop_shape: tuple[int, ...]) -> torch.Tensor:
     # Two: a batch of one may be taken for a shape that is always one.
-    return torch.zeros((2, *crop_shape), dtype=torch.uint8 if graph.takes_bytes else torch.float32)
+    return torch.zeros((2, *crop_shape), dtype=torch.float32 if graph.normalise is None else torch.uint8)

@@ -1,10 +1,10 @@
-"""An image processor in two halves: what each picture needs, and the arithmetic that a model's graph can do.
+"""A saved image processor in two halves: cropping each image on the processor, normalisation on the model's device.
 
-A crop of bytes is a quarter of the floats that the processor would make of it: cheaper to make, to keep while its
-batch fills up, and to bring to a GPU.
+Crops of bytes take a quarter of the memory of the processor's floats: cheaper to make, to batch and to copy to a GPU.
 """
 
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,40 +12,33 @@ from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
-# Any size will do to see what a processor makes of a picture.
-_TRIAL = (64, 64)
+# The shape of a crop does not depend on the size of the image.
+_ANY_SIZE = (64, 64)
 
 
 class Preprocessing:
-    """What becomes of a picture before the network.
+    """Crops of images as the network needs them.
 
     Attributes:
         processor: As saved with the model.
-        mean, deviation: float32 (3,) in the values of a crop: (crop - mean) / deviation is what the processor gives.
-            None for processors that are no ResNet's, whose crops are floats that are ready as they are.
+        mean, std: float32 (3,) in the values of a crop, 0 to 255: (crop - mean) / std is what the processor returns.
+            None for processors of other models than ResNets, whose crops are normalised floats already.
     """
 
     def __init__(self, processor: BaseImageProcessor):
         self.processor = processor
         self.mean: np.ndarray | None = None
-        self.deviation: np.ndarray | None = None
+        self.std: np.ndarray | None = None
         if isinstance(processor, ConvNextImageProcessorPil):
-            one = 1 / processor.rescale_factor if processor.do_rescale else 1.0
-            mean, deviation = (
-                (processor.image_mean, processor.image_std) if processor.do_normalize else (np.zeros(3), np.ones(3))
-            )
-            self.mean = (one * np.broadcast_to(mean, 3)).astype(np.float32)
-            self.deviation = (one * np.broadcast_to(deviation, 3)).astype(np.float32)
+            self.mean, self.std = _mean_and_std(processor)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of a crop."""
-        return self.crop(Image.new("RGB", _TRIAL)).shape
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a crop."""
+        return self.crop(Image.new("RGB", _ANY_SIZE)).shape
 
     def crop(self, image: Image.Image) -> np.ndarray:
-        """What the network gets of an RGB image: uint8 (height, width, 3), or float32 (3, height, width) where the
-        processor is no ResNet's.
-        """
+        """Crop an RGB image: uint8 (height, width, 3), or float32 (3, height, width) where `mean` is None."""
         if self.mean is None:
             return self.processor([image], return_tensors="np").pixel_values[0]
         (pixels,) = self.processor([image], do_rescale=False, do_normalize=False).pixel_values
@@ -53,33 +46,48 @@ class Preprocessing:
         return np.moveaxis(pixels, 0, 2).copy()
 
 
-class Normalise:
-    """The arithmetic of the saved processor, on the device: less its mean, divided by its deviation.
+class Normalise(torch.nn.Module):
+    """Subtract a ResNet processor's mean and divide by its standard deviation, the same in training and inference.
 
     Args:
-        processor: Whose mean and deviation, one for each channel.
+        processor: As saved with the model.
         device: Where the images will be.
     """
 
-    def __init__(self, processor: BaseImageProcessor, device: torch.device):
-        shape = (1, 3, 1, 1)
-        self._mean = torch.tensor(processor.image_mean, device=device).view(shape)
-        self._deviation = torch.tensor(processor.image_std, device=device).view(shape)
+    mean: torch.Tensor
+    std: torch.Tensor
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8, or float32 of 0 to 1, (n, 3, height, width) → float32 as the network expects it."""
-        if images.dtype is torch.uint8:
-            images = images.float() / 255
-        return (images - self._mean) / self._deviation
+    def __init__(self, processor: BaseImageProcessor, device: torch.device | None = None):
+        super().__init__()
+        for name, values in zip(("mean", "std"), _mean_and_std(processor), strict=True):
+            self.register_buffer(name, torch.from_numpy(values)[:, None, None].to(device), persistent=False)
 
-
-def margin_edge(processor: BaseImageProcessor) -> int:
-    """Side of a training image, in pixels: what the processor resizes to before it crops."""
-    return int(processor.size["shortest_edge"] / processor.crop_pct)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise images (n, 3, height, width), uint8 or float32 of 0 to 1. Returns float32."""
+        pixels = images * 255 if images.is_floating_point() else images.float()
+        return (pixels - self.mean) / self.std
 
 
-def square(image: Image.Image, edge: int) -> np.ndarray:
-    """The middle square of an RGB image, (edge, edge, 3) of uint8."""
+def _mean_and_std(processor: BaseImageProcessor) -> tuple[np.ndarray, np.ndarray]:
+    """Of each channel, in values of 0 to 255: float32 (3,) each."""
+    processor = cast(ConvNextImageProcessorPil, processor)
+    one = 1 / processor.rescale_factor if processor.do_rescale else 1.0
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (np.zeros(3), np.ones(3))
+    return (one * np.broadcast_to(mean, 3)).astype(np.float32), (one * np.broadcast_to(std, 3)).astype(np.float32)
+
+
+def cropped_edge(processor: BaseImageProcessor) -> int:
+    """Side of the square that a ResNet's processor crops, in pixels."""
+    return cast(ConvNextImageProcessorPil, processor).size["shortest_edge"]
+
+
+def resized_edge(processor: BaseImageProcessor) -> int:
+    """Side of a training image in pixels: what a ResNet's processor resizes to before it crops."""
+    return int(cropped_edge(processor) / cast(ConvNextImageProcessorPil, processor).crop_pct)
+
+
+def centre_square(image: Image.Image, edge: int) -> np.ndarray:
+    """Crop and resize the central square of an RGB image: uint8 (edge, edge, 3)."""
     side = min(image.size)
     left, top = ((length - side) / 2 for length in image.size)
     box = (left, top, left + side, top + side)
@@ -87,7 +95,8 @@ def square(image: Image.Image, edge: int) -> np.ndarray:
     return np.array(image.resize((edge, edge), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0))
 
 
-def squares_of(images: Iterable[Image.Image], processor: BaseImageProcessor) -> torch.Tensor:
-    """The middle squares of RGB images, as training gets them: uint8 (n, 3, edge, edge), n >= 1."""
-    edge = margin_edge(processor)
-    return torch.from_numpy(np.stack([square(image, edge) for image in images])).permute(0, 3, 1, 2).contiguous()
+def centre_squares(images: Iterable[Image.Image], processor: BaseImageProcessor) -> torch.Tensor:
+    """Central squares of RGB images, one at least, as training takes them: uint8 (n, 3, edge, edge)."""
+    edge = resized_edge(processor)
+    squares = np.stack([centre_square(image, edge) for image in images])
+    return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous()

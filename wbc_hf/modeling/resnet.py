@@ -1,8 +1,9 @@
-"""The classifier: a ResNet with a head for the five leucocytes, its image processor, and what of it is frozen."""
+"""The classifier: a ResNet with a head for the five types, its image processor, and freezing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +26,7 @@ from wbc_hf.labels import CLASS_NAMES, class_index
 DEFAULT_MODEL = "microsoft/resnet-50"
 FREEZE_DEPTHS = ("none", "embedder", "stage1", "stage2", "stage3", "stage4", "all")
 
-# microsoft/resnet-50's own numbers, from its preprocessor_config.json.
+# From the preprocessor_config.json of microsoft/resnet-50.
 _CROP_FRACTION = 0.875
 _MEAN = [0.485, 0.456, 0.406]
 _STD = [0.229, 0.224, 0.225]
@@ -34,14 +35,14 @@ _SIZES = range(32, 384)
 
 
 def fetch_pretrained(model: str | Path) -> Path:
-    """The local folder of a ResNet checkpoint, downloaded if it is a Hub id.
+    """Download a ResNet checkpoint if it is a Hub id, and return its folder.
 
     Raises:
-        WbcError: Not a model of the ResNet family, or not to be had.
+        WbcError: Not a model of the ResNet family, or unavailable.
         HubUnreachableError: The Hub did not answer and the model is not in the cache.
     """
     folder = fetch_model(model)
-    with _naming(folder):
+    with _naming_errors(folder):
         model_type = AutoConfig.from_pretrained(folder).model_type
     if model_type != "resnet":
         raise WbcError(
@@ -53,13 +54,13 @@ def fetch_pretrained(model: str | Path) -> Path:
 def build_from_scratch(
     width: float = 1.0, *, image_size: int = 224
 ) -> tuple[ResNetForImageClassification, BaseImageProcessor]:
-    """A ResNet-50 with untrained weights whose layers have `width` times the channels of the original (1.0).
+    """Build a ResNet-50 with untrained weights and `width` times the channels of the original.
 
     Returns:
         The model, for float images (n, 3, image_size, image_size), and its processor.
 
     Raises:
-        WbcError: A width or size that no ResNet can have.
+        WbcError: The width or size is out of range.
     """
     if not 1 / 16 <= width <= 2:
         raise WbcError(f"--width {width}: between 0.0625 and 2 is allowed; 1.0 is ResNet-50.")
@@ -71,18 +72,19 @@ def build_from_scratch(
     )
     processor = build_processor(image_size)
     model = ResNetForImageClassification(config)
-    for stage in model.resnet.encoder.stages:
-        for block in stage.layers:
-            # Each block passes on what it gets at first, which trains faster: Goyal et al. 2017, arXiv:1706.02677.
-            torch.nn.init.zeros_(block.layer[-1].normalization.weight)
+    for stage in _blocks(model)[1:]:
+        for block in cast(torch.nn.ModuleList, stage.layers):
+            *_, last = cast(torch.nn.Sequential, block.layer)
+            # Each block is the identity at first, which trains faster: Goyal et al. 2017, arXiv:1706.02677.
+            torch.nn.init.zeros_(last.get_parameter("normalization.weight"))
     return model, processor
 
 
 def build_processor(image_size: int) -> BaseImageProcessor:
-    """The image processor of microsoft/resnet-50 for another size: side of the square that comes out, in pixels.
+    """Build the image processor of microsoft/resnet-50 for squares of `image_size` pixels.
 
     Raises:
-        WbcError: A size that no ResNet can have.
+        WbcError: The size is out of range.
     """
     return ConvNextImageProcessorPil(
         size={"shortest_edge": _checked_size(image_size)}, crop_pct=_CROP_FRACTION, image_mean=_MEAN, image_std=_STD
@@ -92,9 +94,9 @@ def build_processor(image_size: int) -> BaseImageProcessor:
 def build_from_pretrained(
     folder: Path, *, image_size: int | None = None
 ) -> tuple[ResNetForImageClassification, BaseImageProcessor]:
-    """A trained ResNet with a head for the five leucocytes, to be fine-tuned.
+    """Load a trained ResNet for fine-tuning.
 
-    The head is new unless the checkpoint already tells these five apart, in this order.
+    The head is new unless the checkpoint has the same five classes in the same order.
 
     Args:
         folder: As `fetch_pretrained` returns it.
@@ -104,16 +106,16 @@ def build_from_pretrained(
         The model, for float images (n, 3, image_size, image_size), and its processor.
 
     Raises:
-        WbcError: The folder's files cannot be used, or the size is one that no ResNet can have.
+        WbcError: The folder's files cannot be used, or the size is out of range.
     """
-    with _naming(folder):
+    with _naming_errors(folder):
         names = AutoConfig.from_pretrained(folder).id2label
         model = ResNetForImageClassification.from_pretrained(
             folder, use_safetensors=True, ignore_mismatched_sizes=True, **_labels()
         )
     if [class_index(names[index]) for index in sorted(names)] != list(range(len(CLASS_NAMES))):
         # Also where the old head happens to have five outputs, which would be kept silently.
-        model.classifier[-1].reset_parameters()
+        cast(torch.nn.Linear, model.classifier[-1]).reset_parameters()
     processor = load_processor(folder)
     if not isinstance(processor, ConvNextImageProcessorPil):
         raise WbcError(
@@ -124,38 +126,38 @@ def build_from_pretrained(
 
 
 def load_classifier(folder: Path) -> PreTrainedModel:
-    """Any image classifier as it was saved, from safetensors alone.
+    """Load any image classifier as it was saved, from safetensors only.
 
     Raises:
         WbcError: The folder's files cannot be used.
     """
-    with _naming(folder):
+    with _naming_errors(folder):
         return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
 
 
 def load_config(folder: Path) -> PreTrainedConfig:
-    """The configuration of a model: its classes and their names.
+    """Load the configuration of a model, which names its classes.
 
     Raises:
         WbcError: The folder's files cannot be used.
     """
-    with _naming(folder):
+    with _naming_errors(folder):
         return AutoConfig.from_pretrained(folder)
 
 
 def load_processor(folder: Path) -> BaseImageProcessor:
-    """The image processor saved with a model, in its Pillow form: the same numbers with and without torchvision.
+    """Load the image processor of a model, on Pillow: the same pixels with and without torchvision.
 
     Raises:
         WbcError: The folder has none.
     """
-    with _naming(folder):
+    with _naming_errors(folder):
         return AutoImageProcessor.from_pretrained(folder, backend="pil")
 
 
 @contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """Errors of files that are missing, cut short or of something else become one that names the folder."""
+def _naming_errors(folder: Path) -> Iterator[None]:
+    """Turn errors of missing, broken and foreign files into one that names the folder."""
     try:
         yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -167,35 +169,35 @@ def _naming(folder: Path) -> Iterator[None]:
 
 
 def freeze(model: ResNetForImageClassification, depth: str) -> None:
-    """Stop training the layers from the input up to and including `depth`, one of `FREEZE_DEPTHS`.
+    """Freeze the layers from the input up to and including `depth`, one of `FREEZE_DEPTHS`.
 
-    "all" leaves only the head, as "stage4" does. Frozen means weights and, with `keep_frozen_in_eval`, batch-norm
+    "all" leaves only the head, as "stage4" does. Weights are frozen and, with `keep_frozen_in_eval`, batch-norm
     statistics.
 
     Raises:
-        WbcError: `depth` is none of them.
+        WbcError: `depth` is not one of them.
     """
     if depth not in FREEZE_DEPTHS:
-        raise WbcError(f"--freeze {depth}: is none of {', '.join(FREEZE_DEPTHS)}.")
+        raise WbcError(f"--freeze {depth}: is not one of {', '.join(FREEZE_DEPTHS)}.")
     for block in _blocks(model)[: FREEZE_DEPTHS.index(depth)]:
         block.requires_grad_(False)
 
 
 def keep_frozen_in_eval(model: torch.nn.Module) -> None:
-    """Put frozen parts back into evaluation mode, so that their batch-norm statistics stay as they are.
+    """Put frozen modules back into evaluation mode, so that their batch-norm statistics stay as they are.
 
-    To be called after every `model.train()`, which puts everything into training mode.
+    Call it after every `model.train()`.
     """
-    for part in model.modules():
-        weights = list(part.parameters())
+    for module in model.modules():
+        weights = list(module.parameters())
         if weights and not any(weight.requires_grad for weight in weights):
-            part.eval()
+            module.eval()
 
 
 def frozen_output(model: ResNetForImageClassification, depth: str, pixel_values: torch.Tensor) -> torch.Tensor:
-    """What the layers up to and including `depth` give: (n, channels, height, width).
+    """Output of the layers up to and including `depth`: (n, channels, height, width).
 
-    After the last stage that is pooled, (n, channels, 1, 1): nothing between it and the head can change either.
+    After the last stage it is pooled, (n, channels, 1, 1), since nothing between it and the head changes either.
     """
     hidden = pixel_values
     blocks = _blocks(model)
@@ -205,15 +207,15 @@ def frozen_output(model: ResNetForImageClassification, depth: str, pixel_values:
 
 
 def skip_frozen(model: ResNetForImageClassification, depth: str) -> None:
-    """Have the layers up to and including `depth` pass on what they get: the model now takes `frozen_output`'s result.
+    """Make the layers up to and including `depth` the identity: the model now takes the result of `frozen_output`.
 
-    Their weights stay where they are, so the model is saved whole. (Pooling what is pooled changes nothing.)
+    Their weights stay in place, so the model is saved whole. (Pooling a second time changes nothing.)
     """
     for block in _blocks(model)[: FREEZE_DEPTHS.index(depth)]:
-        block.forward = _pass_on
+        block.forward = _identity
 
 
-def _pass_on(hidden: torch.Tensor) -> torch.Tensor:
+def _identity(hidden: torch.Tensor) -> torch.Tensor:
     return hidden
 
 

@@ -30,7 +30,7 @@ from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, s
 from wbc_hf.data import Leucocytes
 from wbc_hf.inference import batches
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import build_processor, margin_edge
+from wbc_hf.modeling import build_processor, resized_edge
 from wbc_hf.survey.networks import Classifier, Recipe, fine_tuning, imagenet_weights
 from wbc_hf.survey.regions import RegionDetector
 from wbc_hf.survey.system import Published, System, pictures
@@ -116,10 +116,10 @@ class Cheuque2022(System):
         """
         size = np.array(image.size)
         middle = (box[:2] + box[2:]) / 2 * size
-        margin = margin_edge(self._processor) / self.recipe.image_size
+        margin = resized_edge(self._processor) / self.recipe.image_size
         side = float(np.clip(margin * ((box[2:] - box[:2]) * size).max(), 1, size.min()))
         left, top = np.clip(middle - side / 2, 0, size - side)
-        edge = margin_edge(self._processor)
+        edge = resized_edge(self._processor)
         return image.resize(
             (edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side), reducing_gap=2.0
         )

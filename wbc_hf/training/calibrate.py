@@ -1,4 +1,4 @@
-"""After training: make the saved model's probabilities honest, and let it say when to look."""
+"""Calibrate a trained model: softmax temperature, review threshold, out-of-distribution score."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,63 +10,58 @@ from PIL import Image
 from scipy.special import softmax
 from tqdm.auto import tqdm
 
-from wbc_hf.data import Leucocytes, read_image, synthetic_outliers
+from wbc_hf.data import Leucocytes, read_image
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import (
     Calibration,
     Colours,
-    fit_calibration,
+    centre_squares,
     fit_temperature,
     fold_temperature,
     measure_colours,
-    squares_of,
 )
 
-# Enough for the densities that familiarity is measured by; more only makes the published folder larger.
+# More references only make the published folder larger.
 MAX_REFERENCES = 6000
-MAX_OUTLIERS = 400
 MAX_COLOURS = 500
-_STRANGE_SIDE = 256
 
 
 def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title: str, seed: int) -> Calibration:
-    """Fit temperature, thresholds and familiarity on validation, and save them with the model.
+    """Fit temperature, review threshold and out-of-distribution score, and save them with the model.
 
     The temperature goes into the classifier's weights in `folder`, everything else into `wbc.json` and
-    `wbc.safetensors` beside them. To be called once for weights as they were trained.
+    `wbc.safetensors` beside them. Call it once for weights as they were trained.
 
     Args:
         folder: Of a model that has not been calibrated.
-        leucocytes: Validation is fitted on; training images are what is familiar.
+        leucocytes: Temperature and thresholds are fitted on validation, the out-of-distribution score on training.
         title: Of the training set, for those who load the model.
-        seed: Of the choice of training images and of strange pictures.
+        seed: Random seed of the choice of training images.
     """
     predictor = Predictor.from_pretrained(folder, fresh=True)
-    logits, features, labels = _look_at(predictor, leucocytes["validation"], "Calibrating")
+    logits, features, labels = _logits_and_features(predictor, leucocytes["validation"], "Calibrating")
     temperature = fit_temperature(logits, labels)
-    cells = [_small(row["image"]) for row in _sample(leucocytes["validation"], MAX_OUTLIERS, seed)]
-    _, strange = predictor.logits_and_features(synthetic_outliers(cells, seed))
-    _, training_features, training_labels = _look_at(
-        predictor, _sample(leucocytes["train"], MAX_REFERENCES, seed), "Learning what is familiar"
+    _, training_features, _ = _logits_and_features(
+        predictor, _sample(leucocytes["train"], MAX_REFERENCES, seed), "Fitting the out-of-distribution score"
     )
-    trust = fit_calibration(
+    calibration = Calibration.fit(
         temperature=temperature,
         probabilities=softmax(logits / temperature, axis=1),
         labels=labels,
         features=features,
-        strange_features=strange,
         training_features=training_features,
-        training_labels=training_labels,
         trained_on=title,
         colours=_colours(predictor, leucocytes["train"], seed),
     )
     fold_temperature(predictor.model, temperature)
     predictor.model.save_pretrained(folder)
-    trust.save(folder)
-    return trust
+    calibration.save(folder)
+    return calibration
 
 
-def _look_at(predictor: Predictor, rows: Iterable[dict], title: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _logits_and_features(
+    predictor: Predictor, rows: Iterable[dict], title: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels: list[int] = []
 
     def images() -> Iterator[Image.Image]:
@@ -81,7 +76,7 @@ def _look_at(predictor: Predictor, rows: Iterable[dict], title: str) -> tuple[np
 def _colours(predictor: Predictor, rows: Iterable[dict], seed: int) -> Colours:
     """Of training images, each class counting alike, as in a laboratory that has as many of each."""
     chosen = list(_sample(rows, MAX_COLOURS, seed))
-    squares = squares_of((read_image(row["image"]) for row in chosen), predictor.processor)
+    squares = centre_squares((read_image(row["image"]) for row in chosen), predictor.processor)
     return measure_colours(squares, [row["label"] for row in chosen])
 
 
@@ -90,9 +85,3 @@ def _sample(rows: Iterable[dict], count: int, seed: int) -> Iterable[dict]:
         return islice(rows, count)
     chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
     return rows.select(np.sort(chosen))
-
-
-def _small(image: Image.Image) -> Image.Image:
-    image = read_image(image)
-    image.thumbnail((_STRANGE_SIDE, _STRANGE_SIDE))
-    return image

@@ -10,7 +10,7 @@ from transformers import default_data_collator
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Augmentation, OtherLaboratories, read_image
-from wbc_hf.modeling import Preprocessing, margin_edge, square
+from wbc_hf.modeling import Preprocessing, centre_square, resized_edge
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TrainingTransform:
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
         return {
-            "pixels": [_tensor(square(read_image(image), self.edge)) for image in rows["image"]],
+            "pixels": [_tensor(centre_square(read_image(image), self.edge)) for image in rows["image"]],
             "labels": rows["label"],
             "index": row_numbers(rows["source"]),
         }
@@ -57,7 +57,7 @@ def build_augmentation(
 def training_edge(processor: BaseImageProcessor, laboratories: str) -> int:
     """Side of the training images that `build_augmentation`'s result takes, in pixels."""
     if laboratories == "one":
-        return margin_edge(processor)
+        return resized_edge(processor)
     return round(OtherLaboratories.enlarged * processor.size["shortest_edge"])
 
 

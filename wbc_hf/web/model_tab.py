@@ -44,14 +44,14 @@ def describe_model(predictor: Predictor) -> dict:
         `name`, `version`, `trained_on`, `software`, `labels`, `review_threshold` (None where the model was not
         calibrated), and `metrics`: what `metrics.json` holds, or None.
     """
-    identity, trust = predictor.identity, predictor.trust
+    identity, calibration = predictor.identity, predictor.calibration
     return {
         "name": identity.name,
         "version": identity.version,
         "trained_on": identity.trained_on,
         "software": identity.software,
         "labels": list(predictor.labels),
-        "review_threshold": None if trust is None else trust.review_threshold,
+        "review_threshold": None if calibration is None else calibration.review_threshold,
         "metrics": read_metrics(predictor.folder),
     }
 

@@ -1,0 +1,62 @@
+"""Out-of-distribution score: how far an image lies from the training images in a network's feature space."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+# Share of a laboratory's own cells that the threshold rejects.
+OUT_OF_DISTRIBUTION_SHARE = 0.025
+_COMPONENTS = 32
+_NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class OutOfDistributionScore:
+    """Mean distance to the nearest training images (Sun et al. 2022, arXiv:2204.06507).
+
+    Attributes:
+        mean: float32 (d,), of the training images' features.
+        components: float32 (d, r), their principal components.
+        references: float32 (m, r), training images in those components. Like the components they are rounded to half
+            precision, as the file stores them, so that thresholds are fitted on what is read back.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    references: np.ndarray
+
+    @classmethod
+    def fit(cls, features: np.ndarray) -> "OutOfDistributionScore":
+        """Fit on features of training images, float32 (m, d), as `forward_with_features` returns them."""
+        mean = features.mean(0)
+        _, _, directions = np.linalg.svd(features - mean, full_matrices=False)
+        mean, components = mean.astype(np.float32), _round_to_half(directions[:_COMPONENTS].T)
+        return cls(mean, components, _round_to_half((features - mean) @ components))
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Scores of images by their features (n, d): (n,), 0 or more, higher for images less like the training's."""
+        return _mean_of_nearest(self._distances(features))
+
+    def leave_one_out(self, features: np.ndarray) -> np.ndarray:
+        """Scores of the references themselves, each among the others, (m,).
+
+        Args:
+            features: Those that the score was fitted on, (m, d).
+        """
+        distances = self._distances(features)
+        np.fill_diagonal(distances, np.inf)
+        return _mean_of_nearest(distances, len(features) - 1)
+
+    def _distances(self, features: np.ndarray) -> np.ndarray:
+        # Not scikit-learn's search: its threads go on spinning, and the model's next batch takes half as long again.
+        return cdist((features - self.mean) @ self.components, self.references)
+
+
+def _mean_of_nearest(distances: np.ndarray, available: int | None = None) -> np.ndarray:
+    count = min(_NEIGHBOURS, distances.shape[1] if available is None else available)
+    return np.partition(distances, count - 1, axis=1)[:, :count].mean(1)
+
+
+def _round_to_half(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float16).astype(np.float32)
