@@ -295,7 +295,7 @@ def test_pdf_says_a_flag_in_words():
 
     assert "possibly high" in text
     assert "more cells would tell" in text
-    assert "No person has looked at these cells yet" in text
+    assert "No person has reviewed these cells yet" in text
     assert "counted: a differential needs" not in text
 
 

@@ -161,7 +161,7 @@ def test_a_missed_cell_lies_within_the_field(session: Session, place: str):
 def test_no_cell_is_missed_in_what_is_no_field_of_the_specimen(session: Session):
     act(session, "remove", 1, None, "")
     for picture in (1, 9):
-        with pytest.raises(WbcError, match=f"picture {picture}: is no field of this specimen"):
+        with pytest.raises(WbcError, match=f"picture {picture}: is not a field of this specimen"):
             act(session, "add", picture, "5,5", "")
 
 

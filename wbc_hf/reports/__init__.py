@@ -7,13 +7,26 @@ They are made in memory, so that a server leaves no files behind.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from wbc_hf.errors import needs_extra
 from wbc_hf.reports.cell_folder import to_cell_folder
 from wbc_hf.reports.fhir import to_fhir
-from wbc_hf.reports.pdf import to_pdf
 from wbc_hf.reports.tables import to_csv, to_json
 from wbc_hf.reports.terminal import to_text
 from wbc_hf.reports.texts import FEW_CELLS, FLAG_TEXTS, NONE_OF_THESE, RESEARCH_USE, file_stem
 from wbc_hf.smear import Snapshot
+
+
+def to_pdf(snapshot: Snapshot) -> bytes:
+    """Export one A4 page: the differential with limits and ranges, the cells, the corrections, and where to sign.
+
+    The same snapshot gives the same bytes. Characters that the font lacks, such as Chinese, are printed as "□".
+
+    Raises:
+        WbcError: The extra "pdf" is not installed.
+    """
+    with needs_extra("pdf"):
+        from wbc_hf.reports.pdf import draw_report
+    return draw_report(snapshot)
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,37 @@
-"""A record as an HL7 FHIR R4 (4.0.1) bundle, for laboratory systems.
+"""A snapshot as an HL7 FHIR R4 (4.0.1) bundle, for laboratory systems.
 
-A `Bundle` of type "collection" holds one `DiagnosticReport` and what it refers to: an `Observation` of the cells
-counted, one of each class in percent, one of each class and of all leucocytes in 10⁹/l where the total count is known,
-the `Device` (the model), and the `Specimen`. No patient is named, since none is known; the receiving system adds one.
+A `Bundle` of type "collection" holds one `DiagnosticReport` and what it refers to: an `Observation` of the counted
+cells, one per class in percent, one per class and one of all leucocytes in 10⁹/l if the total count is known, the
+`Device` (the model), and the `Specimen`. No patient is named, since none is known; the receiving system adds one.
 
 **LOINC.** The panel is 69738-3 "Differential panel, method unspecified - Blood". 24318-8 "Manual Differential panel -
-Blood" says that a person counted, which is not so, and LOINC marks it as discouraged. The members carry no method
-either: they are those that 24318-8 lists, and LOINC's codes for automated and manual counts (770-8, 769-0 and their
-like) would claim a cell counter or an eye. LOINC rewords its display names from version to version, so that only
-`text` says what a code means.
+Blood" would claim that a person counted, and LOINC discourages it. The members name no method either: they are those
+that 24318-8 lists, and the codes for automated and manual counts (770-8, 769-0 and their like) would claim a cell
+counter or an eye. LOINC rewords its display names from version to version, so that only `text` says what a code means.
 
-**Status.** The report is "partial" (R4: may be incomplete or unverified) while cells wait for a person or nobody has
-looked at any, and "preliminary" otherwise. It is never "final": that says that an authorised person has verified the
-whole report, and a record holds only what was said of single cells. Whoever signs it raises the status. Observations
-are "preliminary" always, which in R4 covers both.
+**Status.** The report is "partial" (R4: may be incomplete or unverified) while cells wait for review or none is
+reviewed, and "preliminary" otherwise. It is never "final": that says that an authorised person has verified the whole
+report, and a snapshot holds only reviews of single cells. Whoever signs it raises the status. Observations are always
+"preliminary", which in R4 covers both.
 
 **Interpretation.** H and L stand only where the exact limits support them; what is only possible is a note. The
 limits are components with a code in words, since LOINC has none for them.
 
-The bundle is checked against the classes of `fhir.resources`, so that nothing leaves that they refuse. Its package R4B
-(4.3.0) defines the resources used here as R4 does.
+The bundle is validated by `fhir.resources`. Its package R4B (4.3.0) defines the resources used here as R4 does.
 """
 
 import json
 from html import escape
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from wbc_hf.errors import needs_extra
 from wbc_hf.evaluation import format_interval
 from wbc_hf.reports.tables import to_json
 from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
-from wbc_hf.smear import CellState, Flag, Share, Snapshot
+from wbc_hf.smear import Absolute, CellState, Flag, Share, Snapshot
 
-Resource = dict[str, object]
+Resource = dict[str, Any]
 
 LOINC = "http://loinc.org"
 UCUM = "http://unitsofmeasure.org"
@@ -50,36 +50,39 @@ _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 _PERCENT = {"unit": "%", "system": UCUM, "code": "%"}
 _PER_LITRE = {"unit": "10*9/L", "system": UCUM, "code": "10*9/L"}
 _INTERPRETATIONS = {Flag.HIGH: ("H", "High"), Flag.LOW: ("L", "Low")}
-_DECIMALS = 3  # of a percentage and of a count in 10⁹/l: more than any differential can tell
+_DECIMALS = 3  # of percentages and counts in 10⁹/l: more than any differential can tell
 
 
-def to_fhir(record: Snapshot) -> str:
-    """The bundle as JSON. The same record gives the same bundle, identifiers included.
+def to_fhir(snapshot: Snapshot) -> str:
+    """Export a FHIR R4 bundle as JSON. The same snapshot gives the same bundle, identifiers included.
 
     Raises:
-        pydantic.ValidationError: Something in the bundle is not R4: a fault of this module.
+        WbcError: The extra "fhir" is not installed.
+        pydantic.ValidationError: The bundle is not valid R4: a fault of this module.
     """
-    # Here, since it takes a moment and nothing else needs it.
-    from fhir.resources.R4B.bundle import Bundle
+    with needs_extra("fhir"):
+        from fhir.resources.R4B.bundle import Bundle
 
-    content = _Bundle(record).content()
+    content = _Bundle(snapshot).content()
     Bundle.model_validate(content)
     return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
 
 class _Bundle:
-    """Builds the resources of one record, which refer to each other by identifiers made of its content."""
+    """Builds the resources, which refer to each other by identifiers derived from the snapshot."""
 
-    def __init__(self, record: Snapshot):
-        self.record = record
-        self.seed = uuid5(NAMESPACE_URL, to_json(record))
-        self.time = record.time.isoformat(timespec="seconds")
+    def __init__(self, snapshot: Snapshot):
+        self.snapshot = snapshot
+        self.differential = snapshot.differential
+        self.seed = uuid5(NAMESPACE_URL, to_json(snapshot))
+        self.time = snapshot.time.isoformat(timespec="seconds")
 
     def content(self) -> Resource:
-        observations = [self._counted(), *map(self._percent, self.record.differential.shares)]
-        if self.record.differential.leucocyte_count is not None:
-            observations.append(self._leucocytes(self.record.differential.leucocyte_count))
-            observations += [self._absolute(s) for s in self.record.differential.shares if s.absolute is not None]
+        shares = self.differential.shares
+        observations = [self._counted(), *map(self._percent, shares)]
+        if self.differential.leucocyte_count is not None:
+            observations.append(self._leucocytes(self.differential.leucocyte_count))
+            observations += [self._absolute(share.label, share.absolute) for share in shares if share.absolute]
         resources = [self._report(observations), *observations, self._device(), self._specimen()]
         return {
             "resourceType": "Bundle",
@@ -99,13 +102,13 @@ class _Bundle:
         return {"reference": f"urn:uuid:{self._id(name)}"}
 
     def _report(self, observations: list[Resource]) -> Resource:
-        record = self.record
-        waits = bool(record.cells_in(CellState.WAITING)) or not record.reviewers
+        reviewers = self.snapshot.reviewers
+        partial = bool(self.snapshot.cells_in(CellState.WAITING)) or not reviewers
         report: Resource = {
             "resourceType": "DiagnosticReport",
             "id": self._id("report"),
             "text": {"status": "additional", "div": self._narrative()},
-            "status": "partial" if waits else "preliminary",
+            "status": "partial" if partial else "preliminary",
             "category": [{"coding": [_coding(f"{_TERMINOLOGY}/v2-0074", "LAB", "Laboratory")]}],
             "code": _loinc(PANEL, "Leucocyte differential"),
             "issued": self.time,
@@ -113,26 +116,26 @@ class _Bundle:
             "result": [{"reference": f"urn:uuid:{observation['id']}"} for observation in observations],
             "conclusion": RESEARCH_USE,
         }
-        if record.reviewers:
+        if reviewers:
             report["resultsInterpreter"] = [
-                {"type": "Practitioner", "display": _text(reviewer_text(name))} for name in record.reviewers
+                {"type": "Practitioner", "display": _text(reviewer_text(name))} for name in reviewers
             ]
         return report
 
     def _narrative(self) -> str:
-        record = self.record
+        snapshot = self.snapshot
         lines = [
             RESEARCH_USE,
-            f"Leucocyte differential of {record.differential.total} cells"
-            + (f", specimen {record.specimen}." if record.specimen else "."),
-            f"Model {record.model.name}, version {record.model.version}; {record.model.software}.",
+            f"Leucocyte differential of {self.differential.total} cells"
+            + (f", specimen {snapshot.specimen}." if snapshot.specimen else "."),
+            f"Model {snapshot.model.name}, version {snapshot.model.version}; {snapshot.model.software}.",
             *(
                 f"{share.label}: {share.count} cells, {share.percent:.1f} % (95 % limits "
                 f"{format_interval(share.limits, '.1f')} %)"
-                for share in record.differential.shares
+                for share in self.differential.shares
                 if share.percent is not None
             ),
-            f"Cells waiting for review: {len(record.cells_in(CellState.WAITING))}.",
+            f"Cells waiting for review: {len(snapshot.cells_in(CellState.WAITING))}.",
         ]
         paragraphs = "".join(f"<p>{escape(_text(line))}</p>" for line in lines)
         return f'<div xmlns="http://www.w3.org/1999/xhtml">{paragraphs}</div>'
@@ -150,23 +153,23 @@ class _Bundle:
         }
 
     def _counted(self) -> Resource:
-        record = self.record
-        reviewed = record.reviewed
+        snapshot = self.snapshot
+        reviewed = snapshot.reviewed
         counts = {
-            "Cells waiting for review, not counted": len(record.cells_in(CellState.WAITING)),
-            "Cells rejected by a person, not counted": len(record.cells_in(CellState.REJECTED)),
-            "Cells cut off by the border of a field, not counted": len(record.cells_in(CellState.CUT)),
-            "Copies of cells in other pictures, not counted": len(record.cells_in(CellState.DUPLICATE)),
-            "Cells of pictures that a person took out, not counted": len(record.cells_in(CellState.REMOVED)),
+            "Cells waiting for review, not counted": len(snapshot.cells_in(CellState.WAITING)),
+            "Cells rejected by a person, not counted": len(snapshot.cells_in(CellState.REJECTED)),
+            "Cells cut off by the border of a field, not counted": len(snapshot.cells_in(CellState.CUT)),
+            "Duplicates of cells in other pictures, not counted": len(snapshot.cells_in(CellState.DUPLICATE)),
+            "Cells of pictures that a person removed, not counted": len(snapshot.cells_in(CellState.REMOVED)),
             "Cells reviewed by a person": len(reviewed),
             "Cells corrected by a person": sum(cell.corrected for cell in reviewed),
         }
         observation = self._observation("counted", {"text": "Leucocytes counted in the differential"})
-        observation["valueInteger"] = record.differential.total
+        observation["valueInteger"] = self.differential.total
         observation["component"] = [{"code": {"text": text}, "valueInteger": count} for text, count in counts.items()]
         notes = [
             {
-                "authorString": _text(reviewer_text(cell.review.reviewer)),
+                "authorString": _text(reviewer_text(cell.reviewer)),
                 "time": cell.review.time.isoformat(timespec="seconds"),
                 "text": f"Corrected cell no. {cell.number}: {correction_text(cell)}",
             }
@@ -195,7 +198,7 @@ class _Bundle:
             {
                 "low": _quantity(low, _PERCENT),
                 "high": _quantity(high, _PERCENT),
-                "text": f"{low:g} to {high:g} % ({_text(self.record.differential.ranges_source)})",
+                "text": f"{low:g} to {high:g} % ({_text(self.differential.ranges_source)})",
             }
         ]
         count = {"code": {"text": "Cells of this class counted"}, "valueInteger": share.count}
@@ -205,20 +208,20 @@ class _Bundle:
     def _leucocytes(self, total: float) -> Resource:
         code = _loinc(TOTAL_COUNT, "Leucocytes per volume, as given with the specimen")
         observation = self._observation("leucocytes", code)
-        del observation["device"]  # it was not measured by the model
+        del observation["device"]  # not measured by the model
         observation["valueQuantity"] = _quantity(total, _PER_LITRE)
         return observation
 
-    def _absolute(self, share: Share) -> Resource:
-        text = f"{share.label.capitalize()}s per volume"
-        observation = self._observation(f"{share.label} absolute", _loinc(CODES[share.label][1], text))
-        observation["valueQuantity"] = _quantity(share.absolute.value, _PER_LITRE)
-        observation["derivedFrom"] = [self._reference(f"{share.label} percent"), self._reference("leucocytes")]
-        observation["component"] = _limits(share.absolute.limits, _PER_LITRE)
+    def _absolute(self, label: str, absolute: Absolute) -> Resource:
+        code = _loinc(CODES[label][1], f"{label.capitalize()}s per volume")
+        observation = self._observation(f"{label} absolute", code)
+        observation["valueQuantity"] = _quantity(absolute.value, _PER_LITRE)
+        observation["derivedFrom"] = [self._reference(f"{label} percent"), self._reference("leucocytes")]
+        observation["component"] = _limits(absolute.limits, _PER_LITRE)
         return observation
 
     def _device(self) -> Resource:
-        model = self.record.model
+        model = self.snapshot.model
         trained_on = "not said by its folder" if model.trained_on is None else _text(model.trained_on)
         return {
             "resourceType": "Device",
@@ -238,14 +241,14 @@ class _Bundle:
             "id": self._id("specimen"),
             "type": {"text": "Stained blood smear"},
         }
-        if self.record.specimen.strip():
-            specimen["identifier"] = [{"value": _text(self.record.specimen)}]
+        if self.snapshot.specimen.strip():
+            specimen["identifier"] = [{"value": _text(self.snapshot.specimen)}]
         return specimen
 
 
 def _text(text: str) -> str:
-    """As FHIR's `string` wants it: no white space at the ends or twice, no control characters."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split()) or "-"
+    """Normalise a text to FHIR's `string`: no control characters, single spaces, none at the ends."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split()) or "-"
 
 
 def _coding(system: str, code: str, display: str) -> Resource:

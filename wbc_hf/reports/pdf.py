@@ -1,125 +1,155 @@
-"""A record on one A4 page, for a person to read and to sign.
-
-The page is drawn through matplotlib's object API on one set of axes, in millimetres from the upper left corner. Text
-stays text (TrueType), so that a PDF reader finds and copies it.
-"""
+"""A snapshot on one A4 page, to read and to sign. All lengths are in millimetres, sizes of text in points."""
 
 import io
-import threading
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
+from pathlib import Path
 
-import numpy as np
-import PIL.Image
-import PIL.ImageOps
-from matplotlib import font_manager, rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
-from matplotlib.patches import Circle, Rectangle
+import matplotlib
+from fpdf import FPDF
 
-from wbc_hf.evaluation import format_interval
-from wbc_hf.labels import LEUCOCYTES
+from wbc_hf.evaluation import format_figure, format_interval
+from wbc_hf.labels import LEUCOCYTES, Leucocyte
 from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
 from wbc_hf.smear import ENOUGH_COUNTED, Cell, CellState, Picture, Share, Snapshot
 
-PAGE = (210.0, 297.0)  # width and height, mm
-MARGIN = 16.0
-LEFT, RIGHT = MARGIN, PAGE[0] - MARGIN
-MM_PER_INCH, POINTS_PER_INCH = 25.4, 72
-MEASURED_POINTS = 200
+# matplotlib's font: it has Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic letters.
+_FONTS = {"": "DejaVuSans.ttf", "B": "DejaVuSans-Bold.ttf"}
 
+WIDTH, MARGIN = 210.0, 16.0
+LEFT, RIGHT = MARGIN, WIDTH - MARGIN
 INK, FAINT, HAIRLINE, BAND = "#1f2328", "#6b7280", "#d5d8dd", "#e4e7eb"
 CAUTION, ALERT = "#b45309", "#b91c1c"
 
-CHART = (85.0, 125.0)  # left and right end of the little axis in each row, mm
+CHART = (85.0, 125.0)  # ends of the axis in each row
 CHART_TICKS = (0, 1, 5, 10, 20, 40, 60, 80, 100)  # percent
-ROW = 9.2  # height of a row of the table, mm
-STRIP = 17.0  # of a row of cells
+ROW = 9.2  # height of a row of the table
+STRIP = 17.0  # height of a row of cells
 STRIP_LEFT = 44.0
-CELL = 11.6  # side of a cell, mm
+CELL = 11.6  # side of a cell
 SHOWN = 12  # cells of a class
-PITCH = (RIGHT - STRIP_LEFT - CELL) / (SHOWN - 1)  # from one cell to the next, mm
-CELL_PIXELS = 90  # about 190 to the inch
+PITCH = (RIGHT - STRIP_LEFT - CELL) / (SHOWN - 1)  # from one cell to the next
+PIXELS_PER_POINT = 2.75  # of a cell, about 200 to the inch
+LINE = 3.6
 REVIEWER_LINES, CORRECTION_LINES = 2, 6
-NAME_WIDTH = 50.0  # of a reviewer, mm at most
+NAME_WIDTH = 50.0  # of a reviewer, at most
 
-# Fonts and their caches are shared by all figures, and are not safe in several threads.
-_DRAWING = threading.Lock()
-
-
-def to_pdf(record: Snapshot) -> bytes:
-    """One A4 page: the differential with limits and ranges, the cells, what was corrected, and where to sign."""
-    content = io.BytesIO()
-    about = {
-        "Title": f"Leucocyte differential {record.specimen}".strip(),
-        "Subject": RESEARCH_USE,
-        "Creator": record.model.software,
-        "CreationDate": record.time,
-    }
-    with _DRAWING, rc_context({"pdf.fonttype": 42, "font.family": "DejaVu Sans"}):
-        page = Figure(figsize=(PAGE[0] / MM_PER_INCH, PAGE[1] / MM_PER_INCH))
-        axes = page.add_axes((0, 0, 1, 1), xlim=(0, PAGE[0]), ylim=(PAGE[1], 0))
-        axes.set_axis_off()
-        axes.autoscale(False)
-        _draw(_Pen(axes), record)
-        page.savefig(content, format="pdf", metadata=about)
-    return content.getvalue()
+_NOT_COUNTED = {
+    CellState.WAITING: "waiting for review",
+    CellState.REJECTED: "rejected by a person",
+    CellState.CUT: "cut off by the border",
+    CellState.DUPLICATE: "seen in another picture",
+    CellState.REMOVED: "removed with their picture",
+}
 
 
-def _draw(pen: "_Pen", record: Snapshot) -> None:
-    y = _draw_head(pen, record)
-    y = _draw_notices(pen, record, y)
-    y = _draw_table(pen, record, y)
-    y = _draw_cells(pen, record, y)
-    _draw_review(pen, record, y)
-    _draw_foot(pen, record)
+def draw_report(snapshot: Snapshot) -> bytes:
+    """Draw the report, see `wbc_hf.reports.to_pdf`."""
+    page = _Page(snapshot)
+    y = _draw_head(page, snapshot)
+    y = _draw_notices(page, snapshot, y)
+    y = _draw_table(page, snapshot, y)
+    y = _draw_cells(page, snapshot, y)
+    _draw_review(page, snapshot, y)
+    _draw_foot(page, snapshot)
+    return bytes(page.output())
 
 
-class _Pen:
-    """Writes and draws on the page: millimetres from the upper left corner, sizes of text in points."""
+class _Page(FPDF):
+    """An A4 page with the few shapes that the report needs."""
 
-    def __init__(self, axes: Axes):
-        self.axes = axes
+    def __init__(self, snapshot: Snapshot):
+        super().__init__()
+        self.set_title(f"Leucocyte differential {snapshot.specimen}".strip())
+        self.set_subject(RESEARCH_USE)
+        self.set_creator(snapshot.model.software)
+        self.set_creation_date(snapshot.time)
+        self.set_auto_page_break(False)
+        self.c_margin = 0
+        self.oversized_images, self.oversized_images_ratio = "DOWNSCALE", PIXELS_PER_POINT
+        for style, file in _FONTS.items():
+            self.add_font("DejaVu", style, Path(matplotlib.get_data_path(), "fonts", "ttf", file))
+        self.add_page()
 
-    def write(self, x: float, y: float, text: str, size: float = 8, **look: object) -> None:
-        """Text with its base line at y. Dollar signs in names are no formula."""
-        self.axes.text(
-            x, y, _printable(text), fontsize=size, parse_math=False, va="baseline", **({"color": INK} | look)
+    def put(
+        self, x: float, y: float, text: str, size: float = 8, *, align: str = "L", bold: bool = False, ink: str = INK
+    ) -> None:
+        """Write a line of text with its baseline at `y`, and its left end, centre or right end at `x`."""
+        self._style(size, bold, ink)
+        width = {"L": WIDTH, "C": 2 * x, "R": x}[align]
+        self.set_xy(x if align == "L" else 0, y - 0.3 * self.font_size)
+        self.cell(width, 0, self._printable(text), align=align)
+
+    def put_items(self, x: float, y: float, items: Sequence[str], lines: int, size: float = 7) -> float:
+        """Write items on so many lines at most, the last of which says how many are left out; return the new `y`."""
+        self._style(size)
+        kept = len(items)
+        if self._lines(_joined(items, kept), RIGHT - x) > lines:
+            kept = bisect_right(range(1, kept), lines, key=lambda n: self._lines(_joined(items, n), RIGHT - x))
+        self.set_xy(x, y)
+        self.multi_cell(RIGHT - x, LINE, self._printable(_joined(items, kept)), align="L")
+        return self.get_y()
+
+    def shorten(self, text: str, width: float, size: float, *, bold: bool = False) -> str:
+        """Replace the middle of a text that is wider than `width` by an ellipsis."""
+        self._style(size, bold)
+        text = self._printable(" ".join(text.split()))
+        if self.get_string_width(text) <= width:
+            return text
+        room = (width - self.get_string_width("…")) / 2
+        start, end = (
+            self.multi_cell(room, text=half, wrapmode="CHAR", dry_run=True, output="LINES")[0]
+            for half in (text, text[::-1])
         )
+        return f"{start}…{end[::-1]}"
 
-    def rule(self, y: float, left: float = LEFT, right: float = RIGHT, colour: str = HAIRLINE, width: float = 0.6):
-        self.axes.plot((left, right), (y, y), color=colour, linewidth=width, solid_capstyle="butt")
+    def rule(
+        self, y: float, left: float = LEFT, right: float = RIGHT, ink: str = HAIRLINE, width: float = 0.2
+    ) -> None:
+        self.set_draw_color(ink)
+        self.set_line_width(width)
+        self.line(left, y, right, y)
 
-    def box(self, x: float, y: float, width: float, height: float, colour: str) -> None:
-        self.axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor="none"))
+    def box(self, x: float, y: float, width: float, height: float, ink: str) -> None:
+        self.set_fill_color(ink)
+        self.rect(x, y, width, height, style="F")
 
-    def dot(self, x: float, y: float, radius: float, colour: str) -> None:
-        self.axes.add_patch(Circle((x, y), radius, facecolor=colour, edgecolor="none"))
+    def dot(self, x: float, y: float, radius: float, ink: str) -> None:
+        self.set_fill_color(ink)
+        self.circle(x, y, radius, style="F")
 
-    def picture(self, x: float, y: float, width: float, height: float, pixels: np.ndarray) -> None:
-        self.axes.imshow(
-            pixels, extent=(x, x + width, y + height, y), aspect="auto", interpolation="none", origin="upper"
-        )
+    def _style(self, size: float, bold: bool = False, ink: str = INK) -> None:
+        self.set_font("DejaVu", "B" if bold else "", size)
+        self.set_text_color(ink)
+
+    def _printable(self, text: str) -> str:
+        return "".join(letter if ord(letter) in self.current_font.cmap else "□" for letter in text)
+
+    def _lines(self, text: str, width: float) -> int:
+        return len(self.multi_cell(width, text=self._printable(text), dry_run=True, output="LINES"))
 
 
-def _draw_head(pen: _Pen, record: Snapshot) -> float:
-    pen.write(LEFT, 21, "Leucocyte differential", 17, weight="bold")
-    pen.write(RIGHT, 20.6, RESEARCH_USE, 8.5, ha="right", weight="bold", color=CAUTION)
-    pen.rule(25, colour=INK, width=1.0)
-    differential = record.differential
+def _joined(items: Sequence[str], kept: int) -> str:
+    rest = len(items) - kept
+    return "; ".join(items[:kept]) + (f"; … and {rest} more" if rest else "")
+
+
+def _draw_head(page: _Page, snapshot: Snapshot) -> float:
+    page.put(LEFT, 21, "Leucocyte differential", 17, bold=True)
+    page.put(RIGHT, 20.6, RESEARCH_USE, 8.5, align="R", bold=True, ink=CAUTION)
+    page.rule(25, ink=INK, width=0.35)
+    differential = snapshot.differential
     facts = [
-        (LEFT, 56, "Specimen", record.specimen or "not named"),
-        (76, 43, "Recorded (UTC)", f"{record.time:%d %b %Y, %H:%M}"),
-        (122, 24, "Pictures", _count_pictures(record.pictures)),
+        (LEFT, 56, "Specimen", snapshot.specimen or "not named"),
+        (76, 43, "Recorded (UTC)", f"{snapshot.time:%d %b %Y, %H:%M}"),
+        (122, 26, "Pictures", _count_pictures(snapshot.pictures)),
         (150, 17, "Cells counted", str(differential.total)),
     ]
     if differential.leucocyte_count is not None:
         facts.append((170, 24, "Leucocytes, 10⁹/l", f"{differential.leucocyte_count:g}"))
     for x, width, name, value in facts:
-        pen.write(x, 30.5, name, 6.5, color=FAINT)
-        pen.write(x, 35.6, _fitted(value, width, 9, bold=True), 9, weight="bold")
+        page.put(x, 30.5, name, 6.5, ink=FAINT)
+        page.put(x, 35.6, page.shorten(value, width, 9, bold=True), 9, bold=True)
     return 39.5
 
 
@@ -131,56 +161,53 @@ def _count_pictures(pictures: Sequence[Picture]) -> str:
     return f"{len(pictures)} {'field' if fields else 'of one cell'}{'s' * (fields > 1)}" if pictures else "none"
 
 
-def _draw_notices(pen: _Pen, record: Snapshot, y: float) -> float:
-    total, waiting = record.differential.total, len(record.cells_in(CellState.WAITING))
+def _draw_notices(page: _Page, snapshot: Snapshot, y: float) -> float:
+    total, waiting = snapshot.differential.total, len(snapshot.cells_in(CellState.WAITING))
     notices = []
-    if not record.differential.enough:
+    if not snapshot.differential.enough:
         cells = "No cells were" if total == 0 else f"Only {total} cell{' was' if total == 1 else 's were'}"
         notices.append(
             f"{cells} counted: a differential needs {ENOUGH_COUNTED} at least, and the limits below are wide."
         )
     if waiting:
-        notices.append(
-            "1 cell waits for review and is not counted yet."
-            if waiting == 1
-            else f"{waiting} cells wait for review and are not counted yet."
-        )
-    if not record.reviewers and record.cells:
-        notices.append("No person has looked at these cells yet: all classes are the model's.")
+        cells = "1 cell waits for review and is" if waiting == 1 else f"{waiting} cells wait for review and are"
+        notices.append(f"{cells} not counted yet.")
+    if not snapshot.reviewers and snapshot.cells:
+        notices.append("No person has reviewed these cells yet: all classes are the model's.")
     for notice in notices:
-        pen.box(LEFT, y, 1.1, 4.6, CAUTION)
-        pen.write(LEFT + 3, y + 3.4, notice, 7.5)
+        page.box(LEFT, y, 1.1, 4.6, CAUTION)
+        page.put(LEFT + 3, y + 3.4, notice, 7.5)
         y += 5.6
     return y + 1.5
 
 
-def _draw_table(pen: _Pen, record: Snapshot, y: float) -> float:
-    differential = record.differential
+def _draw_table(page: _Page, snapshot: Snapshot, y: float) -> float:
+    differential = snapshot.differential
+    absolute = differential.leucocyte_count is not None
     heads = [
-        (LEFT, "left", "Class"),
-        (50, "right", "Count"),
-        (61, "right", "%"),
-        (82, "right", "95 % limits"),
-        (sum(CHART) / 2, "center", "% with limits, range in grey"),
-        (142, "right", "Range, %"),
-        (146, "left", "Flag"),
+        (LEFT, "L", "Class"),
+        (50, "R", "Count"),
+        (61, "R", "%"),
+        (82, "R", "95 % limits"),
+        (sum(CHART) / 2, "C", "% with limits, range in grey"),
+        (142, "R", "Range, %"),
+        (146, "L", "Flag"),
+        (RIGHT, "R", "10⁹/l (limits)" if absolute else ""),
     ]
-    if differential.leucocyte_count is not None:
-        heads.append((RIGHT, "right", "10⁹/l (limits)"))
-    for x, side, text in heads:
-        pen.write(x, y + 3, text, 6.5, ha=side, color=FAINT)
+    for x, align, text in heads:
+        page.put(x, y + 3, text, 6.5, align=align, ink=FAINT)
     y += 4.8
-    pen.rule(y, colour=INK, width=0.7)
+    page.rule(y, ink=INK, width=0.25)
     for share, leucocyte in zip(differential.shares, LEUCOCYTES, strict=True):
-        _draw_share(pen, share, leucocyte.colour, y)
+        _draw_share(page, share, leucocyte.colour, y)
         y += ROW
-        pen.rule(y)
+        page.rule(y)
     for tick in CHART_TICKS:
-        pen.write(_chart_x(tick), y + 2.8, str(tick), 5.5, ha="center", color=FAINT)
-    pen.write(LEFT, y + 4.2, "All counted", 8, weight="bold")
-    pen.write(50, y + 4.2, str(differential.total), 8, ha="right", weight="bold")
-    if differential.leucocyte_count is not None:
-        pen.write(RIGHT, y + 4.2, f"{differential.leucocyte_count:g}", 8, ha="right", weight="bold")
+        page.put(_chart_x(tick), y + 2.8, str(tick), 5.5, align="C", ink=FAINT)
+    page.put(LEFT, y + 4.2, "All counted", 8, bold=True)
+    page.put(50, y + 4.2, str(differential.total), 8, align="R", bold=True)
+    if absolute:
+        page.put(RIGHT, y + 4.2, f"{differential.leucocyte_count:g}", 8, align="R", bold=True)
     y += 8.6
     notes = (
         "Limits: exact binomial (Clopper-Pearson), of counting alone. "
@@ -188,130 +215,102 @@ def _draw_table(pen: _Pen, record: Snapshot, y: float) -> float:
         f"Reference ranges: {differential.ranges_source}.",
     )
     for note in notes:
-        pen.write(LEFT, y, _fitted(note, RIGHT - LEFT, 6.2), 6.2, color=FAINT)
+        page.put(LEFT, y, page.shorten(note, RIGHT - LEFT, 6.2), 6.2, ink=FAINT)
         y += 3.1
     return y + 2.6
 
 
-def _draw_share(pen: _Pen, share: Share, colour: str, y: float) -> None:
+def _draw_share(page: _Page, share: Share, colour: str, y: float) -> None:
     middle = y + ROW / 2
     base = middle + 1.05
-    pen.dot(LEFT + 1.2, middle, 1.2, colour)
-    pen.write(LEFT + 4, base, share.label.capitalize(), 8.5, weight="bold")
-    pen.write(50, base, str(share.count), 8.5, ha="right")
-    pen.write(61, base, "–" if share.percent is None else f"{share.percent:.1f}", 8.5, ha="right", weight="bold")
-    limits = "–" if share.percent is None else format_interval(share.limits, ".1f", between=" – ")
-    pen.write(82, base, limits, 7.5, ha="right")
-    low, high = share.reference
-    pen.box(_chart_x(low), y + 1.6, _chart_x(high) - _chart_x(low), ROW - 3.2, BAND)
-    pen.rule(middle, *CHART, width=0.4)
+    limits = None if share.percent is None else share.limits
+    page.dot(LEFT + 1.2, middle, 1.2, colour)
+    page.put(LEFT + 4, base, share.label.capitalize(), 8.5, bold=True)
+    page.put(50, base, str(share.count), 8.5, align="R")
+    page.put(61, base, format_figure(share.percent, ".1f"), 8.5, align="R", bold=True)
+    page.put(82, base, format_interval(limits, ".1f", between=" – "), 7.5, align="R")
+    low, high = map(_chart_x, share.reference)
+    page.box(low, y + 1.6, high - low, ROW - 3.2, BAND)
+    page.rule(middle, *CHART, width=0.15)
     if share.percent is not None:
-        pen.rule(middle, *map(_chart_x, share.limits), colour=colour, width=1.8)
-        pen.dot(_chart_x(share.percent), middle, 1.15, colour)
-    pen.write(142, base, format_interval(share.reference, "g", between=" – "), 7.5, ha="right")
+        left, right = map(_chart_x, share.limits)
+        page.rule(middle, left, right, ink=colour, width=0.6)
+        page.dot(_chart_x(share.percent), middle, 1.15, colour)
+    page.put(142, base, format_interval(share.reference, "g", between=" – "), 7.5, align="R")
     word, _, reason = FLAG_TEXTS[share.flag].partition(": ")
-    tone = CAUTION if reason else ALERT
-    pen.write(146, middle - 0.1 if reason else base, word, 8, weight="bold", color=tone)
-    pen.write(146, middle + 2.7, reason, 5.8, color=FAINT)
+    page.put(146, middle - 0.1 if reason else base, word, 8, bold=True, ink=CAUTION if reason else ALERT)
+    page.put(146, middle + 2.7, reason, 5.8, ink=FAINT)
     if share.absolute is not None:
-        pen.write(RIGHT, middle - 0.1, f"{share.absolute.value:.2f}", 8, ha="right", weight="bold")
-        pen.write(
-            RIGHT,
-            middle + 2.7,
-            format_interval(share.absolute.limits, ".2f", between=" – "),
-            6,
-            ha="right",
-            color=FAINT,
-        )
+        limits_text = format_interval(share.absolute.limits, ".2f", between=" – ")
+        page.put(RIGHT, middle - 0.1, f"{share.absolute.value:.2f}", 8, align="R", bold=True)
+        page.put(RIGHT, middle + 2.7, limits_text, 6, align="R", ink=FAINT)
 
 
 def _chart_x(percent: float) -> float:
-    """Place of a percentage on the little axis: its square root, so that 1 % of basophils can be seen beside 100."""
+    """Position on the axis: a square root, since on a linear axis 1 % of basophils would not be visible."""
     return CHART[0] + (CHART[1] - CHART[0]) * (percent / 100) ** 0.5
 
 
-def _draw_cells(pen: _Pen, record: Snapshot, y: float) -> float:
-    pen.write(LEFT, y + 2.6, "Counted cells", 9, weight="bold")
+def _draw_cells(page: _Page, snapshot: Snapshot, y: float) -> float:
+    page.put(LEFT, y + 2.6, "Counted cells", 9, bold=True)
     legend = "✓ accepted by a person    ≠ corrected by a person; both are shown first"
-    pen.write(RIGHT, y + 2.6, legend, 6.2, ha="right", color=FAINT)
+    page.put(RIGHT, y + 2.6, legend, 6.2, align="R", ink=FAINT)
     y += 4.6
-    counted = record.cells_in(CellState.COUNTED)
+    counted = snapshot.cells_in(CellState.COUNTED)
     for leucocyte in LEUCOCYTES:
-        cells = sorted((cell for cell in counted if cell.label == leucocyte.name), key=_shown_first)
-        _draw_strip(pen, leucocyte.name, leucocyte.colour, cells, y)
+        cells = [cell for cell in counted if cell.label == leucocyte.name]
+        cells.sort(key=lambda cell: (not cell.corrected, cell.review is None, cell.number))
+        _draw_strip(page, leucocyte, cells, y)
         y += STRIP
     return y + 1
 
 
-def _shown_first(cell: Cell) -> tuple[bool, bool, int]:
-    return not cell.corrected, cell.review is None, cell.number
-
-
-def _draw_strip(pen: _Pen, name: str, colour: str, cells: Sequence[Cell], y: float) -> None:
-    pen.box(LEFT, y + 0.6, 1.1, CELL, colour)
-    pen.write(LEFT + 3, y + 6, name.capitalize(), 8, weight="bold")
+def _draw_strip(page: _Page, leucocyte: Leucocyte, cells: Sequence[Cell], y: float) -> None:
+    page.box(LEFT, y + 0.6, 1.1, CELL, leucocyte.colour)
+    page.put(LEFT + 3, y + 6, leucocyte.name.capitalize(), 8, bold=True)
     shown = cells[:SHOWN]
-    amount = f"{len(shown)} of {len(cells)}" if cells else "none"
-    pen.write(LEFT + 3, y + 9.6, amount, 7, color=FAINT)
+    page.put(LEFT + 3, y + 9.6, f"{len(shown)} of {len(cells)}" if cells else "none", 7, ink=FAINT)
     for index, cell in enumerate(shown):
         x = STRIP_LEFT + index * PITCH
-        pen.picture(x, y + 0.6, CELL, CELL, _pixels(cell.image))
+        page.image(io.BytesIO(cell.image), x, y + 0.6, CELL, CELL, keep_aspect_ratio=True)
         mark = "" if cell.review is None else " ≠" if cell.corrected else " ✓"
-        look = {"color": FAINT} if cell.review is None else {"color": INK, "weight": "bold"}
-        pen.write(x + CELL / 2, y + CELL + 3.0, f"{cell.number}{mark}", 5.6, ha="center", **look)
+        reviewed = cell.review is not None
+        ink = INK if reviewed else FAINT
+        page.put(x + CELL / 2, y + CELL + 3, f"{cell.number}{mark}", 5.6, align="C", bold=reviewed, ink=ink)
 
 
-def _pixels(image: bytes) -> np.ndarray:
-    """uint8 (side, side, 3) of a PNG, with white beside what is not square."""
-    with PIL.Image.open(io.BytesIO(image)) as cell:
-        return np.asarray(PIL.ImageOps.pad(cell.convert("RGB"), (CELL_PIXELS, CELL_PIXELS), color="white"))
-
-
-def _draw_review(pen: _Pen, record: Snapshot, y: float) -> None:
-    states = {
-        CellState.WAITING: "waiting for review",
-        CellState.REJECTED: "rejected by a person",
-        CellState.CUT: "cut off by the border",
-        CellState.DUPLICATE: "seen in another picture",
-        CellState.REMOVED: "taken out with their picture",
-    }
-    not_counted = [f"{count} {words}" for state, words in states.items() if (count := len(record.cells_in(state)))]
-    paragraphs = [
-        ("Not counted", not_counted or ["no cells"], 2),
-        ("Reviewed", [_reviewed(record, reviewer) for reviewer in record.reviewers] or ["no cells"], REVIEWER_LINES),
-        ("Corrected", _corrections(record) or ["no cells"], CORRECTION_LINES),
+def _draw_review(page: _Page, snapshot: Snapshot, y: float) -> None:
+    not_counted = [
+        f"{count} {words}" for state, words in _NOT_COUNTED.items() if (count := len(snapshot.cells_in(state)))
     ]
-    pen.rule(y)
-    y += 0.8
-    for title, parts, lines in paragraphs:
-        pen.write(LEFT, y + 3.6, title, 7, weight="bold")
-        for line in _wrapped(parts, RIGHT - STRIP_LEFT, 7, lines):
-            y += 3.6
-            pen.write(STRIP_LEFT, y, line, 7)
-        y += 0.8
+    names = {name: page.shorten(reviewer_text(name), NAME_WIDTH, 7) for name in snapshot.reviewers}
+    corrected = [cell for cell in snapshot.reviewed if cell.corrected]
+    several = len({cell.reviewer for cell in corrected}) > 1
+    corrections = [
+        f"no. {cell.number} {correction_text(cell)}" + (f" ({names[cell.reviewer]})" if several else "")
+        for cell in corrected
+    ]
+    paragraphs = [
+        ("Not counted", not_counted, 2),
+        ("Reviewed", [_reviewed(snapshot, reviewer, name) for reviewer, name in names.items()], REVIEWER_LINES),
+        ("Corrected", corrections, CORRECTION_LINES),
+    ]
+    page.rule(y)
+    y += 1.6
+    for title, items, lines in paragraphs:
+        page.put(LEFT, y + 2.6, title, 7, bold=True)
+        y = page.put_items(STRIP_LEFT, y, items or ["no cells"], lines) + 0.8
 
 
-def _reviewed(record: Snapshot, reviewer: str) -> str:
-    cells = [cell for cell in record.reviewed if cell.review.reviewer == reviewer]
+def _reviewed(snapshot: Snapshot, reviewer: str, name: str) -> str:
+    cells = [cell for cell in snapshot.reviewed if cell.reviewer == reviewer]
     corrected = sum(cell.corrected for cell in cells)
-    name = _fitted(reviewer_text(reviewer), NAME_WIDTH, 7)
     return f"{len(cells)} cell{'s' * (len(cells) != 1)} by {name}, {corrected or 'none'} corrected"
 
 
-def _corrections(record: Snapshot) -> list[str]:
-    """One for each corrected cell; who said so stands in it where several people corrected."""
-    cells = [cell for cell in record.reviewed if cell.corrected]
-    alone = len({cell.review.reviewer for cell in cells}) == 1
-    return [
-        f"no. {cell.number} {correction_text(cell)}"
-        + ("" if alone else f" ({_fitted(reviewer_text(cell.review.reviewer), NAME_WIDTH, 7)})")
-        for cell in cells
-    ]
-
-
-def _draw_foot(pen: _Pen, record: Snapshot) -> None:
-    model = record.model
-    pen.rule(257)
+def _draw_foot(page: _Page, snapshot: Snapshot) -> None:
+    model = snapshot.model
+    page.rule(257)
     facts = [
         (LEFT, 46, "Model", model.name),
         (66, 26, "Version", model.version),
@@ -319,67 +318,9 @@ def _draw_foot(pen: _Pen, record: Snapshot) -> None:
         (164, 30, "Software", model.software),
     ]
     for x, width, name, value in facts:
-        pen.write(x, 260.8, name, 6.2, color=FAINT)
-        pen.write(x, 264.6, _fitted(value, width, 7.5), 7.5)
+        page.put(x, 260.8, name, 6.2, ink=FAINT)
+        page.put(x, 264.6, page.shorten(value, width, 7.5), 7.5)
     for left, right, text in ((LEFT, 76, "Date"), (84, 140, "Name"), (148, RIGHT, "Signature")):
-        pen.rule(280, left, right, colour=INK, width=0.6)
-        pen.write(left, 283.2, text, 6.2, color=FAINT)
-    pen.write(PAGE[0] / 2, 289.5, RESEARCH_USE, 6.5, ha="center", color=FAINT)
-
-
-def _wrapped(parts: Sequence[str], width: float, size: float, lines: int) -> list[str]:
-    """Parts with semicolons between them, on so many lines at most; the last says how many there are more."""
-    written = [parts[0]]
-    for index, part in enumerate(parts[1:], 1):
-        longer = f"{written[-1]}; {part}"
-        # The last line keeps room for the end of the list.
-        rest = f"; … and {len(parts) - index - 1} more" if len(written) == lines and index < len(parts) - 1 else ""
-        if _width(longer + rest, size) <= width:
-            written[-1] = longer
-        elif len(written) < lines:
-            written[-1] += ";"
-            written.append(part)
-        else:
-            written[-1] += f"; … and {len(parts) - index} more"
-            break
-    return written
-
-
-@lru_cache(1024)
-def _fitted(text: str, width: float, size: float, *, bold: bool = False) -> str:
-    """A text, shortened in its middle to so many millimetres."""
-    text = " ".join(text.split())
-    if _width(text, size, bold=bold) <= width:
-        return text
-    too_long = bisect_left(range(len(text)), True, key=lambda n: _width(_shortened(text, n), size, bold=bold) > width)
-    return _shortened(text, too_long - 1)
-
-
-def _shortened(text: str, kept: int) -> str:
-    return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
-
-
-def _width(text: str, size: float, *, bold: bool = False) -> float:
-    """In millimetres at so many points."""
-    font = _font("bold" if bold else "normal")
-    font.set_text(_printable(text))
-    return font.get_width_height()[0] / 64 * size / MEASURED_POINTS / POINTS_PER_INCH * MM_PER_INCH
-
-
-def _printable(text: str) -> str:
-    """A text with a box for each sign that the font lacks, as of Chinese."""
-    known = _known_signs()
-    return "".join(sign if ord(sign) in known else "□" for sign in text)
-
-
-@lru_cache
-def _known_signs() -> frozenset[int]:
-    return frozenset(_font("normal").get_charmap())
-
-
-@lru_cache
-def _font(weight: str) -> FT2Font:
-    """Of its own, since `font_manager.get_font` shares its fonts, and set large: small ones are rounded to pixels."""
-    font = FT2Font(font_manager.findfont(f"DejaVu Sans:weight={weight}"))
-    font.set_size(MEASURED_POINTS, POINTS_PER_INCH)
-    return font
+        page.rule(280, left, right, ink=INK)
+        page.put(left, 283.2, text, 6.2, ink=FAINT)
+    page.put(WIDTH / 2, 289.5, RESEARCH_USE, 6.5, align="C", ink=FAINT)

@@ -56,7 +56,7 @@ def count(
         WbcError: `leucocyte_count` is outside 0 to 1000, or there is no default model.
 
     Example:
-        >>> from wbc_hf.smear import count
+        >>> from wbc_hf import count
         >>> snapshot = count(["field 1.jpg", "field 2.jpg"], name="S 17")
         >>> {share.label: share.percent for share in snapshot.differential.shares}
     """

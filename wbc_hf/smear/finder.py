@@ -164,7 +164,7 @@ def find_cells(image: ImageSource) -> list[FoundCell]:
         UnreadableImageError: From `read_image`.
 
     Example:
-        >>> from wbc_hf.smear import find_cells
+        >>> from wbc_hf import find_cells
         >>> [cell.box for cell in find_cells("field.jpg")]
     """
     field = image if isinstance(image, Image.Image) and image.mode == "RGB" else read_image(image)

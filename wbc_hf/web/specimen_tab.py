@@ -164,7 +164,7 @@ def read_leucocytes(written: str) -> float | None:
     """A total leucocyte count as people write it, with a point or a comma; None of an empty field.
 
     Raises:
-        WbcError: It is no number, or one that `check_leucocytes` does not allow.
+        WbcError: It is no number, or one that `check_leucocyte_count` does not allow.
     """
     if not written.strip():
         return None
