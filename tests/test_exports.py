@@ -35,7 +35,7 @@ from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, Flag, Snapshot, Specim
 MODEL = ModelIdentity("wbc-tiny", "0123456789ab", "Painted cells", "wbc_hf 0.0")
 TIME = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)
 HOSTILE = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1")
-STRANGE = "../../血液 $x_1$ <b>&\x07 C:\\temp\\" + "long " * 60
+HOSTILE_NAME = "../../血液 $x_1$ <b>&\x07 C:\\temp\\" + "long " * 60
 BOX = (10, 20, 58, 68)
 
 
@@ -59,7 +59,7 @@ def _new(
     return Cell(BOX, _prediction(label, status), image, cut, duplicate_of)
 
 
-def _snapshot(specimen: Specimen, model: ModelIdentity = MODEL) -> Snapshot:
+def _take_snapshot(specimen: Specimen, model: ModelIdentity = MODEL) -> Snapshot:
     return replace(specimen.snapshot(model, DEFAULT_RANGES), time=TIME)
 
 
@@ -78,36 +78,36 @@ def _specimen(name: str = "S 17") -> Specimen:
 
 
 @pytest.fixture(scope="module")
-def record() -> Snapshot:
+def snapshot() -> Snapshot:
     """Cells 1 to 5 accepted, 6 corrected, 7 rejected."""
     specimen = _specimen()
     for number in range(1, 6):
         specimen.review(number, CLASS_NAMES[number - 1], "A. Meyer")
     specimen.review(6, "monocyte", "A. Meyer")
     specimen.review(7, None, "Ö. Yılmaz")
-    return _snapshot(specimen)
+    return _take_snapshot(specimen)
 
 
 @pytest.fixture(scope="module")
-def strange_record() -> Snapshot:
+def hostile_snapshot() -> Snapshot:
     """Whatever a user can name is named badly."""
-    specimen = Specimen(STRANGE)
-    for name in (*HOSTILE, STRANGE):
+    specimen = Specimen(HOSTILE_NAME)
+    for name in (*HOSTILE, HOSTILE_NAME):
         specimen.add_picture(name, (48, 48), b"", [_new(3, PAINTED[3])], is_field=False)
-    for number, name in enumerate((*HOSTILE, STRANGE), 1):
+    for number, name in enumerate((*HOSTILE, HOSTILE_NAME), 1):
         specimen.review(number, "basophil", name)
-    return _snapshot(specimen, ModelIdentity(STRANGE, "0123456789ab", STRANGE, "wbc_hf 0.0"))
+    return _take_snapshot(specimen, ModelIdentity(HOSTILE_NAME, "0123456789ab", HOSTILE_NAME, "wbc_hf 0.0"))
 
 
 @pytest.fixture(scope="module")
-def empty_record() -> Snapshot:
-    return _snapshot(Specimen(), replace(MODEL, trained_on=None))
+def empty_snapshot() -> Snapshot:
+    return _take_snapshot(Specimen(), replace(MODEL, trained_on=None))
 
 
 @pytest.fixture(scope="module")
-def contents(record: Snapshot) -> dict[str, bytes]:
-    """Every export of `record`, by its key."""
-    return {export.key: export.make(record) for export in EXPORTS}
+def contents(snapshot: Snapshot) -> dict[str, bytes]:
+    """Every export of `snapshot`, by its key."""
+    return {export.key: export.make(snapshot) for export in EXPORTS}
 
 
 # ---- the table of exports
@@ -128,8 +128,8 @@ def test_every_export_says_what_it_is(contents: dict[str, bytes], key: str):
     assert "Ö. Yılmaz" in text
 
 
-def test_exports_are_the_same_each_time(record: Snapshot, contents: dict[str, bytes]):
-    assert {export.key: export.make(record) for export in EXPORTS} == contents
+def test_exports_are_the_same_each_time(snapshot: Snapshot, contents: dict[str, bytes]):
+    assert {export.key: export.make(snapshot) for export in EXPORTS} == contents
 
 
 def test_keys_and_suffixes_tell_exports_apart():
@@ -150,8 +150,8 @@ def test_keys_and_suffixes_tell_exports_apart():
     ],
 )
 def test_file_names_are_safe(specimen: str, stem: str):
-    record = _snapshot(Specimen(specimen))
-    assert [file_name(record, export) for export in EXPORTS] == [
+    snapshot = _take_snapshot(Specimen(specimen))
+    assert [file_name(snapshot, export) for export in EXPORTS] == [
         f"{stem}{suffix}" for suffix in (".pdf", ".csv", ".json", ".fhir.json", ".cells.zip")
     ]
 
@@ -171,13 +171,13 @@ def _rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
 
-def test_csv_has_a_row_for_each_cell(record: Snapshot):
-    rows = _rows(to_csv(record))
+def test_csv_has_a_row_for_each_cell(snapshot: Snapshot):
+    rows = _rows(to_csv(snapshot))
 
     assert [int(row["number"]) for row in rows] == list(range(1, 64))
-    assert [row["state"] for row in rows] == [cell.state for cell in record.cells]
-    for row, cell in zip(rows, record.cells, strict=True):
-        assert row["picture"] == record.pictures[cell.picture - 1].name
+    assert [row["state"] for row in rows] == [cell.state for cell in snapshot.cells]
+    for row, cell in zip(rows, snapshot.cells, strict=True):
+        assert row["picture"] == snapshot.pictures[cell.picture - 1].name
         assert tuple(int(row[side]) for side in ("x0", "y0", "x1", "y1")) == BOX
         assert row["class"] == (cell.label or "")
         assert float(row[f"probability_{row['model_class']}"]) == float(row["probability"]) == 0.9
@@ -189,22 +189,22 @@ def test_csv_has_a_row_for_each_cell(record: Snapshot):
     assert rows[61]["duplicate_of"] == "2"
 
 
-def test_csv_lines_end_as_the_standard_says(record: Snapshot, contents: dict[str, bytes]):
-    text = to_csv(record)
-    assert text.count("\r\n") == text.count("\n") == len(record.cells) + 1
+def test_csv_lines_end_as_the_standard_says(snapshot: Snapshot, contents: dict[str, bytes]):
+    text = to_csv(snapshot)
+    assert text.count("\r\n") == text.count("\n") == len(snapshot.cells) + 1
     assert contents["csv"] == b"\xef\xbb\xbf" + text.encode()
 
 
-def test_csv_holds_no_formulas(strange_record: Snapshot):
-    rows = _rows(to_csv(strange_record))
+def test_csv_holds_no_formulas(hostile_snapshot: Snapshot):
+    rows = _rows(to_csv(hostile_snapshot))
 
-    assert [row["picture"] for row in rows] == [f"'{name}" for name in HOSTILE] + [STRANGE]
+    assert [row["picture"] for row in rows] == [f"'{name}" for name in HOSTILE] + [HOSTILE_NAME]
     assert [row["reviewer"] for row in rows[:4]] == [f"'{name}" for name in HOSTILE[:4]]
     assert not any(value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for row in rows for value in row.values())
 
 
-def test_csv_of_no_cells_is_a_header(empty_record: Snapshot):
-    text = to_csv(empty_record)
+def test_csv_of_no_cells_is_a_header(empty_snapshot: Snapshot):
+    text = to_csv(empty_snapshot)
     assert text.startswith("number,picture,picture_number,x0,y0,x1,y1,state,class,model_class,probability,status,")
     assert _rows(text) == []
 
@@ -214,7 +214,7 @@ def test_csv_knows_the_classes_of_a_larger_model():
     prediction = Prediction("blast", 0.6, (("NEUTROPHIL", 0.3), ("Basophil", 0.1)), "confident")
     specimen.add_picture("a.png", (48, 48), b"", [Cell(BOX, prediction, PAINTED[0])], is_field=False)
 
-    (row,) = _rows(to_csv(_snapshot(specimen)))
+    (row,) = _rows(to_csv(_take_snapshot(specimen)))
 
     names = [name for name in row if name.startswith("probability_")]
     assert names == ["probability_Basophil", "probability_NEUTROPHIL", "probability_blast"]
@@ -224,20 +224,20 @@ def test_csv_knows_the_classes_of_a_larger_model():
 # ---- JSON
 
 
-def test_json_holds_everything(record: Snapshot):
-    content = json.loads(to_json(record))
+def test_json_holds_everything(snapshot: Snapshot):
+    content = json.loads(to_json(snapshot))
 
     assert (content["format"], content["specimen"], content["reviewers"]) == (2, "S 17", ["A. Meyer", "Ö. Yılmaz"])
     assert datetime.fromisoformat(content["time"]) == TIME
     differential = content["differential"]
     assert (differential["total"], differential["enough"], differential["leucocytes"]) == (59, False, 6.5)
-    for told, share in zip(differential["shares"], record.differential.shares, strict=True):
-        assert (told["class"], told["count"], told["percent"]) == (share.label, share.count, share.percent)
-        assert (told["limits"], told["reference"]) == (list(share.limits), list(share.reference))
-        assert told["absolute"]["limits"] == list(share.absolute.limits)
-        assert Flag(told["flag"]) is share.flag
-    assert [picture["name"] for picture in content["pictures"]] == [picture.name for picture in record.pictures]
-    assert [cell["state"] for cell in content["cells"]] == [cell.state for cell in record.cells]
+    for row, share in zip(differential["shares"], snapshot.differential.shares, strict=True):
+        assert (row["class"], row["count"], row["percent"]) == (share.label, share.count, share.percent)
+        assert (row["limits"], row["reference"]) == (list(share.limits), list(share.reference))
+        assert row["absolute"]["limits"] == list(share.absolute.limits)
+        assert Flag(row["flag"]) is share.flag
+    assert [picture["name"] for picture in content["pictures"]] == [picture.name for picture in snapshot.pictures]
+    assert [cell["state"] for cell in content["cells"]] == [cell.state for cell in snapshot.cells]
     assert content["cells"][5]["review"] | {"time": None} == {
         "class": "monocyte",
         "reviewer": "A. Meyer",
@@ -248,8 +248,8 @@ def test_json_holds_everything(record: Snapshot):
     )
 
 
-def test_json_of_no_cells(empty_record: Snapshot):
-    content = json.loads(to_json(empty_record))
+def test_json_of_no_cells(empty_snapshot: Snapshot):
+    content = json.loads(to_json(empty_snapshot))
     assert content["cells"] == content["pictures"] == []
     assert {share["percent"] for share in content["differential"]["shares"]} == {None}
     assert content["model"]["trained_on"] is None
@@ -265,10 +265,10 @@ def _page(content: bytes) -> str:
     return page.extract_text()
 
 
-def test_pdf_tells_the_differential(record: Snapshot, contents: dict[str, bytes]):
+def test_pdf_shows_the_differential(snapshot: Snapshot, contents: dict[str, bytes]):
     text = _page(contents["pdf"])
 
-    for share in record.differential.shares:
+    for share in snapshot.differential.shares:
         assert share.label.capitalize() in text
         assert f"{share.percent:.1f}" in text
         assert f"{share.limits[0]:.1f} – {share.limits[1]:.1f}" in text
@@ -291,7 +291,7 @@ def test_pdf_says_a_flag_in_words():
     specimen.add_picture(
         "a.png", (48, 48), b"", [_new(4, PAINTED[4])] * 65 + [_new(2, PAINTED[2])] * 35, is_field=True
     )
-    text = _page(to_pdf(_snapshot(specimen)))
+    text = _page(to_pdf(_take_snapshot(specimen)))
 
     assert "possibly high" in text
     assert "more cells would tell" in text
@@ -305,7 +305,7 @@ def test_pdf_cuts_long_lists_short():
     for number in range(1, 301):
         specimen.review(number, "lymphocyte", f"{'Long Name ' * 9}{number % 7}")
 
-    text = _page(to_pdf(_snapshot(specimen)))
+    text = _page(to_pdf(_take_snapshot(specimen)))
 
     assert "12 of 300" in text
     assert "12 of 700" in text
@@ -313,14 +313,14 @@ def test_pdf_cuts_long_lists_short():
     assert corrections.count("→") + int(corrections.partition("; … and ")[2].split()[0]) == 300
 
 
-def test_pdf_bears_any_name(strange_record: Snapshot, recwarn: pytest.WarningsRecorder):
-    text = _page(to_pdf(strange_record))
+def test_pdf_shows_any_name(hostile_snapshot: Snapshot, recwarn: pytest.WarningsRecorder):
+    text = _page(to_pdf(hostile_snapshot))
     assert "□□ $x_1$ <b>&" in text
     assert not recwarn.list
 
 
-def test_pdf_of_no_cells(empty_record: Snapshot):
-    text = _page(to_pdf(empty_record))
+def test_pdf_of_no_cells(empty_snapshot: Snapshot):
+    text = _page(to_pdf(empty_snapshot))
     assert "not named" in text
     assert "No cells were counted" in text
     assert text.count("none") == 1 + len(CLASS_NAMES)
@@ -355,8 +355,8 @@ def _by_code(observations: list[dict]) -> dict[str, dict]:
     return {observation["code"].get("coding", [{"code": ""}])[0]["code"]: observation for observation in observations}
 
 
-def test_fhir_tells_the_differential(record: Snapshot):
-    resources = _resources(to_fhir(record))
+def test_fhir_holds_the_differential(snapshot: Snapshot):
+    resources = _resources(to_fhir(snapshot))
 
     assert {kind: len(found) for kind, found in resources.items()} == {
         "DiagnosticReport": 1,
@@ -371,7 +371,7 @@ def test_fhir_tells_the_differential(record: Snapshot):
     assert report["conclusion"] == RESEARCH_USE
     assert observations[""]["valueInteger"] == 59
     assert observations["26464-8"]["valueQuantity"]["value"] == 6.5
-    for share in record.differential.shares:
+    for share in snapshot.differential.shares:
         percent, absolute = (observations[code] for code in fhir_module.CODES[share.label])
         assert percent["valueQuantity"] == {
             "value": pytest.approx(share.percent, abs=5e-4),
@@ -387,8 +387,8 @@ def test_fhir_tells_the_differential(record: Snapshot):
         assert absolute["valueQuantity"]["value"] == pytest.approx(share.absolute.value, abs=5e-4)
 
 
-def test_fhir_says_who_corrected_what(record: Snapshot):
-    counted = _by_code(_resources(to_fhir(record))["Observation"])[""]
+def test_fhir_says_who_corrected_what(snapshot: Snapshot):
+    counted = _by_code(_resources(to_fhir(snapshot))["Observation"])[""]
     assert [(note["authorString"], note["text"]) for note in counted["note"]] == [
         ("A. Meyer", "Corrected cell no. 6: basophil → monocyte"),
         ("Ö. Yılmaz", "Corrected cell no. 7: eosinophil → none of the five"),
@@ -401,7 +401,7 @@ def test_fhir_interprets_only_what_the_limits_support():
     cells = [_new(4, PAINTED[4])] * 65 + [_new(2, PAINTED[2])] * 15 + [_new(1, PAINTED[1])] * 20
     specimen.add_picture("a.png", (48, 48), b"", cells, is_field=True)
 
-    observations = _by_code(_resources(to_fhir(_snapshot(specimen)))["Observation"])
+    observations = _by_code(_resources(to_fhir(_take_snapshot(specimen)))["Observation"])
 
     eosinophils, neutrophils = observations["26450-7"], observations["26511-6"]
     assert eosinophils["interpretation"][0]["coding"][0]["code"] == "H"
@@ -415,21 +415,21 @@ def test_fhir_is_preliminary_once_nothing_waits():
     for cell in specimen.cells:
         if cell.state is CellState.WAITING:
             specimen.review(cell.number, "monocyte", "A. Meyer")
-    assert _resources(to_fhir(_snapshot(specimen)))["DiagnosticReport"][0]["status"] == "preliminary"
+    assert _resources(to_fhir(_take_snapshot(specimen)))["DiagnosticReport"][0]["status"] == "preliminary"
 
 
-def test_fhir_names_the_model_and_the_specimen(record: Snapshot, empty_record: Snapshot):
-    resources = _resources(to_fhir(record))
+def test_fhir_names_the_model_and_the_specimen(snapshot: Snapshot, empty_snapshot: Snapshot):
+    resources = _resources(to_fhir(snapshot))
     (device,), (specimen,) = resources["Device"], resources["Specimen"]
     assert device["deviceName"] == [{"name": "wbc-tiny", "type": "model-name"}]
     assert [version["value"] for version in device["version"]] == ["0123456789ab", "wbc_hf 0.0"]
     assert specimen["identifier"] == [{"value": "S 17"}]
 
-    assert "identifier" not in _resources(to_fhir(empty_record))["Specimen"][0]
+    assert "identifier" not in _resources(to_fhir(empty_snapshot))["Specimen"][0]
 
 
-def test_fhir_of_no_cells_says_that_there_is_no_value(empty_record: Snapshot):
-    resources = _resources(to_fhir(empty_record))
+def test_fhir_of_no_cells_says_that_there_is_no_value(empty_snapshot: Snapshot):
+    resources = _resources(to_fhir(empty_snapshot))
     percents = [observation for code, observation in _by_code(resources["Observation"]).items() if code]
     assert len(percents) == 5
     assert all(observation["dataAbsentReason"]["coding"][0]["code"] == "not-performed" for observation in percents)
@@ -437,20 +437,22 @@ def test_fhir_of_no_cells_says_that_there_is_no_value(empty_record: Snapshot):
     assert resources["DiagnosticReport"][0]["status"] == "partial"
 
 
-def test_fhir_bears_any_name(strange_record: Snapshot):
-    specimen = _resources(to_fhir(strange_record))["Specimen"][0]
+def test_fhir_holds_any_name(hostile_snapshot: Snapshot):
+    specimen = _resources(to_fhir(hostile_snapshot))["Specimen"][0]
     assert specimen["identifier"][0]["value"].startswith("../../血液 $x_1$ <b>& C:")
 
 
-def test_fhir_differs_where_the_record_differs(record: Snapshot, empty_record: Snapshot):
-    identifiers = {json.loads(to_fhir(one))["id"] for one in (record, empty_record, replace(record, specimen="S 18"))}
+def test_fhir_differs_where_the_snapshot_differs(snapshot: Snapshot, empty_snapshot: Snapshot):
+    identifiers = {
+        json.loads(to_fhir(one))["id"] for one in (snapshot, empty_snapshot, replace(snapshot, specimen="S 18"))
+    }
     assert len(identifiers) == 3
 
 
-def test_no_invalid_bundle_leaves(record: Snapshot, monkeypatch: pytest.MonkeyPatch):
+def test_no_invalid_bundle_leaves(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fhir_module, "_PERCENT", {"unit": "%", "sytem": "http://unitsofmeasure.org"})
     with pytest.raises(ValueError, match="sytem"):
-        to_fhir(record)
+        to_fhir(snapshot)
 
 
 # ---- folder of cells
@@ -464,7 +466,7 @@ def reviewed() -> Snapshot:
         specimen.review(cell.number, cell.suggestion, "A. Meyer")
     specimen.review(6, "monocyte", "A. Meyer")
     specimen.review(7, None, "A. Meyer")
-    return _snapshot(specimen)
+    return _take_snapshot(specimen)
 
 
 def test_the_loader_reads_the_zip(reviewed: Snapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -485,8 +487,8 @@ def test_the_loader_reads_the_zip(reviewed: Snapshot, tmp_path: Path, caplog: py
     assert np.array_equal(pixels[9], paint_cells(np.arange(60) % 5, size=48, seed=5)[8])
 
 
-def unpack(record: Snapshot, folder: Path) -> None:
-    zipfile.ZipFile(io.BytesIO(to_cell_folder(record))).extractall(folder)
+def unpack(snapshot: Snapshot, folder: Path) -> None:
+    zipfile.ZipFile(io.BytesIO(to_cell_folder(snapshot))).extractall(folder)
 
 
 def test_cells_of_a_picture_stay_together(reviewed: Snapshot, tmp_path: Path):
@@ -497,15 +499,15 @@ def test_cells_of_a_picture_stay_together(reviewed: Snapshot, tmp_path: Path):
     assert sorted(number for numbers in pictures.values() for number in numbers) == [0, 1, 2, 3]
 
 
-def test_the_folder_tells_where_it_comes_from(reviewed: Snapshot, tmp_path: Path):
+def test_the_folder_says_where_it_comes_from(reviewed: Snapshot, tmp_path: Path):
     unpack(reviewed, tmp_path)
     assert json.loads((tmp_path / "cells.json").read_text())["format"] == 2
     assert "59, of which a person corrected 1" in (tmp_path / "README.txt").read_text()
     assert to_cell_folder(reviewed) == to_cell_folder(reviewed)
 
 
-def test_only_reviewed_cells_that_count_are_there(record: Snapshot, tmp_path: Path):
-    unpack(record, tmp_path)
+def test_only_reviewed_cells_that_count_are_there(snapshot: Snapshot, tmp_path: Path):
+    unpack(snapshot, tmp_path)
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
     assert [(PurePosixPath(name).parent.name, int(name[-8:-4])) for name in files] == [
         ("basophil", 1),
@@ -517,8 +519,8 @@ def test_only_reviewed_cells_that_count_are_there(record: Snapshot, tmp_path: Pa
     ]
 
 
-def test_no_name_leads_out_of_the_folder(strange_record: Snapshot):
-    with zipfile.ZipFile(io.BytesIO(to_cell_folder(strange_record))) as archive:
+def test_no_name_leads_out_of_the_folder(hostile_snapshot: Snapshot):
+    with zipfile.ZipFile(io.BytesIO(to_cell_folder(hostile_snapshot))) as archive:
         names = archive.namelist()
     assert len(names) == len({name.lower() for name in names}) == len(HOSTILE) + 1 + 3
     for name in names:
@@ -529,6 +531,6 @@ def test_no_name_leads_out_of_the_folder(strange_record: Snapshot):
         assert len(name) < 100
 
 
-def test_nobody_looked_at_nothing_to_learn(empty_record: Snapshot):
+def test_a_folder_needs_reviewed_cells(empty_snapshot: Snapshot):
     with pytest.raises(WbcError, match=r"^this specimen: no counted cell is reviewed"):
-        to_cell_folder(empty_record)
+        to_cell_folder(empty_snapshot)

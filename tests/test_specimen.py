@@ -28,7 +28,7 @@ def _specimen(*cells: Cell) -> Specimen:
     return specimen
 
 
-def _snapshot(specimen: Specimen) -> Snapshot:
+def _take_snapshot(specimen: Specimen) -> Snapshot:
     return specimen.snapshot(MODEL, DEFAULT_RANGES)
 
 
@@ -131,20 +131,20 @@ def test_names_a_class_that_is_none():
         _specimen(_new()).review(1, "blast")
 
 
-# ---- records
+# ---- snapshots
 
 
-def test_a_record_holds_one_moment():
+def test_a_snapshot_holds_one_moment():
     specimen = _specimen(_new("neutrophil"), _new(), _new(status="review"), _new(cut=True), _new(duplicate_of=1))
     specimen.leucocyte_count = 6.5
     specimen.review(1, "eosinophil", "B")
     specimen.review(2, None, "A")
-    record = _snapshot(specimen)
+    snapshot = _take_snapshot(specimen)
     specimen.review(3, "basophil", "C")
 
-    assert (record.specimen, record.model, record.reviewers) == ("S 1", MODEL, ("A", "B"))
-    assert record.time.microsecond == 0
-    assert {state: [cell.number for cell in record.cells_in(state)] for state in CellState} == {
+    assert (snapshot.specimen, snapshot.model, snapshot.reviewers) == ("S 1", MODEL, ("A", "B"))
+    assert snapshot.time.microsecond == 0
+    assert {state: [cell.number for cell in snapshot.cells_in(state)] for state in CellState} == {
         CellState.COUNTED: [1],
         CellState.WAITING: [3],
         CellState.REJECTED: [2],
@@ -152,18 +152,18 @@ def test_a_record_holds_one_moment():
         CellState.DUPLICATE: [5],
         CellState.REMOVED: [],
     }
-    assert (record.differential.total, record.differential.leucocyte_count) == (1, 6.5)
-    assert record.differential.shares[CLASS_NAMES.index("eosinophil")].count == 1
+    assert (snapshot.differential.total, snapshot.differential.leucocyte_count) == (1, 6.5)
+    assert snapshot.differential.shares[CLASS_NAMES.index("eosinophil")].count == 1
 
 
 def test_a_picture_that_was_taken_out_leaves_no_word_behind():
     specimen = _specimen(_new("neutrophil"), _new())
     specimen.review(1, "eosinophil", "B")
     specimen.remove(1)
-    record = _snapshot(specimen)
-    assert record.reviewers == ()
-    assert record.differential.total == 0
-    assert len(record.cells_in(CellState.REMOVED)) == 2
+    snapshot = _take_snapshot(specimen)
+    assert snapshot.reviewers == ()
+    assert snapshot.differential.total == 0
+    assert len(snapshot.cells_in(CellState.REMOVED)) == 2
     with pytest.raises(WbcError, match="picture 2: there are 1"):
         specimen.remove(2)
 
@@ -203,7 +203,7 @@ def test_reviews_from_many_threads_are_all_kept():
 
 
 @pytest.mark.usefixtures("hasty_threads")
-def test_a_record_never_has_half_a_picture():
+def test_a_snapshot_never_has_half_a_picture():
     specimen = Specimen()
     done = threading.Event()
 
@@ -215,6 +215,6 @@ def test_a_record_never_has_half_a_picture():
     adding = threading.Thread(target=add)
     adding.start()
     while not done.is_set():
-        record = _snapshot(specimen)
-        assert [cell.picture for cell in record.cells] == [picture.number for picture in record.pictures]
+        snapshot = _take_snapshot(specimen)
+        assert [cell.picture for cell in snapshot.cells] == [picture.number for picture in snapshot.pictures]
     adding.join()

@@ -174,7 +174,7 @@ class _Bundle:
                 "text": f"Corrected cell no. {cell.number}: {correction_text(cell)}",
             }
             for cell in reviewed
-            if cell.corrected
+            if cell.review is not None and cell.corrected
         ]
         if notes:
             observation["note"] = notes

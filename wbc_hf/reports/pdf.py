@@ -4,9 +4,12 @@ import io
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import matplotlib
 from fpdf import FPDF
+from fpdf.enums import WrapMode
+from fpdf.fonts import TTFFont
 
 from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.labels import LEUCOCYTES, Leucocyte
@@ -29,7 +32,7 @@ STRIP_LEFT = 44.0
 CELL = 11.6  # side of a cell
 SHOWN = 12  # cells of a class
 PITCH = (RIGHT - STRIP_LEFT - CELL) / (SHOWN - 1)  # from one cell to the next
-PIXELS_PER_POINT = 2.75  # of a cell, about 200 to the inch
+PIXELS_PER_POINT = 3  # of a cell, 216 to the inch
 LINE = 3.6
 REVIEWER_LINES, CORRECTION_LINES = 2, 6
 NAME_WIDTH = 50.0  # of a reviewer, at most
@@ -83,11 +86,12 @@ class _Page(FPDF):
     def put_items(self, x: float, y: float, items: Sequence[str], lines: int, size: float = 7) -> float:
         """Write items on so many lines at most, the last of which says how many are left out; return the new `y`."""
         self._style(size)
+        items, width = [self._printable(item) for item in items], RIGHT - x
         kept = len(items)
-        if self._lines(_joined(items, kept), RIGHT - x) > lines:
-            kept = bisect_right(range(1, kept), lines, key=lambda n: self._lines(_joined(items, n), RIGHT - x))
+        if len(self._wrap(_joined(items, kept), width)) > lines:
+            kept = bisect_right(range(1, kept), lines, key=lambda n: len(self._wrap(_joined(items, n), width)))
         self.set_xy(x, y)
-        self.multi_cell(RIGHT - x, LINE, self._printable(_joined(items, kept)), align="L")
+        self.multi_cell(width, LINE, _joined(items, kept), align="L")
         return self.get_y()
 
     def shorten(self, text: str, width: float, size: float, *, bold: bool = False) -> str:
@@ -97,10 +101,7 @@ class _Page(FPDF):
         if self.get_string_width(text) <= width:
             return text
         room = (width - self.get_string_width("…")) / 2
-        start, end = (
-            self.multi_cell(room, text=half, wrapmode="CHAR", dry_run=True, output="LINES")[0]
-            for half in (text, text[::-1])
-        )
+        start, end = (self._wrap(half, room, WrapMode.CHAR)[0] for half in (text, text[::-1]))
         return f"{start}…{end[::-1]}"
 
     def rule(
@@ -123,10 +124,11 @@ class _Page(FPDF):
         self.set_text_color(ink)
 
     def _printable(self, text: str) -> str:
-        return "".join(letter if ord(letter) in self.current_font.cmap else "□" for letter in text)
+        known = cast(TTFFont, self.current_font).cmap
+        return "".join(letter if ord(letter) in known else "□" for letter in text)
 
-    def _lines(self, text: str, width: float) -> int:
-        return len(self.multi_cell(width, text=self._printable(text), dry_run=True, output="LINES"))
+    def _wrap(self, text: str, width: float, mode: WrapMode = WrapMode.WORD) -> list[str]:
+        return cast(list[str], self.multi_cell(width, text=text, wrapmode=mode, dry_run=True, output="LINES"))
 
 
 def _joined(items: Sequence[str], kept: int) -> str:

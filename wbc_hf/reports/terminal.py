@@ -25,7 +25,7 @@ def to_text(snapshot: Snapshot) -> str:
         values = [str(share.count), format_figure(share.percent, ".1f"), format_interval(limits, ".1f")]
         values.append(format_interval(share.reference, "g"))
         if absolute:
-            values.append(format_figure(share.absolute and share.absolute.value, ".2f"))
+            values.append(format_figure(None if share.absolute is None else share.absolute.value, ".2f"))
         table.add_row(share.label, *values, FLAG_TEXTS[share.flag])
     table.add_row("counted", str(differential.total))
     states = Counter(cell.state for cell in snapshot.cells)
