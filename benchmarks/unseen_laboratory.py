@@ -22,8 +22,8 @@ import torch
 from datasets import concatenate_datasets
 from scipy.special import softmax
 
-from wbc_hf.adaptation import SCORES, AdaptationCell, adapt_to_cells
-from wbc_hf.adaptation.self_training import adapt_with_labels, reestimate_batch_norm
+from wbc_hf.adaptation import SCORES, AdaptationCell, adapt
+from wbc_hf.adaptation.self_training import fine_tune, reestimate_batch_norm
 from wbc_hf.data import load_leucocytes, read_image
 from wbc_hf.evaluation import evaluate
 from wbc_hf.inference import Predictor
@@ -79,7 +79,7 @@ def adapted(model: Path, laboratory: Laboratory) -> tuple[Predictions, float]:
     ]
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        adapt_to_cells(model, cells, Path(folder) / "adapted")
+        adapt(model, cells, Path(folder) / "adapted")
         seconds = time.perf_counter() - started
         return predict(Path(folder) / "adapted", laboratory), seconds
 
@@ -92,7 +92,7 @@ def labelled_seconds(model: Path, laboratory: Laboratory, chosen: np.ndarray) ->
     ]
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        adapt_to_cells(model, cells, Path(folder) / "adapted")
+        adapt(model, cells, Path(folder) / "adapted")
         return time.perf_counter() - started
 
 
@@ -101,7 +101,7 @@ def fine_tuned(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: in
     network, processor, calibration = load_classifier(model), load_processor(model), Calibration.load(model)
     squares = centre_squares(laboratory.images, processor)
     chosen_squares = squares[torch.from_numpy(chosen)]
-    adapt_with_labels(
+    fine_tune(
         network,
         chosen_squares,
         laboratory.labels[chosen],

@@ -309,7 +309,7 @@ def test_adapting_writes_a_model_beside_the_one_before_and_tells_what_changed(ti
     assert lines[-1] == f"The adapted model: {tmp_path / 'model-adapted'}"
     (answer,) = Predictor.from_pretrained(tmp_path / "model-adapted").predict([images / "00.png"])
     assert answer.label in CLASS_NAMES
-    assert "is there already" in str(run("adapt", model, "--images", images).exception)
+    assert "exists already" in str(run("adapt", model, "--images", images).exception)
 
 
 def test_adapting_to_class_folders_with_an_output_of_ones_own(tiny_run: TinyRun, tmp_path: Path):

@@ -9,11 +9,11 @@ from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.adaptation.self_training import (
-    adapt_with_labels,
-    adapt_without_labels,
     consistency,
     estimate_proportions,
     estimate_statistics,
+    fine_tune,
+    self_train,
 )
 from wbc_hf.data import Augmentation, paint_cells
 from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
@@ -115,7 +115,7 @@ def test_without_labels_the_colours_are_made_up_for():
     squares = elsewhere(labels, 5, edge=resized_edge(processor))
     before = accuracy(network, processor, squares, labels)
     told: list[float] = []
-    proportions = adapt_without_labels(network, squares, processor, colours=calibration.colours, progress=told.append)
+    proportions = self_train(network, squares, processor, colours=calibration.colours, progress=told.append)
     assert accuracy(network, processor, squares, labels) > before + 0.1
     assert proportions.shape == (CLASSES,)
     assert proportions.sum() == pytest.approx(1)
@@ -129,7 +129,7 @@ def test_without_colours_only_statistics_change(network: ResNetForImageClassific
     squares = elsewhere(labels, 5)
     weights = {name: value.clone() for name, value in network.named_parameters()}
     before = accuracy(network, processor, squares, labels)
-    adapt_without_labels(network, squares, processor)
+    self_train(network, squares, processor)
     assert accuracy(network, processor, squares, labels) > before
     assert all(torch.equal(value, weights[name]) for name, value in network.named_parameters())
 
@@ -151,7 +151,7 @@ def test_labels_teach(network: ResNetForImageClassification, processor: BaseImag
     labels, others = np.arange(60) % CLASSES, np.arange(100) % CLASSES
     squares = elsewhere(others, 9)
     before = accuracy(network, processor, squares, others)
-    adapt_with_labels(network, elsewhere(labels, 5), labels, processor)
+    fine_tune(network, elsewhere(labels, 5), labels, processor)
     assert accuracy(network, processor, squares, others) > before
 
 
@@ -159,8 +159,8 @@ def test_cells_that_nobody_named_do_no_harm(network: ResNetForImageClassificatio
     labels = np.arange(60) % CLASSES
     squares = elsewhere(labels, 5)
     other = copy.deepcopy(network)
-    adapt_with_labels(network, squares[:40], labels[:40], processor, seed=3)
-    adapt_with_labels(other, squares, np.where(np.arange(60) < 40, labels, -1), processor, seed=3)
+    fine_tune(network, squares[:40], labels[:40], processor, seed=3)
+    fine_tune(other, squares, np.where(np.arange(60) < 40, labels, -1), processor, seed=3)
     for one, two in zip(network.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
 
@@ -170,7 +170,7 @@ def test_the_same_seed_gives_the_same_weights(network: ResNetForImageClassificat
     squares, colours = elsewhere(labels, 5), measure_colours(home(labels, 0))
     other = copy.deepcopy(network)
     for one in (network, other):
-        adapt_without_labels(one, squares, processor, colours=colours, seed=3)
+        self_train(one, squares, processor, colours=colours, seed=3)
     for one, two in zip(network.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
 

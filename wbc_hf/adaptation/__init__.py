@@ -1,6 +1,6 @@
-"""Make a model that suits another laboratory, and measure what that changed."""
+"""Domain adaptation of a model to another laboratory, unsupervised or few-shot, and its evaluation."""
 
-from wbc_hf.adaptation.adapting import adapt_to_cells, adapt_to_folder
+from wbc_hf.adaptation.adaptation import adapt
 from wbc_hf.adaptation.card import describe_adaptation
 from wbc_hf.adaptation.cells import MIN_CELLS, MIN_CLASSES, AdaptationCell, enough_labelled
 from wbc_hf.adaptation.results import SCORES, Adaptation, Scores
@@ -12,8 +12,7 @@ __all__ = [
     "Adaptation",
     "AdaptationCell",
     "Scores",
-    "adapt_to_cells",
-    "adapt_to_folder",
+    "adapt",
     "describe_adaptation",
     "enough_labelled",
 ]

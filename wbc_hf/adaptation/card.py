@@ -1,13 +1,15 @@
-"""What is said of an adaptation: in the new model's card, and in a terminal."""
+"""Report of an adaptation, for the model card and the terminal."""
 
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Template
 
-from wbc_hf.adaptation.results import SCORES, STATUSES, Adaptation
+from wbc_hf.adaptation.results import SCORES, STATUSES, Adaptation, Diagnosis
 from wbc_hf.evaluation import format_estimate, format_figure
 from wbc_hf.modeling import TARGET_ACCURACY
 
@@ -15,18 +17,19 @@ CARD_FILE = "README.md"
 
 
 def render_card(folder: Path, adaptation: Adaptation) -> str:
-    """The card of the model before, with what was done to it right under its title.
+    """Card of the model in `folder` with a section on its adaptation under the title.
 
-    Its figures leave the front matter, which would show them as those of the adapted model, and its charts stay with
-    the model before.
+    Figures are removed from the front matter, which would show them as those of the adapted model, and charts from the
+    text.
     """
     if (folder / CARD_FILE).exists():
         card = ModelCard((folder / CARD_FILE).read_text(encoding="utf-8"))
-        card.data.model_name = card.data.eval_results = None
+        data = cast(ModelCardData, card.data)
+        data.model_name = data.eval_results = None
     else:
         data = ModelCardData(library_name="transformers", pipeline_tag="image-classification")
         card = ModelCard(f"---\n{data}\n---\n\n# {adaptation.model}\n")
-    template = files("wbc_hf.evaluation").joinpath("templates/adaptation.md").read_text(encoding="utf-8")
+    template = files("wbc_hf.adaptation").joinpath("templates/card.md").read_text(encoding="utf-8")
     section = Template(template).render(
         adaptation=adaptation,
         heading=_heading(adaptation),
@@ -36,12 +39,12 @@ def render_card(folder: Path, adaptation: Adaptation) -> str:
         target=f"{TARGET_ACCURACY:.0%}",
     )
     body = re.sub(r"^!\[.*\]\(figures/.*\)\n+", "", card.text, flags=re.MULTILINE)
-    title, rest = re.match(r"(\s*# [^\n]*\n)?(.*)", body, flags=re.DOTALL).groups(default="")
-    return f"---\n{card.data}\n---\n{title}\n{section}\n\n{rest.lstrip()}"
+    _, title, rest = re.split(r"\A(\s*# [^\n]*\n|)", body, maxsplit=1)
+    return f"---\n{data}\n---\n{title}\n{section}\n\n{rest.lstrip()}"
 
 
 def describe_adaptation(adaptation: Adaptation) -> str:
-    """What was done and measured, in lines for a terminal."""
+    """What was done and measured, as lines for the terminal."""
     labels = "without labels"
     if adaptation.labelled:
         labels = f"with labels ({_listing(adaptation.labelled, '{}')})"
@@ -63,31 +66,33 @@ def _heading(adaptation: Adaptation) -> str:
 
 
 def _rows(adaptation: Adaptation) -> list[tuple[str, str, str]]:
-    """Name, value before and value after of everything that was measured."""
-    if adaptation.labelled:
-        scores = (adaptation.scores_before, adaptation.scores_after)
-        rows = [
-            (title, *(format_estimate(getattr(one, name), one.intervals[name]) for one in scores))
+    """Name, value before and value after of each figure."""
+    if adaptation.labelled and adaptation.scores_before and adaptation.scores_after:
+        before, after = adaptation.scores_before, adaptation.scores_after
+        return [
+            (
+                title,
+                format_estimate(getattr(before, name), before.intervals[name]),
+                format_estimate(getattr(after, name), after.intervals[name]),
+            )
             for name, title in SCORES.items()
-        ]
-        return rows + [
-            (f"recall of {name}", *(format_figure(one.recall[name]) for one in scores))
+        ] + [
+            (f"recall of {name}", format_figure(before.recall[name]), format_figure(after.recall[name]))
             for name, count in adaptation.labelled.items()
             if count
         ]
-    diagnoses = (adaptation.diagnosis_before, adaptation.diagnosis_after)
-    rows = [
-        (f"share {status}", *(format_figure(one.statuses and one.statuses[status]) for one in diagnoses))
-        for status in STATUSES
-    ]
-    return [
-        *rows,
-        *(
-            (title, *(format_figure(getattr(one, name)) for one in diagnoses))
-            for name, title in (("confidence", "mean confidence"), ("consistency", "consistency"))
-        ),
-    ]
+    first, second = (_column(one) for one in (adaptation.diagnosis_before, adaptation.diagnosis_after))
+    return [(name, first[name], second[name]) for name in first]
 
 
-def _listing(values: dict[str, float], form: str) -> str:
+def _column(diagnosis: Diagnosis | None) -> dict[str, str]:
+    if diagnosis is None:
+        return {}
+    statuses = diagnosis.statuses or {}
+    figures = {f"share {status}": statuses.get(status) for status in STATUSES}
+    figures |= {"mean confidence": diagnosis.confidence, "consistency": diagnosis.consistency}
+    return {name: format_figure(value) for name, value in figures.items()}
+
+
+def _listing(values: Mapping[str, float], form: str) -> str:
     return ", ".join(f"{name} {form.format(value)}" for name, value in values.items())

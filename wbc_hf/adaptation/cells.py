@@ -1,4 +1,4 @@
-"""Cells of another laboratory, with labels or without: how they are read, and whether there are enough."""
+"""Read cells of another laboratory, with or without labels, and check that there are enough."""
 
 import hashlib
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wbc_hf.adaptation.progress import Progress
+from wbc_hf.adaptation.progress import ProgressCallback
 from wbc_hf.adaptation.self_training import MIN_UNLABELLED
 from wbc_hf.data import (
     SUFFIXES,
@@ -28,7 +28,7 @@ from wbc_hf.labels import CLASS_NAMES, class_index
 
 logger = logging.getLogger(__name__)
 
-# Below that nothing can be held back and something be left to learn from.
+# With fewer, nothing would be left to learn from beside the held-back cells.
 MIN_CLASSES, MIN_CELLS = 2, 2
 
 
@@ -38,8 +38,8 @@ class AdaptationCell:
 
     Attributes:
         image: RGB, as `read_image` gives it.
-        label: Index into `CLASS_NAMES`, or None where nobody said.
-        group: What must not be parted when cells are held back: near-duplicates of a cell, cells of one photograph.
+        label: Index into `CLASS_NAMES`, or None where unknown.
+        group: Cells of one group are held back together: near-duplicates, cells of one photograph.
     """
 
     image: Image.Image
@@ -49,14 +49,14 @@ class AdaptationCell:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Numbers of pictures in a folder that cannot be used."""
+    """Numbers of images in a folder that cannot be used."""
 
     unreadable: int = 0
     not_cells: int = 0
 
 
-def read_cells(folder: Path, progress: Progress) -> tuple[list[AdaptationCell], LeftOut]:
-    """All cells in a folder, with their labels where its sub-folders name them, and what was left out."""
+def read_cells(folder: Path, progress: ProgressCallback) -> tuple[list[AdaptationCell], LeftOut]:
+    """Read the cells in a folder, with labels where its sub-folders name classes, and count what was left out."""
     labelled = _labelled_files(folder)
     paths = find_pictures(folder) if labelled is None else [file.path for file in labelled]
     usable: list[int] = []
@@ -102,7 +102,7 @@ def _labelled_files(folder: Path) -> list[FolderImage] | None:
         WbcError: There is no such folder, or pictures lie in sub-folders of which only some name a class.
     """
     if not folder.is_dir():
-        raise WbcError(f"{folder}: is no folder. Give a folder of pictures, or of class sub-folders with pictures.")
+        raise WbcError(f"{folder}: is not a folder. Give a folder of pictures, or of class sub-folders with pictures.")
     if not any(class_index(path.name) is not None for path in folder.rglob("*") if path.is_dir()):
         return None
     if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]:
@@ -130,16 +130,16 @@ def _group(cells: Sequence[FolderImage], images: Sequence[Image.Image]) -> list[
 
 
 def check_cells(labels: np.ndarray, left_out: LeftOut) -> None:
-    """Whether there are enough of them to learn from and to judge by.
+    """Check that there are enough cells to learn from and to evaluate with.
 
     Args:
-        labels: int (n,), class indices, -1 where nobody said.
-        left_out: What is missing among them, for the message.
+        labels: int (n,), class indices, -1 where unknown.
+        left_out: For the message.
 
     Raises:
-        WbcError: There are not.
+        WbcError: There are too few.
     """
-    told = [
+    skipped = [
         f"{count} {what}"
         for count, what in (
             (left_out.unreadable, "that cannot be read"),
@@ -147,7 +147,7 @@ def check_cells(labels: np.ndarray, left_out: LeftOut) -> None:
         )
         if count
     ]
-    beside = f" (left out: {', '.join(told)})" if told else ""
+    beside = f" (left out: {', '.join(skipped)})" if skipped else ""
     counts = count_classes(labels)
     if not any(counts.values()):
         if len(labels) < MIN_UNLABELLED:
@@ -164,10 +164,10 @@ def check_cells(labels: np.ndarray, left_out: LeftOut) -> None:
 
 
 def enough_labelled(counts: Mapping[str, int]) -> bool:
-    """Whether some cells can be held back and others be left to learn from, by the number of each class."""
+    """Whether labelled cells suffice for cross-validation, by the number of each class."""
     return sum(count >= MIN_CELLS for count in counts.values()) >= MIN_CLASSES
 
 
 def count_classes(labels: np.ndarray) -> dict[str, int]:
-    """How many cells there are of each class, by name."""
+    """Number of cells of each class by name."""
     return {name: int((labels == index).sum()) for index, name in enumerate(CLASS_NAMES)}

@@ -1,15 +1,15 @@
-"""How far an adaptation is."""
+"""Progress callbacks."""
 
 from collections.abc import Callable
 
-# Told what is being done, and how far all of it is, 0 to 1.
-Progress = Callable[[str, float], None]
+# Called with what is being done and the share of the whole that is done, 0 to 1.
+ProgressCallback = Callable[[str, float], None]
 
 
-def silent(what: str, share: float) -> None:
-    """Tell nobody."""
+def no_progress(what: str, share: float) -> None:
+    """Ignore progress."""
 
 
-def part(progress: Progress, start: float, end: float) -> Progress:
-    """Progress of a part of the work, which begins and ends at these shares of the whole."""
+def subprogress(progress: ProgressCallback, start: float, end: float) -> ProgressCallback:
+    """Callback for a part of the work that begins and ends at these shares of the whole."""
     return lambda what, share: progress(what, start + share * (end - start))

@@ -1,19 +1,19 @@
-"""What an adaptation changed, in figures."""
+"""Results of a domain adaptation."""
 
 from dataclasses import dataclass
 
 STATUSES = ("confident", "review", "unfamiliar", "not_a_cell")
-# What is said of labelled cells: the name in `Scores`, and how it is written.
+# Figures on labelled cells: name in `Scores`, and title.
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a model says of cells without labels.
+    """Predictions for cells without labels, in figures.
 
     Attributes:
-        statuses: Share of each of `STATUSES`, 0 to 1; None where the model's folder does not say when to trust it.
-        confidence: Mean probability of the likeliest class, 0 to 1.
+        statuses: Share of each of `STATUSES`, 0 to 1; None for a model without a calibration.
+        confidence: Mean probability of the predicted class, 0 to 1.
         consistency: Share of cells that get the same class in another view, 0 to 1.
     """
 
@@ -24,11 +24,12 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Scores:
-    """How right a model is on labelled cells.
+    """Performance on labelled cells.
 
     Attributes:
         accuracy, balanced_accuracy, macro_f1: 0 to 1.
-        intervals: 95 % limits of these three by name, [low, high], or None where all cells are of one group.
+        intervals: 95 % confidence intervals of these three by name, [low, high]; None where all cells are of one
+            group.
         recall: Of each class by name, 0 to 1; None for one without cells.
     """
 
@@ -41,27 +42,27 @@ class Scores:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What was done to a model, and what it changed. Names no file and no folder of the laboratory.
+    """What was done to a model, and what it changed. Names no file or folder of the laboratory.
 
     Attributes:
-        model, version: Name of the model before, and the first digits of its weights' SHA-256.
+        model, version: Of the model before: its name, and the first digits of its weights' SHA-256.
         software: Name and version of this package.
         made: When, in UTC, ISO 8601.
-        seed: Of everything that was drawn.
+        seed: Random seed.
         cells: Number of cells.
-        unreadable, not_cells: Numbers of pictures that were left out: broken ones, and those without a stained cell.
-        review_threshold: Answers with a lower probability should be looked at.
-        target_reached: Whether held-back cells above it are right in `TARGET_ACCURACY` of cases.
+        unreadable, not_cells: Numbers of images left out: broken ones, and those without a stained cell.
+        review_threshold: Predictions with a lower probability should be reviewed.
+        target_reached: Whether `TARGET_ACCURACY` of the held-back cells above it are correct.
         remarks: What limits the figures, in sentences.
-        warning: A sentence where the adaptation did not help, else None.
+        warning: A sentence if the adaptation did not help, else None.
         diagnosis_before, diagnosis_after: Without labels; with labels None.
         proportions: Without labels, the estimated share of each class by name, 0 to 1; with labels None.
         labelled: With labels, the number of cells of each class by name; without them None, as all that follow.
         held_back: Number of cells that the scores are of.
-        folds: Number of parts in which they were held back.
-        temperature: What logits are divided by, part of the weights.
+        folds: Number of cross-validation folds.
+        temperature: Folded into the weights.
         scores_before: Of the model as it was.
-        scores_after: Each cell answered by a network that was adapted without it.
+        scores_after: Each cell predicted by a network that was adapted without it.
     """
 
     model: str

@@ -42,7 +42,8 @@ def adapt(
     from tqdm.contrib.logging import logging_redirect_tqdm
     from transformers.utils.logging import disable_progress_bar
 
-    from wbc_hf.adaptation import adapt_to_folder, describe_adaptation
+    from wbc_hf.adaptation import adapt as adapt_model
+    from wbc_hf.adaptation import describe_adaptation
 
     disable_progress_bar()
     model = choose_model(model)
@@ -54,7 +55,7 @@ def adapt(
             bar.set_description(step, refresh=False)
             bar.update(100 * share - bar.n)
 
-        adaptation = adapt_to_folder(model, images, output, seed=seed, progress=update)
+        adaptation = adapt_model(model, images, output, seed=seed, progress=update)
     print(describe_adaptation(adaptation))
     print(f"The adapted model: {output}")
     exit_if_unreadable(adaptation.unreadable, adaptation.cells + adaptation.unreadable + adaptation.not_cells)

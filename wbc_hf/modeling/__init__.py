@@ -21,7 +21,14 @@ from wbc_hf.modeling.export_formats import (
 )
 from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, InferenceGraph, to_onnx, to_openvino
 from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore
-from wbc_hf.modeling.preprocessing import Normalise, Preprocessing, centre_square, centre_squares, resized_edge
+from wbc_hf.modeling.preprocessing import (
+    Normalise,
+    Preprocessing,
+    centre_square,
+    centre_squares,
+    cropped_edge,
+    resized_edge,
+)
 from wbc_hf.modeling.resnet import (
     DEFAULT_MODEL,
     FREEZE_DEPTHS,
@@ -63,6 +70,7 @@ __all__ = [
     "centre_square",
     "centre_squares",
     "colour_maps",
+    "cropped_edge",
     "digest_weights",
     "fetch_pretrained",
     "find_export",

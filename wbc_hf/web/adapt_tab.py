@@ -17,9 +17,9 @@ from wbc_hf.adaptation import (
     Adaptation,
     AdaptationCell,
     Scores,
-    adapt_to_cells,
     enough_labelled,
 )
+from wbc_hf.adaptation import adapt as adapt_model
 from wbc_hf.data import read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import format_figure, format_interval
@@ -78,13 +78,13 @@ def adapt(
         What was done and measured, and the adapted model's folder as a ZIP.
 
     Raises:
-        WbcError: From `adapt_to_cells`.
+        WbcError: From `wbc_hf.adaptation.adapt`.
     """
     taught = [
         AdaptationCell(read_image(cell.image), class_index(cell.label), f"picture {cell.picture}") for cell in cells
     ]
     output = folder / f"adapted-model-{datetime.now(UTC):%Y%m%dT%H%MZ}"
-    adaptation = adapt_to_cells(predictor.name, taught, output, progress=progress)
+    adaptation = adapt_model(predictor.name, taught, output, progress=progress)
     return adaptation, Path(shutil.make_archive(str(output), "zip", folder, output.name))
 
 

@@ -10,10 +10,11 @@ from PIL import Image
 from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, pipeline
 
 from tests.conftest import TinyRun
-from wbc_hf.adaptation import Adaptation, AdaptationCell, adapt_to_cells, adapt_to_folder, describe_adaptation
-from wbc_hf.adaptation.adapting import hold_back, unlabelled_review_threshold
+from wbc_hf.adaptation import Adaptation, AdaptationCell, adapt, describe_adaptation
 from wbc_hf.adaptation.cells import read_cells
+from wbc_hf.adaptation.few_shot import cross_validation_folds
 from wbc_hf.adaptation.self_training import MIN_UNLABELLED
+from wbc_hf.adaptation.unsupervised import unsupervised_review_threshold
 from wbc_hf.data import paint_cells, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import compute_metrics
@@ -73,7 +74,7 @@ def labelled(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Ada
 
 def adapted(model: Path, images: Path, output: Path) -> Adapted:
     told: list[tuple[str, float]] = []
-    adaptation = adapt_to_folder(model, images, output, progress=lambda what, share: told.append((what, share)))
+    adaptation = adapt(model, images, output, progress=lambda what, share: told.append((what, share)))
     return Adapted(adaptation, output, images, told)
 
 
@@ -153,7 +154,7 @@ def test_without_labels_a_diagnosis_stands_before_and_after(unlabelled: Adapted,
 
 
 def test_without_labels_the_surest_are_accepted(unlabelled: Adapted):
-    assert unlabelled_review_threshold(np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])) == pytest.approx(
+    assert unsupervised_review_threshold(np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])) == pytest.approx(
         np.quantile([0.9, 0.8, 0.7], 0.57)
     )
     calibration = Calibration.load(unlabelled.folder)
@@ -179,7 +180,7 @@ def test_a_model_that_says_nothing_of_trust_can_be_adapted_and_is_told_that_it_d
     network.save_pretrained(tmp_path / "plain")
     processor.save_pretrained(tmp_path / "plain")
     cells = [AdaptationCell(cell, None, str(index)) for index, cell in enumerate(elsewhere(np.arange(50) % 5, 3))]
-    done = adapt_to_cells(tmp_path / "plain", cells, tmp_path / "new")
+    done = adapt(tmp_path / "plain", cells, tmp_path / "new")
     assert done.diagnosis_before.statuses is None
     assert set(done.diagnosis_after.statuses) == {"confident", "review", "unfamiliar", "not_a_cell"}
     assert done.warning.startswith("Nearly all cells are answered lymphocyte")
@@ -278,7 +279,7 @@ def test_every_labelled_cell_is_held_back_once_and_no_group_is_parted():
     generator = np.random.default_rng(0)
     groups = [str(number) for number in generator.integers(0, 40, 120)]
     labels = generator.integers(-1, 5, 120)
-    parts = hold_back(labels, groups, 0)
+    parts = cross_validation_folds(labels, groups, 0)
     assert len(parts) == 4
     assert sorted(np.concatenate([held for _, held in parts])) == np.flatnonzero(labels >= 0).tolist()
     for rest, held in parts:
@@ -289,7 +290,7 @@ def test_every_labelled_cell_is_held_back_once_and_no_group_is_parted():
 
 def test_a_class_of_one_group_stays_to_learn_from():
     labels, groups = np.array([0, 0, 1, 1, 1, 2, 2]), ["a", "a", "b", "c", "d", "e", "f"]
-    parts = hold_back(labels, groups, 0)
+    parts = cross_validation_folds(labels, groups, 0)
     assert len(parts) == 2
     for rest, held in parts:
         assert {0, 1} <= set(rest)
@@ -297,8 +298,8 @@ def test_a_class_of_one_group_stays_to_learn_from():
 
 
 def test_cells_of_a_single_group_cannot_be_held_back():
-    with pytest.raises(WbcError, match="4 labelled cells: are all copies of one cell, or of one photograph"):
-        hold_back(np.array([0, 0, 1, 1, -1]), ["a", "a", "a", "a", "b"], 0)
+    with pytest.raises(WbcError, match="4 labelled cells: are all near-duplicates of one cell, or of one photograph"):
+        cross_validation_folds(np.array([0, 0, 1, 1, -1]), ["a", "a", "a", "a", "b"], 0)
 
 
 # ---- what cannot be adapted
@@ -309,7 +310,7 @@ def test_too_few_cells_without_labels(tiny_run: TinyRun, tmp_path: Path):
         cell.save(tmp_path / f"{index}.png")
     Image.new("RGB", (SIDE, SIDE)).save(tmp_path / "black.png")
     with pytest.raises(WbcError) as raised:
-        adapt_to_folder(tiny_run.folder, tmp_path, tmp_path / "new")
+        adapt(tiny_run.folder, tmp_path, tmp_path / "new")
     assert str(raised.value).startswith(
         f"3 pictures without labels (left out: 1 that show no stained cell): at least {MIN_UNLABELLED} are needed."
     )
@@ -319,7 +320,7 @@ def test_too_few_cells_with_labels(tiny_run: TinyRun, tmp_path: Path):
     labels = [3, 3, 4]
     cells = [AdaptationCell(cell, label, str(label)) for label, cell in zip(labels, elsewhere(labels, 6), strict=True)]
     with pytest.raises(WbcError, match="monocyte 2, neutrophil 1 labelled cells: at least 2 cells in each of 2 class"):
-        adapt_to_cells(tiny_run.folder, cells, tmp_path / "new")
+        adapt(tiny_run.folder, cells, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -328,22 +329,22 @@ def test_folders_that_name_no_class_beside_some_that_do(tiny_run: TinyRun, tmp_p
         (tmp_path / name).mkdir()
         cell.save(tmp_path / name / "1.png")
     with pytest.raises(WbcError, match="its sub-folders blasts, smudges name no class, beside others that do"):
-        adapt_to_folder(tiny_run.folder, tmp_path, tmp_path / "new")
+        adapt(tiny_run.folder, tmp_path, tmp_path / "new")
 
 
 def test_folders_that_are_none(tiny_run: TinyRun, tmp_path: Path):
-    with pytest.raises(WbcError, match=r"nowhere: is no folder\."):
-        adapt_to_folder(tiny_run.folder, tmp_path / "nowhere", tmp_path / "new")
+    with pytest.raises(WbcError, match=r"nowhere: is not a folder\."):
+        adapt(tiny_run.folder, tmp_path / "nowhere", tmp_path / "new")
     with pytest.raises(WbcError, match="no pictures in this folder"):
-        adapt_to_folder(tiny_run.folder, tmp_path, tmp_path / "new")
+        adapt(tiny_run.folder, tmp_path, tmp_path / "new")
 
 
 def test_an_output_that_cannot_be_made(tiny_run: TinyRun, tmp_path: Path):
-    with pytest.raises(WbcError, match="is there already"):
-        adapt_to_cells(tiny_run.folder, [], tmp_path)
+    with pytest.raises(WbcError, match="exists already"):
+        adapt(tiny_run.folder, [], tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(WbcError, match="cannot be written"):
-        adapt_to_cells(tiny_run.folder, [], tmp_path / "file" / "new")
+        adapt(tiny_run.folder, [], tmp_path / "file" / "new")
 
 
 def test_models_that_cannot_be_adapted(tmp_path: Path):
@@ -355,9 +356,9 @@ def test_models_that_cannot_be_adapted(tmp_path: Path):
         network.save_pretrained(tmp_path / name)
         processor.save_pretrained(tmp_path / name)
     with pytest.raises(WbcError, match="is a 'mobilenet_v2' model"):
-        adapt_to_cells(tmp_path / "mobile", [], tmp_path / "new")
+        adapt(tmp_path / "mobile", [], tmp_path / "new")
     with pytest.raises(WbcError, match="tells neutrophil, monocyte, lymphocyte, eosinophil, basophil apart"):
-        adapt_to_cells(tmp_path / "reversed", [], tmp_path / "new")
+        adapt(tmp_path / "reversed", [], tmp_path / "new")
 
 
 def test_an_interruption_leaves_nothing_behind(tiny_run: TinyRun, tmp_path: Path):
@@ -367,5 +368,5 @@ def test_an_interruption_leaves_nothing_behind(tiny_run: TinyRun, tmp_path: Path
 
     cells = [AdaptationCell(cell, None, str(index)) for index, cell in enumerate(elsewhere(np.arange(50) % 5, 8))]
     with pytest.raises(KeyboardInterrupt):
-        adapt_to_cells(tiny_run.folder, cells, tmp_path / "new", progress=press_ctrl_c)
+        adapt(tiny_run.folder, cells, tmp_path / "new", progress=press_ctrl_c)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,133 @@
+"""Adapt a model to another laboratory, and write the result as an ordinary model folder."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from transformers import ResNetForImageClassification
+
+from wbc_hf.adaptation.card import CARD_FILE, render_card
+from wbc_hf.adaptation.cells import AdaptationCell, LeftOut, check_cells, read_cells
+from wbc_hf.adaptation.few_shot import adapt_few_shot
+from wbc_hf.adaptation.progress import ProgressCallback, no_progress, subprogress
+from wbc_hf.adaptation.results import Adaptation
+from wbc_hf.adaptation.task import Task
+from wbc_hf.adaptation.unsupervised import adapt_unsupervised
+from wbc_hf.errors import WbcError
+from wbc_hf.files import write_json
+from wbc_hf.hub import fetch_model
+from wbc_hf.inference import Predictor
+from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.modeling import Calibration, Preprocessing, centre_squares, load_classifier, load_processor
+
+ADAPTATION_FILE = "adaptation.json"
+
+
+def adapt(
+    model: str | Path,
+    cells: str | Path | Sequence[AdaptationCell],
+    output: str | Path,
+    *,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> Adaptation:
+    """Adapt a model to cells of another laboratory, and write it as a model folder.
+
+    Without labels this is unsupervised domain adaptation by self-training; with labels of some cells, few-shot domain
+    adaptation by fine-tuning, evaluated by cross-validation.
+
+    Args:
+        model: A folder or a Hub id; a ResNet of the five classes.
+        cells: Cells, or a folder of images of one cell each. Sub-folders named like classes, in any known spelling,
+            are labels; without any, all images below the folder have none. Images that cannot be read or show no
+            stained cell are left out, each with a warning. At least `MIN_UNLABELLED` cells are needed without
+            labels; with labels, `MIN_CELLS` in each of `MIN_CLASSES` classes, from two groups or more.
+        output: A new folder. After an error it does not exist.
+        seed: Random seed.
+        progress: Called with what is being done and the share of the whole that is done, 0 to 1.
+
+    Returns:
+        What was done and measured, as in the folder's `adaptation.json`.
+
+    Raises:
+        WbcError: The model cannot be adapted, the cells are too few, a sub-folder names no class beside some that do,
+            or the output exists or cannot be written.
+    """
+    progress = progress or no_progress
+    with _new_folder(Path(output)) as folder:
+        source = fetch_model(model)
+        predictor = _load(model, source)
+        left_out = LeftOut()
+        if isinstance(cells, str | Path):
+            cells, left_out = read_cells(Path(cells), subprogress(progress, 0, 0.15))
+            progress = subprogress(progress, 0.15, 1)
+        labels = np.array([-1 if cell.label is None else cell.label for cell in cells], dtype=np.int64)
+        check_cells(labels, left_out)
+        # Before the weights change, since the version is a digest of them.
+        identity = predictor.identity
+        squares = centre_squares([cell.image for cell in cells], predictor.processor)
+        task = Task(predictor, cells, squares, labels, seed, progress)
+        calibration, fields = adapt_few_shot(task) if (labels >= 0).any() else adapt_unsupervised(task)
+        adaptation = Adaptation(
+            model=identity.name,
+            version=identity.version,
+            software=identity.software,
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+            seed=seed,
+            cells=len(cells),
+            unreadable=left_out.unreadable,
+            not_cells=left_out.not_cells,
+            review_threshold=calibration.review_threshold,
+            target_reached=calibration.target_reached,
+            **fields,
+        )
+        predictor.model.save_pretrained(folder)
+        predictor.processor.save_pretrained(folder)
+        calibration.save(folder)
+        write_json(folder / ADAPTATION_FILE, asdict(adaptation))
+        (folder / CARD_FILE).write_text(render_card(source, adaptation), encoding="utf-8")
+        progress("Done", 1)
+    return adaptation
+
+
+def _load(model: str | Path, folder: Path) -> Predictor:
+    """Load a model into memory, where changed weights take effect at once.
+
+    Raises:
+        WbcError: The model cannot be adapted.
+    """
+    network, processor = load_classifier(folder), load_processor(folder)
+    if not isinstance(network, ResNetForImageClassification) or Preprocessing(processor).mean is None:
+        raise WbcError(
+            f"{model}: is a {network.config.model_type!r} model with a {type(processor).__name__}. Only the ResNet "
+            "family with its own processor can be adapted."
+        )
+    predictor = Predictor(network, processor, str(model), Calibration.load(folder), folder=folder)
+    if [class_index(name) for name in predictor.labels] != list(range(len(CLASS_NAMES))):
+        raise WbcError(
+            f"{model}: tells {', '.join(predictor.labels)} apart. Only a model of {', '.join(CLASS_NAMES)}, in this "
+            "order, can be adapted."
+        )
+    return predictor
+
+
+@contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    """A temporary folder that is renamed to `output` at the end of the block, and removed after an error."""
+    output = output.expanduser().absolute()
+    if output.exists():
+        raise WbcError(f"{output}: exists already. Give the name of a new folder for the adapted model.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=".adapt-", dir=output.parent)
+    except OSError as error:
+        raise WbcError(f"{output}: cannot be written ({error.strerror}). Name a folder in another place.") from error
+    with temporary as parent:
+        folder = Path(parent) / output.name
+        folder.mkdir()
+        yield folder
+        folder.rename(output)

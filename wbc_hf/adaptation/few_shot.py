@@ -1,0 +1,180 @@
+"""Few-shot domain adaptation: fine-tuning on a few labelled cells, evaluated by cross-validation."""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.model_selection import StratifiedGroupKFold
+from transformers import ResNetForImageClassification
+
+from wbc_hf.adaptation.cells import count_classes
+from wbc_hf.adaptation.progress import ProgressCallback, subprogress
+from wbc_hf.adaptation.results import SCORES, Scores
+from wbc_hf.adaptation.self_training import fine_tune
+from wbc_hf.adaptation.task import Task
+from wbc_hf.errors import WbcError
+from wbc_hf.evaluation import evaluate
+from wbc_hf.inference import Predictor
+from wbc_hf.modeling import Calibration, fit_temperature, fold_temperature, review_threshold
+
+_FEW_CELLS = 5
+_MAX_FOLDS = 4
+
+
+def adapt_few_shot(task: Task) -> tuple[Calibration, dict]:
+    """Adapt the task's network in place. Returns its calibration and fields of `Adaptation`."""
+    labels, network = task.labels, task.network
+    folds = cross_validation_folds(labels, [cell.group for cell in task.cells], task.seed)
+    held = np.concatenate([held for _, held in folds])
+    targets = labels[held]
+    task.progress("Predicting the cells", 0)
+    before = _logits(task.predictor, task, held)
+    after = _cross_validate(task, folds)
+    _fine_tune(task, network, np.arange(len(labels)), "Adapting to all cells", _report(task, len(folds), len(folds)))
+
+    # Errors in a class that a fold could not learn say nothing about the network that learns all classes.
+    unseen = any(not set(labels[fold]) <= set(labels[rest]) for rest, fold in folds)
+    # Where all predictions are correct, the best temperature would be zero.
+    temperature = 1.0 if unseen or (after.argmax(1) == targets).all() else fit_temperature(after, targets)
+    fold_temperature(network, temperature)
+    probabilities = softmax(after / temperature, axis=1)
+    threshold, reached = review_threshold(probabilities.max(1), probabilities.argmax(1) == targets)
+    task.progress("Fitting the out-of-distribution score", 0.95)
+    _, features = task.logits_and_features()
+    calibration = task.calibration(
+        features,
+        labels,
+        temperature=temperature,
+        # Without the target no probability is high enough to accept a prediction.
+        threshold=threshold if reached else 1.0,
+        target_reached=reached,
+        fitted_on=len(held),
+    )
+    groups = [task.cells[index].group for index in held]
+    scores_before, scores_after = (_score(targets, logits, groups, task.seed) for logits in (before, after))
+    return calibration, {
+        "labelled": count_classes(labels),
+        "held_back": len(held),
+        "folds": len(folds),
+        "temperature": temperature,
+        "scores_before": scores_before,
+        "scores_after": scores_after,
+        "remarks": _remarks(labels, held),
+        "warning": _warning(scores_before, scores_after),
+    }
+
+
+def cross_validation_folds(
+    labels: np.ndarray, groups: Sequence[str], seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Split labelled cells into cross-validation folds, stratified by class and never through a group.
+
+    There are four folds, or as many as the rarest class has groups, but at least two. A class whose cells are all of
+    one group is not held back, since the others would hold none of it, unless too little else is left to hold back.
+
+    Args:
+        labels: int (n,), class indices, -1 where unknown: such a cell is in no fold, and is left out with its group.
+        groups: Group of each cell.
+        seed: Random seed.
+
+    Returns:
+        For each fold the indices of the cells to learn from, and of those held back.
+
+    Raises:
+        WbcError: All labelled cells are of one group.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    labelled = np.flatnonzero(labels >= 0)
+    if len(np.unique(group[labelled])) < 2:
+        raise WbcError(
+            f"{len(labelled)} labelled cells: are all near-duplicates of one cell, or of one photograph, so that none "
+            "can be held back to evaluate with. Add cells of another photograph."
+        )
+    groups_of = [np.unique(group[labels == label]) for label in np.unique(labels[labelled])]
+    needed = [of_class[0] for of_class in groups_of if len(of_class) == 1]
+    pool = labelled[~np.isin(group[labelled], needed)]
+    if max(_groups_per_class(labels[pool], group[pool]), default=0) < 2:
+        pool = labelled
+    rarest = min(_groups_per_class(labels[pool], group[pool]))
+    splitter = StratifiedGroupKFold(min(_MAX_FOLDS, max(2, rarest)), shuffle=True, random_state=seed)
+    folds = [pool[fold] for _, fold in splitter.split(pool, labels[pool], group[pool])]
+    return [(np.flatnonzero(~np.isin(group, group[fold])), fold) for fold in folds]
+
+
+def _groups_per_class(labels: np.ndarray, group: np.ndarray) -> list[int]:
+    return [len(np.unique(group[labels == label])) for label in np.unique(labels)]
+
+
+def _cross_validate(task: Task, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Logits of the held-back cells of each fold by a network that was adapted without them, (held, classes)."""
+    logits = []
+    for step, (rest, fold) in enumerate(folds):
+        network = copy.deepcopy(task.network)
+        what = f"Adapting without the cells held back, {step + 1} of {len(folds)}"
+        _fine_tune(task, network, rest, what, _report(task, step, len(folds)))
+        logits.append(_logits(Predictor(network, task.predictor.processor, task.predictor.name), task, fold))
+    return np.concatenate(logits)
+
+
+def _report(task: Task, step: int, folds: int) -> ProgressCallback:
+    """Callback of one of the fine-tunings: each fold's, and the last one on all cells."""
+    steps = folds + 1
+    return subprogress(task.progress, 0.05 + 0.9 * step / steps, 0.05 + 0.9 * (step + 1) / steps)
+
+
+def _fine_tune(
+    task: Task, network: ResNetForImageClassification, chosen: np.ndarray, what: str, report: ProgressCallback
+) -> None:
+    fine_tune(
+        network,
+        task.squares[chosen],
+        task.labels[chosen],
+        task.predictor.processor,
+        colours=task.colours,
+        seed=task.seed,
+        progress=lambda share: report(what, share),
+    )
+
+
+def _logits(predictor: Predictor, task: Task, chosen: np.ndarray) -> np.ndarray:
+    return predictor.logits_and_features([task.cells[index].image for index in chosen])[0]
+
+
+def _score(labels: np.ndarray, logits: np.ndarray, groups: Sequence[str], seed: int) -> Scores:
+    metrics = evaluate(labels, softmax(logits, axis=1), groups=groups, seed=seed).metrics
+    return Scores(
+        **{name: metrics[name] for name in SCORES},
+        intervals={name: metrics["intervals"][name] for name in SCORES},
+        recall={name: of_class["recall"] for name, of_class in metrics["per_class"].items()},
+    )
+
+
+def _warning(before: Scores, after: Scores) -> str | None:
+    if after.accuracy <= before.accuracy:
+        return (
+            f"Adaptation did not help: {after.accuracy:.1%} of the held-back cells are answered right, "
+            f"{before.accuracy:.1%} before. Keep the model as it was, or label more cells."
+        )
+    if after.balanced_accuracy < before.balanced_accuracy:
+        return (
+            "Adaptation helped common classes and harmed rare ones: balanced accuracy is "
+            f"{after.balanced_accuracy:.1%}, {before.balanced_accuracy:.1%} before. Label more rare ones."
+        )
+    return None
+
+
+def _remarks(labels: np.ndarray, held: np.ndarray) -> tuple[str, ...]:
+    given, evaluated = count_classes(labels), count_classes(labels[held])
+    few = [f"{name} ({count})" for name, count in given.items() if 0 < count < _FEW_CELLS]
+    missing = [name for name, count in given.items() if count == 0]
+    not_evaluated = [name for name, count in given.items() if count and not evaluated[name]]
+    return tuple(
+        f"{text}: {', '.join(names)}."
+        for text, names in (
+            (f"Fewer than {_FEW_CELLS} cells, too few to learn or evaluate a class", few),
+            ("No cells were given, so that nothing is known of these classes here", missing),
+            ("All cells are near-duplicates or of one photograph, and were never held back", not_evaluated),
+        )
+        if names
+    )

@@ -1,0 +1,84 @@
+"""What both kinds of domain adaptation share: a model, the cells of another laboratory, and the new calibration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import ResNetForImageClassification
+
+from wbc_hf.adaptation.cells import AdaptationCell
+from wbc_hf.adaptation.progress import ProgressCallback
+from wbc_hf.inference import Predictor
+from wbc_hf.modeling import OUT_OF_DISTRIBUTION_SHARE, Calibration, Colours, OutOfDistributionScore, measure_colours
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model and the cells that it is adapted to.
+
+    Attributes:
+        predictor: Of the model, whose network is changed in place.
+        cells: Of the other laboratory, n.
+        squares: Their images, uint8 (n, 3, edge, edge).
+        labels: int64 (n,), -1 where unknown.
+        seed: Random seed.
+        progress: Callback.
+    """
+
+    predictor: Predictor
+    cells: Sequence[AdaptationCell]
+    squares: torch.Tensor
+    labels: np.ndarray
+    seed: int
+    progress: ProgressCallback
+
+    @property
+    def network(self) -> ResNetForImageClassification:
+        """The predictor's network."""
+        return self.predictor.resnet
+
+    @property
+    def colours(self) -> Colours | None:
+        """Colours of the model's training cells, where its calibration has them."""
+        calibration = self.predictor.calibration
+        return None if calibration is None else calibration.colours
+
+    def logits_and_features(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and features of all cells by the network as it is."""
+        self.network.eval()
+        return self.predictor.logits_and_features([cell.image for cell in self.cells])
+
+    def calibration(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        *,
+        temperature: float,
+        threshold: float,
+        target_reached: bool,
+        fitted_on: int,
+    ) -> Calibration:
+        """Calibration of the adapted network, with the laboratory's own cells in distribution.
+
+        Args:
+            features: Of all cells by the adapted network, (n, d).
+            labels: Known or predicted, (n,), -1 where unknown: they balance the classes of the measured colours, from
+                which a further adaptation starts.
+            temperature, threshold, target_reached, fitted_on: As in `Calibration`.
+        """
+        before = self.predictor.calibration
+        trained_on = "cells that its folder does not name" if before is None else before.trained_on
+        score = OutOfDistributionScore.fit(features)
+        return Calibration(
+            temperature=temperature,
+            review_threshold=threshold,
+            target_reached=target_reached,
+            out_of_distribution_threshold=float(
+                np.quantile(score.leave_one_out(features), 1 - OUT_OF_DISTRIBUTION_SHARE)
+            ),
+            fitted_on=fitted_on,
+            trained_on=f"{trained_on}, adapted to {len(features)} cells of another laboratory",
+            out_of_distribution_score=score,
+            colours=measure_colours(self.squares, labels),
+        )
