@@ -33,7 +33,7 @@ def test_one_command_makes_table_plot_and_answers(folder_of_cells: Path, tmp_pat
     assert "Huang" not in text
 
 
-def test_detectors_are_scored_once_and_a_failure_is_told(folder_of_cells: Path, tmp_path: Path):
+def test_detectors_are_scored_once_and_a_failure_is_reported(folder_of_cells: Path, tmp_path: Path):
     output, fields = tmp_path / "survey", tmp_path / "fields"
     (fields / "images").mkdir(parents=True)
     (fields / "annotations").mkdir()
@@ -60,12 +60,12 @@ def test_detectors_are_scored_once_and_a_failure_is_told(folder_of_cells: Path, 
 def test_a_set_without_a_class_is_refused(folder_of_cells: Path, tmp_path: Path):
     four = tmp_path / "four"
     shutil.copytree(folder_of_cells, four, ignore=shutil.ignore_patterns("basophil"))
-    with pytest.raises(WbcError, match="has no basophil to learn from; a survey needs all five"):
+    with pytest.raises(WbcError, match="has no basophil to train on; a survey needs all five"):
         call(four, "--output", tmp_path / "survey")
 
 
-def test_the_cells_that_are_learnt_from_are_no_other_laboratory(folder_of_cells: Path, tmp_path: Path):
-    with pytest.raises(WbcError, match="--laboratory same: holds the cells that are learnt from"):
+def test_the_training_cells_are_no_other_laboratory(folder_of_cells: Path, tmp_path: Path):
+    with pytest.raises(WbcError, match="--laboratory same: holds the training cells"):
         call(folder_of_cells, "--laboratory", f"same={folder_of_cells}", "--output", tmp_path / "survey")
 
 

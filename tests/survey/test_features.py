@@ -64,7 +64,7 @@ def test_colours_and_grain_are_those_of_each_region():
     values = measured(nucleus, cell, pixels)
     assert values["nucleus_mean_red"] == pytest.approx(60 / 255)
     assert values["nucleus_mean_blue"] == pytest.approx(120 / 255)
-    assert values["nucleus_deviation_green"] == pytest.approx(0)
+    assert values["nucleus_std_green"] == pytest.approx(0)
     assert values["nucleus_contrast_1"] == 0 < 10 < values["cytoplasm_contrast_1"]
     assert values["nucleus_energy_1"] == pytest.approx(1) and values["cytoplasm_energy_1"] < 0.2
     assert sum(values[f"cytoplasm_pattern_{number}"] for number in range(10)) == pytest.approx(1)

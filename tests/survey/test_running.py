@@ -37,7 +37,7 @@ class MeanColour(System):
 
     name = "mean-colour"
     title = "Mean colour"
-    published = Published(source="these tests", accuracy=None, cells="none", copies_apart=None)
+    published = Published("these tests", cells="none")
 
     def fit(self, leucocytes: Leucocytes) -> None:
         colours = np.array([_colour(image) for image in pictures(leucocytes["train"])])
@@ -134,11 +134,11 @@ def test_only_one_process_is_at_a_system(tmp_path: Path):
     work.mkdir(parents=True)
     with (work / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(WbcError, match="another process is at it"):
+        with pytest.raises(WbcError, match="another process runs it"):
             run_system(MeanColour, Plan(SPEC), tmp_path / "mean-colour")
 
 
-def test_cells_whose_copies_were_trained_on_are_told_apart(folder_of_cells: Path, tmp_path: Path):
+def test_cells_with_near_duplicates_in_training_are_reported_apart(folder_of_cells: Path, tmp_path: Path):
     for path in folder_of_cells.rglob("*.png"):
         number = int(path.stem)
         split = ("train", "train", "validation", "test")[number % 4]

@@ -61,19 +61,19 @@ def test_figures_stand_with_their_intervals(rows: list[Row]):
     assert "### PBC: 50 cells, 47 distinct" in text
 
 
-def test_figures_are_without_cells_whose_copies_were_trained_on(rows: list[Row]):
+def test_figures_are_without_cells_with_near_duplicates_in_training(rows: list[Row]):
     clean = report(0.5)
     mixed = report(1.0) | {"leaked": 7, "without_leaked": {key: clean[key] for key in clean if key != "leaked"}}
     text = render([row("ours", 1.0, reports={HOME: mixed})], [], "PBC")
     assert f"| {clean['accuracy']:.3f} / " in lines_of(text, "Ours")[0]
-    assert "Left out of the test split: 7 cells" in text
+    assert "Left out of the test split: 7 cells with near-duplicates" in text
 
 
-def test_it_says_on_how_many_cells_all_learnt(rows: list[Row]):
-    assert "All learnt from 3,000 cells." in render(rows, [], "PBC")
+def test_the_number_of_training_cells(rows: list[Row]):
+    assert "All were trained on 3,000 cells." in render(rows, [], "PBC")
 
 
-def test_published_figures_stand_beside_and_say_whether_copies_were_apart(rows: list[Row]):
+def test_published_figures_say_whether_near_duplicates_were_on_one_side(rows: list[Row]):
     text = render(rows, [], "PBC")
     assert lines_of(text, "Ekiz")[0].endswith("| 0.860 |")
     assert lines_of(text, "Ours")[-1].endswith("| yes |")

@@ -16,7 +16,7 @@ from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.information import maximal_information
 from wbc_hf.survey.networks import Recipe
-from wbc_hf.survey.system import pictures
+from wbc_hf.survey.system import in_chunks, pictures
 from wbc_hf.survey.togacar_2020 import Togacar2020, _build_alexnet, _build_googlenet, _fit_discriminant
 
 _RECIPE = Recipe(image_size=32, epochs=6, batch_size=8, learning_rate=2e-3, width=0.0625)
@@ -40,7 +40,7 @@ def test_tells_painted_cells_apart(fitted: Togacar2020, leucocytes: Leucocytes) 
 
 
 def test_features_stand_in_both_selections(fitted: Togacar2020, leucocytes: Leucocytes) -> None:
-    train = fitted._scaler.transform(fitted._features_of(leucocytes["train"]))
+    train = fitted._scaler.transform(in_chunks(fitted._features, leucocytes["train"]))
     labels = np.array(leucocytes["train"]["label"])
     information = maximal_information(train, labels)
     kept = np.isin(np.arange(train.shape[1]), fitted._kept)
@@ -79,19 +79,19 @@ def test_a_selected_feature_that_is_constant_in_a_class_does_not_end_the_fit(
 ) -> None:
     """Twenty features of which one tells the classes apart, and is silent in class 3."""
 
-    def features_of(self: Togacar2020, rows: Dataset) -> np.ndarray:
+    def features_of(rows: Dataset) -> np.ndarray:
         features = np.random.default_rng(len(rows)).normal(size=(len(rows), 20))
         features[:, 0] = np.array(rows["label"]) + 0.01 * features[:, 0]
         features[np.array(rows["label"]) == 3, 0] = 3
         return features
 
     monkeypatch.setattr(Togacar2020, "_build_networks", lambda self: [])
-    monkeypatch.setattr(Togacar2020, "_features_of", features_of)
+    monkeypatch.setattr("wbc_hf.survey.togacar_2020.in_chunks", lambda _compute, rows: features_of(rows))
     system = Togacar2020(tmp_path)
     system.fit(leucocytes)
     assert 0 in system._kept
     test = leucocytes["test"]
-    monkeypatch.setattr(Togacar2020, "_features", lambda self, images: features_of(self, test))
+    monkeypatch.setattr(Togacar2020, "_features", lambda self, images: features_of(test))
     given = system.predict_proba(list(pictures(test))).argmax(1)
     assert (given == test["label"]).mean() > 0.9
 

@@ -1,6 +1,6 @@
-"""The literature's ways to tell leucocytes apart, one file each, run on the same cells and the same split.
+"""An extra that no other room imports: systems from the literature, one file each, on the same cells and split.
 
-Nothing else in the package needs this folder, but for the command `wbc-hf survey`.
+Only the command `wbc-hf survey` uses it.
 """
 
 from wbc_hf.survey.conduct import conduct

@@ -1,4 +1,4 @@
-"""What the process of one system does: `python -m wbc_hf.survey FOLDER SYSTEM`. `wbc-hf survey` starts it."""
+"""Run one system of a survey: `python -m wbc_hf.survey FOLDER SYSTEM`, as `wbc-hf survey` starts it."""
 
 import logging
 import sys

@@ -1,19 +1,21 @@
-"""Cheuque et al. 2022: a detector finds the cell and its group, one of two networks names it within the group.
+"""Cheuque et al. 2022: a detector finds the cell and its group, one of two networks classifies it within the group.
 
 C. Cheuque, M. Querales, R. León, R. Salas, R. Torres: An efficient multi-level convolutional neural network approach
-for white blood cells classification, Diagnostics 12(2):248, doi:10.3390/diagnostics12020248. Published: around 98.4 %
-of four classes (no basophils) of several public sets, by Monte Carlo cross-validation; whether copies of a cell, of
-which one of those sets is full, were kept on one side is not said where it could be read.
+for white blood cells classification, Diagnostics 12(2):248, doi:10.3390/diagnostics12020248.
 
-Known: a Faster R-CNN finds the region of the cell and tells mononuclear cells (lymphocytes, monocytes) from
+**Published.** Accuracy around 98.4 % on four classes (no basophils) of several public sets, by Monte Carlo
+cross-validation. Whether near-duplicates, of which one of those sets is full, were kept on one side is not said where
+it could be read.
+
+**Known.** A Faster R-CNN finds the region of the cell and tells mononuclear cells (lymphocytes, monocytes) from
 polymorphonuclear ones (neutrophils, eosinophils); two MobileNets, side by side, tell apart what is within a group.
 
-Chosen: basophils are polymorphonuclear. The boxes to learn from are those round the cell as it is segmented. The
+**Chosen.** Basophils are polymorphonuclear. The boxes to learn from are those round the cell as it is segmented. The
 Faster R-CNN (`wbc_hf.survey.regions`) is small and trained from scratch; of its regions the one that is most likely a
-cell is taken. The MobileNets are MobileNetV2, from ImageNet where a Hub can be reached, at a fraction of the channels
-from scratch otherwise; pictures are normalised as for ResNet either way. They learn from the detector's own crops, and
-answer with five classes of which those of the other group are left out. A class has the probability of its group times
-that within the group.
+cell is taken. The MobileNets are MobileNetV2, from ImageNet where a Hub can be reached, from scratch with a fraction
+of the channels otherwise; pictures are normalised as for ResNet either way. They are trained on the detector's own
+crops, with five outputs of which those of the other group are left out. The probability of a class is that of its
+group times that within the group.
 """
 
 import io
@@ -44,8 +46,7 @@ _MEMBERS = {group: [CLASS_NAMES.index(name) for name in names] for group, names 
 _MOBILENET = "google/mobilenet_v2_1.0_224"
 _DROPOUT = 0.2  # Sandler et al. 2018 keep four fifths; transformers' default drops them
 _MOMENTUM = 0.1  # transformers' 0.997 is TensorFlow's way to say 0.003: statistics of little more than one batch
-_LEAST = 1e-9  # of a probability: a cell of the other group may be nothing of this one
-_PORTION = 256  # pictures held at a time
+_LEAST = 1e-9  # of a probability: for a cell of the other group, all of this one may be 0
 
 
 class Cheuque2022(System):
@@ -57,7 +58,6 @@ class Cheuque2022(System):
         source="Cheuque et al. 2022, Diagnostics 12(2):248",
         accuracy=0.984,
         cells="four classes of several public sets",
-        copies_apart=None,
     )
 
     def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):
@@ -72,19 +72,19 @@ class Cheuque2022(System):
         for number, members in enumerate(_MEMBERS.values()):
             group_of[members] = number
         self.detector.fit(leucocytes["train"], group_of[leucocytes["train"]["label"]])
-        cut = {split: self._cut(leucocytes[split]) for split in ("train", "validation")}
+        crops = {split: self._crops(leucocytes[split]) for split in ("train", "validation")}
         weights = imagenet_weights(_MOBILENET)
         self.start = "from scratch" if weights is None else "ImageNet (MobileNets), from scratch (detector)"
-        # A folder of its own: a checkpoint of one does not fit the other.
+        # A folder of its own, since checkpoints of one do not fit the other.
         kind, recipe = ("", self.recipe) if weights is None else ("-imagenet", fine_tuning(self.recipe))
-        # Both before either is trained: a fit that is taken up again draws the same weights.
+        # Both before either is trained, so that a resumed fit draws the same weights.
         set_seed(self.seed)
         self._classifiers = [
             Classifier(_build_mobilenet(weights, recipe), recipe, self.folder / f"{group}{kind}", self.seed)
             for group in _MEMBERS
         ]
         for classifier, members in zip(self._classifiers, _MEMBERS.values(), strict=True):
-            classifier.fit(_only(leucocytes, cut, members))
+            classifier.fit(_only(leucocytes, crops, members))
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
         found = self.detector.find(images)
@@ -100,19 +100,20 @@ class Cheuque2022(System):
     def parameters(self) -> int:
         return self.detector.parameters + sum(classifier.parameters for classifier in self._classifiers)
 
-    def _cut(self, rows: Dataset) -> list[bytes]:
-        """What the detector finds, as PNG files, no larger than the networks need."""
+    def _crops(self, rows: Dataset) -> list[bytes]:
+        """Crops of the detected cells as PNG files, no larger than the networks need."""
         files = []
-        for portion in batches(pictures(rows), _PORTION):
-            for image, box in zip(portion, self.detector.find(portion).boxes, strict=True):
+        for images in batches(pictures(rows)):
+            for image, box in zip(images, self.detector.find(images).boxes, strict=True):
                 file = io.BytesIO()
                 self._crop(image, box).save(file, "png")
                 files.append(file.getvalue())
         return files
 
     def _crop(self, image: Image.Image, box: np.ndarray) -> Image.Image:
-        """A square round the box, with the margin that the networks' processor cuts off again; never larger than the
-        picture, and shifted so far that it lies within.
+        """Cut out a square round the box, with the margin that the networks' processor crops again.
+
+        It is no larger than the picture, and shifted to lie within.
         """
         size = np.array(image.size)
         middle = (box[:2] + box[2:]) / 2 * size
@@ -125,10 +126,10 @@ class Cheuque2022(System):
         )
 
 
-def _only(leucocytes: Leucocytes, cut: dict[str, list[bytes]], members: Sequence[int]) -> Leucocytes:
-    """The cut cells of some classes, from "train" and "validation"."""
+def _only(leucocytes: Leucocytes, crops: dict[str, list[bytes]], members: Sequence[int]) -> Leucocytes:
+    """Select the crops of some classes, from "train" and "validation"."""
     splits = {}
-    for split, files in cut.items():
+    for split, files in crops.items():
         rows = leucocytes[split]
         kept = np.flatnonzero(np.isin(rows["label"], members))
         images = [{"bytes": files[index], "path": None} for index in kept]
@@ -143,7 +144,7 @@ def _only(leucocytes: Leucocytes, cut: dict[str, list[bytes]], members: Sequence
 
 
 def _build_mobilenet(folder: Path | None, recipe: Recipe) -> MobileNetV2ForImageClassification:
-    """MobileNetV2 with a head for the five, from the weights in a folder or from scratch."""
+    """Build MobileNetV2 with a head for the five classes, from the weights in a folder or from scratch."""
     settings = {"num_labels": len(CLASS_NAMES), "classifier_dropout_prob": _DROPOUT}
     if folder is None:
         network = MobileNetV2ForImageClassification(MobileNetV2Config(depth_multiplier=recipe.width, **settings))

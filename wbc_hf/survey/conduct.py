@@ -1,4 +1,4 @@
-"""`wbc-hf survey`, from its arguments to its tables."""
+"""Conduct a survey: run its systems, and write its tables and its plot."""
 
 import dataclasses
 import json
@@ -19,25 +19,23 @@ _DOTS_PER_INCH = 160
 
 
 def conduct(plan: Plan, names: Sequence[str], fields: Path | None, folder: Path) -> list[str]:
-    """Run systems, say how each did, and write tables and plot of all that are done.
+    """Run systems, print the accuracy of each, and write tables and plot of all that are finished.
 
     Args:
-        plan: What they have in common.
-        names: Of systems; none means all.
-        fields: Boxed photographs to score the detectors on, if any; what was scored before is kept.
-        folder: Of the survey.
+        plan: What the systems have in common.
+        names: Names of systems; an empty sequence means all.
+        fields: Boxed photographs to score the detectors on, if any; earlier scores are kept.
+        folder: Folder of the survey.
 
     Returns:
-        Names of those that failed; their processes have said why.
+        Names of systems that failed; their processes have printed why.
 
     Raises:
-        WbcError: No such system, no such set, one that not all can learn from, or a folder that cannot be used.
+        WbcError: An unknown system, a set that is missing or lacks a class, or a folder that cannot be used.
     """
     unknown = [name for name in names if name not in SYSTEMS]
     if unknown:
-        raise WbcError(
-            f"--system {unknown[0]}: is none of {', '.join(SYSTEMS)}. Detectors are scored on photographs: --fields."
-        )
+        raise WbcError(f"--system {unknown[0]}: is not one of {', '.join(SYSTEMS)}. --fields scores the detectors.")
     home = _load(plan, folder)
     if fields is not None and not (folder / DETECTORS_FILE).exists():
         rows = score_detectors(fields)
@@ -60,27 +58,25 @@ def conduct(plan: Plan, names: Sequence[str], fields: Path | None, folder: Path)
 
 
 def _load(plan: Plan, folder: Path) -> str:
-    """Look at all sets once, before anything is run, and claim the folder; returns what the set learnt from is called.
+    """Load all sets once and claim the folder; return the title of the training set.
 
-    What is wrong with a set is said here; the processes find its copies already looked for.
+    Errors in a set show before anything is run, and the systems' processes find its near-duplicates in the cache.
     """
     home = load_leucocytes(plan.spec, seed=plan.seed)
     missing = [name for index, name in enumerate(CLASS_NAMES) if index not in set(home["train"]["label"])]
     if missing:
-        raise WbcError(f"{plan.spec}: has no {', '.join(missing)} to learn from; a survey needs all five classes.")
+        raise WbcError(f"{plan.spec}: has no {', '.join(missing)} to train on; a survey needs all five classes.")
     fingerprints = {HOME: home.provenance.fingerprint}
     for name, spec in plan.laboratories:
         fingerprints[name] = load_leucocytes(spec, seed=plan.seed).provenance.fingerprint
         if fingerprints[name] == fingerprints[HOME]:
-            raise WbcError(
-                f"--laboratory {name}: holds the cells that are learnt from. Name another set, or leave it."
-            )
+            raise WbcError(f"--laboratory {name}: holds the training cells. Name another set, or leave it out.")
     claim(folder, plan, fingerprints)
     return home.provenance.title
 
 
 def _write(folder: Path, home: str) -> None:
-    """Tables and plot of all that is done."""
+    """Write tables and plot of all finished systems."""
     rows, detectors = finished_rows(folder), []
     if (folder / DETECTORS_FILE).exists():
         scored = json.loads((folder / DETECTORS_FILE).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The detectors side by side: all find the leucocytes of the same photographs, in which people boxed them."""
+"""Compare detectors on photographs in which people boxed the leucocytes."""
 
 import statistics
 import time
@@ -12,21 +12,19 @@ from wbc_hf.data import Box, BoxedField, split_boxed_fields
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import DetectionFigures, detection_figures
 from wbc_hf.smear import find_cells
-from wbc_hf.survey.detector import Detector
-from wbc_hf.survey.system import Published
+from wbc_hf.survey.system import Detector, Published
 from wbc_hf.survey.wang_2006 import Wang2006
 
 
 class PageFinder(Detector):
-    """The finder of the page: optical densities, red cells as the ruler, nuclei cut at their necks and joined."""
+    """The cell finder of the web page."""
 
     name = "page-finder"
     title = "Ours: the page's cell finder"
     published = Published(
         source="this repository, wbc_hf/smear/finder.py",
-        accuracy=None,
         cells="settings chosen on BCCD",
-        copies_apart=True,
+        near_duplicates_apart=True,
     )
 
     def find_cells(self, field: Image.Image) -> list[Box]:
@@ -38,12 +36,12 @@ DETECTORS: dict[str, type[Detector]] = {detector.name: detector for detector in 
 
 @dataclass(frozen=True)
 class DetectorRow(DetectionFigures):
-    """One detector on the photographs.
+    """Figures of one detector.
 
     Attributes:
-        name: Of the detector, a key of `DETECTORS`.
-        milliseconds: That a photograph takes, the median; reading it is left out.
-        boxes: What was found, by name of the photograph.
+        name: A key of `DETECTORS`.
+        milliseconds: Median for a photograph, without reading it.
+        boxes: Detections by name of the photograph.
     """
 
     name: str
@@ -52,10 +50,10 @@ class DetectorRow(DetectionFigures):
 
 
 def score_detectors(folder: Path) -> list[DetectorRow]:
-    """Every detector on the scoring half of a folder's photographs; settings were chosen on BCCD's tuning half.
+    """Score every detector on the scoring half of a folder's photographs; settings were chosen on BCCD's tuning half.
 
     Args:
-        folder: Photographs with boxes, as `read_boxed_fields` takes them.
+        folder: Photographs with boxes, as `split_boxed_fields` takes them.
 
     Raises:
         WbcError: The folder holds no photographs with boxes, or no leucocyte is boxed in that half of them.

@@ -1,9 +1,9 @@
-"""What is measured of a cell: geometry, intensity and texture of its nucleus and its cytoplasm.
+"""Measure cells: geometry, intensity and texture of nucleus and cytoplasm.
 
-The kinds are those that Osowski & Markiewicz (2007, chapter 4 of Kernel Methods in Bioengineering, Signal and Image
-Processing) name for white blood cells: geometry, statistics of the intensity, texture by co-occurrence of grey levels
-(Haralick et al. 1973). Local binary patterns (Ojala et al. 2002) are added. Lengths and areas are relative to the side
-of the picture, intensities are those of the file.
+Features follow Osowski & Markiewicz (2007, Kernel Methods in Bioengineering, Signal and Image Processing, chapter 4):
+geometry, statistics of the intensity, and grey-level co-occurrence (Haralick et al. 1973), with local binary patterns
+(Ojala et al. 2002) added. Lengths and areas are relative to the side of the picture, intensities are those of the
+file.
 """
 
 from collections.abc import Iterable
@@ -20,9 +20,7 @@ from wbc_hf.survey.cell_masks import CellMasks, segment_cell
 _SHAPES = ("area", "perimeter", "circularity", "eccentricity", "aspect", "solidity", "extent", "fill")
 _MOMENTS = tuple(f"hu_{number}" for number in range(1, 5))
 _CHANNELS = ("red", "green", "blue", "saturation")
-_STATISTICS = tuple(
-    f"{statistic}_{channel}" for statistic in ("mean", "deviation", "skewness") for channel in _CHANNELS
-)
+_STATISTICS = tuple(f"{statistic}_{channel}" for statistic in ("mean", "std", "skewness") for channel in _CHANNELS)
 _HARALICK = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation", "entropy")
 _DISTANCES = (1, 3)
 _GREY_LEVELS = 32
@@ -31,7 +29,7 @@ _TEXTURE = (
     *(f"{name}_{distance}" for name in _HARALICK for distance in _DISTANCES),
     *(f"pattern_{number}" for number in range(_PATTERNS)),
 )
-# Lobes are cut where they would be if a red cell had this share of the nucleus's widest extent.
+# Lobes are separated as if a red cell were as wide as this share of the nucleus.
 _RED_CELL_SHARE = 0.7
 
 NUCLEUS_SHAPE = tuple(f"nucleus_{name}" for name in (*_SHAPES, *_MOMENTS, "parts", "lobes"))
@@ -48,12 +46,12 @@ FEATURES = (
 
 
 def columns(names: Iterable[str]) -> list[int]:
-    """Where features stand in the rows of `measure_cells`."""
+    """Find the columns of features in the rows of `measure_cells`."""
     return [FEATURES.index(name) for name in names]
 
 
 def measure_cells(images: Iterable[Image.Image]) -> np.ndarray:
-    """The features of cells, float64 (n, len(FEATURES)), all finite; zeros for a picture without a nucleus.
+    """Measure cells: float64 (n, len(FEATURES)), all finite; zeros for a picture without a nucleus.
 
     Args:
         images: RGB, any size, of one cell each.
@@ -62,7 +60,7 @@ def measure_cells(images: Iterable[Image.Image]) -> np.ndarray:
 
 
 def measure_cell(masks: CellMasks) -> np.ndarray:
-    """The features of one cell, float64 (len(FEATURES),), all finite; zeros where there is no nucleus."""
+    """Measure one cell: float64 (len(FEATURES),), all finite; zeros where there is no nucleus."""
     if not masks.nucleus.any():
         return np.zeros(len(FEATURES))
     # Patterns and co-occurrences look beyond the cell by a pixel.
@@ -75,7 +73,7 @@ def measure_cell(masks: CellMasks) -> np.ndarray:
     colours = np.dstack([pixels, cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)[..., 1]])
     side = max(masks.pixels.shape)
     (nucleus_region,), (cell_region,) = (regionprops(mask.astype(np.uint8)) for mask in (nucleus, cell))
-    away = np.linalg.norm(np.subtract(nucleus_region.centroid, cell_region.centroid))
+    offset = np.linalg.norm(np.subtract(nucleus_region.centroid, cell_region.centroid))
     return np.concatenate(
         [
             _shape(nucleus, side),
@@ -84,7 +82,7 @@ def measure_cell(masks: CellMasks) -> np.ndarray:
             _statistics(colours[nucleus]),
             _texture(grey, patterns, nucleus),
             _shape(cell, side),
-            [nucleus_region.area / cell_region.area, 2 * away / cell_region.equivalent_diameter_area],
+            [nucleus_region.area / cell_region.area, 2 * offset / cell_region.equivalent_diameter_area],
             _statistics(colours[cytoplasm]),
             _texture(grey, patterns, cytoplasm),
         ]
@@ -92,9 +90,9 @@ def measure_cell(masks: CellMasks) -> np.ndarray:
 
 
 def _shape(mask: np.ndarray, side: int) -> list[float]:
-    """Those of `_SHAPES`; `side` is the longer one of the picture."""
+    """Compute `_SHAPES`; `side` is the longer one of the picture."""
     (region,) = regionprops(mask.astype(np.uint8))
-    # Of a single pixel, which has neither a length of outline nor axes, 1 stands in.
+    # A single pixel has neither perimeter nor axes: 1 stands in.
     perimeter, longest = max(region.perimeter_crofton, 1), max(region.axis_major_length, 1)
     points = cv2.findNonZero(mask.astype(np.uint8))
     radius = cv2.minEnclosingCircle(points)[1]
@@ -112,31 +110,31 @@ def _shape(mask: np.ndarray, side: int) -> list[float]:
 
 
 def _hu_moments(mask: np.ndarray) -> np.ndarray:
-    """The first four of Hu (1962), which neither place nor size nor turning changes, as logarithms."""
+    """Logarithms of the first four moments of Hu (1962), invariant to translation, scale and rotation."""
     moments = cv2.HuMoments(cv2.moments(mask.astype(np.uint8), binaryImage=True))
     return np.log10(np.abs(moments[: len(_MOMENTS), 0]) + 1e-8)
 
 
 def _lobes(nucleus: np.ndarray, length: float) -> tuple[float, float]:
-    """How many parts a nucleus of that length in pixels has, and how many where they are cut at their necks."""
+    """Count a nucleus's parts before and after cutting them at their necks; `length` is in pixels."""
     mask = nucleus.astype(np.uint8)
     return cv2.connectedComponents(mask)[0] - 1, cut_necks(distance_inside(mask), _RED_CELL_SHARE * length).max()
 
 
 def _statistics(values: np.ndarray) -> np.ndarray:
-    """Mean, deviation and skewness of colours (n, 4), 0 to 255: (12,), zeros of none."""
+    """Mean, standard deviation and skewness of colours (n, 4), 0 to 255: (12,), zeros where n is 0."""
     if len(values) == 0:
         return np.zeros(len(_STATISTICS))
     values = values / 255
-    mean, deviation = values.mean(axis=0), values.std(axis=0)
-    skewness = ((values - mean) ** 3).mean(axis=0) / np.maximum(deviation, 1 / 255) ** 3
-    return np.concatenate([mean, deviation, skewness])
+    mean, std = values.mean(axis=0), values.std(axis=0)
+    skewness = ((values - mean) ** 3).mean(axis=0) / np.maximum(std, 1 / 255) ** 3
+    return np.concatenate([mean, std, skewness])
 
 
 def _texture(grey: np.ndarray, patterns: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Co-occurrence of grey levels, the mean over four directions, and shares of patterns.
+    """Grey-level co-occurrence, averaged over four directions, and shares of local binary patterns.
 
-    Of nothing they are those of a single grey level.
+    An empty mask gives the values of a single grey level.
     """
     levels = np.where(mask, grey // (256 // _GREY_LEVELS) + 1, 0).astype(np.uint8)
     pairs = graycomatrix(levels, _DISTANCES, np.arange(4) * np.pi / 4, _GREY_LEVELS + 1, symmetric=True)

@@ -1,24 +1,22 @@
-"""Huang & Hung 2012: nuclei alone, fewer features by principal components, K-means begun by a genetic algorithm.
+"""Huang & Hung 2012: principal components of nucleus features, K-means initialised by a genetic algorithm.
 
 D.-C. Huang, K.-D. Hung: Leukocyte nucleus segmentation and recognition in color blood-smear images, IEEE International
 Instrumentation and Measurement Technology Conference (I2MTC) 2012, pages 171-176.
 
-**Published.** "A high and promised accurate recognition rate" of the five kinds, says the abstract, which is all that
-could be had: neither the figure nor the cells, nor whether copies of one cell lie on both sides.
+**Published.** "A high and promised accurate recognition rate" of the five classes, says the abstract. Neither the
+figure nor the cells were available, nor whether near-duplicates were kept on one side.
 
-**Known.** A nucleus enhancer lets the nucleus stand out and suppresses the rest; the nucleus is segmented; features of
-nothing but the nucleus are reduced by principal component analysis; K-means on a genetic algorithm sorts the reduced
-features into the five kinds.
+**Known.** A nucleus enhancer suppresses everything else; the nucleus is segmented; features of the nucleus alone are
+reduced by principal component analysis; K-means with a genetic algorithm clusters them into the five classes.
 
-**Chosen.** The enhancer is optical density in red and green less twice that in blue, as the project's segmentation has
-it. Features are shape and texture of the nucleus, brought to one scale; so many principal components are kept as hold
-95 % of the variance. The genetic algorithm is that of Krishna & Murty (1999, IEEE Transactions on Systems, Man, and
-Cybernetics B 29(3):433-439) with centres as genes: a child takes each centre from one of its parents or, rarely, draws
-it anew, one step of K-means follows, and those live on whose clusters are tight. From the best, K-means runs to its
-end. A cluster has the name of most of its training cells. How many clusters there are is chosen on validation: with
-five, which the abstract suggests, two kinds often share one, and 59 % of the validation cells of PBC are right. The
-probabilities of a cell are the shares of the kinds among the training cells of its cluster, where each kind is counted
-once more than it is there.
+**Chosen.** The enhancer is that of the project's segmentation, optical density in red and green less twice that in
+blue. Features are shape and texture of the nucleus, standardised; the principal components kept hold 95 % of the
+variance. The genetic algorithm is that of Krishna & Murty (1999, IEEE Transactions on Systems, Man, and Cybernetics B
+29(3):433-439) with centres as genes: a child takes each centre from one of its parents or, rarely, from a random cell,
+one step of K-means follows, and tournaments select parents with tight clusters. K-means starts from the best. The
+number of clusters is chosen on validation: with five, which the abstract suggests, two classes often share one, and 59
+% of PBC's validation cells are right. The probabilities of a cell are the shares of the classes among the training
+cells of its cluster, with one more of each (Laplace smoothing).
 """
 
 from collections.abc import Sequence
@@ -40,25 +38,20 @@ from wbc_hf.survey.system import Published, System, pictures
 
 _COLUMNS = columns((*NUCLEUS_SHAPE, *NUCLEUS_TEXTURE))
 _VARIANCE = 0.95
-# With more, too few cells would stand behind each.
+# With more of them, each would hold too few cells.
 _CLUSTERS = (5, 10, 20, 40, 80)
 _POPULATION = 20
 _GENERATIONS = 15
-_RIVALS = 3  # of so many drawn at random the best becomes a parent
+_TOURNAMENT = 3  # individuals drawn, of which the best becomes a parent
 _MUTATION = 0.02
 
 
 class Huang2012(System):
-    """Clusters of nuclei."""
+    """Clusters of nuclei, each with the shares of its classes."""
 
     name = "huang-2012"
     title = "Huang & Hung 2012, clusters of nuclei"
-    published = Published(
-        source="Huang & Hung 2012, I2MTC, 171-176",
-        accuracy=None,
-        cells="five kinds, number not known",
-        copies_apart=None,
-    )
+    published = Published("Huang & Hung 2012, I2MTC, 171-176", cells="five kinds, number not known")
 
     def fit(self, leucocytes: Leucocytes) -> None:
         train, validation = leucocytes["train"], leucocytes["validation"]
@@ -90,12 +83,12 @@ class Huang2012(System):
 
 
 def shares_of_classes(clusters: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """Of the cells in each cluster, with one more of each class: float (count, classes), rows of sum 1.
+    """Compute the classes' shares in each cluster, with one more cell of each: float (count, classes), rows of sum 1.
 
     Args:
-        clusters: int (n,), in which each cell lies.
+        clusters: int (n,), the cluster of each cell.
         labels: int (n,).
-        count: Of clusters.
+        count: Number of clusters.
     """
     cells = np.ones((count, len(CLASS_NAMES)))
     np.add.at(cells, (clusters, labels), 1)
@@ -103,7 +96,7 @@ def shares_of_classes(clusters: np.ndarray, labels: np.ndarray, count: int) -> n
 
 
 def evolve_centres(cells: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Centres of tight clusters, float (count, d), by a genetic algorithm.
+    """Find centres of tight clusters, float (count, d), by a genetic algorithm.
 
     Args:
         cells: float (n, d), n >= count.
@@ -115,10 +108,10 @@ def evolve_centres(cells: np.ndarray, count: int, generator: np.random.Generator
         children = [population[spreads.argmin()]]
         while len(children) < _POPULATION:
             mother, father = (
-                population[min(generator.choice(_POPULATION, _RIVALS, replace=False), key=spreads.__getitem__)]
+                population[min(generator.choice(_POPULATION, _TOURNAMENT, replace=False), key=spreads.__getitem__)]
                 for _ in range(2)
             )
-            # Each centre of the mother has its counterpart near by in the father.
+            # Each centre of the mother is paired with one near by in the father.
             father = father[linear_sum_assignment(cdist(mother, father))[1]]
             child = np.where(generator.random((count, 1)) < 0.5, mother, father)
             mutated = generator.random(count) < _MUTATION
@@ -129,7 +122,7 @@ def evolve_centres(cells: np.ndarray, count: int, generator: np.random.Generator
 
 
 def _step(cells: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, float]:
-    """One step of K-means: the middles of the clusters round the centres, and the squared distances from these."""
+    """Do one step of K-means: the new centres, and the sum of squared distances from the old ones."""
     distances = cdist(cells, centres, "sqeuclidean")
     nearest = distances.argmin(axis=1)
     sizes = np.bincount(nearest, minlength=len(centres))

@@ -11,12 +11,12 @@ _PARTS = 40  # of a feature, between which it may be cut: more of them change th
 
 
 def maximal_information(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How much each feature and the label tell of one another, whatever the shape of the relation.
+    """Compute the maximal information coefficient of each feature with a label.
 
-    Of all grids over feature and label, the highest mutual information, divided by the logarithm of the shorter side
-    of the grid. The label, whose values are taken in their order, is cut in every way there is. The feature is cut by
-    dynamic programming, as in the paper, where the borders lie on those between 40 parts with equally many points:
-    that is the approximation here, and makes the result too low rather than too high.
+    It is the highest mutual information of all grids over feature and label, divided by the logarithm of the shorter
+    side of the grid. The label is cut in every way that keeps its values in order. The feature is cut by dynamic
+    programming, as in the paper, at borders between 40 parts with equally many points: this approximation makes the
+    result too low rather than too high.
 
     Args:
         features: float (n, d).
@@ -26,7 +26,7 @@ def maximal_information(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
         float64 (d,), 0 to 1. 0 where one label alone occurs.
     """
     values, numbers = np.unique(labels, return_inverse=True)
-    # Some at a time: what each may add between any two of its borders is held for all of them.
+    # In blocks: the gains between any two borders are in memory for all features of a block.
     starts = range(0, features.shape[1], _BLOCK)
     return np.concatenate([_of_block(features[:, start : start + _BLOCK], numbers, len(values)) for start in starts])
 
@@ -43,7 +43,7 @@ def _of_block(features: np.ndarray, numbers: np.ndarray, labels: int) -> np.ndar
 
 
 def _counts(features: np.ndarray, numbers: np.ndarray, labels: int) -> np.ndarray:
-    """Points of each label in each part of each feature: (d, parts, labels). Equal values stay in one part."""
+    """Count points by feature, part and label: (d, parts, labels). Equal values stay in one part."""
     counts = np.zeros((features.shape[1], _PARTS, labels))
     for feature, table in zip(features.T, counts, strict=True):
         ordered = np.sort(feature)
@@ -53,7 +53,7 @@ def _counts(features: np.ndarray, numbers: np.ndarray, labels: int) -> np.ndarra
 
 
 def _groupings(labels: int) -> Iterator[list[range]]:
-    """All ways to cut 0, 1, …, labels - 1 into two or more neighbouring groups."""
+    """Cut 0, 1, …, labels - 1 into two or more neighbouring groups in every way."""
     for cuts in range(1, labels):
         for inner in combinations(range(1, labels), cuts):
             edges = [0, *inner, labels]
@@ -61,13 +61,13 @@ def _groupings(labels: int) -> Iterator[list[range]]:
 
 
 def _best_cuts(counts: np.ndarray, most: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The highest mutual information in nats, (d,), that numbers of columns allow.
+    """Yield numbers of columns with the highest mutual information in nats, (d,), that they allow.
 
-    Further columns never lower it: between as many columns as there are rows and the most, the most is the best.
+    Further columns never lower it: from as many columns as rows upwards, only the maximum counts.
 
     Args:
         counts: (d, parts, rows).
-        most: Columns that there may be.
+        most: Maximum of columns.
     """
     _, parts, rows = counts.shape
     total = counts[0].sum()

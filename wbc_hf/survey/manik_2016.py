@@ -4,15 +4,14 @@ S. Manik, L. M. Saini, N. Vadera: Counting and classification of white blood cel
 (ANN), IEEE International Conference on Power Electronics, Intelligent Control and Energy Systems (ICPEICES) 2016,
 doi:10.1109/ICPEICES.2016.7853644.
 
-**Published.** Neither the figure nor the cells could be had, nor whether copies of one cell lie on both sides.
+**Published.** Neither the figure nor the cells were available, nor whether near-duplicates were kept on one side.
 
 **Known.** The nucleus is enhanced and segmented, features of the cell and of the nucleus are measured, an artificial
 neural network decides.
 
-**Chosen.** The enhancer is optical density in red and green less twice that in blue, as the project's segmentation has
-it. Features are the geometry of the nucleus and of the cell, how much of the cell is nucleus, and the mean colours of
-both, brought to one scale. The network has one hidden layer with sigmoid units; how many, and how strongly weights are
-held small, is chosen on validation.
+**Chosen.** The enhancer is that of the project's segmentation, optical density in red and green less twice that in
+blue. Features are the geometry of nucleus and cell, their ratio of areas, and the mean colours of both, standardised.
+The network has one hidden layer of sigmoid units; their number and the weight decay are chosen on validation.
 """
 
 from collections.abc import Sequence
@@ -40,12 +39,7 @@ class Manik2016(System):
 
     name = "manik-2016"
     title = "Manik et al. 2016, neural network on features"
-    published = Published(
-        source="Manik, Saini & Vadera 2016, ICPEICES, doi:10.1109/ICPEICES.2016.7853644",
-        accuracy=None,
-        cells="not known",
-        copies_apart=None,
-    )
+    published = Published("Manik, Saini & Vadera 2016, ICPEICES, doi:10.1109/ICPEICES.2016.7853644")
     start = "from scratch"
 
     def fit(self, leucocytes: Leucocytes) -> None:

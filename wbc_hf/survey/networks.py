@@ -1,12 +1,13 @@
-"""The survey's networks: trained by the project's own trainer, on the same pictures, by one kind of recipe."""
+"""Networks of the survey: layers they share, and training by the project's own trainer."""
 
 import logging
 import shutil
 import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +20,14 @@ from wbc_hf.data import Leucocytes
 from wbc_hf.errors import HubUnreachableError
 from wbc_hf.hardware import has_fast_bf16
 from wbc_hf.hub import fetch_model
-from wbc_hf.modeling import Normalise, Preprocessing, build_processor
+from wbc_hf.modeling import (
+    DEFAULT_MODEL,
+    Normalise,
+    Preprocessing,
+    build_from_pretrained,
+    build_from_scratch,
+    build_processor,
+)
 from wbc_hf.survey.system import System
 from wbc_hf.training import (
     DataArguments,
@@ -39,18 +47,19 @@ _FINE_TUNING_RATE = 1e-4
 
 @dataclass(frozen=True)
 class Recipe:
-    """How networks are trained: AdamW, a cosine, the augmentation for one laboratory, the best epoch on validation.
+    """Hyperparameters of training.
 
-    The loss is the trainer's own: cross-entropy, a tenth of the target spread over all classes.
+    What they do not say is alike for all: AdamW with a cosine schedule, cross-entropy with label smoothing of 0.1, the
+    augmentation for one laboratory, the best epoch on validation.
 
     Attributes:
-        image_size: Side of what a network sees, in pixels.
+        image_size: Side of a network's input in pixels.
         epochs: Passes over the training cells.
-        batch_size: Images a step.
-        learning_rate: The highest.
-        weight_decay: Of AdamW.
-        width: Channels of networks that were made for ImageNet, in relation to the published ones. From scratch on
-            two cores the whole width takes hours, and a few thousand cells do not need it.
+        batch_size: Images per step.
+        learning_rate: Its peak.
+        weight_decay: That of AdamW.
+        width: Channels of networks made for ImageNet, as a multiple of the published ones. From scratch on two cores
+            the whole width takes hours, and a few thousand cells do not need it.
     """
 
     image_size: int = 96
@@ -62,12 +71,12 @@ class Recipe:
 
 
 def fine_tuning(recipe: Recipe) -> Recipe:
-    """The same for a network that begins from ImageNet, whose weights large steps would undo."""
+    """Adapt a recipe to a network from ImageNet, whose weights large steps would undo."""
     return replace(recipe, learning_rate=_FINE_TUNING_RATE)
 
 
 class Logits(PreTrainedModel):
-    """A plain torch network in the form that the trainer expects: that of a transformers model."""
+    """Wrap a plain torch network as a transformers model, which the trainer expects."""
 
     config_class = PreTrainedConfig
 
@@ -80,21 +89,21 @@ class Logits(PreTrainedModel):
 
 
 class Classifier:
-    """A network, and what it takes to train it and to have it look at pictures.
+    """A network with its preprocessing and training.
 
     Args:
-        network: Takes `pixel_values`, float (n, 3, side, side), gives `logits`, (n, classes): a transformers image
+        network: From `pixel_values`, float (n, 3, side, side), to `logits`, (n, classes): a transformers image
             classifier, or a torch network within `Logits`.
-        recipe: How it is trained, and what it sees.
-        folder: For its checkpoints.
-        seed: Of the order and the views of the images.
+        recipe: Hyperparameters.
+        folder: For checkpoints.
+        seed: Random seed of the order and the augmentation of the images.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, folder: Path, seed: int = 0):
         self.network, self.recipe, self.folder, self.seed = network, recipe, folder, seed
         self.processor: BaseImageProcessor = build_processor(recipe.image_size)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._preparation = Preprocessing(self.processor)
+        self._preprocessing = Preprocessing(self.processor)
         self._normalise = Normalise(self.processor, self.device)
 
     @property
@@ -102,7 +111,7 @@ class Classifier:
         return sum(weight.numel() for weight in self.network.parameters())
 
     def fit(self, leucocytes: Leucocytes) -> None:
-        """Train on "train", keep the epoch with the highest macro F1 on "validation"; takes up what it began."""
+        """Train on "train" and keep the epoch with the highest macro F1 on "validation"; resume from a checkpoint."""
         data = DataArguments()
         training = LeucocyteTrainingArguments(
             output_dir=str(self.folder),
@@ -122,27 +131,27 @@ class Classifier:
         self.network.to(self.device).eval()
 
     def probabilities(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """float32 (n, classes) for RGB images."""
-        return torch.from_numpy(self._look(images)).softmax(1).numpy()
+        """Compute class probabilities of RGB images, float32 (n, classes)."""
+        return torch.from_numpy(self._logits(images)).softmax(1).numpy()
 
     def features(self, images: Sequence[Image.Image], layer: nn.Module) -> np.ndarray:
-        """What one of the network's layers gives for RGB images, each as one row: float32 (n, d)."""
+        """Compute the outputs of one of the network's layers for RGB images, flattened: float32 (n, d)."""
         kept: list[torch.Tensor] = []
         hook = layer.register_forward_hook(
             lambda _module, _inputs, output: kept.append(output.flatten(1).float().cpu())
         )
         try:
-            self._look(images)
+            self._logits(images)
         finally:
             hook.remove()
         return torch.cat(kept).numpy()
 
     @torch.inference_mode()
-    def _look(self, images: Sequence[Image.Image]) -> np.ndarray:
+    def _logits(self, images: Sequence[Image.Image]) -> np.ndarray:
         self.network.to(self.device, memory_format=torch.channels_last).eval()
         logits = []
         for start in range(0, len(images), _BATCH_SIZE):
-            crops = np.stack([self._preparation.crop(image) for image in images[start : start + _BATCH_SIZE]])
+            crops = np.stack([self._preprocessing.crop(image) for image in images[start : start + _BATCH_SIZE]])
             pixel_values = self._normalise(torch.from_numpy(crops).permute(0, 3, 1, 2).to(self.device))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bf16()):
                 outputs = self.network(pixel_values=pixel_values)
@@ -151,24 +160,29 @@ class Classifier:
 
 
 class OneNetwork(System):
-    """A system that is one network, from scratch, and nothing else.
+    """A system that is one network, trained from scratch.
+
+    Attributes:
+        default_recipe: Hyperparameters where none are given.
 
     Args:
         folder, seed: As for `System`.
-        recipe: How it is trained, and what it sees.
+        recipe: Hyperparameters.
     """
 
+    default_recipe: ClassVar[Recipe]
     start = "from scratch"
 
-    def __init__(self, folder: Path, seed: int, recipe: Recipe):
+    def __init__(self, folder: Path, seed: int = 0, recipe: Recipe | None = None):
         super().__init__(folder, seed)
+        recipe = recipe or self.default_recipe
         set_seed(seed)
-        self._classifier = Classifier(Logits(self._build(recipe)), recipe, folder / "network", seed)
+        self._classifier = Classifier(Logits(self.build(recipe)), recipe, folder / "network", seed)
 
     @staticmethod
     @abstractmethod
-    def _build(recipe: Recipe) -> nn.Module:
-        """The network: float (n, 3, side, side) → logits (n, classes)."""
+    def build(recipe: Recipe) -> nn.Module:
+        """Build the network: float (n, 3, side, side) → logits (n, classes)."""
 
     def fit(self, leucocytes: Leucocytes) -> None:
         self._classifier.fit(leucocytes)
@@ -181,12 +195,58 @@ class OneNetwork(System):
         return self._classifier.parameters
 
 
-def imagenet_weights(model: str) -> Path | None:
-    """The folder of a model trained on ImageNet; None, with one warning, where no Hub can be reached.
+def build_resnet(recipe: Recipe, folder: Path, seed: int) -> tuple[Classifier, str]:
+    """Build a ResNet-50 from ImageNet where the Hub can be reached, else from scratch.
+
+    Returns:
+        Its classifier, and where the weights of a system begin whose other networks start from scratch.
+    """
+    weights = imagenet_weights(DEFAULT_MODEL)
+    if weights is None:
+        network, _ = build_from_scratch(recipe.width, image_size=recipe.image_size)
+        return Classifier(network, recipe, folder / "resnet", seed), "from scratch"
+    network, _ = build_from_pretrained(weights, image_size=recipe.image_size)
+    # A folder of its own, since checkpoints of one do not fit the other.
+    classifier = Classifier(network, fine_tuning(recipe), folder / "resnet-imagenet", seed)
+    return classifier, "ImageNet (ResNet-50), from scratch (the others)"
+
+
+def convolution(
+    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, activation: Callable[[], nn.Module] | None = nn.ReLU
+) -> nn.Sequential:
+    """Build a convolution with batch normalisation and an activation, by default ReLU; None leaves that out."""
+    layers = [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    return nn.Sequential(*layers, *([activation()] if activation else []))
+
+
+class Residual(nn.Module):
+    """Two convolutions whose result is added to their input (He et al. 2016, arXiv:1512.03385).
 
     Args:
-        model: Its id on the Hub.
+        inputs, outputs: Channels.
+        stride: Of the first convolution. The shortcut is a convolution of 1 x 1 where channels or stride need one.
+        activation: After the first convolution and after the sum.
     """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, activation: Callable[[], nn.Module] = nn.ReLU):
+        super().__init__()
+        self.body = nn.Sequential(
+            convolution(inputs, outputs, stride=stride, activation=activation),
+            convolution(outputs, outputs, activation=None),
+        )
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else convolution(inputs, outputs, 1, stride, activation=None)
+        self.activation = activation()
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.body(hidden) + self.shortcut(hidden))
+
+
+def imagenet_weights(model: str) -> Path | None:
+    """Fetch a model trained on ImageNet by its Hub id; None, with one warning, where no Hub can be reached."""
     try:
         return fetch_model(model)
     except HubUnreachableError as error:

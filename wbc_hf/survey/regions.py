@@ -1,10 +1,9 @@
 """A small Faster R-CNN for pictures of one cell: Ren et al. 2015, arXiv:1506.01497.
 
-A network of convolutions makes a map of the picture. From each place of the map regions are proposed: squares of some
-sizes, each with how likely it holds a cell and how its box should be moved. The best ones are cut out of the map, and
-a second part says of each whether it is background or of which group the cell in it is, and moves its box once more.
-Both parts and the map are trained together. A picture holds one cell, so the best region is the answer, and nothing
-has to be suppressed among several.
+A convolutional trunk computes a feature map. A region proposal network predicts, for square anchors of several sizes
+at each position, objectness and box offsets. The best proposals are pooled from the map, and a head predicts
+background or the cell's group, and a second offset. All parts are trained together. A picture holds one cell, so the
+most likely region is the answer, without non-maximum suppression.
 """
 
 import math
@@ -22,36 +21,37 @@ from safetensors.torch import load_file, save
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup, set_seed
+from transformers.image_transforms import center_to_corners_format
 
 from wbc_hf.data import frame
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
 from wbc_hf.modeling import Normalise, build_processor
 from wbc_hf.survey.cell_masks import segment_cell
-from wbc_hf.survey.networks import Recipe
+from wbc_hf.survey.networks import Recipe, Residual, convolution
 from wbc_hf.survey.system import pictures
 
 _CHANNELS = (24, 48, 96)  # at half, a quarter and an eighth of the side
-_SIZES = (0.25, 0.4, 0.6, 0.85)  # sides of the squares that regions begin as, in sides of the picture
-_PROPOSED = 4  # regions that the second part looks at
-_POOLED = 6  # side of what is cut out of the map for each
-_IS_CELL, _IS_NONE = 0.5, 0.3  # overlaps (intersection over union) from and below which a region counts as either
-_NONES = 3  # squares without a cell that count in training, for each with one
+_SIZES = (0.25, 0.4, 0.6, 0.85)  # sides of the anchors, in sides of the picture
+_PROPOSALS = 4  # passed to the head
+_POOLED = 6  # side of a pooled proposal
+_POSITIVE, _NEGATIVE = 0.5, 0.3  # intersections over union from and below which a region counts as a cell or as none
+_NEGATIVES = 3  # anchors without a cell that count in training, for each with one
 _ZOOM, _SHIFT = 0.5, 0.1  # of training views: octaves, and sides of the picture
-_SMALLEST_SIDE = 0.02  # of a box that can be learnt, in sides of the picture
-_WARM_UP = 0.1  # share of the steps in which the learning rate rises
-_LARGEST_MOVE = 1.0  # of the logarithm of a side
+_SMALLEST_SIDE = 0.02  # of a box to train on, in sides of the picture
+_WARM_UP = 0.1  # share of the steps
+_LARGEST_OFFSET = 1.0  # of the logarithm of a side
 _BATCH_SIZE = 64
 _WEIGHTS = "detector.safetensors"
 
 
 @dataclass(frozen=True)
-class Found:
+class Detections:
     """The most likely cell of each picture.
 
     Attributes:
         boxes: float32 (n, 4): left, top, right, bottom in sides of the picture, within 0 to 1.
-        groups: float32 (n, groups): probabilities of its groups, rows of sum 1.
+        groups: float32 (n, groups): probabilities of the cell's groups, rows of sum 1.
     """
 
     boxes: np.ndarray
@@ -59,13 +59,13 @@ class Found:
 
 
 class RegionDetector:
-    """Finds the cell in a picture, and tells its group.
+    """Detector of the cell in a picture and of its group.
 
     Args:
-        recipe: How it is trained, and at which size it sees whole pictures.
-        folder: For its weights, once they are trained.
-        groups: How many.
-        seed: Of its weights, of the order and of the views of the pictures.
+        recipe: Hyperparameters; pictures are resized to `image_size`.
+        folder: For the trained weights.
+        groups: Their number.
+        seed: Random seed of the weights, and of the order and the augmentation of the pictures.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, groups: int, seed: int = 0):
@@ -81,11 +81,14 @@ class RegionDetector:
         return sum(weight.numel() for weight in self.network.parameters())
 
     def fit(self, rows: Dataset, groups: np.ndarray) -> None:
-        """Train on the pictures in which a cell is found by segmentation, or read what was trained before.
+        """Train on the pictures in which segmentation finds a cell, or load the weights of an earlier fit.
 
         Args:
-            rows: With the pictures.
-            groups: int (n,), of each.
+            rows: Pictures.
+            groups: int (n,), of each picture.
+
+        Raises:
+            WbcError: Segmentation finds no cell in any picture.
         """
         weights = self.folder / _WEIGHTS
         if not weights.exists():
@@ -96,29 +99,31 @@ class RegionDetector:
         self.network.load_state_dict(load_file(weights))
 
     @torch.inference_mode()
-    def find(self, images: Sequence[Image.Image]) -> Found:
-        """The cell of each RGB picture, of any size."""
+    def find(self, images: Sequence[Image.Image]) -> Detections:
+        """Find the cell in each RGB picture, of any size."""
         self.network.to(self.device).eval()
         boxes, groups = [], []
         for start in range(0, len(images), _BATCH_SIZE):
-            pixels = np.stack([self._whole(image) for image in images[start : start + _BATCH_SIZE]])
+            pixels = np.stack([self._resized(image) for image in images[start : start + _BATCH_SIZE]])
             batch = self._normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device))
-            features, (objectness, moves) = self.network.propose(batch)
-            proposed = _best(objectness, moves, self.network.squares)
-            answers, last_moves = self.network.judge(features, proposed)
-            shares = answers.softmax(2)
+            features, (objectness, offsets) = self.network.propose(batch)
+            proposed = _best(objectness, offsets, self.network.anchors)
+            logits, last_offsets = self.network.classify(features, proposed)
+            shares = logits.softmax(2)
             place = torch.arange(len(shares), device=self.device), shares[:, :, 1:].sum(2).argmax(1)
-            boxes.append(_edges(_moved(proposed[place], last_moves[place])).clamp(0, 1).cpu().numpy())
+            boxes.append(
+                center_to_corners_format(_apply(last_offsets[place], proposed[place])).clamp(0, 1).cpu().numpy()
+            )
             found = shares[:, :, 1:][place]
             groups.append((found / found.sum(1, keepdim=True)).cpu().numpy())
-        return Found(np.concatenate(boxes), np.concatenate(groups))
+        return Detections(np.concatenate(boxes), np.concatenate(groups))
 
-    def _whole(self, image: Image.Image) -> np.ndarray:
+    def _resized(self, image: Image.Image) -> np.ndarray:
         side = self.recipe.image_size
         return np.array(image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0))
 
     def _train(self, rows: Dataset, groups: np.ndarray) -> None:
-        found = [(self._whole(image), box) for image in pictures(rows) for box in [_segmented_box(image)]]
+        found = [(self._resized(image), box) for image in pictures(rows) for box in [_segmented_box(image)]]
         kept = [index for index, (_, box) in enumerate(found) if box is not None]
         if not kept:
             raise WbcError("cheuque-2022: no training picture shows a stained nucleus, so there is no box to learn.")
@@ -150,102 +155,85 @@ class RegionDetector:
                 bar.update()
 
     def _loss(self, views: torch.Tensor, truths: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The four losses of Ren et al., added up: what is a cell and where it is, before and after cutting out."""
-        features, (objectness, moves) = self.network.propose(views)
-        squares = self.network.squares.expand(len(views), -1, -1)
-        overlap = _overlap(squares, truths)
-        # Where no square fits well, the best one does.
-        is_cell = (overlap >= _IS_CELL) | (overlap == overlap.amax(1, keepdim=True))
+        """Sum the four losses of Ren et al.: classification and box regression of the anchors and of the proposals."""
+        features, (objectness, offsets) = self.network.propose(views)
+        anchors = self.network.anchors.expand(len(views), -1, -1)
+        overlap = _overlap(anchors, truths)
+        # Where no anchor fits well, the best one counts.
+        is_cell = (overlap >= _POSITIVE) | (overlap == overlap.amax(1, keepdim=True))
         losses = F.binary_cross_entropy_with_logits(objectness, is_cell.float(), reduction="none")
-        is_none = (overlap < _IS_NONE) & ~is_cell
-        # Of the many squares without a cell those count that look most like one.
-        count = min(_NONES * int(is_cell.sum()), int(is_none.sum()))
+        is_none = (overlap < _NEGATIVE) & ~is_cell
+        # Hard negatives: the anchors without a cell that look most like one.
+        count = min(_NEGATIVES * int(is_cell.sum()), int(is_none.sum()))
         hardest = losses[is_none].topk(count).values
         loss = (losses[is_cell].sum() + hardest.sum()) / (is_cell.sum() + count)
-        loss = loss + _box_loss(moves[is_cell], squares[is_cell], truths[:, None].expand_as(squares)[is_cell])
+        loss = loss + _box_loss(offsets[is_cell], anchors[is_cell], truths[:, None].expand_as(anchors)[is_cell])
 
-        proposed = _best(objectness.detach(), moves.detach(), self.network.squares)
+        proposed = _best(objectness.detach(), offsets.detach(), self.network.anchors)
         proposed = torch.cat([proposed, truths[:, None]], 1)
-        answers, last_moves = self.network.judge(features, proposed)
+        logits, last_offsets = self.network.classify(features, proposed)
         overlap = _overlap(proposed, truths)
-        is_cell = overlap >= _IS_CELL
+        is_cell = overlap >= _POSITIVE
         targets = torch.where(is_cell, labels[:, None] + 1, 0)
-        loss = loss + F.cross_entropy(answers.flatten(0, 1), targets.flatten())
-        return loss + _box_loss(last_moves[is_cell], proposed[is_cell], truths[:, None].expand_as(proposed)[is_cell])
+        loss = loss + F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return loss + _box_loss(last_offsets[is_cell], proposed[is_cell], truths[:, None].expand_as(proposed)[is_cell])
 
 
 class _RegionNetwork(nn.Module):
-    """Map, proposals and judgement. Boxes are (centre x, centre y, width, height) in sides of the picture."""
+    """Trunk, region proposals and head. Boxes are (centre x, centre y, width, height) in sides of the picture."""
 
     def __init__(self, groups: int):
         super().__init__()
         first, second, third = _CHANNELS
         self.trunk = nn.Sequential(
-            _convolution(3, first, 2),
-            _convolution(first, second, 2),
-            _convolution(second, third, 2),
-            _Residual(third),
-            _Residual(third),
+            convolution(3, first, stride=2),
+            convolution(first, second, stride=2),
+            convolution(second, third, stride=2),
+            Residual(third, third),
+            Residual(third, third),
         )
-        self.proposing = _convolution(third, third)
+        self.proposing = convolution(third, third)
         self.objectness = nn.Conv2d(third, len(_SIZES), 1)
-        self.moves = nn.Conv2d(third, 4 * len(_SIZES), 1)
-        self.judging = nn.Sequential(
-            _convolution(third, 2 * third, 2),
-            _convolution(2 * third, 2 * third),
+        self.offsets = nn.Conv2d(third, 4 * len(_SIZES), 1)
+        self.head = nn.Sequential(
+            convolution(third, 2 * third, stride=2),
+            convolution(2 * third, 2 * third),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.answers = nn.Linear(2 * third, groups + 1)
-        self.last_moves = nn.Linear(2 * third, 4)
-        for layer in (self.moves, self.last_moves):
-            # Regions stay where they are at first.
+        self.classifier = nn.Linear(2 * third, groups + 1)
+        self.last_offsets = nn.Linear(2 * third, 4)
+        for layer in (self.offsets, self.last_offsets):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self.squares = torch.empty(0)
+        self.anchors = torch.empty(0)
 
     def propose(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """The map, and of each square its logit (n, squares) and its move (n, squares, 4)."""
+        """Compute the feature map, and objectness (n, anchors) and offsets (n, anchors, 4) of the anchors."""
         features = self.trunk(images)
-        self.squares = _squares(features)
+        self.anchors = _anchors(features)
         hidden = self.proposing(features)
-        moves = self.moves(hidden).unflatten(1, (len(_SIZES), 4)).movedim(2, 4).flatten(1, 3)
-        return features, (self.objectness(hidden).flatten(1), moves)
+        offsets = self.offsets(hidden).unflatten(1, (len(_SIZES), 4)).movedim(2, 4).flatten(1, 3)
+        return features, (self.objectness(hidden).flatten(1), offsets)
 
-    def judge(self, features: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of each region, (n, k, 4), its logits (n, k, 1 + groups), background first, and its move (n, k, 4)."""
+    def classify(self, features: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute logits (n, k, 1 + groups), background first, and offsets (n, k, 4) of regions (n, k, 4)."""
         n, k = boxes.shape[:2]
         zero = torch.zeros_like(boxes[..., 0])
         across = torch.stack([boxes[..., 2], zero, 2 * boxes[..., 0] - 1], 2)
         down = torch.stack([zero, boxes[..., 3], 2 * boxes[..., 1] - 1], 2)
         theta = torch.stack([across, down], 2).flatten(0, 1)
         grid = F.affine_grid(theta, [n * k, 1, _POOLED, _POOLED], align_corners=False)
-        # All regions of a picture side by side: its map need not be copied for each.
+        # The regions of a picture side by side, so that its map is not copied for each.
         grid = grid.unflatten(0, (n, k)).flatten(1, 2)
         cut = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
         cut = cut.unflatten(2, (k, _POOLED)).movedim(2, 1).flatten(0, 1)
-        hidden = self.judging(cut).unflatten(0, (n, k))
-        return self.answers(hidden), self.last_moves(hidden)
+        hidden = self.head(cut).unflatten(0, (n, k))
+        return self.classifier(hidden), self.last_offsets(hidden)
 
 
-class _Residual(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.first = _convolution(channels, channels)
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return F.relu(features + self.second(self.first(features)))
-
-
-def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )
-
-
-def _squares(features: torch.Tensor) -> torch.Tensor:
-    """The boxes that proposals begin as, (1, sizes * height * width, 4)."""
+def _anchors(features: torch.Tensor) -> torch.Tensor:
+    """Anchor boxes, (1, sizes * height * width, 4)."""
     height, width = features.shape[2:]
     size, y, x = torch.meshgrid(
         torch.tensor(_SIZES, device=features.device),
@@ -256,45 +244,35 @@ def _squares(features: torch.Tensor) -> torch.Tensor:
     return torch.stack([x, y, size, size], 3).flatten(0, 2)[None]
 
 
-def _best(objectness: torch.Tensor, moves: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
-    """The regions that are most likely cells, moved: (n, proposed, 4)."""
-    best = objectness.topk(_PROPOSED, 1).indices[:, :, None].expand(-1, -1, 4)
-    moved = _moved(squares.expand(len(moves), -1, -1), moves)
-    return moved.gather(1, best)
+def _best(objectness: torch.Tensor, offsets: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
+    """The most likely regions, (n, proposals, 4)."""
+    best = objectness.topk(_PROPOSALS, 1).indices[:, :, None].expand(-1, -1, 4)
+    return _apply(offsets, anchors.expand(len(offsets), -1, -1)).gather(1, best)
 
 
-def _moved(boxes: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
-    """Moves are those of Ren et al.: of the centre in sides of the box, of the sides in logarithms."""
-    sides = boxes[..., 2:]
-    return torch.cat(
-        [boxes[..., :2] + moves[..., :2] * sides, sides * moves[..., 2:].clamp(-_LARGEST_MOVE, _LARGEST_MOVE).exp()],
-        -1,
-    )
+def _apply(offsets: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Offsets are those of Ren et al.: of the centre in sides of the box, of the sides in logarithms."""
+    centres, sides = boxes[..., :2], boxes[..., 2:]
+    factors = offsets[..., 2:].clamp(-_LARGEST_OFFSET, _LARGEST_OFFSET).exp()
+    return torch.cat([centres + offsets[..., :2] * sides, sides * factors], -1)
 
 
-def _box_loss(moves: torch.Tensor, boxes: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
-    """How far moves are from those that would bring the boxes onto the truth. All (n, 4), n >= 1."""
+def _box_loss(offsets: torch.Tensor, boxes: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
+    """Smooth L1 loss of offsets against those that move the boxes onto the truth. All (n, 4), n >= 1."""
     wanted = torch.cat([(truths[:, :2] - boxes[:, :2]) / boxes[:, 2:], torch.log(truths[:, 2:] / boxes[:, 2:])], 1)
-    return F.smooth_l1_loss(moves, wanted, beta=0.1)
-
-
-def _edges(boxes: torch.Tensor) -> torch.Tensor:
-    """Left, top, right, bottom."""
-    return torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1)
+    return F.smooth_l1_loss(offsets, wanted, beta=0.1)
 
 
 def _overlap(boxes: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
     """Intersection over union of (n, k, 4) with the one truth of each picture, (n, 4): (n, k)."""
-    ours, theirs = _edges(boxes), _edges(truths)[:, None]
-    shared = (torch.minimum(ours[..., 2:], theirs[..., 2:]) - torch.maximum(ours[..., :2], theirs[..., :2])).clamp_min(
-        0
-    )
-    area = shared.prod(-1)
+    ours, theirs = center_to_corners_format(boxes), center_to_corners_format(truths)[:, None]
+    sides = torch.minimum(ours[..., 2:], theirs[..., 2:]) - torch.maximum(ours[..., :2], theirs[..., :2])
+    area = sides.clamp_min(0).prod(-1)
     return area / (boxes[..., 2:].prod(-1) + truths[:, None, 2:].prod(-1) - area)
 
 
 def _segmented_box(image: Image.Image) -> np.ndarray | None:
-    """Of the cell in the middle: centre x and y, width, height in sides of the picture; None where there is none."""
+    """Segment the cell in the middle: its box in sides of the picture; None where there is none."""
     cell = segment_cell(image).cell
     if not cell.any():
         return None
@@ -306,13 +284,13 @@ def _segmented_box(image: Image.Image) -> np.ndarray | None:
 
 
 def _batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Numbers of pictures, in a new order in each epoch, without end."""
+    """Batches of picture numbers without end, shuffled in each epoch."""
     while True:
         yield from torch.randperm(count, generator=generator).split(size)
 
 
 def _vary(images: torch.Tensor, boxes: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Quarter turns, reflection, zoom, shift and light, and what becomes of the boxes, cut off where the view ends."""
+    """Augment by quarter turns, reflection, zoom, shift and light; move the boxes alike, and clip them to the view."""
     n = len(images)
     uniform = 2 * torch.rand((n, 6), generator=generator) - 1
     view = torch.exp2(_ZOOM * uniform[:, 0])
@@ -323,8 +301,8 @@ def _vary(images: torch.Tensor, boxes: torch.Tensor, generator: torch.Generator)
     turn = torch.stack([torch.stack([mirror * cos, -sin], 1), torch.stack([mirror * sin, cos], 1)], 1)
     views = frame(images, images.shape[-1], shift, view, turn)
     views = (views * (1 + 0.15 * uniform[:, 3:6, None, None])).clamp(0, 1)
-    # `frame` takes places of the view to places of the picture; a box goes the other way.
+    # `frame` maps positions in the view to positions in the picture; boxes need the inverse.
     centre = (2 * boxes[:, :2] - 1 - shift)[:, None] @ turn / view[:, None, None]
     sides = (boxes[:, None, 2:] @ turn.abs() / view[:, None, None])[:, 0]
-    edges = _edges(torch.cat([(centre[:, 0] + 1) / 2, sides], 1)).clamp(0, 1)
+    edges = center_to_corners_format(torch.cat([(centre[:, 0] + 1) / 2, sides], 1)).clamp(0, 1)
     return views, torch.cat([(edges[:, :2] + edges[:, 2:]) / 2, edges[:, 2:] - edges[:, :2]], 1)

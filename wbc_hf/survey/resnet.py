@@ -1,16 +1,15 @@
-"""The ResNet-50 of the source study and this project's own recipe: both are what `train.py` does, told so.
+"""The ResNet-50 of the source study, and this project's own recipe: both as `train.py` trains them.
 
-The source study fine-tunes a ResNet-50 that knows ImageNet: a new head, early layers frozen, cross-entropy, Adam;
-learning rate and batch size tuned on validation; on Kaggle's `brikwerk/bccd-white-blood-cell`, 5 classes of 700 images
-that augmentation made of BCCD's few hundred cells. It gives no accuracy.
+The source study fine-tunes a ResNet-50 from ImageNet: a new head, early layers frozen, cross-entropy, Adam; learning
+rate and batch size tuned on validation; on Kaggle's `brikwerk/bccd-white-blood-cell`, 5 classes of 700 images that
+augmentation made of BCCD's few hundred cells. It gives no accuracy.
 
-What had to be chosen: how early "early" is (up to and including stage 2), 96 px, ten epochs and the augmentation for
-one laboratory. Learning rate (0.0001, from scratch 0.001) and batch size (32) are set, not tuned: that takes a run for
-each. Where no Hub can be reached, the network starts from scratch, at its whole width, and then nothing is frozen:
-layers that have learnt nothing would only be in the way.
+Chosen: the frozen layers (up to and including stage 2), 96 px, ten epochs and the augmentation for one laboratory.
+Learning rate (0.0001, from scratch 0.001) and batch size (32) are set, not tuned: that takes a run for each. Where no
+Hub can be reached, the network starts from scratch, at its whole width, and nothing is frozen.
 
-Ours is `configs/starter.yaml` as it stands: ResNet-50 of three eighths the width, 96 px, varied as other laboratories
-would vary it, with painted cells beside the real ones.
+Ours is `configs/starter.yaml`: ResNet-50 of three eighths the width, 96 px, augmented as other laboratories would vary
+the cells, with painted cells beside the real ones.
 """
 
 import shutil
@@ -18,7 +17,6 @@ import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -44,11 +42,11 @@ _RECIPE = Path(__file__).resolve().parents[2] / "configs" / "starter.yaml"
 
 
 class _TrainPy(System):
-    """What `train.py` makes of some arguments, calibrated and answering as it does for everybody.
+    """A model trained and calibrated as by `train.py`.
 
     Args:
         folder, seed: As for `System`.
-        arguments: Words of `train.py`'s command line that win over the system's own.
+        arguments: Command line of `train.py`, which overrides the system's own.
     """
 
     def __init__(self, folder: Path, seed: int = 0, arguments: Sequence[str] = ()):
@@ -59,20 +57,20 @@ class _TrainPy(System):
 
     @abstractmethod
     def _words(self) -> list[str]:
-        """The system's own words of `train.py`'s command line."""
+        """Arguments of `train.py`'s command line."""
 
     def fit(self, leucocytes: Leucocytes) -> None:
         always = [f"--output_dir={self.folder}", f"--seed={self.seed}", "--report_to=none"]
         always.append(f"--disable_tqdm={'false' if sys.stderr.isatty() else 'true'}")
         data, model, training = parse([*self._words(), *always, *self._arguments])
         self.start = "from scratch" if model.from_scratch else "ImageNet"
-        # A folder of its own: a checkpoint of one does not fit the other.
+        # A folder of its own, since checkpoints of one do not fit the other.
         training.output_dir = str(self.folder / self.start.replace(" ", "-").lower())
         folder = Path(training.output_dir)
         network, processor = build_network(model, training)
         self._parameters = network.num_parameters()
         checkpoint = last_complete_checkpoint(folder)
-        # Others than those of a painted set that somebody may test on.
+        # Other cells than those of a painted set to test on.
         painted_seed = _PAINTED_SEED + self.seed
         seen = with_painted(leucocytes, data.painted, painted_seed) if data.painted else leucocytes
         caches = build_caches(seen, network, processor, data, model, training)
@@ -98,13 +96,12 @@ class _TrainPy(System):
 class SourceStudy(_TrainPy):
     """ResNet-50, a new head, early layers frozen, plain cross-entropy, Adam."""
 
-    name: ClassVar[str] = "source-study"
-    title: ClassVar[str] = "The source study, ResNet-50"
-    published: ClassVar[Published] = Published(
+    name = "source-study"
+    title = "The source study, ResNet-50"
+    published = Published(
         source="fine-tunes microsoft/resnet-50 on Kaggle brikwerk/bccd-white-blood-cell",
-        accuracy=None,
         cells="BCCD, augmented to 700 images a class",
-        copies_apart=False,
+        near_duplicates_apart=False,
     )
 
     def _words(self) -> list[str]:
@@ -116,15 +113,14 @@ class SourceStudy(_TrainPy):
 
 
 class Ours(_TrainPy):
-    """`configs/starter.yaml`: the recipe of the model that comes with the project."""
+    """The recipe of the default model, `configs/starter.yaml`."""
 
-    name: ClassVar[str] = "ours"
-    title: ClassVar[str] = "Ours, with painted cells beside"
-    published: ClassVar[Published] = Published(
+    name = "ours"
+    title = "Ours, with painted cells beside"
+    published = Published(
         source="this repository, configs/starter.yaml",
-        accuracy=None,
         cells="PBC and painted cells",
-        copies_apart=True,
+        near_duplicates_apart=True,
     )
 
     def _words(self) -> list[str]:

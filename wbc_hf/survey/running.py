@@ -1,7 +1,7 @@
-"""Fit, time and judge systems of the survey, each in a process of its own; what is done stays done.
+"""Fit, time and evaluate systems of the survey, each in a process of its own, and resume after a stop.
 
-A survey's folder holds `plan.json`, a folder for each system with its row and one report a test set, and the tables
-and the plot that `tables.py` makes of all rows.
+A survey's folder holds `plan.json`, a folder for each system with its row and a report for each test set, and the
+tables and the plot of all rows.
 """
 
 import dataclasses
@@ -13,8 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from wbc_hf.survey.systems import SYSTEMS
 logger = logging.getLogger(__name__)
 
 PLAN_FILE, ROW_FILE = "plan.json", "row.json"
-HOME = "test"  # the report on the test split of the set that was learnt from
+HOME = "test"  # name of the report on the training set's own test split
 WORK_FOLDER = "work"
 
 
@@ -43,13 +42,13 @@ class Plan:
     """What all systems of a survey have in common.
 
     Attributes:
-        spec: The set whose training cells they learn from, as `load_leucocytes` takes it.
+        spec: Training set, as `load_leucocytes` takes it.
         laboratories: Name and set of each other laboratory, all of whose cells are tested on.
-        most: Training cells of a class at most; None takes all.
-        seed: Of the split, of the choice of training cells and of everything that is drawn.
+        most: Maximum of training cells of each class; None takes all.
+        seed: Random seed of the split, the choice of training cells and the systems.
 
     Raises:
-        WbcError: A name that stands twice or is that of a file here, or too few cells.
+        WbcError: A name is given twice or reserved, or `most` is below 2.
     """
 
     spec: str
@@ -68,18 +67,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one system.
+    """Results of one system.
 
     Attributes:
-        name: Of the system.
+        name: Name of the system.
         start: Where its network's weights began; empty where it has none.
-        training_cells: How many of the set's it learnt from.
-        seconds: Of `fit`; of its last part where `resumed`.
-        resumed: Whether `fit` was taken up after a stop.
-        images_per_second: Of `predict_proba`, from decoded pictures to probabilities, on the home test split.
-        peak_bytes: Largest resident memory of its process, loading of the pictures included; of the last part where
-            `resumed`.
-        parameters: How many numbers it learnt.
+        training_cells: Number of training cells.
+        seconds: Duration of `fit`; of its last part where `resumed`.
+        resumed: Whether `fit` was resumed after a stop.
+        images_per_second: Speed of `predict_proba`, from decoded pictures to probabilities, on the home test split.
+        peak_bytes: Peak resident memory of its process; of the last part where `resumed`.
+        parameters: Number of learnt values.
         reports: By test set, the `metrics` of its `Evaluation`.
     """
 
@@ -95,15 +93,15 @@ class Row:
 
 
 def claim(folder: Path, plan: Plan, fingerprints: Mapping[str, str]) -> None:
-    """Note in a folder which survey it holds, or check that it holds this one.
+    """Write a survey's manifest into its folder, or check that the folder holds this survey.
 
     Args:
         folder: Made where it is missing.
-        plan: Of the survey.
-        fingerprints: Of the plan's sets, by their names in the reports.
+        plan: Plan of the survey.
+        fingerprints: Fingerprints of the plan's sets, by their names in the reports.
 
     Raises:
-        WbcError: It holds another survey, or something that is none, or cannot be made.
+        WbcError: The folder holds another survey or something else, or cannot be made.
     """
     fingerprints = {f"images of {name}": fingerprint for name, fingerprint in fingerprints.items()}
     entries = dataclasses.asdict(plan) | {"laboratories": dict(plan.laboratories)} | fingerprints
@@ -122,48 +120,51 @@ def claim(folder: Path, plan: Plan, fingerprints: Mapping[str, str]) -> None:
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of the survey that a folder holds."""
+    """Read the plan of the survey in a folder."""
     recorded = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
     plan = {field.name: recorded[field.name] for field in dataclasses.fields(Plan)}
     return Plan(**plan | {"laboratories": tuple(recorded["laboratories"].items())})
 
 
 def run_in_process(folder: Path, name: str) -> Row | None:
-    """Fit and judge a system in a process of its own, unless it is done; None where that failed, and has said why.
+    """Run a system in a process of its own, unless it is finished.
 
     Args:
-        folder: Of a survey, claimed.
-        name: Of the system, a key of `SYSTEMS`.
+        folder: Folder of a claimed survey.
+        name: A key of `SYSTEMS`.
+
+    Returns:
+        Its row; None where the process failed, which has printed why.
     """
     if not (folder / name / ROW_FILE).exists():
         ended = subprocess.run([sys.executable, "-m", "wbc_hf.survey", str(folder), name], check=False)
         if ended.returncode < 0:
-            logger.error("%s: its process was ended by signal %d; was there memory enough?", name, -ended.returncode)
+            logger.error("%s: its process was ended by signal %d, perhaps for lack of memory", name, -ended.returncode)
         if ended.returncode:
             return None
     return read_row(folder, name)
 
 
 def finished_rows(folder: Path) -> list[Row]:
-    """The rows of a survey that are done, in the order of the table."""
+    """Read the rows of finished systems, in the order of the table."""
     return [read_row(folder, name) for name in SYSTEMS if (folder / name / ROW_FILE).exists()]
 
 
 def read_row(folder: Path, name: str) -> Row:
-    """A row that is done."""
+    """Read the row of a finished system."""
     return Row(**json.loads((folder / name / ROW_FILE).read_text(encoding="utf-8")))
 
 
 def run_system(system: type[System], plan: Plan, folder: Path) -> Row:
-    """Fit and judge one system in this process, and write its row and its reports.
+    """Fit and evaluate one system in this process, and write its row and its reports.
 
     Args:
-        system: Which.
-        plan: Of the survey.
-        folder: Of the system.
+        system: Its class.
+        plan: Plan of the survey.
+        folder: Folder of the system.
 
     Raises:
-        WbcError: Another process is at it, or something that its `fit` cannot use.
+        WbcError: Another process runs it, or its `fit` cannot use the cells.
     """
     leucocytes = load_leucocytes(plan.spec, seed=plan.seed)
     leaked = leaked_test_images(leucocytes)
@@ -175,15 +176,19 @@ def run_system(system: type[System], plan: Plan, folder: Path) -> Row:
     work = folder / WORK_FOLDER
     resumed = work.exists()
     work.mkdir(parents=True, exist_ok=True)
-    with _alone(work / "lock"):
+    with (work / "lock").open("w") as lock:
+        try:  # a process whose parent was killed may still run
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WbcError(f"{work}: another process runs it. Wait until it has ended, or end it.") from None
         fitted = system(work, plan.seed)
         started = time.perf_counter()
         fitted.fit(leucocytes)
         seconds = time.perf_counter() - started
-        # What a process loads and compiles when it first answers is not part of its speed.
+        # Warm-up: what a process loads and compiles on its first prediction is not part of its speed.
         fitted.predict_proba([read_image(row["image"]) for row in leucocytes["test"].select(range(1))])
-        report, images_per_second = _judge(fitted, leucocytes["test"], folder / HOME, leaked)
-        reports = {HOME: report} | {name: _judge(fitted, rows, folder / name)[0] for name, rows in others.items()}
+        report, images_per_second = _evaluate(fitted, leucocytes["test"], folder / HOME, leaked)
+        reports = {HOME: report} | {name: _evaluate(fitted, rows, folder / name)[0] for name, rows in others.items()}
         row = Row(
             name=system.name,
             start=fitted.start,
@@ -201,7 +206,7 @@ def run_system(system: type[System], plan: Plan, folder: Path) -> Row:
 
 
 def thin(leucocytes: Leucocytes, most: int | None, seed: int) -> Leucocytes:
-    """The same set with at most so many training cells of each class, drawn at random; the other splits are whole."""
+    """Draw at most so many training cells of each class at random; the other splits stay whole."""
     if most is None:
         return leucocytes
     train = leucocytes["train"]
@@ -214,34 +219,23 @@ def thin(leucocytes: Leucocytes, most: int | None, seed: int) -> Leucocytes:
     return thinned
 
 
-def _judge(system: System, rows: Dataset, folder: Path, leaked: np.ndarray | None = None) -> tuple[dict, float]:
-    """The report on some cells, written into `folder`, and images a second."""
-    seconds, answers = 0.0, []
+def _evaluate(system: System, rows: Dataset, folder: Path, leaked: np.ndarray | None = None) -> tuple[dict, float]:
+    """Write the report on some cells into `folder`; return its metrics and the images per second."""
+    seconds, probabilities = 0.0, []
     for batch in tqdm(batches(rows), desc=f"Testing on {folder.name}", unit="batch", delay=2, leave=False):
         images = [read_image(row["image"]) for row in batch]
         started = time.perf_counter()
-        answers.append(system.predict_proba(images))
+        probabilities.append(system.predict_proba(images))
         seconds += time.perf_counter() - started
-    evaluation = evaluate(rows["label"], np.concatenate(answers), groups=rows["group"], leaked=leaked)
+    evaluation = evaluate(rows["label"], np.concatenate(probabilities), groups=rows["group"], leaked=leaked)
     write_report(folder, evaluation, names=rows["source"], image_at=lambda index: read_image(rows[index]["image"]))
     return evaluation.metrics, len(rows) / seconds
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """For one process at a time: one whose parent was killed may still be at it."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WbcError(f"{path.parent}: another process is at it. Wait until it is done, or end it.") from None
-        yield
-
-
 def _peak_bytes() -> int:
-    """The most memory that this process has had resident."""
+    """Peak resident memory of this process."""
     if sys.platform == "linux":
-        # getrusage's figure is no less than what the process that started this one had.
+        # getrusage's figure includes what the parent process had.
         (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
         return int(peak.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,7 +1,7 @@
-"""What every system of the survey offers, and what its paper says of it."""
+"""Interfaces of the survey's classifiers and detectors, and what their papers report."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +11,10 @@ from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
-from wbc_hf.data import Leucocytes, read_image
+from wbc_hf.data import Box, Leucocytes, read_image
+from wbc_hf.inference import batches
+
+_CHUNK = 256  # pictures in memory at a time
 
 
 @dataclass(frozen=True)
@@ -19,31 +22,31 @@ class Published:
     """What was published.
 
     Attributes:
-        source: Authors, year, journal, pages or doi.
+        source: Authors, year, journal, pages or DOI.
         accuracy: On the paper's own test cells, 0 to 1; None where it gives none, or gives something else.
         cells: Which cells those were, in a few words.
-        copies_apart: Whether the split is known to keep copies of one cell on one side; None where nothing is known.
+        near_duplicates_apart: Whether its split is known to keep near-duplicates on one side; None if unknown.
     """
 
     source: str
-    accuracy: float | None
-    cells: str
-    copies_apart: bool | None
+    accuracy: float | None = None
+    cells: str = "not known"
+    near_duplicates_apart: bool | None = None
 
 
 class System(ABC):
-    """A way to tell leucocytes apart.
+    """A classifier of leucocytes.
 
     Attributes:
-        name: Its folder, and what the command line calls it: "huang-2012".
-        title: What the table calls it.
-        published: What its paper says.
-        start: Where a network's weights begin: "ImageNet" or "from scratch", known once it is fitted; empty where
-            there is no network.
+        name: Its folder and its name on the command line: "huang-2012".
+        title: Its name in tables.
+        published: What its paper reports.
+        start: Where a network's weights begin: "ImageNet" or "from scratch", known after `fit`; empty where there is
+            no network.
 
     Args:
-        folder: Its own folder, for what lets a long fit be taken up again; made where it is missing.
-        seed: Of everything that is drawn.
+        folder: For checkpoints, so that a long fit can be resumed; made where it is missing.
+        seed: Random seed.
     """
 
     name: ClassVar[str]
@@ -57,14 +60,14 @@ class System(ABC):
 
     @abstractmethod
     def fit(self, leucocytes: Leucocytes) -> None:
-        """Learn from the split "train"; what has to be chosen is chosen on "validation". "test" is not looked at.
+        """Fit on the split "train" and choose hyperparameters on "validation". "test" is not read.
 
-        Killed half-way, the same call in a new process ends with the same result.
+        After a kill, the same call in a new process ends with the same result.
         """
 
     @abstractmethod
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Probabilities of the classes, float (n, 5), rows of sum 1, columns in the order of `CLASS_NAMES`.
+        """Compute class probabilities, float (n, 5), rows of sum 1, columns in the order of `CLASS_NAMES`.
 
         Args:
             images: RGB, any size, of one cell each, n >= 1.
@@ -73,9 +76,36 @@ class System(ABC):
     @property
     @abstractmethod
     def parameters(self) -> int:
-        """How many numbers its answers hang on that were learnt from the cells, in all its parts together."""
+        """Number of values learnt from the cells, in all parts of the system together."""
+
+
+class Detector(ABC):
+    """A detector of the leucocytes in a photograph, which does not classify them.
+
+    Attributes:
+        name: Its name in files: "wang-2006".
+        title: Its name in tables.
+        published: What its paper reports.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    published: ClassVar[Published]
+
+    @abstractmethod
+    def find_cells(self, field: Image.Image) -> list[Box]:
+        """Find a box round each leucocyte, within the field.
+
+        Args:
+            field: RGB, any size.
+        """
 
 
 def pictures(rows: Dataset) -> Iterator[Image.Image]:
-    """The images of a split as RGB, decoded one after the other: a split need not fit the memory."""
-    return (read_image(row["image"]) for row in tqdm(rows, "Going through pictures", delay=2, leave=False))
+    """Decode the images of a split as RGB one by one, since a split need not fit into memory."""
+    return (read_image(row["image"]) for row in tqdm(rows, "Reading pictures", delay=2, leave=False))
+
+
+def in_chunks(compute: Callable[[list[Image.Image]], np.ndarray], rows: Dataset) -> np.ndarray:
+    """Apply a function of RGB images, with one row of results for each, to a split chunk by chunk."""
+    return np.concatenate([compute(chunk) for chunk in batches(pictures(rows), _CHUNK)])

@@ -1,4 +1,4 @@
-"""All systems of the survey, in the order of the table."""
+"""All systems of the survey, in the order of its tables."""
 
 from wbc_hf.survey.cheuque_2022 import Cheuque2022
 from wbc_hf.survey.ekiz_2021 import Ekiz2021

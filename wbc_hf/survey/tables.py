@@ -1,22 +1,19 @@
-"""What a survey found, as tables in Markdown and as one plot."""
+"""Tables in Markdown and a plot of a survey's results."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from wbc_hf.evaluation import format_estimate
+from wbc_hf.evaluation import format_estimate, format_figure
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.detectors import DETECTORS, DetectorRow
 from wbc_hf.survey.running import HOME, Row
 from wbc_hf.survey.systems import SYSTEMS
 
 _TITLE_WIDTH = 32  # letters of a panel's title on one line
-_Line = TypeVar("_Line")
-
 _FIGURES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy = macro recall",
@@ -28,20 +25,22 @@ _APART = {True: "yes", False: "no", None: "not known"}
 
 
 def render(rows: Sequence[Row], detectors: Sequence[DetectorRow], home: str) -> str:
-    """Markdown: accuracies side by side, all figures for each test set, cost and published figures, detectors.
+    """Render Markdown: accuracies side by side, all figures by test set, costs, published figures, detectors.
 
     Args:
-        rows: With the same test sets, one at least.
-        detectors: None, or those that were scored.
-        home: What the set is called that was learnt from.
+        rows: At least one, with the same test sets.
+        detectors: Scores of the detectors, if any.
+        home: Title of the training set.
     """
     conditions = _conditions(rows)
     rows = [_without_leaked(row) for row in rows]
     sets = {HOME: home} | {name: name for name in rows[0].reports if name != HOME}
     parts = [_accuracies(rows, sets), conditions]
-    parts += [f"### {_title(rows[0].reports[key], name)}\n\n{_all_figures(rows, key)}" for key, name in sets.items()]
-    parts.append(f"### What they cost\n\n{_costs(rows)}")
-    parts.append(f"### What was published\n\n{_published(rows)}")
+    for key, name in sets.items():
+        report = rows[0].reports[key]
+        distinct = sum(report["distinct_cells"].values())
+        parts.append(f"### {name}: {report['count']} cells, {distinct} distinct\n\n{_all_figures(rows, key)}")
+    parts += [f"### Costs\n\n{_costs(rows)}", f"### Published figures\n\n{_published(rows)}"]
     if detectors:
         title = f"Leucocytes found in the {detectors[0].photographs} photographs of the scoring half"
         parts.append(f"### {title}\n\n{_detectors(detectors)}")
@@ -49,9 +48,9 @@ def render(rows: Sequence[Row], detectors: Sequence[DetectorRow], home: str) -> 
 
 
 def plot(rows: Sequence[Row], home: str) -> Figure:
-    """Accuracy and balanced accuracy of every system on every test set, with their intervals.
+    """Plot accuracy and balanced accuracy of every system on every test set, with 95 % confidence intervals.
 
-    Who gives one class to all cells has a balanced accuracy of 0.2, however common that class is.
+    A system that predicts one class for all cells has a balanced accuracy of 0.2, however common that class is.
     """
     rows = [_without_leaked(row) for row in rows]
     sets = {HOME: f"{home}, test split"} | {name: name for name in rows[0].reports if name != HOME}
@@ -88,7 +87,7 @@ def plot(rows: Sequence[Row], home: str) -> Figure:
     marks = {
         "accuracy": {"marker": "o", "color": _INK},
         "balanced accuracy": {"marker": "o", "color": _INK, "markerfacecolor": "white"},
-        "accuracy that was published, on other cells": {"marker": "D", "color": _FAINT, "markerfacecolor": "white"},
+        "published accuracy, on other cells": {"marker": "D", "color": _FAINT, "markerfacecolor": "white"},
         "balanced accuracy of one class for all": {"linestyle": ":", "color": _FAINT},
     }
     lines = [
@@ -100,94 +99,91 @@ def plot(rows: Sequence[Row], home: str) -> Figure:
 
 def _conditions(rows: Sequence[Row]) -> str:
     counts = sorted({row.training_cells for row in rows})
-    told = f"All learnt from {' or '.join(f'{count:,}' for count in counts)} cells."
+    text = f"All were trained on {' or '.join(f'{count:,}' for count in counts)} cells."
     if leaked := rows[0].reports[HOME]["leaked"]:
-        told += f" Left out of the test split: {leaked} cells of which copies were trained or chosen on."
-    return f"{told} Intervals are 95 %, by bootstrap over distinct cells."
+        text += f" Left out of the test split: {leaked} cells with near-duplicates in training or validation."
+    return f"{text} Confidence intervals are 95 %, by bootstrap over distinct cells."
 
 
 def _accuracies(rows: Sequence[Row], sets: dict[str, str]) -> str:
-    def line(row: Row) -> list[str]:
-        return [_name(row), *(_pair(row.reports[key]) for key in sets), _published_accuracy(row)]
-
-    return _table(["accuracy / balanced accuracy", *sets.values(), "published accuracy, on other cells"], rows, line)
-
-
-def _all_figures(rows: Sequence[Row], key: str) -> str:
+    header = ["accuracy / balanced accuracy", *sets.values(), "published accuracy, on other cells"]
+    pairs = [
+        [f"{row.reports[key]['accuracy']:.3f} / {row.reports[key]['balanced_accuracy']:.3f}" for key in sets]
+        for row in rows
+    ]
     return _table(
-        ["", *_FIGURES.values()],
-        rows,
-        lambda row: [_name(row), *(_estimate(row.reports[key], figure) for figure in _FIGURES)],
+        header, ([_title(row), *pair, _published_accuracy(row)] for row, pair in zip(rows, pairs, strict=True))
     )
 
 
+def _all_figures(rows: Sequence[Row], key: str) -> str:
+    reports = [(_title(row), row.reports[key]) for row in rows]
+    cells = (
+        [title, *(format_estimate(report[name], report["intervals"][name]) for name in _FIGURES)]
+        for title, report in reports
+    )
+    return _table(["", *_FIGURES.values()], cells)
+
+
 def _costs(rows: Sequence[Row]) -> str:
-    def line(row: Row) -> list[str]:
-        least = "at least " if row.resumed else ""
-        return [
-            _name(row),
+    header = ["", "weights begin", "training, s", "images/s", "peak memory, MiB", "parameters"]
+    least = {row.name: "at least " if row.resumed else "" for row in rows}
+    cells = (
+        [
+            _title(row),
             row.start or "–",
-            f"{least}{row.seconds:.0f}",
+            f"{least[row.name]}{row.seconds:.0f}",
             f"{row.images_per_second:.0f}",
-            f"{least}{row.peak_bytes / 2**20:.0f}",
+            f"{least[row.name]}{row.peak_bytes / 2**20:.0f}",
             f"{row.parameters:,}",
         ]
-
-    header = ["", "weights begin", "training, s", "images/s", "peak memory, MiB", "learnt numbers"]
-    return _table(header, rows, line)
+        for row in rows
+    )
+    return _table(header, cells)
 
 
 def _published(rows: Sequence[Row]) -> str:
-    def line(row: Row) -> list[str]:
-        published = SYSTEMS[row.name].published
-        return [
-            _name(row),
-            published.source,
-            _published_accuracy(row),
-            published.cells,
-            _APART[published.copies_apart],
-        ]
-
-    return _table(["", "source", "accuracy", "on which cells", "copies of a cell kept apart"], rows, line)
+    header = ["", "source", "accuracy", "on which cells", "near-duplicates kept on one side"]
+    papers = [(row, SYSTEMS[row.name].published) for row in rows]
+    return _table(
+        header,
+        (
+            [_title(row), paper.source, _published_accuracy(row), paper.cells, _APART[paper.near_duplicates_apart]]
+            for row, paper in papers
+        ),
+    )
 
 
 def _detectors(detectors: Sequence[DetectorRow]) -> str:
-    def line(row: DetectorRow) -> list[str]:
-        detector = DETECTORS[row.name]
-        found, false = format_estimate(row.found, row.found_interval), format_estimate(row.false, row.false_interval)
-        return [detector.title, str(row.cells), found, false, f"{row.milliseconds:.0f}", detector.published.source]
-
     header = ["", "leucocytes", "found", "false boxes a photograph", "ms a photograph", "source"]
-    return _table(header, detectors, line)
+    cells = (
+        [
+            DETECTORS[row.name].title,
+            str(row.cells),
+            format_estimate(row.found, row.found_interval),
+            format_estimate(row.false, row.false_interval),
+            f"{row.milliseconds:.0f}",
+            DETECTORS[row.name].published.source,
+        ]
+        for row in detectors
+    )
+    return _table(header, cells)
 
 
 def _without_leaked(row: Row) -> Row:
-    """With the figures over cells of which no copy was trained or chosen on."""
+    """Replace figures by those over cells without near-duplicates in training or validation."""
     return replace(row, reports={key: report.get("without_leaked") or report for key, report in row.reports.items()})
 
 
-def _title(report: dict, name: str) -> str:
-    return f"{name}: {report['count']} cells, {sum(report['distinct_cells'].values())} distinct"
-
-
-def _name(row: Row) -> str:
+def _title(row: Row) -> str:
     return SYSTEMS[row.name].title
 
 
 def _published_accuracy(row: Row) -> str:
-    accuracy = SYSTEMS[row.name].published.accuracy
-    return "–" if accuracy is None else f"{accuracy:.3f}"
+    return format_figure(SYSTEMS[row.name].published.accuracy)
 
 
-def _estimate(report: dict, figure: str) -> str:
-    return format_estimate(report[figure], report["intervals"][figure])
-
-
-def _pair(report: dict) -> str:
-    return f"{report['accuracy']:.3f} / {report['balanced_accuracy']:.3f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[_Line], line: Callable[[_Line], Sequence[str]]) -> str:
-    """A Markdown table: names on the left, figures on the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *map(line, rows)]
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Render a Markdown table with names on the left and figures on the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -2,14 +2,16 @@
 
 M. Toğaçar, B. Ergen, Z. Cömert: Classification of white blood cells using deep features obtained from Convolutional
 Neural Network models based on the combination of feature selection methods, Applied Soft Computing 97:106810,
-doi:10.1016/j.asoc.2020.106810. Published: accuracy 97.95 %. Only the summary could be had: whether the split keeps
-copies of a cell on one side is not known here.
+doi:10.1016/j.asoc.2020.106810.
 
-Known: AlexNet, GoogLeNet and ResNet-50 give 1000 features each, maximal information coefficient and ridge regression
-select among them, a quadratic discriminant analysis classifies.
+**Published.** Accuracy 97.95 %. Only the summary was available: whether near-duplicates were kept on one side is not
+known here.
 
-Chosen: features are those before each network's head, which has five outputs here, not a thousand. All networks are
-trained on the cells first, at a fraction of the published channels. AlexNet (Krizhevsky et al. 2012) has half its
+**Known.** AlexNet, GoogLeNet and ResNet-50 give 1000 features each, maximal information coefficient and ridge
+regression select among them, a quadratic discriminant analysis classifies.
+
+**Chosen.** Features are those before each network's head, which has five outputs here, not a thousand. All networks
+are trained on the cells first, at a fraction of the published channels. AlexNet (Krizhevsky et al. 2012) has half its
 first stride, so that its maps are as large as published though the picture is not; AlexNet and GoogLeNet (Szegedy et
 al. 2015, arXiv:1409.4842) have batch normalisation, without which they do not train in minutes; GoogLeNet has no
 auxiliary heads. ResNet-50 begins from ImageNet where a Hub can be reached. A feature is kept if both methods have it
@@ -27,42 +29,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
 from PIL import Image
 from sklearn.covariance import ShrunkCovariance, empirical_covariance
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from transformers import ResNetForImageClassification, set_seed
+from transformers import set_seed
 
 from wbc_hf.data import Leucocytes
 from wbc_hf.evaluation import compute_metrics
-from wbc_hf.inference import batches
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import DEFAULT_MODEL, build_from_pretrained, build_from_scratch
 from wbc_hf.survey.information import maximal_information
-from wbc_hf.survey.networks import Classifier, Logits, Recipe, fine_tuning, imagenet_weights
-from wbc_hf.survey.system import Published, System, pictures
+from wbc_hf.survey.networks import Classifier, Logits, Recipe, build_resnet, convolution
+from wbc_hf.survey.system import Published, System, in_chunks
 
 _RECIPE = Recipe(epochs=8)
 _BEST = (0.05, 0.1, 0.2, 0.4)  # shares of the features that either method puts first
 _SHRINKAGE = (0.01, 0.1, 0.3, 0.6)  # of each covariance towards a sphere
 _LEAST_VARIANCE = 2e-4  # of features of variance 1; scikit-learn refuses covariances with less than 1e-4
-_PORTION = 256  # pictures held at a time
 
 
 class Togacar2020(System):
-    """AlexNet, GoogLeNet and ResNet-50, two selections, a quadratic discriminant."""
+    """A quadratic discriminant on selected features of AlexNet, GoogLeNet and ResNet-50."""
 
     name = "togacar-2020"
     title = "Toğaçar et al. 2020, features of three networks"
-    published = Published(
-        source="Toğaçar, Ergen & Cömert 2020, Applied Soft Computing 97:106810",
-        accuracy=0.9795,
-        cells="not known",
-        copies_apart=None,
-    )
+    published = Published("Toğaçar, Ergen & Cömert 2020, Applied Soft Computing 97:106810", accuracy=0.9795)
 
     def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):
         super().__init__(folder, seed)
@@ -77,7 +70,7 @@ class Togacar2020(System):
         self._networks = self._build_networks()
         for classifier, _ in self._networks:
             classifier.fit(leucocytes)
-        train, validation = (self._features_of(leucocytes[split]) for split in ("train", "validation"))
+        train, validation = (in_chunks(self._features, leucocytes[split]) for split in ("train", "validation"))
         labels, references = (np.array(leucocytes[split]["label"]) for split in ("train", "validation"))
         train = self._scaler.fit_transform(train)
         validation = self._scaler.transform(validation)
@@ -114,22 +107,15 @@ class Togacar2020(System):
     def _build_networks(self) -> list[tuple[Classifier, nn.Module]]:
         set_seed(self.seed)
         alexnet, googlenet = _build_alexnet(self.recipe.width), _build_googlenet(self.recipe.width)
-        weights = imagenet_weights(DEFAULT_MODEL)
-        self.start = "from scratch" if weights is None else "ImageNet (ResNet-50), from scratch (AlexNet, GoogLeNet)"
-        # A folder of its own: a checkpoint of one does not fit the other.
-        name, recipe = ("resnet", self.recipe) if weights is None else ("resnet-imagenet", fine_tuning(self.recipe))
-        resnet = _build_resnet(weights, recipe)
+        resnet, self.start = build_resnet(self.recipe, self.folder, self.seed)
         return [
             (Classifier(Logits(alexnet), self.recipe, self.folder / "alexnet", self.seed), alexnet.features),
             (Classifier(Logits(googlenet), self.recipe, self.folder / "googlenet", self.seed), googlenet.features),
-            (Classifier(resnet, recipe, self.folder / name, self.seed), resnet.resnet.pooler),
+            (resnet, resnet.network.resnet.pooler),
         ]
 
     def _features(self, images: Sequence[Image.Image]) -> np.ndarray:
         return np.concatenate([classifier.features(images, layer) for classifier, layer in self._networks], 1)
-
-    def _features_of(self, rows: Dataset) -> np.ndarray:
-        return np.concatenate([self._features(portion) for portion in batches(pictures(rows), _PORTION)])
 
 
 class _RegularisedCovariance(ShrunkCovariance):
@@ -150,27 +136,12 @@ def _fit_discriminant(features: np.ndarray, labels: np.ndarray, shrinkage: float
 
 
 def _ridge_weights(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(d,), of features of variance 1."""
+    """Length of each standardised feature's row of ridge coefficients, (d,)."""
     return np.linalg.norm(RidgeClassifier().fit(features, labels).coef_, axis=0)
-
-
-def _build_resnet(folder: Path | None, recipe: Recipe) -> ResNetForImageClassification:
-    """ResNet-50, from the weights in a folder or from scratch."""
-    if folder is None:
-        return build_from_scratch(recipe.width, image_size=recipe.image_size)[0]
-    return build_from_pretrained(folder, image_size=recipe.image_size)[0]
 
 
 def _with_head(features: nn.Sequential, channels: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(features=features, head=nn.Linear(channels, len(CLASS_NAMES))))
-
-
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
 
 
 def _halve() -> nn.MaxPool2d:
@@ -183,13 +154,13 @@ def _build_alexnet(width: float) -> nn.Sequential:
         round(channels * width) for channels in (96, 256, 384, 384, 256, 4096)
     )
     features = nn.Sequential(
-        _convolution(3, first, 11, 2),
+        convolution(3, first, 11, 2),
         _halve(),
-        _convolution(first, second, 5),
+        convolution(first, second, 5),
         _halve(),
-        _convolution(second, third, 3),
-        _convolution(third, fourth, 3),
-        _convolution(fourth, fifth, 3),
+        convolution(second, third, 3),
+        convolution(third, fourth, 3),
+        convolution(fourth, fifth, 3),
         _halve(),
         nn.AdaptiveAvgPool2d(6),
         nn.Flatten(),
@@ -227,10 +198,10 @@ class _Inception(nn.Module):
         self.outputs = alone + after_3 + after_5 + pooled
         self.paths = nn.ModuleList(
             [
-                _convolution(inputs, alone, 1),
-                nn.Sequential(_convolution(inputs, before_3, 1), _convolution(before_3, after_3, 3)),
-                nn.Sequential(_convolution(inputs, before_5, 1), _convolution(before_5, after_5, 5)),
-                nn.Sequential(nn.MaxPool2d(3, 1, padding=1), _convolution(inputs, pooled, 1)),
+                convolution(inputs, alone, 1),
+                nn.Sequential(convolution(inputs, before_3, 1), convolution(before_3, after_3, 3)),
+                nn.Sequential(convolution(inputs, before_5, 1), convolution(before_5, after_5, 5)),
+                nn.Sequential(nn.MaxPool2d(3, 1, padding=1), convolution(inputs, pooled, 1)),
             ]
         )
 
@@ -242,10 +213,10 @@ def _build_googlenet(width: float) -> nn.Sequential:
     """Nine inception modules: Szegedy et al. 2015, table 1."""
     first, reduced, channels = (round(number * width) for number in _BEFORE_INCEPTIONS)
     layers: list[nn.Module] = [
-        _convolution(3, first, 7, 2),
+        convolution(3, first, 7, 2),
         _halve(),
-        _convolution(first, reduced, 1),
-        _convolution(reduced, channels, 3),
+        convolution(first, reduced, 1),
+        convolution(reduced, channels, 3),
         _halve(),
     ]
     for name, numbers in _INCEPTIONS.items():

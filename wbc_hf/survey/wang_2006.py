@@ -3,28 +3,26 @@
 "A new detection algorithm (NDA) based on fuzzy cellular neural networks for white blood cell detection", IEEE
 Transactions on Information Technology in Biomedicine 10(1):5-10.
 
-Published: no figure in the abstract, which is all that is open: "we can detect almost all white blood cells, and the
-contour of each detected cell is nearly complete". On which photographs is not known.
+**Published.** Only the abstract was available, without a figure: "we can detect almost all white blood cells, and the
+contour of each detected cell is nearly complete". The photographs are not known.
 
-Known, from the abstract: it joins a threshold followed by mathematical morphology with a fuzzy method, by means of a
-fuzzy cellular neural network. That is the network of Yang & Yang 1996 (The global stability of fuzzy cellular neural
-network, IEEE Transactions on Circuits and Systems I 43(10):880-883): a neuron a pixel, tied to its nearest neighbours,
-whose templates take a fuzzy minimum or maximum beside the sum of others. Its additive form does grey-scale morphology,
-reconstruction too (Yang & Yang 1997, International Journal of Circuit Theory and Applications 25:153-165).
+**Known.** The algorithm combines a threshold and mathematical morphology with a fuzzy cellular neural network. That is
+the network of Yang & Yang 1996 (The global stability of fuzzy cellular neural network, IEEE Transactions on Circuits
+and Systems I 43(10):880-883): one neuron for each pixel, connected to its nearest neighbours, whose templates take a
+fuzzy minimum or maximum beside sums. Its additive form does grey-scale morphology and reconstruction (Yang & Yang
+1997, International Journal of Circuit Theory and Applications 25:153-165).
 
-Chosen, since the abstract is silent:
+**Chosen.**
 
-- How they are joined: a threshold becomes a membership, a closing and an erosion by minima and maxima leave the cores
-  of nuclei, and these grow within the membership by feedback, which is reconstruction.
-- The channel. In grey and in green red cells are nearly as dark as nuclei: with either, the best of the settings tried
-  left more than 1.7 false boxes a photograph. With saturation and the threshold below, none left more than 0.1.
-- The threshold between three classes (background, red cells, nuclei) of Otsu's; that between two parts cells from
-  background.
-- Sizes, which hold for one magnification: that of BCCD, where leucocytes are some 170 pixels wide.
+- The combination: a threshold becomes a membership, a closing and an erosion by minima and maxima leave the cores of
+  nuclei, and these grow within the membership by feedback, which is reconstruction.
+- The channel is saturation. In grey and in green, red cells are nearly as dark as nuclei: the best of the settings
+  tried left more than 1.7 false boxes in each photograph; with saturation, none left more than 0.1.
+- The threshold is Otsu's for three classes: background, red cells, nuclei.
+- Sizes hold for the magnification of BCCD, where leucocytes are some 170 pixels wide.
 
-Channel, threshold and sizes were chosen on the tuning half of BCCD's photographs. The threshold takes for granted that
-there is a nucleus: in a photograph without one, or with a pale one, the most saturated red cells fall into the third
-class.
+Channel, threshold and sizes were chosen on the tuning half of BCCD's photographs. The threshold assumes that there is
+a nucleus: in a photograph without one, or with a pale one, the most saturated red cells fall into the third class.
 """
 
 from collections.abc import Callable
@@ -35,8 +33,7 @@ from PIL import Image
 from skimage.filters import threshold_multiotsu
 
 from wbc_hf.data import Box
-from wbc_hf.survey.detector import Detector
-from wbc_hf.survey.system import Published
+from wbc_hf.survey.system import Detector, Published
 
 # At half the size of BCCD's photographs; sizes below are in its pixels. Nothing is lost for boxes, and the network
 # settles in half the steps.
@@ -64,9 +61,7 @@ class Wang2006(Detector):
     title = "Wang & Wang 2006, fuzzy cellular neural network"
     published = Published(
         source="Wang & Wang 2006, IEEE TITB 10(1):5-10, doi 10.1109/TITB.2005.855545",
-        accuracy=None,
         cells="photographs, not known which; almost all leucocytes found",
-        copies_apart=None,
     )
 
     def find_cells(self, field: Image.Image) -> list[Box]:
@@ -88,7 +83,7 @@ class Wang2006(Detector):
 
 
 def nucleus_membership(pixels: np.ndarray) -> np.ndarray | None:
-    """How far each pixel belongs to a nucleus, the network's input.
+    """Compute the membership of each pixel in nuclei, the network's input.
 
     Args:
         pixels: RGB (height, width, 3) uint8.
@@ -107,7 +102,7 @@ def nucleus_membership(pixels: np.ndarray) -> np.ndarray | None:
 
 
 def reconstruct(seeds: np.ndarray, membership: np.ndarray) -> np.ndarray:
-    """Let seeds grow within the membership: grey-scale reconstruction by dilation.
+    """Grow seeds within the membership: grey-scale reconstruction by dilation.
 
     Each neuron is driven to the largest output around it, but never above its own input.
 

@@ -1,12 +1,12 @@
-"""The support vector machine that several systems end in."""
+"""The support vector machine that several systems use."""
 
 import numpy as np
 import pytest
 
-from wbc_hf.survey.machines import SupportVectorMachine
+from wbc_hf.survey.support_vectors import SupportVectorMachine
 
 
-def cells(seed: int, count: int = 30) -> tuple[np.ndarray, np.ndarray]:
+def cells(seed: int, count: int = 60) -> tuple[np.ndarray, np.ndarray]:
     """Two features of very different scale, in rings: no straight line parts the classes."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(5), count)
@@ -26,7 +26,7 @@ def test_scale_and_kernel_are_found(machine: SupportVectorMachine, seed: int):
     probabilities = machine.predict_proba(features)
     assert probabilities.sum(1) == pytest.approx(np.ones(len(labels)))
     assert (probabilities.argmax(1) == labels).mean() > 0.9
-    # The temperature makes them honest: the mean of the logarithms of what the truth was given.
+    # The temperature calibrates them: log loss.
     assert -np.log(probabilities[np.arange(len(labels)), labels]).mean() < 0.4
 
 

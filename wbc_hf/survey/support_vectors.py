@@ -1,0 +1,94 @@
+"""Systems that end in a support vector machine."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+from scipy.special import softmax
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from wbc_hf.data import Leucocytes
+from wbc_hf.evaluation import compute_metrics
+from wbc_hf.modeling import fit_temperature
+from wbc_hf.survey.system import System, pictures
+
+
+class SupportVectorMachine:
+    """A support vector machine with a Gaussian kernel on standardised features, with calibrated probabilities.
+
+    Args:
+        costs: Penalties C to choose from.
+        gammas: Kernel coefficients to choose from, as multiples of 1 / number of features.
+    """
+
+    def __init__(self, costs: Sequence[float], gammas: Sequence[float] = (1.0,)):
+        self._grid = list(product(costs, gammas))
+        self._machine: Pipeline | None = None
+        self._temperature = 1.0
+
+    def fit(self, features: np.ndarray, labels: np.ndarray, unseen: np.ndarray, unseen_labels: np.ndarray) -> None:
+        """Fit on training cells; choose cost and kernel by macro F1 on validation cells, and fit a temperature there.
+
+        Args:
+            features, unseen: float (n, d) and (m, d), of training and of validation cells.
+            labels, unseen_labels: Class indices, (n,) and (m,). All classes must occur among the first.
+        """
+        highest = -1.0
+        for cost, gamma in self._grid:
+            svc = SVC(C=cost, gamma=gamma / features.shape[1])
+            machine = make_pipeline(StandardScaler(), svc).fit(features, labels)
+            logits = machine.decision_function(unseen)
+            macro_f1 = compute_metrics(unseen_labels, logits.argmax(1))["macro_f1"]
+            if macro_f1 > highest:
+                highest, self._machine = macro_f1, machine
+                self._temperature = fit_temperature(logits, unseen_labels)
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """Compute probabilities, float (n, 5) with rows of sum 1, from features (n, d)."""
+        assert self._machine is not None, "fit comes first"
+        return softmax(self._machine.decision_function(features) / self._temperature, axis=1)
+
+    @property
+    def parameters(self) -> int:
+        """Number of learnt values: scaling of the features, support vectors and their weights, temperature."""
+        assert self._machine is not None, "fit comes first"
+        scaler, svc = self._machine[0], self._machine[1]
+        learnt = (scaler.mean_, scaler.scale_, svc.support_vectors_, svc.dual_coef_, svc.intercept_)
+        return sum(part.size for part in learnt) + 1
+
+
+class SupportVectorSystem(System):
+    """A system that is a support vector machine on features of each picture.
+
+    Attributes:
+        costs, gammas: As for `SupportVectorMachine`.
+    """
+
+    costs: ClassVar[Sequence[float]]
+    gammas: ClassVar[Sequence[float]] = (1.0,)
+
+    @abstractmethod
+    def features(self, images: Iterable[Image.Image]) -> np.ndarray:
+        """Compute the features of RGB images, float (n, d)."""
+
+    def fit(self, leucocytes: Leucocytes) -> None:
+        self._machine = SupportVectorMachine(self.costs, self.gammas)
+        train, validation = leucocytes["train"], leucocytes["validation"]
+        self._machine.fit(
+            self.features(pictures(train)),
+            np.array(train["label"]),
+            self.features(pictures(validation)),
+            np.array(validation["label"]),
+        )
+
+    def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
+        return self._machine.predict_proba(self.features(images))
+
+    @property
+    def parameters(self) -> int:
+        return self._machine.parameters
