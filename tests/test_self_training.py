@@ -93,8 +93,8 @@ def accuracy(
 def test_proportions_are_estimated_from_answers_that_are_not_sure(seed: int):
     generator = np.random.default_rng(seed)
     true = np.array([0.02, 0.1, 0.25, 0.08, 0.55])
-    labels = generator.choice(CLASSES, size=4000, p=true)
-    scores = 2 * np.eye(CLASSES)[labels] + generator.normal(size=(4000, CLASSES))
+    labels = generator.choice(CLASSES, size=20_000, p=true)
+    scores = 2 * np.eye(CLASSES)[labels] + generator.normal(size=(20_000, CLASSES))
     # Of unit-variance scores that lie 2 higher for the right class, this is the likelihood.
     likelihood = np.exp(2 * scores)
     probabilities = likelihood / likelihood.sum(1, keepdims=True)
@@ -125,7 +125,7 @@ def test_without_labels_the_colours_are_made_up_for():
 
 
 def test_without_colours_only_statistics_change(network: ResNetForImageClassification, processor: BaseImageProcessor):
-    labels = np.arange(100) % CLASSES
+    labels = np.arange(400) % CLASSES
     squares = elsewhere(labels, 5)
     weights = {name: value.clone() for name, value in network.named_parameters()}
     before = accuracy(network, processor, squares, labels)
@@ -148,7 +148,7 @@ def test_statistics_are_those_of_the_images(network: ResNetForImageClassificatio
 
 
 def test_labels_teach(network: ResNetForImageClassification, processor: BaseImageProcessor):
-    labels, others = np.arange(60) % CLASSES, np.arange(100) % CLASSES
+    labels, others = np.arange(60) % CLASSES, np.arange(400) % CLASSES
     squares = elsewhere(others, 9)
     before = accuracy(network, processor, squares, others)
     fine_tune(network, elsewhere(labels, 5), labels, processor)
