@@ -112,7 +112,7 @@ def test_what_cannot_be_converted_is_run_by_torch(
     assert Predictor.from_pretrained(tiny_run.folder).backend.name.startswith("torch")
     (record,) = [record for record in caplog.records if record.name.startswith("wbc_hf")]
     message = f"{tiny_run.folder}: cannot be converted for OpenVINO (no such operation). The backend torch can run it."
-    assert record.getMessage() == f"{message} It answers now, more slowly."
+    assert record.getMessage() == f"{message} Using torch, which is slower."
     with pytest.raises(WbcError) as caught:
         Predictor.from_pretrained(tiny_run.folder, "openvino")
     assert str(caught.value) == message

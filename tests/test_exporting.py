@@ -99,7 +99,7 @@ def test_the_threshold_moves_as_the_scores_do_whatever_is_unfamiliar(model: Path
     calibration = replace(
         Calibration.load(model), out_of_distribution_score=score, out_of_distribution_threshold=float(threshold)
     )
-    moved = exporting._moved_threshold(calibration, before, after)
+    moved = exporting._shift_threshold(calibration, before, after)
     assert moved == pytest.approx(1.25 * threshold, rel=0.01)
     assert (score(after) > moved).mean() == pytest.approx(share, abs=0.02)
 

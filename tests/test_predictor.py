@@ -337,13 +337,13 @@ def test_a_folder_that_was_trained_anew_meanwhile(model_folder: Path, tmp_path: 
     before = Predictor.from_pretrained(model_folder, backend="torch").identity.version
     assert after != before
     assert (on_openvino.identity.version, on_torch.identity.version) == (before, before)
-    with pytest.raises(WbcError, match=r"model: was trained anew since it was loaded.*Start again"):
+    with pytest.raises(WbcError, match=r"model: was trained again since it was loaded.*Restart"):
         _ = on_openvino.model
     assert on_torch.resnet.training is False
 
 
 def test_backends_that_there_are_none_of(model_folder: Path):
-    with pytest.raises(WbcError, match=r"tensorrt: is no backend\. There are auto, openvino, torch"):
+    with pytest.raises(WbcError, match=r"tensorrt: is not a backend\. Choose one of auto, openvino, torch"):
         Predictor.from_pretrained(model_folder, backend="tensorrt")
 
 

@@ -1,6 +1,6 @@
-"""Export a model for programs that run it without torch, and check on validation images that it answers as well.
+"""Export a model to OpenVINO or ONNX, and check it against the original on validation images.
 
-int8 is post-training quantisation by nncf: training images tell the range of every activation, and no weight is
+int8 is post-training quantisation by nncf: training images give the range of every activation, and no weight is
 trained (Jacob et al. 2018, arXiv:1712.05877).
 """
 
@@ -55,13 +55,13 @@ CALIBRATION_IMAGES = 300
 _CALIBRATION_BATCH = 16
 _SEED = 0
 
-# What a folder that stands by itself gets of the model's.
+# Files of the model that are copied into a new folder beside the export.
 _COMPANIONS = ("config.json", "preprocessor_config.json", "wbc.json", "wbc.safetensors", "README.md", "metrics.json")
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """What a quantisation sees and an export is checked on."""
+class _ExportData:
+    """Images to calibrate the quantisation on, and images to check the export on."""
 
     dataset: str
     split_seed: int
@@ -70,8 +70,8 @@ class _Pictures:
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """Of n validation images: float32 (n, classes), and (n, d) of a ResNet."""
+class _Outputs:
+    """Outputs for n validation images: float32 (n, classes), and (n, d) of a ResNet."""
 
     probabilities: np.ndarray
     features: np.ndarray | None
@@ -85,10 +85,10 @@ def export_model(
     dataset: str | None = None,
     output: Path | None = None,
 ) -> tuple[Path, Export]:
-    """Write a model as a file that holds all of its arithmetic, for any number of crops at once.
+    """Export a model as one file with all of its arithmetic, for batches of any size.
 
     It goes into a folder of the format's name beside the weights, in the place of an earlier one, or into a new folder
-    with everything that `Predictor` needs. Where something is amiss nothing is written.
+    with everything that `Predictor` needs. Nothing is written if the check fails.
 
     Args:
         model: A folder or a Hub id.
@@ -104,7 +104,7 @@ def export_model(
 
     Raises:
         WbcError: Macro F1 falls by more than `MAX_FALL`, a package is missing, there is no set to check on, or an
-            argument is none that can be used.
+            argument cannot be used.
     """
     if format == "onnx" and precision == "bf16":
         raise WbcError(
@@ -114,7 +114,7 @@ def export_model(
     _check_packages(format, precision)
     folder = fetch_model(model)
     target = _check_target(str(model), folder, format, output)
-    pictures = _load_pictures(folder, dataset, precision)
+    data = _load_data(folder, dataset, precision)
     preparation = Preprocessing(load_processor(folder))
     graph = InferenceGraph(load_classifier(folder), preparation)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,15 +122,15 @@ def export_model(
         made = Path(temporary) / format
         made.mkdir()
         crops = None
-        if pictures is not None and precision == "int8":
-            crops = _crops(pictures.training, preparation, CALIBRATION_IMAGES)
+        if data is not None and precision == "int8":
+            crops = _crops(data.training, preparation, CALIBRATION_IMAGES)
         write_graph(graph, preparation, made / GRAPH_FILES[format], precision, crops)
         check = None
-        if pictures is not None:
+        if data is not None:
             backend = OpenVinoBackend(made / GRAPH_FILES[format], exact=precision == "fp32")
             calibration, calibrated_on = Calibration.load(folder), 0 if crops is None else len(crops)
-            check = _check(pictures, graph, preparation, backend, calibration, calibrated_on)
-            _refuse_a_fall(str(model), precision, check)
+            check = _check(data, graph, preparation, backend, calibration, calibrated_on)
+            _check_macro_f1(str(model), precision, check)
         export = Export(
             format=format,
             precision=precision,
@@ -141,7 +141,7 @@ def export_model(
         )
         export.save(made)
         if output is not None:
-            made = _stand_alone(folder, made)
+            made = _assemble_folder(folder, made)
         if target.exists():
             # In one step each: whoever loads the model meanwhile finds the old export, none, or the new one.
             target.rename(Path(temporary) / "before")
@@ -156,11 +156,11 @@ def write_graph(
     precision: Precision,
     crops: np.ndarray | None = None,
 ) -> None:
-    """Write a graph, unchecked.
+    """Write a graph without checking it.
 
     Args:
         graph: Of a model.
-        preparation: Of its pictures.
+        preparation: Of its data.
         file: `.xml`, beside which the weights go into `.bin`, or `.onnx`.
         precision: bf16 is stored as float16, which is finer, and only computed in bf16.
         crops: For int8, what it is calibrated on: n of what `preparation` gives.
@@ -221,7 +221,7 @@ def _check_target(model: str, folder: Path, format: ExportFormat, output: Path |
     return folder / format
 
 
-def _load_pictures(folder: Path, dataset: str | None, precision: Precision) -> _Pictures | None:
+def _load_data(folder: Path, dataset: str | None, precision: Precision) -> _ExportData | None:
     """The set that was asked for, or the one of the training run; None where neither is known.
 
     Raises:
@@ -246,7 +246,7 @@ def _load_pictures(folder: Path, dataset: str | None, precision: Precision) -> _
             f"{dataset}: holds other images, labels or splits than {folder} was trained on, so that its validation "
             "images may be among those trained on. Give --dataset with that set as it was, or with another one."
         )
-    return _Pictures(dataset, seed, leucocytes["train"], leucocytes["validation"])
+    return _ExportData(dataset, seed, leucocytes["train"], leucocytes["validation"])
 
 
 def _crops(rows: Dataset, preparation: Preprocessing, count: int) -> np.ndarray:
@@ -256,45 +256,45 @@ def _crops(rows: Dataset, preparation: Preprocessing, count: int) -> np.ndarray:
 
 
 def _check(
-    pictures: _Pictures,
+    data: _ExportData,
     graph: InferenceGraph,
     preparation: Preprocessing,
     backend: Backend,
     calibration: Calibration | None,
     calibrated_on: int,
 ) -> Check:
-    """Both on the validation images: the model with torch in fp32, and what was exported."""
+    """Compare the model in torch fp32 and the export on the validation images."""
     names = graph.model.config.id2label
     columns = columns_of_classes([names[index] for index in range(len(names))])
     reference = TorchBackend(graph, exact=True)
     may_be_cell: list[bool] = []
     answers: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"before": [], "after": []}
-    with tqdm(total=len(pictures.validation), desc="Checking", unit="image", delay=2, leave=False) as bar:
-        for rows in pictures.validation.iter(BATCH_SIZE):
+    with tqdm(total=len(data.validation), desc="Checking", unit="image", delay=2, leave=False) as bar:
+        for rows in data.validation.iter(BATCH_SIZE):
             images = [read_image(image) for image in rows["image"]]
             crops = np.stack([preparation.crop(image) for image in images])
             answers["before"].append(reference.run(crops))
             answers["after"].append(backend.run(crops))
             may_be_cell += [may_be_stained_cell(image) for image in images]
             bar.update(len(images))
-    before, after = (_gather(parts) for parts in answers.values())
+    before, after = (_concatenate(parts) for parts in answers.values())
     threshold = None
     if calibrated_on and calibration is not None:
-        threshold = _moved_threshold(calibration, before.features, after.features)
+        threshold = _shift_threshold(calibration, before.features, after.features)
     adapted = calibration if threshold is None else replace(calibration, out_of_distribution_threshold=threshold)
     evaluations = [
         evaluate(
-            pictures.validation["label"],
+            data.validation["label"],
             answers.probabilities @ columns,
-            groups=pictures.validation["group"],
+            groups=data.validation["group"],
             statuses=calibration and calibration.statuses(answers.probabilities.max(1), answers.features, may_be_cell),
         )
         for answers, calibration in ((before, calibration), (after, adapted))
     ]
     return Check(
-        dataset=pictures.dataset,
-        split_seed=pictures.split_seed,
-        images=len(pictures.validation),
+        dataset=data.dataset,
+        split_seed=data.split_seed,
+        images=len(data.validation),
         calibrated_on=calibrated_on,
         before=_figures(evaluations[0]),
         after=_figures(evaluations[1]),
@@ -303,13 +303,13 @@ def _check(
     )
 
 
-def _gather(parts: list[tuple[np.ndarray, np.ndarray | None]]) -> _Answers:
+def _concatenate(parts: list[tuple[np.ndarray, np.ndarray | None]]) -> _Outputs:
     logits, features = zip(*parts, strict=True)
-    return _Answers(softmax(np.concatenate(logits), axis=1), None if features[0] is None else np.concatenate(features))
+    return _Outputs(softmax(np.concatenate(logits), axis=1), None if features[0] is None else np.concatenate(features))
 
 
-def _moved_threshold(calibration: Calibration, before: np.ndarray, after: np.ndarray) -> float:
-    """The model's own threshold, moved by as much as the export moves the score of an image.
+def _shift_threshold(calibration: Calibration, before: np.ndarray, after: np.ndarray) -> float:
+    """Shift the out-of-distribution threshold by as much as the export shifts the scores.
 
     Rounding to int8 adds noise to every feature, so that all scores rise a little. The median
     ratio of an image's score after and before tells by how much, however many of the images are unfamiliar: all of
@@ -328,7 +328,7 @@ def _figures(evaluation: Evaluation) -> ExportFigures:
     return ExportFigures(evaluation.metrics["macro_f1"], review.get("coverage"), review.get("accuracy_of_accepted"))
 
 
-def _refuse_a_fall(model: str, precision: Precision, check: Check) -> None:
+def _check_macro_f1(model: str, precision: Precision, check: Check) -> None:
     if check.before.macro_f1 - check.after.macro_f1 > MAX_FALL:
         raise WbcError(
             f"{model}: macro F1 on the {check.images} validation images of {check.dataset} falls from "
@@ -337,8 +337,8 @@ def _refuse_a_fall(model: str, precision: Precision, check: Check) -> None:
         )
 
 
-def _stand_alone(folder: Path, made: Path) -> Path:
-    """A folder with the export in it and what belongs to the model besides its weights."""
+def _assemble_folder(folder: Path, made: Path) -> Path:
+    """Make a folder with the export and everything of the model but its weights."""
     alone = made.parent / "alone"
     alone.mkdir()
     for name in _COMPANIONS:
@@ -349,7 +349,7 @@ def _stand_alone(folder: Path, made: Path) -> Path:
 
 
 def describe_export(folder: Path, export: Export) -> str:
-    """What was written and how it compares, in lines for a terminal."""
+    """Describe an export and its check in lines for a terminal."""
     lines = [f"{export.format} {export.precision}: {folder}"]
     if export.check is None:
         return "\n".join([*lines, "Not checked: no run.json names a data set, and --dataset was not given."])

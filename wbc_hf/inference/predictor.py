@@ -1,4 +1,4 @@
-"""From images to answers: the one way in which evaluation, the command line and the page ask a model."""
+"""The predictor: classify images with a trained model. Evaluation, the command line and the page all use it."""
 
 import logging
 from collections import deque
@@ -51,15 +51,14 @@ BACKENDS: tuple[BackendName, ...] = ("auto", "openvino", "torch")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image.
+    """The prediction of a model for one image.
 
     Attributes:
         label: The most likely class.
         probability: Of that class, 0 to 1.
-        alternatives: The other classes with their probabilities, the likeliest first.
+        alternatives: The other classes with their probabilities, the most likely first.
         status: "confident"; "review", a person should look; "unfamiliar", unlike the training images; "not_a_cell",
-            nothing that looks like a stained nucleus; or "uncalibrated", where the model folder does not say when to
-            trust it.
+            no stained nucleus in it; or "uncalibrated", where the model folder holds no thresholds.
     """
 
     label: str
@@ -70,7 +69,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model answered, for whoever reads its answers later.
+    """Name and version of a model, recorded beside its predictions.
 
     Attributes:
         name: Name of its folder, or its Hub id.
@@ -87,17 +86,14 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What is kept of an image until its batch is full: the image itself may have 50 million pixels.
-
-    crop as `Preprocessing` makes it.
-    """
+    """An image ready for the model: the crop alone is kept, since the image may have 50 million pixels."""
 
     crop: np.ndarray
     may_be_cell: bool
 
 
 class Predictor:
-    """A classifier with its own image processor, ready to answer. Safe to be asked from several threads at once.
+    """An image classifier with its image processor and thresholds. Safe to be called from several threads at once.
 
     Attributes:
         labels: Names of the classes, in the order of the probabilities.
@@ -106,7 +102,7 @@ class Predictor:
         calibration: Its thresholds; None where its folder has none.
         folder: Where its files lie; None for one that was built in memory.
         backend: What runs the model.
-        export: What is known of the export that answers; None where none does.
+        export: The export that runs, if any.
     """
 
     def __init__(
@@ -121,12 +117,12 @@ class Predictor:
         backend: Backend | None = None,
         export: Export | None = None,
     ):
-        """Of a model in memory, or, as `from_pretrained` does, of one in a folder that a backend answers for.
+        """Wrap a model in memory; `from_pretrained` loads one from a folder.
 
         Args:
-            model: None has it loaded from `folder` when something looks into it.
+            model: None to load it from `folder` when it is first needed.
             processor, name, calibration, folder, export: See above.
-            weights: Digest of the weights that answer, as `digest_weights` gives it; by default that of `model`.
+            weights: Digest of the weights, as `digest_weights` gives it; by default that of `model`.
             backend: By default torch, which follows every change of the model's weights.
         """
         if model is not None:
@@ -153,19 +149,18 @@ class Predictor:
                 weights beside it, or these converted, in bf16 where the processor has that in hardware. "torch" runs
                 the weights as they are: fp32 on a processor, bf16 on a GPU that has it. "auto" is torch on a GPU and
                 for what OpenVINO cannot run, else OpenVINO.
-            fresh: For a folder that is just being written: the weights answer as they lie there, no export does, and
-                nothing is kept of their conversion.
+            fresh: Use the weights as they lie in the folder: ignore exports, and do not cache the conversion.
 
         Raises:
-            WbcError: No such model, or it is not to be had in safetensors; no such backend, or OpenVINO was asked for
-                and cannot run it.
+            WbcError: No such model, or none in safetensors; no such backend, or OpenVINO was asked for and cannot run
+                it.
             HubUnreachableError: The Hub did not answer and the model is not in the cache.
         """
         if backend not in BACKENDS:
-            raise WbcError(f"{backend}: is no backend. There are {', '.join(BACKENDS)}.")
+            raise WbcError(f"{backend}: is not a backend. Choose one of {', '.join(BACKENDS)}.")
         folder = fetch_model(model)
         processor, calibration = load_processor(folder), Calibration.load(folder)
-        # Once, now: the folder may hold other weights by the time that somebody asks who answered.
+        # Computed now: the folder may hold other weights by the time that the version is asked for.
         weights = digest_weights(folder)
         on_torch = backend == "torch" or (backend == "auto" and torch.cuda.is_available() and has_weights(folder))
         if not (on_torch or fresh) and (exported := find_export(folder, weights)) is not None:
@@ -180,7 +175,7 @@ class Predictor:
             except ConversionError as error:
                 if backend == "openvino":
                     raise
-                logger.warning("%s It answers now, more slowly.", error)
+                logger.warning("%s Using torch, which is slower.", error)
         network = load_classifier(folder) if runs is None else None
         return cls(network, processor, str(model), calibration, folder=folder, weights=weights, backend=runs)
 
@@ -208,27 +203,24 @@ class Predictor:
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The model itself, for what looks into it; loaded when it is first asked for where OpenVINO answers.
+        """The network in torch; where OpenVINO runs the model, it is loaded when first needed.
 
         Raises:
-            WbcError: Its folder holds an export and no weights, or other weights by now than those that answer.
+            WbcError: Its folder holds an export without weights, or its weights have changed since they were loaded.
         """
         if not has_weights(self.folder):
             raise WbcError(
-                f"{self.folder}: holds an export without the weights. It gives answers; what looks into the network, "
-                "such as heat maps, needs the folder that it was exported from."
+                f"{self.folder}: holds an export without the weights. It can predict; heat maps and features of "
+                "the network need the folder that it was exported from."
             )
         model = load_classifier(self.folder).eval()
         if digest_weights(self.folder) != self._weights:
-            raise WbcError(
-                f"{self.folder}: was trained anew since it was loaded, and other weights answer than lie there now. "
-                "Start again to use the new ones."
-            )
+            raise WbcError(f"{self.folder}: was trained again since it was loaded. Restart to use the new weights.")
         return model
 
     @cached_property
     def identity(self) -> ModelIdentity:
-        """Name and version of the model, for exports."""
+        """Name and version of the model."""
         name = self.name
         if self.folder is not None and Path(name).is_dir():
             name = self.folder.resolve().name
@@ -236,7 +228,7 @@ class Predictor:
         return ModelIdentity(name, self._version(), trained_on, f"wbc_hf {__version__}")
 
     def _version(self) -> str:
-        """From the weights alone: the same for every copy of a model, wherever it lies and whatever runs it."""
+        """From the weights alone: the same for every copy of a model, whatever its path and backend."""
         return (self._weights or digest_weights(self.model))[:12]
 
     def probabilities(self, images: Iterable[Image.Image]) -> np.ndarray:
@@ -268,10 +260,10 @@ class Predictor:
 
     @property
     def resnet(self) -> ResNetForImageClassification:
-        """The model, for what looks into it.
+        """The network in torch, if it is a ResNet.
 
         Raises:
-            WbcError: It is no ResNet.
+            WbcError: It is not a ResNet.
         """
         if self._config.model_type != ResNetConfig.model_type:
             self._refuse()
@@ -279,12 +271,12 @@ class Predictor:
 
     def _refuse(self) -> NoReturn:
         raise WbcError(
-            f"{self.name}: is a {self._config.model_type!r} model. It gives answers, but features and heat "
-            "maps are to be had of the ResNet family alone."
+            f"{self.name}: is a {self._config.model_type!r} model. It can predict, but features and heat "
+            "maps are available for the ResNet family alone."
         )
 
     def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """What the model gets of RGB images, one at least: float32 (n, 3, height, width) on its device."""
+        """Preprocess RGB images, one at least, for the network: float32 (n, 3, height, width) on its device."""
         pixels = self.processor(images, return_tensors="pt").pixel_values
         return pixels.to(self.model.device).contiguous(memory_format=torch.channels_last)
 
@@ -315,22 +307,23 @@ class Predictor:
         return probabilities, self.calibration.statuses(probabilities.max(1), features, may_be_cell)
 
     def predict(self, sources: Iterable[ImageSource]) -> list[Prediction]:
-        """Answers for all images, or the error of the first that cannot be read.
+        """Classify images, given as paths, bytes, arrays or PIL images.
 
         Raises:
             UnreadableImageError: One of the inputs is not an image that can be classified.
         """
-        answers = list(self.predict_each(sources))
-        for answer in answers:
-            if isinstance(answer, UnreadableImageError):
-                raise answer
-        return answers
+        predictions = []
+        for prediction in self.predict_each(sources):
+            if isinstance(prediction, UnreadableImageError):
+                raise prediction
+            predictions.append(prediction)
+        return predictions
 
     def predict_each(self, sources: Iterable[ImageSource]) -> Iterator[Prediction | UnreadableImageError]:
-        """For each input, in order, an answer or what is wrong with it.
+        """Classify images one by one, in order; an image that cannot be read gives its error instead.
 
-        Threads read and prepare the next images while the model works; a few batches at most are held. Where the
-        iteration is left early, what was not begun is not read any more.
+        Threads read and preprocess the next images while the model works; a few batches at most are in memory. Leaving
+        the iteration early cancels what was not begun.
         """
         remaining, waiting = iter(sources), deque()
         try:
@@ -349,7 +342,7 @@ class Predictor:
 
     @cached_property
     def _readers(self) -> ThreadPoolExecutor:
-        """Kept for all calls: new threads would cost a single picture a tenth of its time."""
+        """Threads kept for all calls: new ones would cost a single image a tenth of its time."""
         return ThreadPoolExecutor(usable_cores(), thread_name_prefix="read")
 
     def _read(self, source: ImageSource) -> _Prepared | UnreadableImageError:
