@@ -20,8 +20,7 @@ from scipy.special import softmax
 from wbc_hf.data import load_leucocytes
 from wbc_hf.data.splits import split_by_group
 from wbc_hf.evaluation import evaluate
-from wbc_hf.training import DataArguments, LeucocyteTrainingArguments, ModelArguments
-from wbc_hf.training.run import build_network, build_trainer
+from wbc_hf.training import DataArguments, LeucocyteTrainingArguments, ModelArguments, build_network, build_trainer
 from wbc_hf.training.transforms import EvaluationTransform
 
 VALIDATION_SHARE = 0.15

@@ -27,8 +27,7 @@ from training_speed import WARM_UP, Clock
 from wbc_hf.cli import find_files
 from wbc_hf.data import load_leucocytes
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.training import parse
-from wbc_hf.training.run import build_network
+from wbc_hf.training import build_network, parse
 
 
 def choose_images(source: Path, folder: Path, count: int) -> Path:

@@ -26,8 +26,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from wbc_hf.data import Leucocytes, load_leucocytes
 from wbc_hf.evaluation import evaluate, format_estimate
 from wbc_hf.modeling import build_from_pretrained, build_from_scratch, freeze
-from wbc_hf.training import parse
-from wbc_hf.training.run import build_caches, build_trainer
+from wbc_hf.training import build_caches, build_trainer, parse
 
 LEARNING_RATE = 1e-3
 BATCH = 32

@@ -27,8 +27,7 @@ from transformers import Trainer, TrainerCallback
 from wbc_hf.data import load_leucocytes
 from wbc_hf.memory import keep_freed_memory
 from wbc_hf.modeling import FREEZE_DEPTHS
-from wbc_hf.training import parse
-from wbc_hf.training.run import build_caches, build_network, build_trainer
+from wbc_hf.training import build_caches, build_network, build_trainer, parse
 
 WAYS = {"plain": "an ordinary Trainer", "ours": "ours", "cached": "ours, frozen layers cached"}
 WARM_UP = 2  # steps

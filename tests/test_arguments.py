@@ -8,8 +8,7 @@ import torch
 
 import train
 from wbc_hf.errors import WbcError
-from wbc_hf.training import DataArguments, LeucocyteTrainingArguments, ModelArguments, parse
-from wbc_hf.training import arguments as arguments_module
+from wbc_hf.training import DataArguments, LeucocyteTrainingArguments, ModelArguments, arguments, parse
 
 OWN = [
     *(field.name for field in fields(DataArguments)),
@@ -119,7 +118,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture
         ("--search -1", "--search -1: 0 or more trials"),
         ("--search 3 --search_epochs 0", "--search_epochs 0: 1 or more"),
         ("--search 3 --learning_rate 0", "--learning_rate 0: --search tries a tenth to ten times of it"),
-        ("--search 3 --metric_for_best_model f2", "--metric_for_best_model f2: is none of accuracy, "),
+        ("--search 3 --metric_for_best_model f2", "--metric_for_best_model f2: is not one of accuracy, "),
         ("--search 3 --streaming --max_steps 9", "--search: every trial goes over all images"),
         ("--hub_token hf_secret", "--hub_token: tokens come from the environment alone"),
         ("--resume_from_checkpoint x", "say --resume"),
@@ -161,7 +160,7 @@ def test_publishing_is_kept_from_trainer():
 
 def test_precision(monkeypatch: pytest.MonkeyPatch):
     for fast in (False, True):
-        monkeypatch.setattr(arguments_module, "has_fast_bf16", lambda fast=fast: fast)
+        monkeypatch.setattr(arguments, "has_fast_bf16", lambda fast=fast: fast)
         assert parse([])[2].bf16 is fast
         assert parse(["--precision", "fp32"])[2].bf16 is False
         assert parse(["--precision", "bf16"])[2].bf16 is True
@@ -171,7 +170,7 @@ def test_bf16_is_fast_where_the_processor_says_so(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for capabilities, fast in (({}, False), ({"avx2": True}, False), ({"amx_bf16": True}, True)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=capabilities: known)
-        assert arguments_module.has_fast_bf16() is fast
+        assert arguments.has_fast_bf16() is fast
 
 
 def test_several_gpus_in_one_process_are_refused(monkeypatch: pytest.MonkeyPatch):
@@ -193,7 +192,7 @@ def test_help_explains_every_argument_of_this_project(capsys: pytest.CaptureFixt
     assert "--adam_beta1" not in explained
     assert "adam_beta1" in text
     assert max(map(len, explained.splitlines())) <= 100
-    assert len(explained.splitlines()) <= 120
+    assert len(explained.splitlines()) <= 130
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -1,4 +1,4 @@
-"""What is computed once is what would be computed in every step."""
+"""Caches: what is computed once equals what would be computed in every step."""
 
 import errno
 import os
@@ -14,9 +14,8 @@ from tests.conftest import Command
 from wbc_hf.data import Augmentation, Leucocytes, load_leucocytes
 from wbc_hf.errors import WbcError
 from wbc_hf.modeling import FREEZE_DEPTHS
-from wbc_hf.training import parse
-from wbc_hf.training.caches import Trunk, cache_images, cache_trunk
-from wbc_hf.training.run import build_caches, build_network, build_trainer
+from wbc_hf.training import build_caches, build_network, build_trainer, parse
+from wbc_hf.training.caches import FrozenLayers, cache_frozen_layers, cache_images
 from wbc_hf.training.trainer import LeucocyteTrainer
 
 EDGE = 36  # of training images, in pixels
@@ -53,7 +52,7 @@ def losses(trainer: LeucocyteTrainer, name: str = "loss") -> list[float]:
 
 
 def test_decoded_once_or_in_every_epoch(command: Command, leucocytes: Leucocytes, tmp_path: Path):
-    """Augmentation is on: it hangs on image and step, wherever the pixels come from."""
+    """Augmentation is on: it depends on image and step alone, wherever the pixels come from."""
     once, every = (
         trained(command, leucocytes, tmp_path / name, cached=name == "once", freeze="none")
         for name in ("once", "every")
@@ -67,7 +66,7 @@ def test_decoded_once_or_in_every_epoch(command: Command, leucocytes: Leucocytes
 
 
 @pytest.mark.parametrize("depth", FROZEN)
-def test_without_augmentation_the_cached_trunk_is_exact(
+def test_without_augmentation_cached_frozen_layers_are_exact(
     command: Command, leucocytes: Leucocytes, tmp_path: Path, depth: str
 ):
     """But for rounding, since convolutions add up in another order for another number of images."""
@@ -84,7 +83,7 @@ def test_without_augmentation_the_cached_trunk_is_exact(
         assert torch.equal(cached.model.get_parameter(name), plain.model.get_parameter(name)), name
 
 
-def test_the_cached_trunk_computes_in_the_precision_of_the_run(
+def test_cached_frozen_layers_are_computed_in_the_precision_of_the_run(
     command: Command, leucocytes: Leucocytes, tmp_path: Path
 ):
     changes = {"freeze": "stage2", "augmentation": 0, "precision": "bf16"}
@@ -108,9 +107,7 @@ def test_each_epoch_shows_the_next_view(command: Command, leucocytes: Leucocytes
     assert first["hidden"].shape == (2, network_channels(trainer), 1, 1)
 
 
-def test_a_run_that_is_taken_up_again_sees_the_views_it_would_have_seen(
-    command: Command, leucocytes: Leucocytes, tmp_path: Path
-):
+def test_a_resumed_run_sees_the_views_it_would_have_seen(command: Command, leucocytes: Leucocytes, tmp_path: Path):
     changes = {"freeze": "stage4", "cached_views": 3, "save_strategy": "epoch", "save_total_limit": 3}
     whole = trained(command, leucocytes, tmp_path, cached=True, **changes)
     again = trained(command, leucocytes, tmp_path, cached=True, resume_from=tmp_path / "checkpoint-5", **changes)
@@ -123,15 +120,19 @@ def network_channels(trainer: LeucocyteTrainer) -> int:
     return trainer.model.config.hidden_sizes[-1]
 
 
-def test_what_lies_there_is_used_again_and_nothing_else(command: Command, leucocytes: Leucocytes, tmp_path: Path):
+def test_a_cache_is_reused_for_the_same_images_and_weights_alone(
+    command: Command, leucocytes: Leucocytes, tmp_path: Path
+):
     _, model, training = parse(command(tmp_path, freeze="stage3"))
     network, processor = build_network(model, training)
-    trunk = Trunk(network, processor, "stage3", torch.device("cpu"), torch.float32)
+    layers = FrozenLayers(network, processor, "stage3", torch.device("cpu"), torch.float32)
     augmentation = Augmentation(32, 1.0)
 
-    def made(trunk: Trunk = trunk, augmentation: Augmentation = augmentation, views: int = 1, seed: int = 0) -> Path:
-        return cache_trunk(
-            leucocytes, trunk, augmentation, EDGE, tmp_path / "cache", views=views, seed=seed
+    def made(
+        layers: FrozenLayers = layers, augmentation: Augmentation = augmentation, views: int = 1, seed: int = 0
+    ) -> Path:
+        return cache_frozen_layers(
+            leucocytes, layers, augmentation, EDGE, tmp_path / "cache", views=views, seed=seed
         ).train.path
 
     first = made()
@@ -145,12 +146,12 @@ def test_what_lies_there_is_used_again_and_nothing_else(command: Command, leucoc
         made(augmentation=Augmentation(32, 0.5)),
         made(views=2),
         made(seed=1),
-        made(Trunk(network, processor, "stage2", torch.device("cpu"), torch.float32)),
+        made(FrozenLayers(network, processor, "stage2", torch.device("cpu"), torch.float32)),
     }
     assert len(others | {first}) == 6
 
 
-def test_a_file_that_was_broken_off_is_made_anew(
+def test_an_incomplete_file_is_made_again(
     command: Command, leucocytes: Leucocytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     _, model, training = parse(command(tmp_path))
@@ -165,14 +166,14 @@ def test_a_file_that_was_broken_off_is_made_anew(
         patch.setattr(Path, "unlink", stop)  # as a kill does, which leaves no time to clean up
         with pytest.raises(KeyboardInterrupt):
             cache_images(leucocytes, processor, EDGE, cache)
-    assert [path.suffix for path in cache.iterdir()] == [".tmp"]  # half-written
+    assert [path.suffix for path in cache.iterdir()] == [".tmp"]  # incomplete
     caches = cache_images(leucocytes, processor, EDGE, cache)
     assert len(caches.train) == len(leucocytes["train"])
     assert {path.suffix for path in cache.iterdir()} == {".npy"}
 
 
 def test_other_names_for_the_same_images(command: Command, folder_of_cells: Path, tmp_path: Path):
-    """The same content in another order: what was kept would meet other rows' labels."""
+    """The same content in another order: the cache would meet the labels of other rows."""
     _, model, training = parse(command(tmp_path))
     _, processor = build_network(model, training)
     cells = tmp_path / "cells"
@@ -222,7 +223,7 @@ def test_a_disk_without_room(
     with pytest.raises(WbcError, match=r"--cached_views 3: takes .* GB in .*cache, where 0\.0 GB are free"):
         build_caches(leucocytes, network, processor, data, model, training)
     assert cache_images(leucocytes, processor, EDGE, tmp_path / "cache") is None
-    assert "Images are decoded anew in every epoch" in caplog.text
+    assert "Images are decoded in every epoch" in caplog.text
 
 
 def test_rows_are_stored_in_order(command: Command, leucocytes: Leucocytes, tmp_path: Path):

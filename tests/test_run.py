@@ -1,4 +1,4 @@
-"""Whole runs: what they write, how they go on after a kill, and the same run in two processes."""
+"""Whole runs: what they write, how they resume after a kill, and the same run in two processes."""
 
 import json
 import multiprocessing
@@ -23,7 +23,7 @@ from tests.conftest import Command, TinyRun
 from wbc_hf.evaluation import render_card
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.training.run import last_complete_checkpoint
+from wbc_hf.training import last_complete_checkpoint
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ("README.md", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json", "run.json")
@@ -34,7 +34,7 @@ LINE = re.compile(
 
 # Forked from a process that has imported everything: a start takes no time, and a kill hits a process of its own.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["train"])
+PROCESSES.set_forkserver_preload(["train", "wbc_hf.training.search", "wbc_hf.training.run"])
 
 
 def start(words: list[str]) -> multiprocessing.Process:
@@ -137,7 +137,7 @@ def test_curves_are_written_for_tensorboard(tiny_run: TinyRun):
     assert events[0].stat().st_size > 1000
 
 
-# ---- going on
+# ---- resuming
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]):
@@ -207,7 +207,7 @@ def test_resuming_with_other_images_is_refused(
         ("rng_state.pth", -1),
     ],
 )
-def test_a_checkpoint_cut_short_is_passed_over(copied_run: tuple[Path, list[str]], name: str, length: int | None):
+def test_an_incomplete_checkpoint_is_skipped(copied_run: tuple[Path, list[str]], name: str, length: int | None):
     """Each file missing, or cut to so many bytes (-1: all but the last)."""
     folder, _ = copied_run
     newest, before = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
@@ -221,7 +221,7 @@ def test_a_checkpoint_cut_short_is_passed_over(copied_run: tuple[Path, list[str]
     assert last_complete_checkpoint(folder) is None
 
 
-def test_going_on_from_the_checkpoint_before_a_broken_one(copied_run: tuple[Path, list[str]], tiny_run: TinyRun):
+def test_resuming_from_the_checkpoint_before_an_incomplete_one(copied_run: tuple[Path, list[str]], tiny_run: TinyRun):
     folder, words = copied_run
     (folder / "checkpoint-15" / "trainer_state.json").write_text('{"best_global_step": 1')
     train.main(words)

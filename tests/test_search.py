@@ -1,7 +1,6 @@
-"""Searches: what is varied, how trials end, what the run makes of them, and how a killed search goes on."""
+"""Hyperparameter search: the search space, how trials end, the run with the best values, and resuming."""
 
 import csv
-import dataclasses
 import json
 import math
 import shutil
@@ -18,23 +17,15 @@ from tests.conftest import Command
 from tests.test_run import finish, kill_at
 from wbc_hf.data import load_leucocytes
 from wbc_hf.errors import WbcError
-from wbc_hf.training import LeucocyteTrainingArguments, parse
-from wbc_hf.training.run import build_network, trial_trainers
-from wbc_hf.training.search import (
-    SEARCH_FOLDER,
-    Arguments,
-    Found,
-    TrainerMaker,
-    check_search,
-    search,
-    space,
-    trial_arguments,
-    with_values,
-)
+from wbc_hf.training import Arguments, LeucocyteTrainingArguments, build_network, parse
+from wbc_hf.training.run_folder import SEARCH_FOLDER
+from wbc_hf.training.search import TrialTrainers, run_trials
+from wbc_hf.training.search_space import check_search, search_space, trial_arguments
 from wbc_hf.training.trainer import LeucocyteTrainer
 
 SHORT = {"search": 3, "search_epochs": 2, "num_train_epochs": 2, "freeze": "stage3", "cached_views": 1}
-Prepare = Callable[[Arguments], TrainerMaker]
+MakeArguments = Callable[..., Arguments]
+MakeTrainers = Callable[..., TrialTrainers]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -51,7 +42,7 @@ def searched(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
-def given(command: Command, tmp_path: Path) -> Callable[..., Arguments]:
+def given(command: Command, tmp_path: Path) -> MakeArguments:
     """`given(search=4)`: arguments of a tiny run, whose folder is there."""
 
     def make(**changes: object) -> Arguments:
@@ -62,30 +53,45 @@ def given(command: Command, tmp_path: Path) -> Callable[..., Arguments]:
 
 
 @pytest.fixture
-def prepare(folder_of_cells: Path) -> Prepare:
-    """`prepare(arguments)`: what makes trainers of trials on the painted cells."""
+def trainers(folder_of_cells: Path) -> MakeTrainers:
+    """`trainers(arguments, broken={2})`: for trials on the painted cells, of which the second cannot learn."""
 
-    def make(arguments: Arguments) -> TrainerMaker:
-        _, model, training = arguments
-        return trial_trainers(load_leucocytes(folder_of_cells), *build_network(model, training), arguments)
+    def make(arguments: Arguments, broken: set[int] = frozenset()) -> TrialTrainers:
+        network, processor = build_network(arguments.model, arguments.training)
+        return BrokenTrainers(load_leucocytes(folder_of_cells), network, processor, arguments, broken)
 
     return make
 
 
-# ---- what is varied
+class BrokenTrainers(TrialTrainers):
+    """Trials of these numbers begin with weights that are not numbers, which no training mends."""
+
+    def __init__(self, leucocytes, network, processor, arguments: Arguments, broken: set[int]):
+        super().__init__(leucocytes, network, processor, arguments)
+        self.broken, self.built = broken, 0
+
+    def build(self, arguments: Arguments) -> LeucocyteTrainer:
+        trainer = super().build(arguments)
+        self.built += 1
+        if self.built in self.broken:
+            torch.nn.init.constant_(trainer.model.classifier[-1].weight, math.nan)
+        return trainer
 
 
-def test_what_was_given_is_within_the_space():
+# ---- the search space
+
+
+def test_what_was_given_is_space_the_space():
     words = "--learning_rate 0.5 --weight_decay 0.7 --label_smoothing_factor 0.3 --augmentation 3 --freeze stage2"
     data, model, training = parse([*words.split(), "--per_device_train_batch_size=3"])
-    within = space(data, model, training)
+    space = search_space(Arguments(data, model, training))
     known = vars(data) | vars(model) | vars(training)
-    for name, distribution in within.items():
+    for name, distribution in space.items():
         value = distribution.to_internal_repr(known[name])
         assert distribution._contains(value), name
-    assert within["freeze"].choices == ("stage2", "stage3", "stage4")
-    assert within["per_device_train_batch_size"].choices == (1, 3)
-    assert within["learning_rate"].low < 0.5 < within["learning_rate"].high
+    assert space["freeze"].choices == ("stage2", "stage3", "stage4")
+    assert space["per_device_train_batch_size"].choices == (1, 3)
+    assert space["learning_rate"].low < 0.5 < space["learning_rate"].high
 
 
 @pytest.mark.parametrize(
@@ -102,12 +108,12 @@ def test_what_was_given_is_within_the_space():
 def test_what_is_not_varied(words: str, fixed: set[str]):
     everything = {"learning_rate", "per_device_train_batch_size", "freeze", "weight_decay"}
     everything |= {"label_smoothing_factor", "augmentation"}
-    assert set(space(*parse(words.split()))) == everything - fixed
+    assert set(search_space(parse(words.split()))) == everything - fixed
 
 
 def test_fresh_arguments_differ_in_what_was_set_alone():
     before = parse(["--push_to_hub", "--hub_model_id=me/cells", "--report_to=tensorboard", "--search=5"])
-    after = with_values({"learning_rate": 0.25, "freeze": "stage1", "augmentation": 0.5}, *before)
+    after = before.with_values({"learning_rate": 0.25, "freeze": "stage1", "augmentation": 0.5})
     assert (after[0].augmentation, after[1].freeze, after[2].learning_rate) == (0.5, "stage1", 0.25)
     assert (before[0].augmentation, before[1].freeze, before[2].learning_rate) == (1.0, "none", 1e-3)
     assert after[2].publish and not after[2].push_to_hub
@@ -117,7 +123,7 @@ def test_fresh_arguments_differ_in_what_was_set_alone():
 
 def test_a_trial_publishes_and_saves_nothing():
     given = parse(["--push_to_hub", "--hub_model_id=me/cells", "--early_stopping_patience=2", "--max_steps=9000"])
-    _, _, training = trial_arguments({"weight_decay": 0.0}, *given)
+    _, _, training = trial_arguments({"weight_decay": 0.0}, given)
     assert not training.publish
     assert training.report_to == []
     assert (training.save_strategy, training.eval_strategy, training.max_steps) == ("no", "epoch", -1)
@@ -127,7 +133,7 @@ def test_a_trial_publishes_and_saves_nothing():
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(LeucocyteTrainingArguments, "world_size", 2)
     with pytest.raises(WbcError, match="--search: trials run in one process"):
-        check_search(*parse(["--search=3"]))
+        check_search(parse(["--search=3"]))
 
 
 # ---- a search and its run
@@ -135,7 +141,7 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_search_writes_table_figure_and_record(searched: Path):
     found = rows(searched)
-    assert [row["number"] for row in found] == ["1", "2", "3"]
+    assert [row["trial"] for row in found] == ["1", "2", "3"]
     first = found[0]
     assert (first["learning_rate"], first["freeze"], first["weight_decay"]) == ("0.003", "stage3", "0.05")
     assert len({row["learning_rate"] for row in found}) == 3
@@ -143,12 +149,13 @@ def test_a_search_writes_table_figure_and_record(searched: Path):
         "arguments.json",
         "study.db",
         "trials.csv",
-        "trials.png",
+        "history.png",
+        "hyperparameters.png",
     }
     record = json.loads((searched / "run.json").read_text())
     best = max(found, key=lambda row: float(row["macro_f1"]))
     assert record["search"]["trials"] == 3
-    assert record["search"]["best"]["trial"] == int(best["number"])
+    assert record["search"]["best"]["trial"] == int(best["trial"])
     assert record["search"]["space"]["freeze"] == ["stage3", "stage4"]
     for name in record["search"]["space"]:
         assert str(record["arguments"][name]) == best[name]
@@ -164,11 +171,11 @@ def test_the_run_is_the_one_that_the_best_values_give(searched: Path, command: C
 
 
 def test_the_same_seed_tries_the_same_values_in_a_line_each(
-    searched: Path, given: Callable[..., Arguments], prepare: Prepare, capsys: pytest.CaptureFixture[str]
+    searched: Path, given: MakeArguments, trainers: MakeTrainers, capsys: pytest.CaptureFixture[str]
 ):
     arguments = given(search=2)
-    search(*arguments, lambda: prepare(arguments))
-    for row, again in zip(rows(searched)[:2], rows(Path(arguments[-1].output_dir)), strict=True):
+    run_trials(arguments, trainers(arguments))
+    for row, again in zip(rows(searched)[:2], rows(Path(arguments.training.output_dir)), strict=True):
         assert row | {"seconds": ""} == again | {"seconds": ""}
     output = capsys.readouterr().out
     assert len([line for line in output.splitlines() if line.endswith("finished")]) == 2
@@ -176,98 +183,81 @@ def test_the_same_seed_tries_the_same_values_in_a_line_each(
     assert "epoch " not in output
 
 
-def test_a_draw_leaves_what_was_given(given: Callable[..., Arguments], prepare: Prepare):
+def test_a_draw_leaves_what_was_given(given: MakeArguments, trainers: MakeTrainers):
     arguments = given(search=2)
-    folder = Path(arguments[-1].output_dir) / SEARCH_FOLDER
+    folder = Path(arguments.training.output_dir) / SEARCH_FOLDER
     study = optuna.create_study(storage=f"sqlite:///{folder / 'study.db'}", study_name="search", direction="maximize")
-    within = space(*arguments)
+    space = search_space(arguments)
     for rate in (3e-3, 1e-3):
         values = {"learning_rate": rate, "per_device_train_batch_size": 8, "freeze": "stage3"}
         values |= {"weight_decay": 0.05, "label_smoothing_factor": 0.1}
         study.add_trial(
-            optuna.create_trial(params=values, distributions=within, value=0.5, intermediate_values={1: 0.5})
+            optuna.create_trial(params=values, distributions=space, value=0.5, intermediate_values={1: 0.5})
         )
-    found = search(*arguments, lambda: prepare(arguments))
-    assert found.arguments[-1].learning_rate == 3e-3
-
-
-def broken(make_trainer: TrainerMaker, numbers: set[int]) -> TrainerMaker:
-    """Trials of these numbers begin with weights that are not numbers, which no training mends."""
-    made = []
-
-    def make(data, model, training) -> LeucocyteTrainer:
-        trainer = make_trainer(data, model, training)
-        made.append(trainer)
-        if len(made) in numbers:
-            torch.nn.init.constant_(trainer.model.classifier[-1].weight, math.nan)
-        return trainer
-
-    return make
+    best, _ = run_trials(arguments, trainers(arguments))
+    assert best.training.learning_rate == 3e-3
 
 
 def test_a_trial_that_fails_is_a_bad_one(
-    given: Callable[..., Arguments], prepare: Prepare, capsys: pytest.CaptureFixture[str]
+    given: MakeArguments, trainers: MakeTrainers, capsys: pytest.CaptureFixture[str]
 ):
     arguments = given()
-    found: Found = search(*arguments, lambda: broken(prepare(arguments), {2}))
-    assert "failed: loss not finite" in capsys.readouterr().out
-    assert (found.record["trials"], found.record["failed"], found.record["pruned"]) == (3, 1, 0)
-    _, failed, _ = rows(Path(found.arguments[-1].output_dir))
+    _, record = run_trials(arguments, trainers(arguments, broken={2}))
+    assert "failed  loss not finite" in capsys.readouterr().out
+    assert (record["trials"], record["failed"], record["pruned"]) == (3, 1, 0)
+    _, failed, _ = rows(Path(arguments.training.output_dir))
     assert (failed["state"], failed["epochs"], failed["macro_f1"]) == ("failed", "1", "")
-    assert found.record["best"]["trial"] != 2
+    assert record["best"]["trial"] != 2
 
 
-def test_no_trial_that_ends_well(given: Callable[..., Arguments], prepare: Prepare):
+def test_no_trial_finishes(given: MakeArguments, trainers: MakeTrainers):
     arguments = given(search=2)
-    with pytest.raises(WbcError, match=r"none of 2 trials came to its end\. Give a smaller --learning_rate"):
-        search(*arguments, lambda: broken(prepare(arguments), {1, 2}))
+    with pytest.raises(WbcError, match=r"none of 2 trials finished\. Give a smaller --learning_rate"):
+        run_trials(arguments, trainers(arguments, broken={1, 2}))
 
 
-def test_a_trial_without_hope_is_stopped(given: Callable[..., Arguments], prepare: Prepare):
+def test_a_trial_without_hope_is_stopped(given: MakeArguments, trainers: MakeTrainers):
     """After four trials that were right in every case from the first epoch on."""
     arguments = given(search=5)
-    folder = Path(arguments[-1].output_dir) / SEARCH_FOLDER
+    folder = Path(arguments.training.output_dir) / SEARCH_FOLDER
     study = optuna.create_study(storage=f"sqlite:///{folder / 'study.db'}", study_name="search", direction="maximize")
     sampler = optuna.samplers.RandomSampler(seed=0)
     for _ in range(4):
         study.sampler = sampler
-        trial = study.ask(space(*arguments))
+        trial = study.ask(search_space(arguments))
         for epoch in (1, 2):
             trial.report(1.0, epoch)
         study.tell(trial, 1.0)
-    found = search(*arguments, lambda: prepare(arguments))
-    assert (found.record["trials"], found.record["pruned"]) == (5, 1)
-    last = rows(Path(arguments[-1].output_dir))[-1]
+    _, record = run_trials(arguments, trainers(arguments))
+    assert (record["trials"], record["pruned"]) == (5, 1)
+    last = rows(Path(arguments.training.output_dir))[-1]
     assert (last["state"], last["epochs"]) == ("pruned", "1")
     assert float(last["macro_f1"]) < 1
 
 
-# ---- going on
+# ---- resuming
 
 
-def test_more_trials_may_be_asked_for(given: Callable[..., Arguments], prepare: Prepare):
+def test_more_trials_may_be_asked_for(given: MakeArguments, trainers: MakeTrainers):
     """And where none is missing, nothing is computed."""
-
-    def fail() -> TrainerMaker:
-        raise AssertionError("something was computed")
-
     arguments = given(search=1, cached_views=0)
-    search(*arguments, lambda: prepare(arguments))
+    run_trials(arguments, trainers(arguments))
     arguments = given(search=3, cached_views=0)
-    folder = Path(arguments[-1].output_dir)
+    folder = Path(arguments.training.output_dir)
     before = rows(folder)
-    found = search(*arguments, lambda: prepare(arguments))
+    _, record = run_trials(arguments, trainers(arguments))
     assert rows(folder)[:1] == before
     assert len({row["learning_rate"] for row in rows(folder)}) == 3
-    assert search(*arguments, fail).record == found.record
+    idle = trainers(arguments)
+    assert run_trials(arguments, idle)[1] == record
+    assert idle.built == 0
 
 
-def test_a_folder_with_unusual_letters(given: Callable[..., Arguments], prepare: Prepare, tmp_path: Path):
+def test_a_folder_with_unusual_letters(given: MakeArguments, trainers: MakeTrainers, tmp_path: Path):
     folder = tmp_path / "a?b #c%20ö"
     (folder / SEARCH_FOLDER).mkdir(parents=True)
-    data, model, training = given(search=1)
-    arguments = data, model, dataclasses.replace(training, output_dir=str(folder))
-    search(*arguments, lambda: prepare(arguments))
+    arguments = given(search=1).with_values({"output_dir": str(folder)})
+    run_trials(arguments, trainers(arguments))
     assert (folder / SEARCH_FOLDER / "study.db").exists()
 
 
@@ -329,7 +319,7 @@ def test_a_killed_search_goes_on(command: Command, tmp_path: Path):
     for moment in moments:
         kill_at(words, moment)
     before = rows(folder)
-    assert [row["number"] for row in before] == ["1", "2", "3"]
+    assert [row["trial"] for row in before] == ["1", "2", "3"]
     assert before[0]["learning_rate"] == "0.003"
     finish(words)
     assert rows(folder) == before

@@ -10,8 +10,7 @@ from PIL import Image
 from tests.conftest import Command
 from wbc_hf.data import Leucocytes, load_leucocytes
 from wbc_hf.modeling import FREEZE_DEPTHS, Normalise, build_from_scratch
-from wbc_hf.training import parse
-from wbc_hf.training.run import build_network, build_trainer
+from wbc_hf.training import build_network, build_trainer, parse
 from wbc_hf.training.trainer import (
     LeucocyteTrainer,
     balanced_weights,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from wbc_hf.files import write_atomically
+from wbc_hf.files import write_json
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Manifest:
             OSError: It cannot be written.
         """
         if not self.exists():
-            write_atomically(self.path, json.dumps(self.entries, indent=2, ensure_ascii=False) + "\n")
+            write_json(self.path, self.entries)
 
     def changes(self) -> list[str]:
         """Describe every value that is not what the file says; an empty list allows to resume.

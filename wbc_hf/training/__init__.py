@@ -1,23 +1,14 @@
-"""Arguments, trainer and the run."""
+"""Training runs: arguments, caches, trainer, hyperparameter search, and the run itself."""
 
-from wbc_hf.training.arguments import (
-    DataArguments,
-    LeucocyteTrainingArguments,
-    ModelArguments,
-    make_parser,
-    parse,
-)
+from wbc_hf.training.arguments import Arguments, DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.calibrate import calibrate
-from wbc_hf.training.run import (
-    build_caches,
-    build_network,
-    build_trainer,
-    last_complete_checkpoint,
-    run,
-    train_to_end,
-)
+from wbc_hf.training.checkpoints import last_complete_checkpoint, train_to_end
+from wbc_hf.training.components import build_caches, build_network, build_trainer
+from wbc_hf.training.parser import parse
+from wbc_hf.training.run import run
 
 __all__ = [
+    "Arguments",
     "DataArguments",
     "LeucocyteTrainingArguments",
     "ModelArguments",
@@ -26,7 +17,6 @@ __all__ = [
     "build_trainer",
     "calibrate",
     "last_complete_checkpoint",
-    "make_parser",
     "parse",
     "run",
     "train_to_end",

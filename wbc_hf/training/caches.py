@@ -1,7 +1,7 @@
-"""What a run computes once instead of in every epoch: decoded images, or what frozen layers make of them.
+"""Caches of what would otherwise be computed in every epoch: decoded images, or the output of frozen layers.
 
-Each is one file in the run's folder, complete or not there. A batch maps it, copies its rows and lets go of it again:
-what was read stays with the operating system as long as there is room, and never counts as the run's own memory.
+Each is a file in the run's folder, complete or absent. Every batch maps it, copies its rows and closes it again: the
+pages that were read stay with the operating system as long as there is room, and are no memory of the run.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,37 +26,31 @@ from transformers.image_processing_utils import BaseImageProcessor
 from wbc_hf.data import Augmentation, Leucocytes, OtherLaboratories
 from wbc_hf.errors import WbcError
 from wbc_hf.files import TEMPORARY_FILES, open_atomically
-from wbc_hf.modeling import Normalise, digest_weights, frozen_output
-from wbc_hf.training.transforms import (
-    EvaluationTransform,
-    TrainingTransform,
-    row_numbers,
-    view_seeds,
-)
+from wbc_hf.modeling import Normalise, cropped_edge, digest_weights, frozen_output
+from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform, row_numbers, view_seeds
 
 logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 32
-_THREADS = 8
-# Checkpoints need room too, and others than this run.
+_MAX_THREADS = 8
+# Checkpoints need room too, and so do others.
 _SHARE_OF_FREE_SPACE = 0.5
 
-
-Transform = Callable[[dict[str, list]], dict[str, list]]
+Rows = dict[str, list]  # a batch, by column
 
 
 class CachedRows(TorchDataset):
-    """Rows of a split, their images prepared already.
+    """Rows of a split whose images have been prepared.
 
     Args:
-        path: NumPy file of (views, n, height, width, channels); bfloat16 is stored as uint16.
-        kind: What the trainer knows them as: "pixels", "crops" or "hidden".
+        path: NumPy file of (n, views, height, width, channels); bfloat16 is stored as uint16.
+        kind: The trainer's name for them: "pixels", "crops" or "hidden".
         rows: The n rows that the file was made from.
     """
 
     def __init__(self, path: Path, kind: str, rows: Dataset):
         self.path, self.kind = path, kind
-        self.views = len(np.load(path, mmap_mode="r"))
+        self.views = np.load(path, mmap_mode="r").shape[1]
         self.view = 0
         self.labels = torch.tensor(rows["label"])
         self.numbers = torch.tensor(row_numbers(rows["source"]))
@@ -64,12 +59,12 @@ class CachedRows(TorchDataset):
         return len(self.labels)
 
     def start_epoch(self, epoch: int) -> None:
-        """Show the next view of every image; after the last comes the first again."""
+        """Show the next view of every image; after the last, the first again."""
         self.view = epoch % self.views
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A whole batch: (n, channels, height, width), stored channels-last, with `labels` and `index`, int64 (n,)."""
-        stored = torch.from_numpy(np.load(self.path, mmap_mode="r")[self.view][indices])
+        """Load a batch: (n, channels, height, width), stored channels-last, with `labels` and `index`, int64 (n,)."""
+        stored = torch.from_numpy(np.load(self.path, mmap_mode="r")[indices, self.view])
         values = stored.view(torch.bfloat16) if stored.dtype is torch.uint16 else stored
         return {
             self.kind: values.permute(0, 3, 1, 2),
@@ -80,11 +75,11 @@ class CachedRows(TorchDataset):
 
 @dataclass(frozen=True)
 class Caches:
-    """What a run trains and chooses on.
+    """The cached rows of a run.
 
     Attributes:
-        train, validation: Their rows.
-        depth: The layers up to and including this one are computed already; "none" where the rows are images.
+        train, validation: The rows.
+        depth: The layers up to and including this one have been computed; "none" where the rows are images.
     """
 
     train: CachedRows
@@ -92,15 +87,15 @@ class Caches:
     depth: str
 
 
-class Trunk:
+class FrozenLayers:
     """The frozen layers of a network, as a function of images.
 
     Args:
-        network: In whose first layers, up to and including `depth`, nothing will change.
-        processor: Whose normalisation the network expects.
+        network: Its first layers, up to and including `depth`, do not change.
+        processor: Gives the normalisation that the network expects.
         depth: One of `FREEZE_DEPTHS`.
         device: Where to compute.
-        dtype: What autocast computes in; float32 is without it.
+        dtype: The precision of autocast; float32 is without it.
     """
 
     def __init__(
@@ -111,7 +106,7 @@ class Trunk:
         device: torch.device,
         dtype: torch.dtype,
     ):
-        self.network = network.to(device, memory_format=torch.channels_last).eval()
+        self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[arg-type]
         self.processor, self.depth, self.device, self.dtype = processor, depth, device, dtype
         self._normalise = Normalise(processor, device)
 
@@ -124,7 +119,7 @@ class Trunk:
         return (hidden.view(torch.uint16) if hidden.dtype is torch.bfloat16 else hidden).numpy()
 
     def digest(self) -> str:
-        """Of its weights and of what it computes in."""
+        """Digest of the weights and the precision."""
         parts = (self.depth, self.dtype, self.processor.to_dict(), digest_weights(self.network.resnet))
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -134,30 +129,27 @@ def cache_images(leucocytes: Leucocytes, processor: BaseImageProcessor, edge: in
 
     Args:
         leucocytes: With their fingerprint.
-        processor: What validation images go through.
+        processor: Prepares the validation images.
         edge: Side of the training images, in pixels.
         folder: Where the files go; those of an earlier call with the same images and sizes are used.
 
     Returns:
-        The rows; None, with one warning, where the disk has no room for them.
+        The caches; None, with a warning, where the disk has no room for them.
     """
-    size = processor.size["shortest_edge"]
-    train, validation = leucocytes["train"], leucocytes["validation"]
-    key = (_digest(leucocytes), processor.to_dict())
-    pixels = _File.named("pixels", folder, (1, len(train), edge, edge, 3), np.uint8, key)
-    crops = _File.named("crops", folder, (1, len(validation), size, size, 3), np.uint8, key)
-    if lack := _lack_of_room(folder, (pixels, crops)):
-        logger.warning("Images are decoded anew in every epoch: once for all %s.", lack)
+    size, key = cropped_edge(processor), processor.to_dict()
+    pixels = _File.of(leucocytes, "train", "pixels", folder, (1, edge, edge, 3), np.uint8, key)
+    crops = _File.of(leucocytes, "validation", "crops", folder, (1, size, size, 3), np.uint8, key)
+    if shortage := _shortage_of_room(folder, pixels, crops):
+        logger.warning("Images are decoded in every epoch: decoding them once %s.", shortage)
         return None
-    title = "Decoding images"
-    pixels.write(_prepared(train, TrainingTransform(edge), lambda batch: _stack(batch["pixels"]), title))
-    crops.write(_prepared(validation, EvaluationTransform(processor), lambda batch: _stack(batch["crops"]), title))
-    return Caches(CachedRows(pixels.path, "pixels", train), CachedRows(crops.path, "crops", validation), "none")
+    pixels.write(TrainingTransform(edge), partial(_stack, "pixels"))
+    crops.write(EvaluationTransform(processor), partial(_stack, "crops"))
+    return Caches(pixels.open(), crops.open(), "none")
 
 
-def cache_trunk(
+def cache_frozen_layers(
     leucocytes: Leucocytes,
-    trunk: Trunk,
+    layers: FrozenLayers,
     augmentation: Augmentation | OtherLaboratories,
     edge: int,
     folder: Path,
@@ -165,140 +157,150 @@ def cache_trunk(
     views: int,
     seed: int,
 ) -> Caches:
-    """Compute once what the frozen layers make of every image of training and validation.
+    """Compute the output of the frozen layers for every image of training and validation, once.
 
     Args:
         leucocytes: With their fingerprint.
-        trunk: The frozen layers.
-        augmentation: Of the training images. Without any, all views are one.
+        layers: The frozen layers.
+        augmentation: Of the training images. At strength 0, all views are one.
         edge: Side of the images that it takes, in pixels.
         folder: Where the files go; those of an earlier call with the same arguments and weights are used.
-        views: How many augmented views of each training image.
-        seed: Of the views.
+        views: Number of augmented views of each training image.
+        seed: Random seed of the views.
 
     Raises:
         WbcError: The disk has no room for them.
     """
     views = views if augmentation.strength else 1
-    train, validation = leucocytes["train"], leucocytes["validation"]
-    example = trunk(torch.zeros(1, 3, augmentation.size, augmentation.size, dtype=torch.uint8))
-    key = (_digest(leucocytes), trunk.digest(), augmentation, seed)
-    shape = example.shape[1:]
-    seen = _File.named("hidden-train", folder, (views, len(train), *shape), example.dtype, key)
-    chosen_on = _File.named("hidden-validation", folder, (1, len(validation), *shape), example.dtype, key)
-    if lack := _lack_of_room(folder, (seen, chosen_on)):
+    output = layers(torch.zeros(1, 3, augmentation.size, augmentation.size, dtype=torch.uint8))
+    shape, key = output.shape[1:], (layers.digest(), augmentation, seed)
+    train = _File.of(leucocytes, "train", "hidden", folder, (views, *shape), output.dtype, key)
+    validation = _File.of(leucocytes, "validation", "hidden", folder, (1, *shape), output.dtype, key)
+    if shortage := _shortage_of_room(folder, train, validation):
         raise WbcError(
-            f"--cached_views {views}: {lack}. Take fewer views, smaller images (--image_size) or a deeper --freeze, "
-            "or leave it out."
+            f"--cached_views {views}: {shortage}. Take fewer views, smaller images (--image_size) or a deeper "
+            "--freeze, or leave it out."
         )
+    train.write(TrainingTransform(edge), partial(_outputs_of_views, layers, augmentation, views, seed))
+    validation.write(EvaluationTransform(layers.processor), partial(_outputs_of_crops, layers))
+    return Caches(train.open(), validation.open(), layers.depth)
 
-    def views_of(batch: dict[str, list]) -> np.ndarray:
-        pixels = torch.stack(batch["pixels"]).to(trunk.device)
-        seeds = (view_seeds(seed, view, np.array(batch["index"])) for view in range(views))
-        return np.stack([trunk(augmentation(pixels, of_view)) for of_view in seeds])
 
-    margin = TrainingTransform(edge)
-    seen.write(_prepared(train, margin, views_of, "Frozen layers, training"))
-    crop = EvaluationTransform(trunk.processor)
-    chosen_on.write(
-        _prepared(
-            validation, crop, lambda batch: trunk(torch.stack(batch["crops"]))[None], "Frozen layers, validation"
-        )
-    )
-    return Caches(
-        CachedRows(seen.path, "hidden", train), CachedRows(chosen_on.path, "hidden", validation), trunk.depth
-    )
+def _stack(kind: str, batch: Rows) -> np.ndarray:
+    """n of uint8 (3, height, width) → (n, 1, height, width, 3)."""
+    return torch.stack(batch[kind]).permute(0, 2, 3, 1).numpy()[:, None]
+
+
+def _outputs_of_views(
+    layers: FrozenLayers, augmentation: Augmentation | OtherLaboratories, views: int, seed: int, batch: Rows
+) -> np.ndarray:
+    """Augment images `views` times and compute the layers' output: (n, views, height, width, channels)."""
+    pixels = torch.stack(batch["pixels"]).to(layers.device)
+    seeds = [view_seeds(seed, view, np.array(batch["index"])) for view in range(views)]
+    return np.stack([layers(augmentation(pixels, each)) for each in seeds], axis=1)
+
+
+def _outputs_of_crops(layers: FrozenLayers, batch: Rows) -> np.ndarray:
+    return layers(torch.stack(batch["crops"]))[:, None]
 
 
 @dataclass(frozen=True)
 class _File:
-    """One array in a file that is complete or not there.
+    """The cache of one split: an array in a file that is complete or absent.
 
     Attributes:
-        path: Its name tells what it was made from.
-        shape: (views, n, height, width, channels).
-        dtype: Of NumPy.
+        path: Its name is a digest of all that the array depends on.
+        kind: As for `CachedRows`.
+        rows: The split.
+        shape: Of a row: (views, height, width, channels).
+        dtype: The stored type.
     """
 
     path: Path
+    kind: str
+    rows: Dataset
     shape: tuple[int, ...]
     dtype: np.dtype
 
     @classmethod
-    def named(cls, name: str, folder: Path, shape: tuple[int, ...], dtype: np.dtype, key: tuple) -> "_File":
-        digest = hashlib.sha256(repr((name, shape, key)).encode()).hexdigest()[:16]
-        return cls(folder / f"{name}-{digest}.npy", shape, np.dtype(dtype))
+    def of(
+        cls,
+        leucocytes: Leucocytes,
+        split: str,
+        kind: str,
+        folder: Path,
+        shape: tuple[int, ...],
+        dtype: np.typing.DTypeLike,
+        key: object,
+    ) -> "_File":
+        """Name the file by a digest of the images in their order, of their shape and of a key."""
+        rows = leucocytes[split]
+        # The fingerprint alone does not depend on names.
+        parts = (leucocytes.provenance.fingerprint, list(rows["source"]), list(rows["label"]), split, shape, key)
+        digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        return cls(folder / f"{kind}-{split}-{digest}.npy", kind, rows, shape, np.dtype(dtype))
 
     def missing_bytes(self) -> int:
-        return 0 if self.path.exists() else int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        """Bytes still to be written."""
+        return 0 if self.path.exists() else len(self.rows) * int(np.prod(self.shape)) * self.dtype.itemsize
 
-    def write(self, batches: Iterator[tuple[int, np.ndarray]]) -> None:
-        """From pairs of the first row's number and (views, batch, height, width, channels), unless it is there.
+    def write(self, transform: Callable[[Rows], Rows], compute: Callable[[Rows], np.ndarray]) -> None:
+        """Compute and write the array, batch by batch, unless it is there.
+
+        Args:
+            transform: Prepares a batch of rows; runs in threads.
+            compute: Turns what it returns into (batch, views, height, width, channels).
 
         Raises:
             WbcError: It cannot be written.
         """
         if self.path.exists():
             return
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (len(self.rows), *self.shape)}
         try:
-            with open_atomically(self.path, sync=False) as file:
-                np.lib.format.write_array_header_2_0(
-                    file, {"descr": self.dtype.str, "fortran_order": False, "shape": self.shape}
-                )
-                begin, row = file.tell(), int(np.prod(self.shape[2:])) * self.dtype.itemsize
-                for start, batch in batches:
-                    for view, values in enumerate(batch):
-                        # Not through a map: on a disk that is full, that ends the process without a word.
-                        file.seek(begin + (view * self.shape[1] + start) * row)
-                        file.write(values.tobytes())
+            with (
+                open_atomically(self.path, sync=False) as file,
+                tqdm(total=len(self.rows), desc=f"Caching {self.kind}", unit="image", delay=2, leave=False) as bar,
+            ):
+                np.lib.format.write_array_header_2_0(file, header)
+                for batch in _prepare_ahead(self.rows, transform):
+                    values = compute(batch)
+                    # Not through a memory map: on a full disk, that ends the process without a message.
+                    file.write(values.tobytes())
+                    bar.update(len(values))
         except OSError as error:
             raise WbcError(
-                f"{self.path.parent}: what is computed once cannot be kept there ({error.strerror}). Make room, or "
-                "take another --output_dir."
+                f"{self.path.parent}: the cache cannot be kept there ({error.strerror}). Make room, or take another "
+                "--output_dir."
             ) from error
 
+    def open(self) -> CachedRows:
+        """Open the file for training."""
+        return CachedRows(self.path, self.kind, self.rows)
 
-def _lack_of_room(folder: Path, files: Sequence[_File]) -> str:
-    """What is missing on the disk for files that are not there yet; empty where they fit. Makes the folder.
 
-    Removes what a run that was killed left half-written.
+def _shortage_of_room(folder: Path, *files: _File) -> str:
+    """Describe how much room the disk lacks for files that are missing; "" where they fit.
+
+    Makes the folder, and removes incomplete files of a killed run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for broken_off in folder.glob(TEMPORARY_FILES):
-        broken_off.unlink()
+    for incomplete in folder.glob(TEMPORARY_FILES):
+        incomplete.unlink()
     needed, free = sum(file.missing_bytes() for file in files), shutil.disk_usage(folder).free
     if needed <= _SHARE_OF_FREE_SPACE * free:
         return ""
     return f"takes {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free"
 
 
-def _prepared(
-    rows: Dataset, transform: Transform, compute: Callable[[dict[str, list]], np.ndarray], title: str
-) -> Iterator[tuple[int, np.ndarray]]:
-    """For each batch, its first row's number and what `compute` makes of it, while threads decode the next ones."""
-    starts = range(0, len(rows), _BATCH_SIZE)
-    threads = min(_THREADS, os.cpu_count() or 1)
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(rows), desc=title, unit="image", delay=2, leave=False) as bar,
-    ):
-        ahead: deque[tuple[int, Future]] = deque()
-        for start in (*starts, *[None] * threads):
-            if start is not None:
-                ahead.append((start, pool.submit(lambda at: transform(rows[at : at + _BATCH_SIZE]), start)))
-            if ahead and (len(ahead) > threads or start is None):
-                first, batch = ahead.popleft()
-                values = compute(batch.result())
-                yield first, values
-                bar.update(values.shape[1])
-
-
-def _digest(leucocytes: Leucocytes) -> str:
-    """Of the images and of the order in which they stand: the fingerprint alone does not know names."""
-    order = [leucocytes[split][column] for split in ("train", "validation") for column in ("source", "label")]
-    return hashlib.sha256(repr((leucocytes.provenance.fingerprint, list(map(list, order)))).encode()).hexdigest()
-
-
-def _stack(images: list[torch.Tensor]) -> np.ndarray:
-    """uint8 (3, height, width) each → (1, n, height, width, 3)."""
-    return torch.stack(images).permute(0, 2, 3, 1).numpy()[None]
+def _prepare_ahead(rows: Dataset, transform: Callable[[Rows], Rows]) -> Iterator[Rows]:
+    """Iterate over transformed batches, in order, while threads prepare the next ones."""
+    threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future] = deque()
+        for start in range(0, len(rows), _BATCH_SIZE):
+            ahead.append(pool.submit(lambda at: transform(rows[at : at + _BATCH_SIZE]), start))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

@@ -1,36 +1,30 @@
-"""What a person sees of a training: a bar where there is a terminal, and one line per evaluation."""
+"""Progress of a training run: a bar on a terminal, and one line per evaluation."""
 
 import time
 
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 
 class EvaluationLines(TrainerCallback):
     """Prints one readable line per evaluation, in place of Trainer's dictionaries."""
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs):
         # `disable=None`: no bar where the output goes into a file.
         shown = None if state.is_world_process_zero else True
         self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", leave=False, disable=shown)
         self._start_counting(state)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs):
         self._bar.update()
-        # The training loss up to here, whatever --logging_steps says: the line needs it.
+        # The line needs the training loss up to here, whatever --logging_steps says.
         control.should_log |= control.should_evaluate
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_epoch_end(self, args, state, control, **kwargs):
         control.should_log |= control.should_evaluate
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float],
-        **kwargs,
-    ):
+    def on_evaluate(self, args, state, control, **kwargs):
+        metrics = kwargs["metrics"]
         seconds = time.perf_counter() - self._since - metrics["eval_runtime"]
         batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         images = (state.global_step - self._step) * batch
@@ -41,7 +35,7 @@ class EvaluationLines(TrainerCallback):
             )
         self._start_counting(state)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_train_end(self, args, state, control, **kwargs):
         self._bar.close()
 
     def _start_counting(self, state: TrainerState) -> None:

@@ -1,255 +1,173 @@
-"""Which arguments train best: short trials judged on validation, the hopeless ones stopped early.
+"""Hyperparameter search with Optuna: short trials compared on validation, poor ones pruned.
 
-The study lies in a SQLite file, each step of it a transaction, so that a kill at any moment costs one trial. What a
-trial needs is made by the caller; this module knows arguments and figures, no images.
+The study is an SQLite file, and each step of it a transaction, so that a kill at any moment costs one trial.
 """
 
+import copy
 import csv
 import dataclasses
 import io
 import math
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import optuna
 from accelerate.utils import release_memory
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
-from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import ResNetForImageClassification
+from transformers.image_processing_utils import BaseImageProcessor
 
+from wbc_hf.data import Leucocytes
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import HEADLINE_NAMES
 from wbc_hf.files import write_atomically
-from wbc_hf.modeling import FREEZE_DEPTHS
-from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
+from wbc_hf.modeling import freeze
+from wbc_hf.training.arguments import Arguments
+from wbc_hf.training.caches import Caches
 from wbc_hf.training.callbacks import EvaluationLines
-from wbc_hf.training.search_figure import Trial, search_figure, spelt
+from wbc_hf.training.components import build_caches, build_trainer
+from wbc_hf.training.record import print_audit
+from wbc_hf.training.run_folder import SEARCH_FOLDER, check_same_run, run_manifest, search_manifest
+from wbc_hf.training.search_space import Space, Values, metric_name, search_space, trial_arguments
 from wbc_hf.training.trainer import LeucocyteTrainer
 
-SEARCH_FOLDER = "search"
 STUDY_FILE = "study.db"
 TABLE_FILE = "trials.csv"
-FIGURE_FILE = "trials.png"
+HISTORY_FILE = "history.png"
+SLICES_FILE = "hyperparameters.png"
 
-Arguments = tuple[DataArguments, ModelArguments, LeucocyteTrainingArguments]
-Space = dict[str, BaseDistribution]
-TrainerMaker = Callable[[DataArguments, ModelArguments, LeucocyteTrainingArguments], LeucocyteTrainer]
+Row = dict[str, Any]  # of the table of trials
 
 _STUDY_NAME = "search"
-_FAILURE = "failure"  # user attribute of a trial that came to nothing: why
+_FAILURE = "failure"  # user attribute of a failed trial: the reason
 _STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned"}
-# So many trials go to their end before any is stopped: a median needs something to be the middle of.
-_TRIALS_BEFORE_PRUNING = 4
-_LEARNING_RATE_FACTOR = 10
-_MOST_WEIGHT_DECAY = 0.2
-_MOST_LABEL_SMOOTHING = 0.2
-_MOST_AUGMENTATION = 2.0
-# Argument, heading, how a value is written.
-_COLUMNS = {
-    "learning_rate": ("learning rate", ".2e"),
-    "per_device_train_batch_size": ("batch", "d"),
-    "freeze": ("freeze", "s"),
-    "weight_decay": ("weight decay", ".3f"),
-    "label_smoothing_factor": ("smoothing", ".3f"),
-    "augmentation": ("augmentation", ".2f"),
-}
+# Trials that are not pruned, since a median needs values.
+_STARTUP_TRIALS = 4
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a search ends with.
+class TrialTrainers:
+    """The trainers of trials: the same images and the same initial weights, other hyperparameters.
 
-    Attributes:
-        arguments: Fresh ones of the run, holding the best values.
-        record: What `run.json` says of the search.
+    Args:
+        network: With the layers frozen that `arguments` say; it is copied for each trial.
+        arguments: Of the run.
     """
 
-    arguments: Arguments
-    record: dict
+    def __init__(
+        self,
+        leucocytes: Leucocytes,
+        network: ResNetForImageClassification,
+        processor: BaseImageProcessor,
+        arguments: Arguments,
+    ):
+        self._leucocytes, self._network, self._processor = leucocytes, network, processor
+        self._arguments = arguments
 
+    @cached_property
+    def caches(self) -> Caches | None:
+        """What all trials share; computed when it is first needed."""
+        return build_caches(self._leucocytes, self._network, self._processor, *self._arguments)
 
-def check_search(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingArguments) -> None:
-    """What can be said before model and images are looked at.
-
-    Raises:
-        WbcError: A search that these arguments do not allow.
-    """
-    if training.world_size > 1:
-        raise WbcError(
-            "--search: trials run in one process. Search with `python train.py …`; a run on several processes can be "
-            "given the values that it prints."
-        )
-    if data.streaming:
-        raise WbcError("--search: every trial goes over all images, which a stream does not allow.")
-    known = (*HEADLINE_NAMES, "loss")
-    if metric_name(training) not in known:
-        raise WbcError(f"--metric_for_best_model {training.metric_for_best_model}: is none of {', '.join(known)}.")
-    space(data, model, training)
+    def build(self, arguments: Arguments) -> LeucocyteTrainer:
+        """Build the trainer of one trial, whose `arguments` freeze no fewer layers than those of the run."""
+        data, model, training = arguments
+        network = copy.deepcopy(self._network)
+        freeze(network, model.freeze)
+        return build_trainer(self._leucocytes, network, self._processor, data, training, self.caches)
 
 
 def search(
-    data: DataArguments,
-    model: ModelArguments,
-    training: LeucocyteTrainingArguments,
-    prepare: Callable[[], TrainerMaker],
-) -> Found:
-    """Run the trials that are still missing, write table and figure, and choose the best.
+    arguments: Arguments,
+    leucocytes: Leucocytes,
+    network: ResNetForImageClassification,
+    processor: BaseImageProcessor,
+) -> tuple[Arguments, dict]:
+    """Begin or resume the search of a run's folder.
 
-    The first trial has the values that were given. A trial that was interrupted is done again.
+    Returns:
+        The arguments with the best values, and what `run.json` says of the search.
+
+    Raises:
+        WbcError: The folder holds another search or run, or no trial finished.
+    """
+    folder = Path(arguments.training.output_dir)
+    # Once the run itself has begun, further trials could only contradict it.
+    run = run_manifest(folder, arguments, leucocytes)
+    check_same_run(dataclasses.replace(run, entries={"search": arguments.training.search}))
+    manifest = search_manifest(folder / SEARCH_FOLDER, arguments, leucocytes)
+    trainers = TrialTrainers(leucocytes, network, processor, arguments)
+    fresh = not manifest.exists()
+    if fresh:
+        print_audit(leucocytes)
+    check_same_run(manifest)
+    ranges = ", ".join(f"{name} {_format_range(each)}" for name, each in search_space(arguments).items())
+    print(
+        f"Searching: {arguments.training.search} trials of up to {arguments.training.search_epochs} epochs, compared "
+        f"on validation, the first as given.\nVaried: {ranges}.\n",
+        flush=True,
+    )
+    if fresh:
+        _ = trainers.caches  # where they find no room, the folder stays free for other arguments
+        manifest.write()
+    return run_trials(arguments, trainers)
+
+
+def run_trials(arguments: Arguments, trainers: TrialTrainers) -> tuple[Arguments, dict]:
+    """Run the trials that are missing, write table and plots, and choose the best.
+
+    The first trial has the values that were given. An interrupted trial is run again.
 
     Args:
-        data, model, training: What was given; `training.search` counts all trials that are over, and `output_dir`
-            has a folder `SEARCH_FOLDER`.
-        prepare: Called once, where any trial is missing: computes what all trials share, and returns what makes a
-            trainer with fresh weights for the arguments of a trial.
+        arguments: `training.search` is the number of trials, and `training.output_dir` has a folder `SEARCH_FOLDER`.
+        trainers: Builds the trainer of each trial.
 
     Raises:
-        WbcError: No trial came to its end.
+        WbcError: No trial finished.
     """
+    training = arguments.training
     folder = Path(training.output_dir) / SEARCH_FOLDER
-    metric = metric_name(training)
-    within = space(data, model, training)
-    study = _open_study(folder / STUDY_FILE, training, _given(within, data, model, training))
-    trials = over(study)
-    if len(trials) < training.search:
-        print(_announcement(within, training), flush=True)
-        make_trainer = prepare()
-        print("\n".join([_heading(within, metric), *(_line(trial, within) for trial in trials)]), flush=True)
-    while len(trials) < training.search:
-        _try(study, within, (data, model, training), make_trainer, number=len(trials) + 1)
-        trials = over(study)
-        _write_table(folder / TABLE_FILE, trials, within, metric)
-        print(_line(trials[-1], within), flush=True)
-    best = _best(trials, study)
-    headings = {name: _COLUMNS[name][0] for name in within}
-    search_figure(trials, best, headings, metric).savefig(folder / FIGURE_FILE, dpi=150)
-    print(_closing(best, trials, metric, folder), flush=True)
-    record = {"epochs": training.search_epochs, "metric": metric} | _record(trials, best, within)
-    return Found(with_values(best.values, data, model, training), record)
-
-
-def _record(trials: Sequence[Trial], best: Trial, within: Space) -> dict:
-    return {
-        "trials": len(trials),
-        "pruned": sum(trial.state == "pruned" for trial in trials),
-        "failed": sum(trial.state == "failed" for trial in trials),
-        "best": {"trial": best.number, "value": best.value} | dict(best.values),
-        "space": {name: _range(distribution) for name, distribution in within.items()},
-    }
-
-
-def space(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingArguments) -> Space:
-    """What the trials vary, around the values that were given: each of those is within.
-
-    Batches only get smaller and no fewer layers are frozen, since what was given is known to fit into memory. What
-    has a single choice is left out, and so is augmentation where the cached views hold one already.
-
-    Raises:
-        WbcError: A learning rate that has no tenth and no tenfold.
-    """
-    rate, batch = training.learning_rate, training.per_device_train_batch_size
-    if rate <= 0:
-        raise WbcError(f"--learning_rate {rate:g}: --search tries a tenth to ten times of it, so give one above 0.")
-    depths = FREEZE_DEPTHS[FREEZE_DEPTHS.index(model.freeze) :]
-    within: Space = {
-        "learning_rate": FloatDistribution(rate / _LEARNING_RATE_FACTOR, rate * _LEARNING_RATE_FACTOR, log=True),
-        "per_device_train_batch_size": CategoricalDistribution(sorted({max(1, batch // part) for part in (1, 2)})),
-        # "all" is "stage4" by another name.
-        "freeze": CategoricalDistribution([depth for depth in depths if depth != "all" or model.freeze == "all"]),
-        "weight_decay": FloatDistribution(0.0, max(_MOST_WEIGHT_DECAY, training.weight_decay)),
-        "label_smoothing_factor": FloatDistribution(0.0, max(_MOST_LABEL_SMOOTHING, training.label_smoothing_factor)),
-        "augmentation": FloatDistribution(0.0, max(_MOST_AUGMENTATION, data.augmentation)),
-    }
-    if metric_name(training) == "loss":
-        del within["label_smoothing_factor"]  # losses of different smoothing cannot be compared
-    if model.cached_views:
-        del within["augmentation"]
-    return {name: distribution for name, distribution in within.items() if not distribution.single()}
-
-
-def with_values(values: Mapping[str, float | int | str], *arguments: object) -> Arguments:
-    """Fresh arguments with some values replaced, each in the dataclass that has it."""
-    fresh = []
-    for each in arguments:
-        names = {field.name for field in dataclasses.fields(each)}
-        changes = {name: value for name, value in values.items() if name in names}
-        if isinstance(each, LeucocyteTrainingArguments):
-            changes = {"push_to_hub": each.publish} | changes  # it had become `publish`, and will again
-        fresh.append(dataclasses.replace(each, **changes))
-    return tuple(fresh)
-
-
-def trial_arguments(
-    values: Mapping[str, float | int | str],
-    data: DataArguments,
-    model: ModelArguments,
-    training: LeucocyteTrainingArguments,
-) -> Arguments:
-    """Arguments of one trial: a few epochs with a schedule of their own, judged after each, nothing saved."""
-    short = {
-        "output_dir": str(Path(training.output_dir) / SEARCH_FOLDER),
-        "num_train_epochs": training.search_epochs,
-        "max_steps": -1,
-        "eval_strategy": "epoch",
-        "save_strategy": "no",
-        "load_best_model_at_end": False,
-        "early_stopping_patience": 0,
-        "report_to": "none",
-        "push_to_hub": False,
-    }
-    return with_values(short | dict(values), data, model, training)
-
-
-def metric_name(training: LeucocyteTrainingArguments) -> str:
-    """What trials are judged by, without the "eval_" that transformers allows."""
-    return training.metric_for_best_model.removeprefix("eval_")
-
-
-def over(study: optuna.Study) -> list[Trial]:
-    """The trials that count: finished, pruned or failed by themselves, not those that were interrupted."""
-    frozen = study.get_trials(deepcopy=False, states=tuple(_STATES))
-    return [_trial(number, each, study) for number, each in enumerate(frozen, start=1)]
-
-
-def _trial(number: int, frozen: optuna.trial.FrozenTrial, study: optuna.Study) -> Trial:
-    figures = [figure for figure in frozen.intermediate_values.values() if math.isfinite(figure)]
-    failure = frozen.user_attrs.get(_FAILURE, "")
-    return Trial(
-        number=number,
-        state="failed" if failure else _STATES[frozen.state],
-        epochs=len(frozen.intermediate_values),
-        value=_better(study)(figures) if figures else None,
-        values=_rounded(frozen.params),
-        seconds=frozen.duration.total_seconds(),
-        failure=failure,
+    space, metric = search_space(arguments), metric_name(training)
+    study = _open_study(folder / STUDY_FILE, arguments, space)
+    rows = _list_trials(study, space, metric)
+    if len(rows) < training.search:
+        columns = ("trial", "epochs", metric, *space, "seconds", "state")
+        print(_format_row({name: name for name in columns}), *map(_format_row, rows), sep="\n", flush=True)
+    while len(rows) < training.search:
+        _run_trial(study, space, arguments, trainers)
+        rows = _list_trials(study, space, metric)
+        _write_table(folder / TABLE_FILE, rows)
+        print(_format_row(rows[-1]), flush=True)
+    best = _best(rows, metric)
+    _write_plots(folder, study, metric)
+    values = {name: best[name] for name in space}
+    print(
+        f"\nThe best of {len(rows)} trials is number {best['trial']}, {metric} {best[metric]:.4f}:\n"
+        f"{' '.join(f'--{name} {value}' for name, value in values.items())}\n"
+        f"Table and plots of all: {folder}. Now the run with these values.\n",
+        flush=True,
     )
-
-
-def _rounded(values: Mapping[str, float | int | str]) -> dict[str, float | int | str]:
-    """To six digits, so that what is printed is what was tried."""
-    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in values.items()}
-
-
-def _better(study: optuna.Study) -> Callable[..., float]:
-    return min if study.direction == optuna.study.StudyDirection.MINIMIZE else max
-
-
-def _best(trials: Sequence[Trial], study: optuna.Study) -> Trial:
-    """The best of the finished ones; of two that are as good the earlier, so that a draw leaves what was given."""
-    finished = [trial for trial in trials if trial.state == "finished"]
-    if not finished:
-        raise WbcError(f"--search: none of {len(trials)} trials came to its end. Give a smaller --learning_rate.")
-    return _better(study)(finished, key=lambda trial: trial.value)
+    record = {
+        "epochs": training.search_epochs,
+        "metric": metric,
+        "trials": len(rows),
+        "pruned": sum(row["state"] == "pruned" for row in rows),
+        "failed": sum(row["state"] == "failed" for row in rows),
+        "best": {"trial": best["trial"], "value": best[metric]} | values,
+        "space": {name: _range(distribution) for name, distribution in space.items()},
+    }
+    return arguments.with_values(values), record
 
 
 # ---- the study
 
 
-def _open_study(path: Path, training: LeucocyteTrainingArguments, given: dict[str, float | int | str]) -> optuna.Study:
-    """The study of the folder, begun where there is none; what was under way waits to be done again."""
+def _open_study(path: Path, arguments: Arguments, space: Space) -> optuna.Study:
+    """Load the study of a folder, or create it; trials that were interrupted are enqueued again."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Not by an address, in which a path with "?" or "#" would end there.
     storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": lambda: sqlite3.connect(path)})
@@ -257,71 +175,52 @@ def _open_study(path: Path, training: LeucocyteTrainingArguments, given: dict[st
         storage=storage,
         study_name=_STUDY_NAME,
         load_if_exists=True,
-        direction="minimize" if metric_name(training) == "loss" else "maximize",
+        direction="minimize" if metric_name(arguments.training) == "loss" else "maximize",
         # Three epochs are one rung of successive halving, and no bracket of Hyperband; a median needs neither.
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=_TRIALS_BEFORE_PRUNING),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS),
     )
     begun = study.get_trials(deepcopy=False)
-    # With the same seed again, a search that was taken up would draw what it drew in the beginning.
-    study.sampler = optuna.samplers.TPESampler(seed=training.seed + len(begun))
+    # With the same seed again, a resumed search would draw the values of the first trials again.
+    study.sampler = optuna.samplers.TPESampler(seed=arguments.training.seed + len(begun))
     if not begun:
-        study.enqueue_trial(given)
+        given = {name: value for each in arguments for name, value in vars(each).items()}
+        study.enqueue_trial({name: given[name] for name in space})
     for trial in begun:
         if trial.state == TrialState.RUNNING:
-            # In this order: a kill in between tries it twice, not never.
+            # In this order: a kill in between runs it twice, not never.
             study.enqueue_trial(trial.system_attrs.get("fixed_params", {}) | trial.params)
             study.tell(trial.number, state=TrialState.FAIL)
     return study
 
 
-def _given(within: Space, *arguments: object) -> dict[str, float | int | str]:
-    known = {name: value for each in arguments for name, value in vars(each).items()}
-    return {name: known[name] for name in within}
-
-
-def _try(study: optuna.Study, within: Space, arguments: Arguments, make_trainer: TrainerMaker, number: int) -> None:
-    """One trial from fresh weights to its last word; an error leaves it under way, to be done again."""
-    trial = study.ask(within)
-    trainer = make_trainer(*trial_arguments(_rounded(trial.params), *arguments))
+def _run_trial(study: optuna.Study, space: Space, arguments: Arguments, trainers: TrialTrainers) -> None:
+    """Run one trial from the initial weights; an error leaves it in the state of running, to be run again."""
+    trial = study.ask(space)
+    trainer = trainers.build(trial_arguments(_rounded(trial.params), arguments))
     trainer.remove_callback(EvaluationLines)
-    training = arguments[-1]
-    # `disable=None`: no bar where the output goes into a file.
-    with tqdm(desc=f"Trial {number}", unit="step", delay=2, leave=False, disable=None) as bar:
-        course = _Course(trial, metric_name(training), training.search_epochs, bar)
-        trainer.add_callback(course)
-        trainer.train()
-    if course.state is TrialState.COMPLETE:
-        study.tell(trial, _better(study)(course.figures))
+    callback = TrialCallback(trial, metric_name(arguments.training), arguments.training.search_epochs)
+    trainer.add_callback(callback)
+    trainer.train()
+    if callback.state is TrialState.COMPLETE:
+        study.tell(trial, _better(callback.metric)(callback.figures))
     else:
-        study.tell(trial, state=course.state)
-    del trainer, course
+        study.tell(trial, state=callback.state)
+    del trainer, callback
     release_memory()
 
 
-class _Course(TrainerCallback):
-    """Tells the study of every epoch, and ends a trial that it has no hope in or whose loss is not finite."""
+class TrialCallback(EvaluationLines):
+    """Shows a bar, reports every epoch to the study, and ends trials that are pruned or whose loss is not finite."""
 
-    def __init__(self, trial: optuna.Trial, metric: str, epochs: int, bar: tqdm):
-        self.trial, self.metric, self.epochs, self.bar = trial, metric, epochs, bar
+    def __init__(self, trial: optuna.Trial, metric: str, epochs: int):
+        self.trial, self.metric, self.epochs = trial, metric, epochs
         self.figures: list[float] = []
         self.state = TrialState.COMPLETE
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self.bar.total = state.max_steps
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self.bar.update()
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float],
-        **kwargs,
-    ):
+    def on_evaluate(self, args, state, control, **kwargs):
+        metrics = kwargs["metrics"]
         finite = math.isfinite(metrics["eval_loss"])
-        # The sampler takes a pruned trial whose figure is not a number for the worst of all.
+        # For the sampler, a pruned trial whose figure is not a number is the worst of all.
         self.figures.append(metrics[f"eval_{self.metric}"] if finite else math.nan)
         self.trial.report(self.figures[-1], step=len(self.figures))
         if not finite:
@@ -331,60 +230,81 @@ class _Course(TrainerCallback):
             control.should_training_stop = True
 
 
-# ---- what a person sees of it
+def _better(metric: str) -> Callable:
+    return min if metric == "loss" else max
 
 
-def _announcement(within: Space, training: LeucocyteTrainingArguments) -> str:
-    ranges = ", ".join(f"{_COLUMNS[name][0]} {_spelt_range(name, each)}" for name, each in within.items())
-    return (
-        f"Searching: {training.search} trials of up to {training.search_epochs} epochs, judged on validation, "
-        f"the first as given.\nVaried: {ranges}.\n"
-    )
+# ---- its table and its plots
 
 
-def _closing(best: Trial, trials: Sequence[Trial], metric: str, folder: Path) -> str:
-    words = " ".join(f"--{name} {value}" for name, value in best.values.items())
-    return (
-        f"\nThe best of {len(trials)} trials is number {best.number}, {spelt(metric)} {best.value:.4f}:\n{words}\n"
-        f"All of them: {folder / TABLE_FILE}, {folder / FIGURE_FILE}. Now the run with these values.\n"
-    )
+def _list_trials(study: optuna.Study, space: Space, metric: str) -> list[Row]:
+    """List the trials that finished, were pruned or failed by themselves, not those that were interrupted.
+
+    Each has its number from 1, the epochs that were evaluated, the best of the metric on validation ("" where none is
+    finite), the hyperparameters, the seconds that it took, and its state ("finished", "pruned" or "failed") with the
+    reason of a failure.
+    """
+    rows = []
+    for number, trial in enumerate(study.get_trials(deepcopy=False, states=tuple(_STATES)), start=1):
+        figures = [figure for figure in trial.intermediate_values.values() if math.isfinite(figure)]
+        failure = trial.user_attrs.get(_FAILURE, "")
+        rows.append(
+            {"trial": number, "epochs": len(trial.intermediate_values)}
+            | {metric: _better(metric)(figures) if figures else ""}
+            | {name: _rounded(trial.params)[name] for name in space}
+            | {"seconds": round(trial.duration.total_seconds(), 1) if trial.duration else ""}
+            | {"state": "failed" if failure else _STATES[trial.state], "failure": failure}
+        )
+    return rows
 
 
-def _spelt_range(name: str, distribution: BaseDistribution) -> str:
-    if isinstance(distribution, CategoricalDistribution):
-        return "/".join(map(str, distribution.choices))
-    return f"{distribution.low:g} to {distribution.high:g}"
+def _rounded(values: Values) -> Values:
+    """Round to six digits, so that what is printed is what was tried."""
+    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in values.items()}
+
+
+def _best(rows: Sequence[Row], metric: str) -> Row:
+    """Choose the best finished trial; of equal ones the earlier, so that a draw keeps the values that were given."""
+    finished = [row for row in rows if row["state"] == "finished"]
+    if not finished:
+        raise WbcError(f"--search: none of {len(rows)} trials finished. Give a smaller --learning_rate.")
+    return _better(metric)(finished, key=itemgetter(metric))
 
 
 def _range(distribution: BaseDistribution) -> list | dict[str, float | bool]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
-    return {"low": distribution.low, "high": distribution.high, "log": distribution.log}
+    return {name: getattr(distribution, name) for name in ("low", "high", "log")}
 
 
-def _heading(within: Space, metric: str) -> str:
-    varied = "  ".join(f"{_COLUMNS[name][0]:>{_width(name)}}" for name in within)
-    return f"trial  {spelt(metric):>8}  epochs  {varied}  seconds  state"
+def _format_range(distribution: BaseDistribution) -> str:
+    values = _range(distribution)
+    return "/".join(map(str, values)) if isinstance(values, list) else f"{values['low']:g} to {values['high']:g}"
 
 
-def _line(trial: Trial, within: Space) -> str:
-    value = "–" if trial.value is None else f"{trial.value:.4f}"
-    varied = "  ".join(f"{trial.values[name]:>{_width(name)}{_COLUMNS[name][1]}}" for name in within)
-    state = f"{trial.state}: {trial.failure}" if trial.failure else trial.state
-    return f"{trial.number:>5}  {value:>8}  {trial.epochs:>6}  {varied}  {trial.seconds:>7.1f}  {state}"
+def _format_row(row: Row) -> str:
+    """Right-aligned below the heading, which is made of the row's names."""
+    cells = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in row.items()}
+    return "  ".join(f"{cell:>{max(8, len(name))}}" for name, cell in cells.items()).rstrip()
 
 
-def _width(name: str) -> int:
-    return max(8, len(_COLUMNS[name][0]))
-
-
-def _write_table(path: Path, trials: Sequence[Trial], within: Space, metric: str) -> None:
-    """All trials as CSV."""
+def _write_table(path: Path, rows: Sequence[Row]) -> None:
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["number", "state", "epochs", metric, *within, "seconds", "failure"])
-    for trial in trials:
-        varied = [trial.values[name] for name in within]
-        row = [trial.number, trial.state, trial.epochs, trial.value, *varied, round(trial.seconds, 2)]
-        writer.writerow([*row, trial.failure])
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
     write_atomically(path, text.getvalue())
+
+
+def _write_plots(folder: Path, study: optuna.Study, metric: str) -> None:
+    """Plot the best value so far over the trials, and the values over each hyperparameter."""
+    import matplotlib.pyplot as plt
+    from optuna.visualization.matplotlib import plot_optimization_history, plot_slice
+
+    # Optuna sets a style for the whole process, and warns of what may change.
+    with plt.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, plot in ((HISTORY_FILE, plot_optimization_history), (SLICES_FILE, plot_slice)):
+            plot(study, target_name=metric)
+            plt.savefig(folder / name, dpi=150, bbox_inches="tight")
+            plt.close()

@@ -1,4 +1,4 @@
-"""transformers' Trainer for leucocytes: images in, augmented on the device, with a loss that adds up."""
+"""transformers' Trainer for leucocytes: augmentation on the device, and a loss scaled by the images of a step."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,13 +6,12 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
+    PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
-    ResNetForImageClassification,
     Trainer,
     TrainerCallback,
 )
@@ -28,21 +27,25 @@ from wbc_hf.training.transforms import collate, view_seeds
 
 
 class LeucocyteTrainer(Trainer):
-    """A Trainer that augments on the device, keeps frozen layers frozen, and scales its loss by what it counts.
+    """A Trainer that augments on the device, keeps frozen layers frozen, and scales its loss by the images of a step.
 
     Args:
-        model: With the layers to freeze already frozen.
+        model: With its frozen layers.
         args: Arguments of the run.
-        processor: Saved beside every checkpoint; gives mean and deviation to normalise augmented images with.
-        augmentation: What training images go through before they are normalised.
+        processor: Saved beside every checkpoint; its mean and standard deviation normalise the augmented images.
+        augmentation: Of training images, before they are normalised.
         class_weights: One weight a class, mean 1 over the training images.
-        kwargs: As for `Trainer`; rows hold `pixels` to augment, as `TrainingTransform` gives them, `crops` as
-            `EvaluationTransform` does, or `hidden`, what frozen layers made of either.
+        kwargs: As for `Trainer`; rows hold `pixels` from `TrainingTransform`, which are augmented, `crops` from
+            `EvaluationTransform`, or `hidden`, the output of frozen layers for either.
     """
+
+    args: LeucocyteTrainingArguments
+    model: PreTrainedModel
+    processing_class: BaseImageProcessor
 
     def __init__(
         self,
-        model: ResNetForImageClassification,
+        model: PreTrainedModel,
         args: LeucocyteTrainingArguments,
         *,
         processor: BaseImageProcessor,
@@ -51,7 +54,7 @@ class LeucocyteTrainer(Trainer):
         **kwargs,
     ):
         if args.channels_last:
-            model = model.to(memory_format=torch.channels_last)
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         patience = args.early_stopping_patience
         super().__init__(
@@ -60,11 +63,7 @@ class LeucocyteTrainer(Trainer):
             processing_class=processor,
             compute_metrics=_headline_metrics,
             compute_loss_func=partial(summed_loss, weights=weights, label_smoothing=args.label_smoothing_factor),
-            callbacks=[
-                EvaluationLines(),
-                StartEpoch(),
-                *([EarlyStoppingCallback(patience)] if patience else []),
-            ],
+            callbacks=[EvaluationLines(), StartEpoch(), *([EarlyStoppingCallback(patience)] if patience else [])],
             data_collator=collate,
             **kwargs,
         )
@@ -90,11 +89,12 @@ class LeucocyteTrainer(Trainer):
 
 
 class StartEpoch(TrainerCallback):
-    """Tells the cached rows which epoch it is: each epoch sees other views, also where a run is taken up again."""
+    """Shows the views of each epoch, also in a resumed run."""
 
-    def on_epoch_begin(self, args, state, control, train_dataloader: DataLoader, **kwargs):
-        if isinstance(train_dataloader.dataset, CachedRows):
-            train_dataloader.dataset.start_epoch(int(state.epoch))
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        rows = kwargs["train_dataloader"].dataset
+        if isinstance(rows, CachedRows):
+            rows.start_epoch(int(state.epoch))
 
 
 def summed_loss(
@@ -105,9 +105,9 @@ def summed_loss(
     weights: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Cross-entropy, summed and divided by the images of the whole step, however that was cut up.
+    """Cross-entropy, summed and divided by the images of the whole step, however that is divided.
 
-    ResNet's own loss is a mean over its part of the step, while Trainer takes it for already divided: with
+    ResNet's own loss is a mean over its part of the step, while Trainer takes it for already scaled: with gradient
     accumulation or several processes it would come out too large by their number.
 
     Args:
@@ -129,12 +129,7 @@ def summed_loss(
 
 
 def balanced_weights(labels: Sequence[int], classes: int) -> list[float]:
-    """Inverse class frequencies with mean 1 over the images; 0 for a class without images.
-
-    Args:
-        labels: Class index of each training image.
-        classes: Number of classes.
-    """
+    """Inverse class frequencies with mean 1 over the images, from their class indices; 0 for an empty class."""
     counts = np.bincount(labels, minlength=classes)
     present = counts > 0
     weights = np.zeros(classes)
@@ -143,5 +138,5 @@ def balanced_weights(labels: Sequence[int], classes: int) -> list[float]:
 
 
 def _headline_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    references = prediction.label_ids
-    return headline(LeucocyteMetrics().compute(predictions=prediction.predictions.argmax(1), references=references))
+    predictions = np.asarray(prediction.predictions).argmax(1)
+    return headline(LeucocyteMetrics().compute(predictions=predictions, references=prediction.label_ids))

@@ -1,4 +1,4 @@
-"""From rows of a data set to what the trainer's batches hold."""
+"""Transforms of data set rows into the trainer's batches."""
 
 import zlib
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from transformers import default_data_collator
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Augmentation, OtherLaboratories, read_image
-from wbc_hf.modeling import Preprocessing, centre_square, resized_edge
+from wbc_hf.modeling import Preprocessing, centre_square, cropped_edge, resized_edge
 
 
 @dataclass(frozen=True)
 class TrainingTransform:
-    """Rows of a data set → small uint8 tensors with a margin for rotation, which the trainer augments in batches.
+    """Turn images into small uint8 squares with a margin for rotation, which the trainer augments in batches.
 
     Attributes:
-        edge: Side of the square, in pixels, as `training_edge` gives it.
+        edge: Side of the square, in pixels, from `training_edge`.
     """
 
     edge: int
@@ -32,50 +32,46 @@ class TrainingTransform:
 
 
 class EvaluationTransform:
-    """Rows of a data set → what the saved processor cuts out of them, uint8; `Normalise` does the rest.
-
-    Args:
-        processor: A ResNet's.
-    """
+    """Turn images into the crops of the saved processor, uint8; `Normalise` does the rest."""
 
     def __init__(self, processor: BaseImageProcessor):
-        self._preparation = Preprocessing(processor)
+        self._preprocessing = Preprocessing(processor)
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        crops = [self._preparation.crop(read_image(image)) for image in rows["image"]]
+        crops = [self._preprocessing.crop(read_image(image)) for image in rows["image"]]
         return {"crops": [_tensor(crop) for crop in crops], "labels": rows["label"]}
 
 
 def build_augmentation(
     processor: BaseImageProcessor, laboratories: str, strength: float
 ) -> Augmentation | OtherLaboratories:
-    """What training images go through: changes as within "one" laboratory, or as between "many"."""
+    """Build the augmentation: variation as within "one" laboratory, or as between "many"."""
     kind = Augmentation if laboratories == "one" else OtherLaboratories
-    return kind(processor.size["shortest_edge"], strength)
+    return kind(cropped_edge(processor), strength)
 
 
 def training_edge(processor: BaseImageProcessor, laboratories: str) -> int:
-    """Side of the training images that `build_augmentation`'s result takes, in pixels."""
+    """Side of the images that `build_augmentation`'s result takes, in pixels."""
     if laboratories == "one":
         return resized_edge(processor)
-    return round(OtherLaboratories.enlarged * processor.size["shortest_edge"])
+    return round(OtherLaboratories.enlarged * cropped_edge(processor))
 
 
 def view_seeds(seed: int, step: int, numbers: np.ndarray) -> np.ndarray:
-    """Seeds of an augmentation, (n, 3), which hold which image in which step, or view, this is, and nothing else.
+    """Random seeds of an augmentation, (n, 3), from the image and its training step, or view, alone.
 
-    How a step was cut up into batches, or who computes it, plays no part.
+    They do not depend on how a step is divided into batches or among processes.
     """
     return np.stack([np.full(len(numbers), seed), np.full(len(numbers), step), numbers], axis=1)
 
 
 def row_numbers(sources: Sequence[str]) -> list[int]:
-    """The files' names as numbers: which images these are, whatever the order."""
+    """Number images by their files' names, whatever their order."""
     return [zlib.crc32(source.encode()) for source in sources]
 
 
 def collate(rows: dict[str, torch.Tensor] | list[dict]) -> dict[str, torch.Tensor]:
-    """A batch out of rows; a cache gives whole batches."""
+    """Collate rows into a batch; a cache gives whole batches."""
     return rows if isinstance(rows, dict) else default_data_collator(rows)
 
 

@@ -1,0 +1,122 @@
+"""What a run is put together from: network, caches and trainer."""
+
+from pathlib import Path
+
+import torch
+from datasets import IterableDataset, IterableDatasetDict
+from transformers import ResNetForImageClassification, set_seed
+from transformers.image_processing_utils import BaseImageProcessor
+
+from wbc_hf.data import Leucocytes
+from wbc_hf.inference import BATCH_SIZE
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.modeling import build_from_pretrained, build_from_scratch, fetch_pretrained, freeze, skip_frozen
+from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
+from wbc_hf.training.caches import Caches, FrozenLayers, cache_frozen_layers, cache_images
+from wbc_hf.training.run_folder import CACHE_FOLDER
+from wbc_hf.training.trainer import LeucocyteTrainer, balanced_weights
+from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform, build_augmentation, training_edge
+
+_DEFAULT_IMAGE_SIZE = 224
+_SHUFFLE_BUFFER = 1000
+
+
+def build_network(
+    model: ModelArguments, training: LeucocyteTrainingArguments
+) -> tuple[ResNetForImageClassification, BaseImageProcessor]:
+    """Build the network of a run with its frozen layers, and its image processor.
+
+    Raises:
+        WbcError: There is no such model, or it cannot have that width, size or depth.
+    """
+    set_seed(training.seed)
+    if model.from_scratch:
+        network, processor = build_from_scratch(model.width, image_size=model.image_size or _DEFAULT_IMAGE_SIZE)
+    else:
+        with training.main_process_first(desc="fetching the model"):
+            source = fetch_pretrained(model.model)
+        network, processor = build_from_pretrained(source, image_size=model.image_size)
+    freeze(network, model.freeze)
+    return network, processor
+
+
+def build_caches(
+    leucocytes: Leucocytes | IterableDatasetDict,
+    network: ResNetForImageClassification,
+    processor: BaseImageProcessor,
+    data: DataArguments,
+    model: ModelArguments,
+    training: LeucocyteTrainingArguments,
+) -> Caches | None:
+    """Cache decoded images, or the output of frozen layers, in the run's folder.
+
+    Returns:
+        The caches; None for streams, and where the disk has no room for decoded images.
+
+    Raises:
+        WbcError: The disk has no room for what --cached_views asks for.
+    """
+    if isinstance(leucocytes, IterableDatasetDict):
+        return None
+    folder = Path(training.output_dir) / CACHE_FOLDER
+    edge = training_edge(processor, data.laboratories)
+    # The first process computes, the others read.
+    with training.main_process_first(desc="caching"):
+        if not model.cached_views:
+            return cache_images(leucocytes, processor, edge, folder)
+        dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
+        return cache_frozen_layers(
+            leucocytes,
+            FrozenLayers(network, processor, model.freeze, training.device, dtype),
+            build_augmentation(processor, data.laboratories, data.augmentation),
+            edge,
+            folder,
+            views=model.cached_views,
+            seed=training.seed,
+        )
+
+
+def build_trainer(
+    leucocytes: Leucocytes | IterableDatasetDict,
+    network: ResNetForImageClassification,
+    processor: BaseImageProcessor,
+    data: DataArguments,
+    training: LeucocyteTrainingArguments,
+    caches: Caches | None = None,
+) -> LeucocyteTrainer:
+    """Build the trainer of a run, with its rows, augmentation and class weights.
+
+    Args:
+        caches: From `build_caches`; without, images are read and decoded in every epoch. Where they hold the output
+            of frozen layers, `network` skips these layers from now on.
+    """
+    train_transform = TrainingTransform(training_edge(processor, data.laboratories))
+    evaluation_transform = EvaluationTransform(processor)
+    weights = None
+    if isinstance(leucocytes, IterableDatasetDict):
+        stream = leucocytes["train"].shuffle(seed=training.seed, buffer_size=_SHUFFLE_BUFFER)
+        train = _map(stream, train_transform)
+        validation = _map(leucocytes["validation"], evaluation_transform)
+    else:
+        if caches is None:
+            train = leucocytes["train"].with_transform(train_transform)
+            validation = leucocytes["validation"].with_transform(evaluation_transform)
+        else:
+            if caches.depth != "none":
+                skip_frozen(network, caches.depth)
+            train, validation = caches.train, caches.validation
+        if training.class_weights == "balanced":
+            weights = balanced_weights(leucocytes["train"]["label"], len(CLASS_NAMES))
+    return LeucocyteTrainer(
+        network,
+        training,
+        processor=processor,
+        augmentation=build_augmentation(processor, data.laboratories, data.augmentation),
+        class_weights=weights,
+        train_dataset=train,
+        eval_dataset=validation,
+    )
+
+
+def _map(stream: IterableDataset, transform: TrainingTransform | EvaluationTransform) -> IterableDataset:
+    return stream.map(transform, batched=True, batch_size=BATCH_SIZE, remove_columns=list(stream.features))
