@@ -23,7 +23,7 @@ from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear import DEFAULT_RANGES
 from wbc_hf.web.session import Session
-from wbc_hf.web.specimen_tab import render_views, take_in
+from wbc_hf.web.specimen_tab import render_views
 from wbc_hf.web.uploads import Upload
 
 FIELDS = 50
@@ -44,7 +44,7 @@ def time_fields(predictor: Predictor, files: list[Path]) -> tuple[list[float], l
         upload = Upload(str(file), file.name)
         for session, seconds in ((Session(predictor), first), (together, more)):
             start = time.perf_counter()
-            take_in(session, upload, is_field=True)
+            session.read(upload, is_field=True)
             render_views(session, DEFAULT_RANGES, "6.4")
             seconds.append(time.perf_counter() - start)
     return first, more, len(together.specimen.cells)

@@ -24,7 +24,6 @@ from wbc_hf.web.adapt_tab import (
     reviewed_cells,
 )
 from wbc_hf.web.session import Session
-from wbc_hf.web.specimen_tab import act, take_in
 from wbc_hf.web.uploads import Upload
 
 
@@ -43,13 +42,13 @@ def session(predictor: Predictor) -> Session:
     """Eight pictures of one cell each: two classes in turn."""
     session = Session(predictor)
     for number, pixels in enumerate(paint_cells([2, 4] * 4, size=48, seed=4)):
-        take_in(session, Upload(pixels, f"{number}.png"), is_field=False)
+        session.read(Upload(pixels, f"{number}.png"), is_field=False)
     return session
 
 
 def say_all(session: Session) -> None:
     for number in waiting(session):
-        act(session, "label", number, CLASS_NAMES[2 if number % 2 else 4], "Ana")
+        session.act("label", number, CLASS_NAMES[2 if number % 2 else 4], "Ana")
 
 
 class Page:
@@ -65,7 +64,7 @@ class Page:
             files.append({"path": str(path), "orig_name": path.name})
         for update in self.handler("on_files")(files, "One cell each", "", self.request):
             for component, value in update.items():
-                if isinstance(component, gr.CellState):
+                if isinstance(component, gr.State):
                     self.session = value
 
     def handler(self, name: str):
@@ -79,11 +78,11 @@ def page(predictor: Predictor, tmp_path: Path) -> Page:
 
 def test_counted_cells_that_a_person_named_are_learnt_from(session: Session):
     first, second, third, fourth = waiting(session)[:4]
-    act(session, "label", first, "monocyte", "Ana")
-    act(session, "label", second, None, "Ana")  # none of the five
-    act(session, "label", third, "monocyte", "Ana")
-    act(session, "label", fourth, "basophil", "Ana")
-    act(session, "remove", session.specimen.cells[third - 1].picture, None, "")
+    session.act("label", first, "monocyte", "Ana")
+    session.act("label", second, None, "Ana")  # none of the five
+    session.act("label", third, "monocyte", "Ana")
+    session.act("label", fourth, "basophil", "Ana")
+    session.act("remove", session.specimen.cells[third - 1].picture)
 
     assert [(cell.number, cell.label) for cell in reviewed_cells(session.specimen)] == [
         (first, "monocyte"),
@@ -93,7 +92,7 @@ def test_counted_cells_that_a_person_named_are_learnt_from(session: Session):
 
 def test_what_is_missing_is_said(session: Session):
     assert NO_CELLS in render_cells(reviewed_cells(session.specimen))
-    act(session, "label", waiting(session)[0], "monocyte", "Ana")
+    session.act("label", waiting(session)[0], "monocyte", "Ana")
     html = render_cells(reviewed_cells(session.specimen))
     assert TOO_FEW in html and "<b>1 reviewed cell</b> of 1 picture." in html
     say_all(session)
@@ -106,7 +105,7 @@ def test_cells_of_a_single_picture_cannot_be_held_back(predictor: Predictor):
     session = Session(predictor)
     for seed in (1, 2):
         field = paint_field([2, 2, 4, 4], width=480, height=360, seed=seed).image
-        take_in(session, Upload(field, f"field {seed}.png"), is_field=True)
+        session.read(Upload(field, f"field {seed}.png"), is_field=True)
         say_all(session)
         assert can_adapt(reviewed_cells(session.specimen)) == (seed == 2)
 
@@ -139,7 +138,7 @@ def test_an_adapted_model_comes_as_a_folder_in_a_zip(page: Page, tmp_path: Path)
 
 
 def test_cells_that_do_not_suffice_are_named(page: Page):
-    act(page.session, "label", waiting(page.session)[0], "monocyte", "Ana")
+    page.session.act("label", waiting(page.session)[0], "monocyte", "Ana")
     ((html, button),) = page.handler("on_adapt")(page.request, None)
     assert 'class="wbc-problem"' in html and "at least 2 cells in each of 2 classes" in html
     assert not button["visible"]

@@ -1,11 +1,13 @@
-"""The page: what its handlers give, what programs get through its endpoints, and what stands in its head."""
+"""The page: its handlers, its endpoints for programs, and its header."""
 
 import io
 import json
 import socket
+import threading
+import time
 import zipfile
 from collections.abc import Iterator
-from html import escape
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from markupsafe import escape
 from PIL import Image
 
 from wbc_hf.data import PAINTED_TITLE, paint_cells, paint_field
@@ -25,11 +28,10 @@ from wbc_hf.reports import EXPORTS, RESEARCH_USE
 from wbc_hf.smear import DEFAULT_RANGES, CellCounter, CellState, Specimen
 from wbc_hf.web import build_page, launch_page
 from wbc_hf.web.assembly import PAINTED_ONLY
-from wbc_hf.web.cell_html import render_answer
-from wbc_hf.web.cell_tab import NO_PICTURE, Explainer
+from wbc_hf.web.cell_tab import NO_PICTURE, CellTab, Inputs, ShownAnswer, render_answer
 from wbc_hf.web.endpoints import CountRequest, classify, classify_many, count
-from wbc_hf.web.html import format_percent, render_problem
 from wbc_hf.web.model_tab import NO_CARD, NO_REPORT, read_card, render_report
+from wbc_hf.web.rendering import format_percent, render, render_problem
 from wbc_hf.web.status_text import STATUS_TEXTS
 from wbc_hf.web.uploads import MAX_FILES, PREVIEW_SIDE, Answer, Upload, answer_uploads, read_uploads
 
@@ -99,14 +101,22 @@ def test_answers_the_readable_files_in_order(predictor: Predictor, uploads: list
     ]
 
 
-def show(predictor: Predictor, uploads: list[Upload], references: ReferenceCells | None = None) -> list:
-    return list(Explainer(predictor, references).show(uploads))
+def cell_tab(predictor: Predictor, references: ReferenceCells | None = None) -> CellTab:
+    with gr.Blocks():
+        return CellTab(predictor, references)
 
 
-def test_shows_the_answer_and_then_what_it_rests_on(predictor: Predictor, uploads: list[Upload]):
-    (preview, first), (same, second) = show(predictor, uploads[:1])
+def _given(upload: Upload) -> dict:
+    """A file as Gradio passes it on."""
+    return {"path": upload.source, "orig_name": upload.name}
 
-    assert preview.size == same.size == (40, 40)
+
+def test_shows_the_answer_and_then_the_heat_map(predictor: Predictor, uploads: list[Upload]):
+    tab, inputs = cell_tab(predictor), Inputs()
+    preview, answer = tab.on_picture(_given(uploads[0]), 1, inputs)
+    first, second = answer["html"], tab.on_answered(1, inputs)["html"]
+
+    assert preview.size == (40, 40)
     assert predictor.predict([uploads[0].source])[0].label.capitalize() in first
     assert "smear 1, Zelle 0.png <span>40 × 40 pixels" in first
     assert all(leucocyte.colour in first for leucocyte in LEUCOCYTES)
@@ -121,7 +131,7 @@ def test_shows_the_reference_cells_that_are_most_alike(predictor: Predictor, upl
         Image.fromarray(pixels).save(tmp_path / "known" / name / "1.png")
     references = ReferenceCells.from_folder(tmp_path / "known", predictor)
 
-    html = show(predictor, uploads[:1], references)[1][1]
+    html = render_answer(cell_tab(predictor, references).answer(uploads[:1]))
 
     # The first upload is painted like the first of them.
     assert html.index("basophil/1.png") == min(html.index(f"{name}/1.png") for name in CLASS_NAMES)
@@ -131,23 +141,78 @@ def test_shows_large_pictures_smaller(predictor: Predictor, cell: Image.Image, t
     file = tmp_path / "large.png"
     cell.resize((2 * PREVIEW_SIDE, PREVIEW_SIDE)).save(file)
 
-    preview, html = show(predictor, [Upload(str(file), "large.png")])[0]
+    shown = cell_tab(predictor).answer([Upload(str(file), "large.png")])
 
-    assert preview.size == (PREVIEW_SIDE, PREVIEW_SIDE // 2)
-    assert f"{2 * PREVIEW_SIDE} × {PREVIEW_SIDE} pixels" in html
+    assert shown.answer.image.size == (PREVIEW_SIDE, PREVIEW_SIDE // 2)
+    assert f"{2 * PREVIEW_SIDE} × {PREVIEW_SIDE} pixels" in render_answer(shown)
 
 
 def test_says_why_one_file_is_no_picture(predictor: Predictor, uploads: list[Upload]):
-    ((preview, html),) = show(predictor, uploads[3:4])
+    inputs = Inputs()
+    preview, answer = cell_tab(predictor).on_picture(_given(uploads[3]), 1, inputs)
 
     assert preview is None
-    assert f"notes.jpg {NO_PICTURE_FORMAT}" in html
+    assert inputs.unexplained is None
+    assert f"notes.jpg {NO_PICTURE_FORMAT}" in answer["html"]
 
 
 def test_waits_for_a_picture(predictor: Predictor):
-    ((preview, html),) = show(predictor, [])
+    preview, answer = cell_tab(predictor).on_picture(None, 1, Inputs())
     assert preview is None
-    assert NO_PICTURE in html
+    assert answer == {"number": 1, "html": render("empty", text=NO_PICTURE)}
+
+
+class Waiting:
+    """A predictor that waits in the middle of each prediction until it may go on."""
+
+    def __init__(self, predictor: Predictor):
+        self.predictor, self.entered, self.go_on = predictor, threading.Event(), threading.Event()
+
+    def predict(self, images: list) -> list[Prediction]:
+        self.entered.set()
+        assert self.go_on.wait(60)
+        return self.predictor.predict(images)
+
+
+def test_the_newest_input_wins_over_answers_that_are_late(predictor: Predictor, uploads: list[Upload]):
+    tab, inputs = cell_tab(predictor), Inputs()
+    waiting = tab.predictor = Waiting(predictor)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(tab.on_picture, _given(uploads[0]), 1, inputs)
+        assert waiting.entered.wait(60)
+        later = []
+        for number in (2, 4, 3):
+            later.append(threads.submit(tab.on_picture, _given(uploads[number]), number, inputs))
+            while inputs.newest < number:
+                time.sleep(0.001)
+        waiting.go_on.set()
+
+        second, newest, third = (answer.result(60) for answer in later)
+
+    assert first.result() == second == third == gr.skip()
+    assert newest[1]["number"] == 4 and uploads[4].name in newest[1]["html"]
+    tab.predictor = predictor
+    assert tab.on_answered(1, inputs) == gr.skip()
+    assert uploads[4].name in tab.on_answered(4, inputs)["html"]
+    assert tab.on_answered(4, inputs) == gr.skip()  # explained already
+
+
+def test_a_heat_map_that_is_late_is_dropped(predictor: Predictor, uploads: list[Upload]):
+    tab, inputs = cell_tab(predictor), Inputs()
+    tab.on_picture(_given(uploads[0]), 1, inputs)
+    inputs.newest = 2
+    assert tab.on_answered(1, inputs) == gr.skip()
+
+    tab.on_picture(_given(uploads[0]), 3, inputs)
+    tab.explain = lambda shown: setattr(inputs, "newest", 4) or "late"
+    assert tab.on_answered(3, inputs) == gr.skip()
+
+
+def test_a_picture_that_is_taken_away_gets_no_heat_map(predictor: Predictor, uploads: list[Upload]):
+    tab, inputs = cell_tab(predictor), Inputs()
+    tab.on_picture(_given(uploads[0]), 1, inputs)
+    tab.on_picture(None, 2, inputs)
+    assert tab.on_answered(1, inputs) == gr.skip()
 
 
 def test_refuses_too_many_files(predictor: Predictor, uploads: list[Upload]):
@@ -195,13 +260,13 @@ def test_percentages_are_never_certain(probability: float, text: str):
 @pytest.mark.parametrize("status", STATUS_TEXTS)
 def test_every_status_is_said_in_words(cell: Image.Image, status: str):
     answer = Answer("a.png", Prediction("monocyte", 0.9, (("basophil", 0.1),), status), cell)
-    assert STATUS_TEXTS[status].sentence in render_answer(answer)
+    assert STATUS_TEXTS[status].sentence in render_answer(ShownAnswer(1, answer, cell.size))
 
 
 def test_names_of_files_are_no_html(cell: Image.Image):
     name = "<script>1</script>"
     answer = Answer(name, Prediction("monocyte", 0.9, (), "uncalibrated"), cell)
-    assert "<script>" not in render_answer(answer)
+    assert "<script>" not in render_answer(ShownAnswer(1, answer, cell.size))
     assert "<script>" not in render_problem(name, str(UnreadableImageError(name, "is broken")))
 
 
@@ -242,7 +307,8 @@ def test_page_says_what_the_model_was_trained_on(predictor: Predictor, tmp_path:
 
 def test_a_picture_without_a_cell_gets_no_class(predictor: Predictor):
     prediction = Prediction("monocyte", 0.9, (("basophil", 0.1),), "not_a_cell")
-    html = render_answer(Answer("sky.png", prediction, Image.new("RGB", (64, 64))))
+    image = Image.new("RGB", (64, 64))
+    html = render_answer(ShownAnswer(1, Answer("sky.png", prediction, image), image.size))
     assert "<b>No leucocyte</b>" in html
     assert "Not a cell" in html
 
@@ -282,7 +348,7 @@ def test_a_broken_report_is_named(predictor: Predictor, tmp_path: Path):
     predictor.model.save_pretrained(tmp_path)
     predictor.processor.save_pretrained(tmp_path)
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(WbcError, match=r"metrics\.json: is no report"):
+    with pytest.raises(WbcError, match=r"metrics\.json: is not a report"):
         build_page(Predictor.from_pretrained(tmp_path))
 
 
@@ -433,7 +499,7 @@ def test_endpoint_for_exports(client: Client, field: Upload, export):
 
 
 def test_an_export_that_cannot_be_is_named(client: Client, field: Upload):
-    with pytest.raises(AppError, match="no person has looked"):
+    with pytest.raises(AppError, match="no counted cell is reviewed"):
         client.predict("cells", [handle_file(field.source)], "field", "", None, None, "", api_name="/export")
 
 

@@ -1,4 +1,4 @@
-"""What happens in the session of one visitor, without the page."""
+"""The session of one visitor, without the page."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +15,7 @@ from wbc_hf.reports import EXPORTS
 from wbc_hf.smear import DEFAULT_RANGES, CellState, count_cells
 from wbc_hf.web.session import Session, Shown
 from wbc_hf.web.specimen_html import MAX_THUMBNAILS
-from wbc_hf.web.specimen_tab import (
-    act,
-    example_fields,
-    make_file,
-    read_leucocytes,
-    render_table,
-    render_views,
-    take_in,
-)
+from wbc_hf.web.specimen_tab import make_file, paint_example_fields, parse_leucocytes, render_table, render_views
 from wbc_hf.web.uploads import MAX_FILES, Upload
 
 
@@ -46,7 +38,7 @@ def fields() -> list[Upload]:
 def session(predictor: Predictor, fields: list[Upload]) -> Session:
     session = Session(predictor)
     for field in fields:
-        assert take_in(session, field, is_field=True) == ""
+        assert session.read(field, is_field=True) == ""
     return session
 
 
@@ -63,9 +55,9 @@ def test_the_first_of_several_fields_is_shown_with_a_cell_that_waits(session: Se
 
 def test_a_word_of_a_person_counts_and_leads_to_the_next_cell(session: Session):
     first, second, third = waiting(session)[:3]
-    act(session, "label", first, "monocyte", "Ana")
+    session.act("label", first, "monocyte", "Ana")
     assert session.view.cell.number == second
-    act(session, "label", second, None, "Ana")
+    session.act("label", second, None, "Ana")
     assert session.view.cell.number == third
 
     cells = session.specimen.cells
@@ -77,41 +69,41 @@ def test_a_word_of_a_person_counts_and_leads_to_the_next_cell(session: Session):
 def test_the_next_cell_may_be_in_another_field_or_before_the_last(session: Session):
     numbers = waiting(session)
     last = numbers[-1]
-    act(session, "cell", last, None, "")
+    session.act("cell", last)
     assert session.view.picture.number == 3
-    act(session, "label", last, "neutrophil", "")
+    session.act("label", last, "neutrophil", "")
     assert (session.view.cell.number, session.view.picture.number) == (numbers[0], 1)
 
 
 def test_the_last_word_can_be_undone_from_the_next_cell(session: Session):
     first, second = waiting(session)[:2]
-    act(session, "label", first, "monocyte", "")
+    session.act("label", first, "monocyte", "")
     assert session.view.cell.number == second
     assert f"Undo cell {first}<kbd>U</kbd>" in render_views(session, DEFAULT_RANGES, "")[2]
-    act(session, "withdraw", first, None, "")
+    session.act("withdraw", first)
     assert session.view.cell.number == first
     assert "Undo cell" not in render_views(session, DEFAULT_RANGES, "")[2]
 
 
 def test_a_name_that_is_given_late_holds_for_what_was_said_before(session: Session):
     first, second = waiting(session)[:2]
-    act(session, "label", first, "monocyte", "Ana")
-    act(session, "label", second, "monocyte", "")
+    session.act("label", first, "monocyte", "Ana")
+    session.act("label", second, "monocyte", "")
     make_file(session, EXPORTS[0], DEFAULT_RANGES, name="", leucocytes="", reviewer="Ben")
     assert [session.specimen.cells[number - 1].review.reviewer for number in (first, second)] == ["Ana", "Ben"]
 
 
 def test_an_empty_first_field_gives_way_to_one_with_cells(predictor: Predictor, fields: list[Upload]):
     session = Session(predictor)
-    take_in(session, Upload(np.full((200, 300, 3), 230, np.uint8), "empty.png"), is_field=True)
-    take_in(session, fields[0], is_field=True)
+    session.read(Upload(np.full((200, 300, 3), 230, np.uint8), "empty.png"), is_field=True)
+    session.read(fields[0], is_field=True)
     assert session.view.picture.number == 2
 
 
 def test_a_picture_that_was_taken_out_does_not_count(session: Session):
     number = waiting(session)[0]
-    act(session, "label", number, "monocyte", "Ana")
-    act(session, "remove", 1, None, "")
+    session.act("label", number, "monocyte", "Ana")
+    session.act("remove", 1)
     assert count_cells(session.specimen.cells)["monocyte"] == 0
     assert {cell.state for cell in session.view.cells_of_picture} == {CellState.REMOVED}
     assert all(session.specimen.cells[cell - 1].picture != 1 for cell in waiting(session))
@@ -119,16 +111,16 @@ def test_a_picture_that_was_taken_out_does_not_count(session: Session):
     assert "Taken out" in pager and "Missed cell" not in pager
     assert "with its picture: not counted" in card
     with pytest.raises(WbcError, match="its picture was removed"):
-        act(session, "label", number, "monocyte", "Ana")
+        session.act("label", number, "monocyte", "Ana")
 
 
 def test_what_another_picture_shows_too_is_counted_there_once_the_first_is_taken_out(
     session: Session, fields: list[Upload]
 ):
     for _ in range(2):
-        take_in(session, fields[0], is_field=True)
+        session.read(fields[0], is_field=True)
     before = waiting(session)
-    act(session, "remove", 1, None, "")
+    session.act("remove", 1)
     by_picture = {
         picture: {cell.state for cell in session.specimen.cells if cell.picture == picture and not cell.cut}
         for picture in (1, 4, 5)
@@ -143,32 +135,32 @@ def test_a_cell_that_was_missed_can_be_pointed_at(session: Session):
     places = [(x, y) for x in range(30, 480, 30) for y in range(30, 360, 30)]
     free = next((x, y) for x, y in places if not any(a <= x < c and b <= y < d for a, b, c, d in boxes))
 
-    act(session, "add", 1, f"{free[0]},{free[1]}", "")
+    session.act("add", 1, f"{free[0]},{free[1]}", "")
 
     cell = session.view.cell
     assert (cell.number, cell.picture, cell.state) == (before + 1, 1, CellState.WAITING)
     assert cell.box[0] <= free[0] < cell.box[2] and cell.box[1] <= free[1] < cell.box[3]
-    act(session, "label", cell.number, "neutrophil", "Ana")
+    session.act("label", cell.number, "neutrophil", "Ana")
     assert count_cells(session.specimen.cells)["neutrophil"] == 1
 
 
 @pytest.mark.parametrize("place", ["480,10", "-1,10"])
 def test_a_missed_cell_lies_within_the_field(session: Session, place: str):
     with pytest.raises(WbcError, match="lies outside the field of 480 × 360"):
-        act(session, "add", 1, place, "")
+        session.act("add", 1, place, "")
 
 
 def test_no_cell_is_missed_in_what_is_no_field_of_the_specimen(session: Session):
-    act(session, "remove", 1, None, "")
+    session.act("remove", 1)
     for picture in (1, 9):
         with pytest.raises(WbcError, match=f"picture {picture}: is not a field of this specimen"):
-            act(session, "add", picture, "5,5", "")
+            session.act("add", picture, "5,5", "")
 
 
 def test_a_cell_that_was_found_is_not_taken_in_again(session: Session):
     x0, y0, x1, y1 = session.specimen.cells[0].box
     with pytest.raises(WbcError, match="is cell 1 already"):
-        act(session, "add", 1, f"{(x0 + x1) // 2},{(y0 + y1) // 2}", "")
+        session.act("add", 1, f"{(x0 + x1) // 2},{(y0 + y1) // 2}", "")
 
 
 def test_what_shows_no_cell_is_not_offered_as_a_class(session: Session):
@@ -182,21 +174,21 @@ def test_what_shows_no_cell_is_not_offered_as_a_class(session: Session):
 
 def test_a_cell_that_did_not_wait_stays_under_the_lens(session: Session):
     number = waiting(session)[0]
-    act(session, "label", number, "monocyte", "")
-    act(session, "label", number, "basophil", "")
+    session.act("label", number, "monocyte", "")
+    session.act("label", number, "basophil", "")
     assert session.view.cell.number == number
     assert session.view.cell.label == "basophil"
-    act(session, "withdraw", number, None, "")
+    session.act("withdraw", number)
     assert session.view.cell.state is CellState.WAITING
 
 
 def test_the_gallery_shows_what_is_asked_for(session: Session):
     number = waiting(session)[0]
-    act(session, "label", number, "monocyte", "")
+    session.act("label", number, "monocyte", "")
     assert number not in [cell.number for cell in session.view.gallery]
-    act(session, "gallery", 0, Shown.COUNTED, "")
+    session.act("gallery", 0, Shown.COUNTED, "")
     assert [cell.number for cell in session.view.gallery] == [number]
-    act(session, "gallery", 0, Shown.ALL, "")
+    session.act("gallery", 0, Shown.ALL, "")
     assert session.view.gallery == session.specimen.cells
 
 
@@ -206,43 +198,41 @@ def test_the_gallery_shows_what_is_asked_for(session: Session):
 )
 def test_what_is_not_there_is_named(session: Session, action: str, number: int, message: str):
     with pytest.raises(WbcError, match=message):
-        act(session, action, number, None, "")
+        session.act(action, number)
 
 
 def test_the_same_field_once_more_adds_nothing(session: Session, fields: list[Upload]):
     before = count_cells(session.specimen.cells), len(waiting(session))
-    said = take_in(session, fields[1], is_field=True)
+    said = session.read(fields[1], is_field=True)
     assert "shows nothing that was not seen before" in said
     assert session.view.picture.number == 1
-    act(session, "picture", 4, None, "")
+    session.act("picture", 4)
     assert all(cell.state is CellState.DUPLICATE for cell in session.view.cells_of_picture)
     assert {cell.duplicate_of for cell in session.view.cells_of_picture} == {
         cell.number for cell in session.specimen.cells if cell.picture == 2
     }
     assert (count_cells(session.specimen.cells), len(waiting(session))) == before
     # And once more: still copies of the first, not of the copies.
-    take_in(session, fields[1], is_field=True)
-    act(session, "picture", 5, None, "")
+    session.read(fields[1], is_field=True)
+    session.act("picture", 5)
     assert {session.specimen.cells[cell.duplicate_of - 1].picture for cell in session.view.cells_of_picture} == {2}
 
 
 def test_pictures_of_one_cell_are_one_cell_each(predictor: Predictor):
     session = Session(predictor)
     for number, pixels in enumerate(paint_cells([0, 1, 2], size=96, seed=4)):
-        assert take_in(session, Upload(pixels, f"{number}.png"), is_field=False) == ""
+        assert session.read(Upload(pixels, f"{number}.png"), is_field=False) == ""
     assert [cell.box for cell in session.specimen.cells] == [(0, 0, 96, 96)] * 3
     assert len(waiting(session)) == 3
 
 
 def test_empty_and_broken_pictures_are_named_and_stop_nothing(session: Session, tmp_path: Path):
     empty = Upload(np.full((200, 300, 3), 230, np.uint8), "empty.png")
-    assert take_in(session, empty, is_field=True) == "empty.png: no leucocyte was found in it"
-    act(session, "picture", 4, None, "")
+    assert session.read(empty, is_field=True) == "empty.png: no leucocyte was found in it"
+    session.act("picture", 4)
     assert session.view.cell is None
     (tmp_path / "notes").write_text("no picture")
-    assert "notes.jpg is not a picture" in take_in(
-        session, Upload(str(tmp_path / "notes"), "notes.jpg"), is_field=True
-    )
+    assert "notes.jpg is not a picture" in session.read(Upload(str(tmp_path / "notes"), "notes.jpg"), is_field=True)
     assert len(session.specimen.pictures) == 4
 
 
@@ -261,8 +251,8 @@ def test_what_is_drawn_follows_what_is_said(session: Session):
     assert f"<b>{len(waiting(session))}</b>" in gallery
     assert f"<b>{len(waiting(session))} cells</b> wait for review" in table
 
-    act(session, "label", number, "basophil", "<Ana>")
-    act(session, "cell", number, None, "")
+    session.act("label", number, "basophil", "<Ana>")
+    session.act("cell", number)
     _, field, card, _, table = render_views(session, DEFAULT_RANGES, "")
     assert f">{number} Bas<" in field
     assert "&lt;Ana&gt;" in card and "<Ana>" not in card
@@ -271,7 +261,7 @@ def test_what_is_drawn_follows_what_is_said(session: Session):
 
 def test_names_of_files_are_no_html(predictor: Predictor):
     session = Session(predictor)
-    take_in(session, Upload(example_fields()[0], "<script>1</script>"), is_field=True)
+    session.read(Upload(paint_example_fields()[0], "<script>1</script>"), is_field=True)
     assert not any("<script>" in part for part in render_views(session, DEFAULT_RANGES, ""))
 
 
@@ -280,8 +270,8 @@ def test_a_large_gallery_shows_what_lies_round_the_chosen_cell(predictor: Predic
     many = 70
     for number in range(many):
         noise = np.random.default_rng(number).integers(0, 255, (24, 24, 3), dtype=np.uint8)
-        take_in(session, Upload(noise, f"{number}.png"), is_field=False)
-    act(session, "cell", many, None, "")
+        session.read(Upload(noise, f"{number}.png"), is_field=False)
+    session.act("cell", many)
     gallery = render_views(session, DEFAULT_RANGES, "")[3]
     assert gallery.count("<img") == MAX_THUMBNAILS
     assert f'data-number="{many}"' in gallery and 'data-focus="cell-1"' not in gallery
@@ -290,19 +280,19 @@ def test_a_large_gallery_shows_what_lies_round_the_chosen_cell(predictor: Predic
 
 @pytest.mark.parametrize(("written", "read"), [("", None), (" 6.4 ", 6.4), ("6,4", 6.4), ("0", None)])
 def test_leucocyte_counts_as_people_write_them(written: str, read: float | None):
-    assert read_leucocytes(written) == read
+    assert parse_leucocytes(written) == read
 
 
 @pytest.mark.parametrize("written", ["many", "6500", "-1"])
 def test_leucocyte_counts_that_cannot_be_are_named(session: Session, written: str):
     with pytest.raises(WbcError, match=f"^{written}: "):
-        read_leucocytes(written)
+        parse_leucocytes(written)
     assert f'role="alert">{written}: ' in render_table(session, DEFAULT_RANGES, written)
 
 
 @pytest.mark.parametrize("export", EXPORTS, ids=lambda export: export.key)
 def test_every_export_comes_as_a_file_to_save(session: Session, export):
-    act(session, "label", waiting(session)[0], "monocyte", "Ana")
+    session.act("label", waiting(session)[0], "monocyte", "Ana")
     file = make_file(session, export, DEFAULT_RANGES, name=" S 17 ", leucocytes="6,4", reviewer="Ben")
     assert file["name"].startswith("differential-S-17-") and file["name"].endswith(export.suffix)
     assert file["type"] == export.media_type
@@ -311,14 +301,14 @@ def test_every_export_comes_as_a_file_to_save(session: Session, export):
 
 def test_cells_that_nobody_looked_at_teach_nothing(session: Session):
     export = next(export for export in EXPORTS if export.key == "cells")
-    with pytest.raises(WbcError, match="no person has looked"):
+    with pytest.raises(WbcError, match="no counted cell is reviewed"):
         make_file(session, export, DEFAULT_RANGES, name="", leucocytes="", reviewer="")
 
 
 def test_large_pictures_are_shown_smaller_and_kept_small(predictor: Predictor):
     session = Session(predictor)
-    pixels = np.asarray(Image.fromarray(example_fields()[0]).resize((2560, 1920)))
-    take_in(session, Upload(pixels, "large.png"), is_field=True)
+    pixels = np.asarray(Image.fromarray(paint_example_fields()[0]).resize((2560, 1920)))
+    session.read(Upload(pixels, "large.png"), is_field=True)
     assert session.view.picture.size == (2560, 1920)
     assert len(session.view.picture.preview) < 600_000
     assert 'viewBox="0 0 2560 1920"' in render_views(session, DEFAULT_RANGES, "")[1]

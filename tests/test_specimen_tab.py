@@ -17,8 +17,8 @@ from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.web import build_page
-from wbc_hf.web import session as bench_module
-from wbc_hf.web.housekeeping import KEEP_CLOSED, KEEP_OPEN, forget_visitors, remove_files
+from wbc_hf.web import session as session_module
+from wbc_hf.web.housekeeping import KEEP_CLOSED, KEEP_OPEN, drop_idle_sessions, remove_files
 from wbc_hf.web.session import Session, Sessions
 
 
@@ -56,7 +56,7 @@ class Tab:
 
     @property
     def session(self) -> Session:
-        state = next(block for block in self.page.blocks.values() if isinstance(block, gr.CellState))
+        state = next(block for block in self.page.blocks.values() if isinstance(block, gr.State))
         return self.shown[state._id]
 
     def text(self) -> str:
@@ -158,7 +158,7 @@ def test_a_click_on_a_forgotten_specimen_says_so(tab: Tab):
 # ---- whose session is whose, and for how long
 
 
-def test_each_session_has_a_bench_of_its_own(predictor: Predictor):
+def test_each_session_has_a_specimen_of_its_own(predictor: Predictor):
     sessions = Sessions(predictor)
     ours, theirs = sessions.of("one"), sessions.of("two")
     assert ours is sessions.of("one") and ours is not theirs
@@ -170,12 +170,12 @@ def test_a_full_page_takes_no_new_specimen_and_keeps_the_old(predictor: Predicto
     sessions = Sessions(predictor)
     ours = sessions.of("one")
     ours.specimen.size = 11
-    monkeypatch.setattr(bench_module, "MAX_BYTES_OF_ALL", 10)
+    monkeypatch.setattr(session_module, "MAX_BYTES_OF_ALL", 10)
     with pytest.raises(WbcError, match="as many specimens as it can"):
         sessions.of("two")
     assert sessions.of("one") is ours
     assert sessions.renew("one") is not ours
-    monkeypatch.setattr(bench_module, "MAX_BYTES", 10)
+    monkeypatch.setattr(session_module, "MAX_BYTES", 10)
     with pytest.raises(WbcError, match="as many as a specimen"):
         ours.check_room(1)
 
@@ -190,18 +190,18 @@ def test_a_full_page_takes_no_new_specimen_and_keeps_the_old(predictor: Predicto
         (False, False, KEEP_CLOSED + timedelta(minutes=1), False),
     ],
 )
-def test_visitors_are_forgotten_with_all_that_was_shown(
+def test_idle_sessions_are_dropped_with_all_that_was_shown(
     predictor: Predictor, reviewing: bool, closed: bool, idle: timedelta, kept: bool
 ):
     page = build_page(predictor)
     visitors = StateHolder()
     visitors.set_blocks(page)
     state: SessionState = visitors["one"]
-    box = next(block for block in page.blocks.values() if isinstance(block, gr.CellState))
+    box = next(block for block in page.blocks.values() if isinstance(block, gr.State))
     state[box._id] = Session(predictor) if reviewing else None
     state.is_closed = closed
 
-    forget_visitors(visitors, datetime.now() + idle)
+    drop_idle_sessions(visitors, datetime.now() + idle)
 
     assert ("one" in visitors) == kept
 

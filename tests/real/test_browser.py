@@ -122,7 +122,7 @@ def test_a_text_that_calls_itself_a_picture(page: "sync_api.Page", notes: Path, 
 
 def test_a_picture_from_the_clipboard(page: "sync_api.Page", cells: list[Path]):
     page.get_by_role("tab", name="One cell").click()
-    page.evaluate(PASTE_JS, list(cells[0].read_bytes()))
+    page.evaluate(PASTE_JS, ["pasted.png", list(cells[0].read_bytes())])
     page.wait_for_selector(".wbc-answer")
     assert page.inner_text(".wbc-file") == "pasted.png 64 × 64 pixels"
 
@@ -132,6 +132,44 @@ def test_examples(page: "sync_api.Page"):
     page.get_by_role("button", name="Monocyte").click()
     page.wait_for_selector(".wbc-answer")
     assert "Painted monocyte" in page.inner_text(".wbc-file")
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.15, 0.5, 2])
+def test_the_newest_of_two_quick_pictures_wins(page: "sync_api.Page", cells: list[Path], seconds: float):
+    """Whether the second comes while the first is sent, answered, explained, or after."""
+    page.get_by_role("tab", name="One cell").click()
+    for first, second in ((cells[0], cells[1]), (cells[2], cells[0])):
+        page.evaluate(PASTE_JS, [first.name, list(first.read_bytes())])
+        page.wait_for_timeout(1000 * seconds)
+        page.evaluate(PASTE_JS, [second.name, list(second.read_bytes())])
+        _wait_for_last(page, second.name)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.15, 0.5, 2])
+def test_the_newest_of_two_quick_examples_wins(page: "sync_api.Page", cells: list[Path], seconds: float):
+    page.get_by_role("tab", name="One cell").click()
+    for first, second in (("Monocyte", "Basophil"), ("Eosinophil", "Neutrophil")):
+        page.get_by_role("button", name=first).click()
+        page.wait_for_timeout(1000 * seconds)
+        page.get_by_role("button", name=second).click()
+        _wait_for_last(page, f"Painted {second.lower()}")
+
+    page.evaluate(PASTE_JS, [cells[0].name, list(cells[0].read_bytes())])
+    page.wait_for_timeout(1000 * seconds)
+    page.get_by_role("button", name="Monocyte").click()
+    _wait_for_last(page, "Painted monocyte")
+
+    page.wait_for_timeout(1000 * seconds)
+    page.get_by_label("Remove Image").click()
+    page.get_by_text(NO_PICTURE).wait_for()
+
+
+def _wait_for_last(page: "sync_api.Page", name: str) -> None:
+    """Wait for the explained answer to a picture, and see that no other replaces it."""
+    page.locator(".wbc-answer", has_text=name).locator(".wbc-heat img").wait_for()
+    page.wait_for_timeout(500)
+    assert page.inner_text(".wbc-file").startswith(name)
+    assert page.locator(".wbc-heat img").count() == 1
 
 
 # ---- a specimen
@@ -342,9 +380,9 @@ def test_the_model_tab(page: "sync_api.Page"):
 
 # What Ctrl+V does to a page: a browser without a screen has no clipboard of pictures.
 PASTE_JS = """
-bytes => {
+([name, bytes]) => {
     const transfer = new DataTransfer();
-    transfer.items.add(new File([new Uint8Array(bytes)], 'pasted.png', {type: 'image/png'}));
+    transfer.items.add(new File([new Uint8Array(bytes)], name, {type: 'image/png'}));
     document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: transfer, bubbles: true}));
 }
 """

@@ -1,7 +1,6 @@
-"""The page in which a laboratory asks a model: a cell, a specimen, what the model is. Nothing is fetched from outside.
+"""The web page: one cell, a specimen, adaptation, the model, and the same as endpoints for programs.
 
-Each tab has a module that says what happens in it, and one that says how that looks; `endpoints` opens the same to
-programs.
+Each tab is a module with its components and event handlers; `rendering` and `templates/` make its HTML.
 """
 
 from wbc_hf.web.assembly import build_page

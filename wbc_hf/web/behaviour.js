@@ -1,10 +1,13 @@
 () => {
     const typing = target => target.closest('input:not([type=radio], [type=checkbox]), textarea, select, [contenteditable]');
     const session = () => document.querySelector('.wbc-specimen:not(.hidden) .wbc-card');
-    let focused = null, busySince = 0;
+    let focused = null, busySince = 0, inputs = 0;
 
     window.wbc = {
-        // Drawing anew takes the focus away from what was clicked; whoever uses the keyboard wants to go on from there.
+        // Inputs to "One cell" are numbered: answers to older ones are dropped.
+        countInput() { return ++inputs; },
+        showNewest(preview, answer) { return answer?.number === inputs ? [preview, answer.html] : undefined; },
+        // Rendering again takes the focus away from what was clicked; whoever uses the keyboard wants to go on from there.
         remember(button) { focused = button === document.activeElement ? button.dataset.focus : null; },
         // A click on the field, while a cell that was not found is to be pointed at.
         pointedAt(event) {
@@ -50,17 +53,27 @@
         button.click();
     });
 
+    // From the moment a picture is chosen, before it is uploaded, no older answer takes its place.
+    for (const name of ['change', 'drop']) {
+        document.addEventListener(name, event => { if (event.target.closest('.wbc-picture')) wbc.countInput(); }, true);
+    }
+
     // Gradio's own fields take pictures from the clipboard by a button only.
     document.addEventListener('paste', event => {
         const files = [...(event.clipboardData?.files ?? [])];
-        const inputs = [...document.querySelectorAll('.wbc-upload input[type=file]')];
-        const input = inputs.find(candidate => candidate.closest('.tabitem')?.offsetParent);
-        if (!files.length || !input || typing(event.target)) return;
+        const field = [...document.querySelectorAll('.wbc-upload')].find(it => it.closest('.tabitem')?.offsetParent);
+        if (!files.length || !field || typing(event.target)) return;
         event.preventDefault();
-        const transfer = new DataTransfer();
-        for (const file of input.multiple ? files : files.slice(0, 1)) transfer.items.add(file);
-        input.files = transfer.files;
-        input.dispatchEvent(new Event('change', {bubbles: true}));
+        const give = () => {
+            const input = field.querySelector('input[type=file]');
+            // There is none while another picture is uploaded.
+            if (!input) { setTimeout(give, 50); return; }
+            const transfer = new DataTransfer();
+            for (const file of input.multiple ? files : files.slice(0, 1)) transfer.items.add(file);
+            input.files = transfer.files;
+            input.dispatchEvent(new Event('change', {bubbles: true}));
+        };
+        give();
     });
 
     // A specimen is kept nowhere but in this session.

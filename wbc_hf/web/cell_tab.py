@@ -1,92 +1,191 @@
-"""The tab of one cell: what it is, how sure the model is, what speaks for it, and which known cells look like it."""
+"""The tab of one cell: its class, how sure the model is, a heat map, and the most similar reference cells."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import gradio as gr
 from PIL import Image
 
 from wbc_hf.data import paint_cells
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.inference.heat_maps import heat_map, overlay
-from wbc_hf.inference.predictor import Predictor
-from wbc_hf.inference.reference_cells import ReferenceCells
+from wbc_hf.inference import Neighbour, Predictor, ReferenceCells, heat_map, overlay
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.web.cell_html import render_answer, render_examples
-from wbc_hf.web.html import INDEX_JS, render_empty, render_problem
-from wbc_hf.web.uploads import ONE_CELL, PREVIEW_SIDE, Upload, answer_uploads, read_uploads
+from wbc_hf.web.rendering import INDEX_JS, render, render_examples, render_problem, thumbnail_url
+from wbc_hf.web.status_text import STATUS_TEXTS
+from wbc_hf.web.uploads import AT_ONCE, PREVIEW_SIDE, Answer, Upload, answer_uploads, read_uploads
 
 NO_PICTURE = "The answer appears here as soon as there is a picture."
 
+HEAT_SIDE = 320  # pixels
 PAINTED_SIDE, PAINTED_SEED = 256, 11
-
-# What the page itself calls: not for programs, one at a time, and of several in a row the last.
-LATEST = ONE_CELL | {"api_visibility": "private", "trigger_mode": "always_last"}
 
 
 @dataclass(frozen=True)
-class Explainer:
-    """Answers for one cell with what they rest on.
+class ShownAnswer:
+    """What the tab shows of an answer.
 
     Attributes:
-        predictor: The model.
-        references: Known cells to compare with, or None.
+        number: Of the input that it answers.
+        answer: Its image is the preview.
+        size: Width and height of the image that was given, in pixels.
+        neighbours: The most similar reference cells.
     """
 
-    predictor: Predictor
-    references: ReferenceCells | None
+    number: int
+    answer: Answer
+    size: tuple[int, int]
+    neighbours: Sequence[Neighbour] = ()
 
-    def show(self, uploads: Sequence[Upload]) -> Iterator[tuple[Image.Image | None, str]]:
-        """The picture as it was read, which a browser can show whatever the file's format, and the answer as HTML.
 
-        Comes twice where there is more to say: the answer at once, then with what it rests on, which takes longer.
+@dataclass
+class Inputs:
+    """What one visitor gave to the tab.
+
+    Attributes:
+        newest: Number of the newest input. The browser numbers them.
+        unexplained: The newest answer, until its heat map is computed.
+    """
+
+    newest: int = 0
+    unexplained: ShownAnswer | None = None
+
+
+class CellTab:
+    """The tab of one cell, to be made within a `gr.Tab`.
+
+    The newest input wins. The browser numbers the inputs and sends each at once. The server drops what it computes for
+    an older one, and the browser shows an answer only if there is no newer input. Gradio's own
+    `trigger_mode="always_last"` cannot do that: it sends the last event with the data of the first, or with the
+    picture that the first answer has put in its place.
+
+    Args:
+        predictor: The model.
+        references: Cells to compare with, or None.
+    """
+
+    def __init__(self, predictor: Predictor, references: ReferenceCells | None):
+        self.predictor, self.references = predictor, references
+        self.examples = [
+            Image.fromarray(cell) for cell in paint_cells(range(len(CLASS_NAMES)), PAINTED_SIDE, PAINTED_SEED)
+        ]
+        self._counting, self._computing = threading.Lock(), threading.Lock()
+        with gr.Row(equal_height=False, elem_classes="wbc-row"):
+            with gr.Column():
+                picture = gr.Image(
+                    label="Picture of one cell",
+                    show_label=False,  # it would cover a corner of the picture
+                    sources=["upload", "clipboard"],
+                    format="png",
+                    height=340,
+                    buttons=[],
+                    elem_classes=["wbc-picture", "wbc-upload"],
+                )
+                names = [name.capitalize() for name in CLASS_NAMES]
+                painted = gr.HTML(render_examples("Or try a painted cell", names, self.examples), js_on_load=INDEX_JS)
+            with gr.Column():
+                result = gr.HTML(render("empty", text=NO_PICTURE))
+        preview, answer = gr.Image(format="png", visible=False), gr.JSON(visible=False)
+        number, inputs = gr.Number(visible=False), gr.State(Inputs())
+        options = AT_ONCE | {"trigger_mode": "multiple", "show_progress_on": result}
+        events = (
+            picture.input(
+                self.on_picture,
+                [picture, number, inputs],
+                [preview, answer],
+                js="file => [file, wbc.countInput(), null]",
+                preprocess=False,
+                **options,
+            ),
+            painted.click(
+                self.on_example, [number, inputs], [preview, answer], js="() => [wbc.countInput(), null]", **options
+            ),
+        )
+        for event in events:
+            explained = event.then(
+                self.on_answered, [answer, inputs], answer, js="answer => [answer?.number, null]", **options
+            )
+            for answered in (event, explained):
+                answered.then(None, [preview, answer], [picture, result], js="wbc.showNewest")
+
+    def on_picture(self, file: dict | None, number: int, inputs: Inputs) -> tuple | dict:
+        """Answer the picture that was given, or say that there is none."""
+        return self._answer_newest(read_uploads(file), number, inputs)
+
+    def on_example(self, event: gr.EventData, number: int, inputs: Inputs) -> tuple | dict:
+        """Answer one of the painted cells."""
+        upload = Upload(self.examples[event.index], f"Painted {CLASS_NAMES[event.index]}")
+        return self._answer_newest([upload], number, inputs)
+
+    def on_answered(self, number: int | None, inputs: Inputs) -> dict:
+        """Add the heat map, which takes longer, to the answer that the browser has got."""
+        with self._computing:
+            shown = inputs.unexplained
+            if shown is None or number != shown.number or number < inputs.newest:
+                return gr.skip()
+            inputs.unexplained = None
+            html = self.explain(shown)
+            if html is None or shown.number < inputs.newest:
+                return gr.skip()
+            return {"number": shown.number, "html": html}
+
+    def _answer_newest(self, uploads: Sequence[Upload], number: int, inputs: Inputs) -> tuple | dict:
+        with self._counting:
+            inputs.newest = max(inputs.newest, number)
+        with self._computing:  # one cell at a time
+            if number < inputs.newest:
+                return gr.skip()
+            shown = self.answer(uploads, number)
+            if number < inputs.newest:
+                return gr.skip()
+            if isinstance(shown, str):
+                inputs.unexplained = None
+                return None, {"number": number, "html": shown}
+            inputs.unexplained = shown
+            return shown.answer.image, {"number": number, "html": render_answer(shown)}
+
+    def answer(self, uploads: Sequence[Upload], number: int = 0) -> ShownAnswer | str:
+        """Answer the first file, with a preview that a browser can show whatever the file's format.
+
+        Returns:
+            HTML where there is no file, or where it cannot be read.
         """
         if not uploads:
-            yield None, render_empty(NO_PICTURE)
-            return
+            return render("empty", text=NO_PICTURE)
         (answer,) = answer_uploads(self.predictor, uploads[:1])
         if isinstance(answer, UnreadableImageError):
-            yield None, render_problem("Not classified", f"{answer.name} {answer.reason}")
-            return
+            return render_problem("Not classified", f"{answer.name} {answer.reason}")
+        is_cell = answer.prediction.status != "not_a_cell"
+        neighbours = self.references.nearest(answer.image) if self.references and is_cell else ()
         preview = answer.image.copy()
         preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-        yield preview, render_answer(answer)
-        if answer.prediction.status == "not_a_cell":
-            return
+        return ShownAnswer(number, replace(answer, image=preview), answer.image.size, neighbours)
+
+    def explain(self, shown: ShownAnswer) -> str | None:
+        """Render an answer with its heat map; None where there is none."""
+        prediction, preview = shown.answer.prediction, shown.answer.image
+        if prediction.status == "not_a_cell":
+            return None
         try:
-            heat = overlay(preview, heat_map(self.predictor, preview, answer.prediction.label))
+            heat = overlay(preview, heat_map(self.predictor, preview, prediction.label))
         except WbcError:
-            return  # of another network or image processor than a ResNet's there is no map, and the answer stands
-        neighbours = self.references.nearest(answer.image) if self.references else ()
-        yield preview, render_answer(answer, heat, neighbours)
+            return None  # not a ResNet, or another image processor: the answer stands without a map
+        return render_answer(shown, heat)
 
 
-def add_cell_tab(explainer: Explainer) -> None:
-    """Lay out the tab and say what happens in it; to be called within a `gr.Tab`."""
-    examples = [Image.fromarray(cell) for cell in paint_cells(range(len(CLASS_NAMES)), PAINTED_SIDE, PAINTED_SEED)]
+def render_answer(shown: ShownAnswer, heat: Image.Image | None = None) -> str:
+    """Render an answer: the class, how sure the model is, what to make of it, and what speaks for it.
 
-    def on_picture(file: dict | None) -> Iterator[tuple[Image.Image | None, str]]:
-        yield from explainer.show(read_uploads(file))
-
-    def on_example(event: gr.EventData) -> Iterator[tuple[Image.Image | None, str]]:
-        yield from explainer.show([Upload(examples[event.index], f"Painted {CLASS_NAMES[event.index]}")])
-
-    with gr.Row(equal_height=False, elem_classes="wbc-row"):
-        with gr.Column():
-            picture = gr.Image(
-                label="Picture of one cell",
-                show_label=False,  # it would cover a corner of the picture
-                sources=["upload", "clipboard"],
-                format="png",
-                height=340,
-                buttons=[],
-                elem_classes=["wbc-picture", "wbc-upload"],
-            )
-            painted = gr.HTML(
-                render_examples("Or try a painted cell", [name.capitalize() for name in CLASS_NAMES], examples),
-                js_on_load=INDEX_JS,
-            )
-        with gr.Column():
-            result = gr.HTML(render_empty(NO_PICTURE))
-    picture.input(on_picture, picture, [picture, result], preprocess=False, show_progress_on=result, **LATEST)
-    painted.click(on_example, None, [picture, result], show_progress_on=result, **LATEST)
+    Args:
+        shown: The answer.
+        heat: The cell under the heat map of its class.
+    """
+    return render(
+        "answer",
+        name=shown.answer.name,
+        size=shown.size,
+        prediction=shown.answer.prediction,
+        status=STATUS_TEXTS[shown.answer.prediction.status],
+        heat=heat and thumbnail_url(heat, HEAT_SIDE),
+        neighbours=shown.neighbours,
+    )

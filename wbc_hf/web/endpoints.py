@@ -1,6 +1,6 @@
-"""What programs can ask: everything that the page does, by name, over HTTP, with `gradio_client` or as MCP tools.
+"""The endpoints for programs: what the page does, over HTTP, with `gradio_client` or as MCP tools.
 
-Nothing is remembered between two calls. What a person corrects on the page, a program gives along with the pictures.
+They keep nothing between two calls. What a person corrects on the page, a program gives along with the pictures.
 """
 
 import json
@@ -14,79 +14,37 @@ import gradio as gr
 from PIL import Image
 
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.inference.heat_maps import heat_map, overlay
-from wbc_hf.inference.predictor import Predictor
+from wbc_hf.inference import Predictor, ReferenceCells, heat_map, overlay
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.reports import EXPORTS, file_name, to_json
 from wbc_hf.smear import CellCounter, ReferenceRanges, Snapshot, Specimen, check_leucocyte_count
-from wbc_hf.web.cell_tab import Explainer
 from wbc_hf.web.model_tab import describe_model
 from wbc_hf.web.uploads import (
     MAX_FILES,
     ONE_CELL,
     SPECIMENS,
-    UNREADABLE,
     Answer,
     Upload,
     answer_uploads,
     read_or_error,
     read_uploads,
-    too_many,
 )
 
 FIELD, CELL = "field", "cell"
 MAX_NEIGHBOURS = 100
-
-
-def to_record(answer: Answer | UnreadableImageError) -> dict:
-    """What programs get for one picture of one cell."""
-    if isinstance(answer, UnreadableImageError):
-        return {"file": answer.name, "status": UNREADABLE, "problem": answer.reason}
-    prediction = answer.prediction
-    return {
-        "file": answer.name,
-        "label": prediction.label,
-        "probability": prediction.probability,
-        "status": prediction.status,
-        "probabilities": dict([(prediction.label, prediction.probability), *prediction.alternatives]),
-    }
-
-
-def classify(predictor: Predictor, uploads: Sequence[Upload]) -> dict:
-    """One answer.
-
-    Raises:
-        gr.Error: No file, or one that cannot be read; the message names it and says why.
-    """
-    if not uploads:
-        raise _error("No file was given.")
-    (answer,) = answer_uploads(predictor, uploads[:1])
-    if isinstance(answer, UnreadableImageError):
-        raise _error(str(answer))
-    return to_record(answer)
-
-
-def classify_many(predictor: Predictor, uploads: Sequence[Upload]) -> list[dict]:
-    """Answers in order. A file that cannot be read has the status "unreadable" and a problem.
-
-    Raises:
-        gr.Error: More than `MAX_FILES` files.
-    """
-    _check_count(uploads)
-    return [to_record(answer) for answer in answer_uploads(predictor, uploads)]
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
 class CountRequest:
-    """What a program asks of pictures of one specimen; Gradio hands on whatever types it was sent.
+    """What a program asks for; Gradio passes on whatever types it was sent.
 
     Attributes:
         show: "field" or "cell": what each picture shows.
         name: Of the specimen.
         leucocytes: Total leucocyte count in 10⁹/l; None and 0 are none.
-        corrections: What a person says of cells: by number, as an earlier call gave it, a class, or None for none of
-            the five.
-        reviewer: Who says so.
+        corrections: Classes by number of the cell, as an earlier call gave it; None for none of the five.
+        reviewer: Who corrects.
     """
 
     show: str = FIELD
@@ -96,7 +54,7 @@ class CountRequest:
     reviewer: str = ""
 
     def check(self) -> None:
-        """Refuse what cannot be meant.
+        """Check types and values.
 
         Raises:
             WbcError: A value of another type or outside its range.
@@ -117,61 +75,87 @@ class CountRequest:
                 raise WbcError(f"{label!r}: a class is a name, or null for none of the five.")
 
 
-def count(
-    predictor: Predictor, ranges: ReferenceRanges, uploads: Sequence[Upload], asked: CountRequest
-) -> tuple[Snapshot, list[dict]]:
-    """The differential of pictures of one specimen, and which files could not be read.
+class Endpoints:
+    """The endpoints; MCP names its tools after the methods.
 
-    Raises:
-        gr.Error: No files, too many of them, or a value that is not allowed.
+    Args:
+        predictor: The model.
+        references: Cells to compare with, or None.
+        ranges: Reference ranges of the laboratory.
     """
-    _check_count(uploads)
-    if not uploads:
-        raise _error("No file was given.")
-    specimen, unreadable = Specimen(str(asked.name or "").strip()), []
-    with _told():
-        asked.check()
-        counter = CellCounter(predictor, specimen)
-        for upload in uploads:
-            image = read_or_error(upload)
-            if isinstance(image, UnreadableImageError):
-                unreadable.append(to_record(image))
-            else:
-                counter.add_image(image, upload.name, whole_field=asked.show == FIELD)
-        specimen.leucocyte_count = check_leucocyte_count(asked.leucocytes)
-        for number, label in asked.corrections.items():
-            specimen.review(int(number), label, str(asked.reviewer or ""))
-    return specimen.snapshot(predictor.identity, ranges), unreadable
 
+    def __init__(self, predictor: Predictor, references: ReferenceCells | None, ranges: ReferenceRanges):
+        self.predictor, self.references, self.ranges = predictor, references, ranges
 
-def add_endpoints(explainer: Explainer, ranges: ReferenceRanges) -> None:
-    """Add them to a page. They have unseen fields of their own, since Gradio checks what fields are given."""
-    predictor = explainer.predictor
+    def add(self) -> None:
+        """Add them to a page, within it. They have hidden fields of their own: Gradio checks what fields are given."""
+        answer = gr.JSON(visible=False)
+        _add(self.classify, "Says which leucocyte a picture of one cell shows.", [_picture_field()], answer)
+        _add(
+            self.classify_many,
+            f"Says which leucocyte each picture of one cell shows, of at most {MAX_FILES}.",
+            [_pictures_field()],
+            answer,
+        )
+        _add(
+            self.explain,
+            "Draws over a cell what speaks for a class; without a class, for the likeliest.",
+            [_picture_field(), gr.Textbox("", label="Class", visible=False)],
+            gr.Image(format="png", visible=False),
+        )
+        _add(
+            self.nearest,
+            "Names the reference cells that look most alike, where the page was started with some.",
+            [_picture_field(), gr.Number(5, precision=0, label="How many", visible=False)],
+            answer,
+        )
+        _add(
+            self.count,
+            "Finds and counts the leucocytes in pictures of one specimen. Corrections say what cells are, by number: "
+            f'{{"3": "monocyte", "7": null}}, where null is none of {", ".join(CLASS_NAMES)}.',
+            _specimen_fields(),
+            answer,
+            SPECIMENS,
+        )
+        forms = [export.key for export in EXPORTS]
+        _add(
+            self.export,
+            f"Counts like /count and gives a file: {', '.join(forms)}.",
+            [gr.Radio(forms, value=forms[0], label="Form", visible=False), *_specimen_fields()],
+            gr.File(visible=False),
+            SPECIMENS,
+        )
+        _add(self.model, "Which model this is, and how good it was in its test.", [], answer)
 
-    def on_classify(picture: dict | None) -> dict:
-        return classify(predictor, read_uploads(picture))
+    def classify(self, picture: dict | None) -> dict:
+        """Classify one cell."""
+        return classify(self.predictor, read_uploads(picture))
 
-    def on_classify_many(pictures: list[dict] | None) -> list[dict]:
-        return classify_many(predictor, read_uploads(pictures))
+    def classify_many(self, pictures: list[dict] | None) -> list[dict]:
+        """Classify several cells."""
+        return classify_many(self.predictor, read_uploads(pictures))
 
-    def on_explain(picture: dict | None, label: str | None) -> Image.Image:
-        image = _one_picture(picture)
-        # In any spelling, as everywhere.
-        known = {class_index(name): name for name in predictor.labels}
-        with _told():
-            return overlay(image, heat_map(predictor, image, known.get(class_index(label or ""), label or None)))
+    def explain(self, picture: dict | None, label: str | None) -> Image.Image:
+        """Draw the heat map of a class, in any spelling, over a cell."""
+        image = _read_one(picture)
+        known = {class_index(name): name for name in self.predictor.labels}
+        with _errors_as_answers():
+            heat = heat_map(self.predictor, image, known.get(class_index(label or ""), label or None))
+            return overlay(image, heat)
 
-    def on_nearest(picture: dict | None, number: float) -> list[dict]:
-        if explainer.references is None:
+    def nearest(self, picture: dict | None, number: float) -> list[dict]:
+        """Name the most similar reference cells."""
+        if self.references is None:
             raise _error("This page was started without reference cells (--references).")
         if not isinstance(number, int | float) or not 1 <= number <= MAX_NEIGHBOURS:
             raise _error(f"{number!r}: between 1 and {MAX_NEIGHBOURS} reference cells can be named.")
         return [
             {"label": neighbour.label, "name": neighbour.name, "similarity": neighbour.similarity}
-            for neighbour in explainer.references.nearest(_one_picture(picture), int(number))
+            for neighbour in self.references.nearest(_read_one(picture), int(number))
         ]
 
-    def on_count(
+    def count(
+        self,
         pictures: list[dict] | None,
         show: str,
         name: str,
@@ -180,12 +164,13 @@ def add_endpoints(explainer: Explainer, ranges: ReferenceRanges) -> None:
         reviewer: str,
         request: gr.Request,
     ) -> dict:
-        # Whoever signed in corrects under that name and no other.
+        """Count the leucocytes of a specimen. Whoever signed in corrects under that name and no other."""
         asked = CountRequest(show, name, leucocytes, corrections or {}, request.username or reviewer)
-        record, unreadable = count(predictor, ranges, read_uploads(pictures), asked)
-        return json.loads(to_json(record)) | {"unreadable": unreadable}
+        snapshot, unreadable = count(self.predictor, self.ranges, read_uploads(pictures), asked)
+        return json.loads(to_json(snapshot)) | {"unreadable": unreadable}
 
-    def on_export(
+    def export(
+        self,
         form: str,
         pictures: list[dict] | None,
         show: str,
@@ -195,101 +180,126 @@ def add_endpoints(explainer: Explainer, ranges: ReferenceRanges) -> None:
         reviewer: str,
         request: gr.Request,
     ) -> Iterator[str]:
+        """Count the leucocytes of a specimen, and make one of the exports."""
         export = next((export for export in EXPORTS if export.key == form), None)
         if export is None:
             raise _error(f"{form}: exports are {', '.join(export.key for export in EXPORTS)}.")
         asked = CountRequest(show, name, leucocytes, corrections or {}, request.username or reviewer)
-        record, _ = count(predictor, ranges, read_uploads(pictures), asked)
-        with TemporaryDirectory() as folder, _told():
-            path = Path(folder) / file_name(record, export)
-            path.write_bytes(export.make(record))
-            # Gradio copies it to where it keeps temporary files for a while; then this goes on and removes it.
+        snapshot, _ = count(self.predictor, self.ranges, read_uploads(pictures), asked)
+        with TemporaryDirectory() as folder, _errors_as_answers():
+            path = Path(folder) / file_name(snapshot, export)
+            path.write_bytes(export.make(snapshot))
+            # Gradio copies it to where it keeps temporary files for a while; then this resumes and removes it.
             yield str(path)
 
-    def on_model() -> dict:
-        return describe_model(predictor)
+    def model(self) -> dict:
+        """Describe the model."""
+        return describe_model(self.predictor)
 
-    def specimen_fields() -> list[gr.components.Component]:
-        return [
-            gr.File(label="Pictures", file_count="multiple", visible=False),
-            gr.Radio([FIELD, CELL], value=FIELD, label="Show", visible=False),
-            gr.Textbox("", label="Specimen", visible=False),
-            gr.Number(0, label="Leucocytes", visible=False),
-            gr.JSON({}, label="Corrections", visible=False),
-            gr.Textbox("", label="Reviewer", visible=False),
-        ]
 
-    def one_picture() -> gr.File:
-        return gr.File(label="Picture", visible=False)
+def classify(predictor: Predictor, uploads: Sequence[Upload]) -> dict:
+    """Classify one file.
 
-    answer = gr.JSON(visible=False)
-    _add("classify", on_classify, "Says which leucocyte a picture of one cell shows.", [one_picture()], answer)
-    _add(
-        "classify_many",
-        on_classify_many,
-        f"Says which leucocyte each picture of one cell shows, of at most {MAX_FILES}.",
-        [gr.File(label="Pictures", file_count="multiple", visible=False)],
-        answer,
-    )
-    _add(
-        "explain",
-        on_explain,
-        "Draws over a cell what speaks for a class; without a class, for the likeliest.",
-        [one_picture(), gr.Textbox("", label="Class", visible=False)],
-        gr.Image(format="png", visible=False),
-    )
-    _add(
-        "nearest",
-        on_nearest,
-        "Names the reference cells that look most alike, where the page was started with some.",
-        [one_picture(), gr.Number(5, precision=0, label="How many", visible=False)],
-        answer,
-    )
-    _add(
-        "count",
-        on_count,
-        "Finds and counts the leucocytes in pictures of one specimen. Corrections say what cells are, by number: "
-        f'{{"3": "monocyte", "7": null}}, where null is none of {", ".join(CLASS_NAMES)}.',
-        specimen_fields(),
-        answer,
-        SPECIMENS,
-    )
-    _add(
-        "export",
-        on_export,
-        f"Counts like /count and gives a file: {', '.join(export.key for export in EXPORTS)}.",
-        [
-            gr.Radio([export.key for export in EXPORTS], value=EXPORTS[0].key, label="Form", visible=False),
-            *specimen_fields(),
-        ],
-        gr.File(visible=False),
-        SPECIMENS,
-    )
-    _add("model", on_model, "Which model this is, and how good it was in its test.", [], answer)
+    Raises:
+        gr.Error: No file, or one that cannot be read; the message names it and says why.
+    """
+    if not uploads:
+        raise _error("No file was given.")
+    (answer,) = answer_uploads(predictor, uploads[:1])
+    if isinstance(answer, UnreadableImageError):
+        raise _error(str(answer))
+    return _to_json(answer)
+
+
+def classify_many(predictor: Predictor, uploads: Sequence[Upload]) -> list[dict]:
+    """Classify files, in order. One that cannot be read has the status "unreadable" and a problem.
+
+    Raises:
+        gr.Error: More than `MAX_FILES` files.
+    """
+    _check_number(uploads)
+    return [_to_json(answer) for answer in answer_uploads(predictor, uploads)]
+
+
+def count(
+    predictor: Predictor, ranges: ReferenceRanges, uploads: Sequence[Upload], asked: CountRequest
+) -> tuple[Snapshot, list[dict]]:
+    """Count the leucocytes in pictures of one specimen, and list the files that cannot be read.
+
+    Raises:
+        gr.Error: No files, too many of them, or a value that is not allowed.
+    """
+    _check_number(uploads)
+    if not uploads:
+        raise _error("No file was given.")
+    specimen, unreadable = Specimen(str(asked.name or "").strip()), []
+    with _errors_as_answers():
+        asked.check()
+        counter = CellCounter(predictor, specimen)
+        for upload in uploads:
+            image = read_or_error(upload)
+            if isinstance(image, UnreadableImageError):
+                unreadable.append(_to_json(image))
+            else:
+                counter.add_image(image, upload.name, whole_field=asked.show == FIELD)
+        specimen.leucocyte_count = check_leucocyte_count(asked.leucocytes)
+        for number, label in asked.corrections.items():
+            specimen.review(int(number), label, str(asked.reviewer or ""))
+    return specimen.snapshot(predictor.identity, ranges), unreadable
+
+
+def _to_json(answer: Answer | UnreadableImageError) -> dict:
+    if isinstance(answer, UnreadableImageError):
+        return {"file": answer.name, "status": UNREADABLE, "problem": answer.reason}
+    prediction = answer.prediction
+    return {
+        "file": answer.name,
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "status": prediction.status,
+        "probabilities": dict([(prediction.label, prediction.probability), *prediction.alternatives]),
+    }
 
 
 def _add(
-    name: str,
     function: Callable,
-    what: str,
+    description: str,
     fields: list[gr.components.Component],
     answer: gr.components.Component,
     queue: dict = ONE_CELL,
 ) -> None:
-    function.__name__ = name  # MCP calls its tools so
     gr.on(
         [],
         function,
         fields,
         answer,
         preprocess=False,
-        api_name=name,
-        api_description=what,
+        api_name=function.__name__,
+        api_description=description,
         **queue,
     )
 
 
-def _one_picture(picture: dict | None) -> Image.Image:
+def _picture_field() -> gr.File:
+    return gr.File(label="Picture", visible=False)
+
+
+def _pictures_field() -> gr.File:
+    return gr.File(label="Pictures", file_count="multiple", visible=False)
+
+
+def _specimen_fields() -> list[gr.components.Component]:
+    return [
+        _pictures_field(),
+        gr.Radio([FIELD, CELL], value=FIELD, label="Show", visible=False),
+        gr.Textbox("", label="Specimen", visible=False),
+        gr.Number(0, label="Leucocytes", visible=False),
+        gr.JSON({}, label="Corrections", visible=False),
+        gr.Textbox("", label="Reviewer", visible=False),
+    ]
+
+
+def _read_one(picture: dict | None) -> Image.Image:
     uploads = read_uploads(picture)
     if not uploads:
         raise _error("No file was given.")
@@ -299,18 +309,20 @@ def _one_picture(picture: dict | None) -> Image.Image:
     return image
 
 
+def _check_number(uploads: Sequence[Upload]) -> None:
+    if len(uploads) > MAX_FILES:
+        raise _error(
+            f"{len(uploads)} were given, at most {MAX_FILES} are answered at once: split them, or use `wbc-hf`"
+        )
+
+
 @contextmanager
-def _told() -> Iterator[None]:
-    """What a user can solve is told to the program that asked."""
+def _errors_as_answers() -> Iterator[None]:
+    """Send the message of an error that a user can solve to the program that asked."""
     try:
         yield
     except WbcError as error:
         raise _error(str(error)) from error
-
-
-def _check_count(uploads: Sequence[Upload]) -> None:
-    if len(uploads) > MAX_FILES:
-        raise _error(too_many(len(uploads)))
 
 
 def _error(message: str) -> gr.Error:

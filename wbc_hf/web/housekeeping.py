@@ -1,4 +1,4 @@
-"""What a page gives up while it runs: visitors who are gone, with all that Gradio keeps of them, files, and memory."""
+"""Clean-up while a page runs: sessions of visitors who are gone, temporary files, and freed memory."""
 
 import contextlib
 import threading
@@ -21,17 +21,17 @@ KEEP_FILES = 3600  # seconds; longer than any upload waits to be read
 
 
 def start_housekeeping(page: gr.Blocks) -> None:
-    """Tidy up every minute, in the background, for as long as a launched page runs."""
-    threading.Thread(target=_keep_house, args=(page,), daemon=True).start()
+    """Clean up every minute, in the background, as long as a launched page runs."""
+    threading.Thread(target=_clean_up, args=(page,), daemon=True).start()
 
 
-def forget_visitors(visitors: StateHolder, now: datetime) -> None:
-    """Drop the sessions that were not touched for long: specimens, and the last value of every part of the page.
+def drop_idle_sessions(visitors: StateHolder, now: datetime) -> None:
+    """Drop sessions that were idle for long: specimens, and the last value of every component.
 
-    Gradio by itself drops states an hour after a tab was closed, and keeps what the page showed.
+    Gradio by itself drops states an hour after a tab was closed, and keeps the values of components.
     """
     for session, touched in list(visitors.time_last_used.items()):
-        if now - touched > _keep(visitors.session_data.get(session)):
+        if now - touched > _time_to_keep(visitors.session_data.get(session)):
             with visitors.lock:
                 visitors.session_data.pop(session, None)
                 visitors.time_last_used.pop(session, None)
@@ -40,20 +40,21 @@ def forget_visitors(visitors: StateHolder, now: datetime) -> None:
 def remove_files(page: gr.Blocks, age: int = KEEP_FILES) -> None:
     """Remove uploads and answers older than `age` seconds from Gradio's temporary folder.
 
-    Gradio's own schedule ends for good when a file comes in while it looks; here the next minute tries again.
+    Gradio's own schedule ends for good when a file comes in meanwhile; here the next minute tries again.
     """
     with contextlib.suppress(RuntimeError):  # the set of files changed
         delete_files_created_by_app(page, age)
 
 
-def _keep(state: SessionState | None) -> timedelta:
-    reviewing = state is not None and any(isinstance(value, Session) for value in state.state_data.values())
-    return KEEP_OPEN if reviewing and not state.is_closed else KEEP_CLOSED
+def _time_to_keep(state: SessionState | None) -> timedelta:
+    if state is None or state.is_closed or not any(isinstance(value, Session) for value in state.state_data.values()):
+        return KEEP_CLOSED
+    return KEEP_OPEN
 
 
-def _keep_house(page: gr.Blocks) -> None:
+def _clean_up(page: gr.Blocks) -> None:
     while page.is_running:
         time.sleep(EVERY)
-        forget_visitors(page.state_holder, datetime.now())
+        drop_idle_sessions(page.state_holder, datetime.now())
         remove_files(page)
         give_back_freed()

@@ -1,4 +1,4 @@
-"""How the page is served."""
+"""Serve the page."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import gradio as gr
 
 from wbc_hf.errors import WbcError
 from wbc_hf.web.housekeeping import start_housekeeping
-from wbc_hf.web.html import read_text
+from wbc_hf.web.rendering import read_text
 from wbc_hf.web.uploads import MAX_FILE_SIZE
 
 # Gradio lets a style sheet reach no further out than the page's content.
@@ -25,15 +25,18 @@ def launch_page(
     root_path: str | None = None,
     mcp: bool = False,
 ) -> str:
-    """Serve a page in the background, as it is meant to be served, and say where it is.
+    """Serve a page in the background.
 
     Args:
         page: What `build_page` gave.
         host: Address to listen at.
         port: Port to listen at; None for any that is free.
-        users: Names and passwords of those who may come in; none: everybody.
+        users: Names and passwords of those who may sign in; everybody if empty.
         root_path: The path below which a reverse proxy serves the page, such as "/leucocytes".
         mcp: Whether language models may use the endpoints as tools (Model Context Protocol).
+
+    Returns:
+        Its URL.
 
     Raises:
         WbcError: Nothing can listen at this address and port, or what MCP needs is not installed.
@@ -54,7 +57,7 @@ def launch_page(
             run_history=False,  # it would keep pictures of cells in the browser
             enable_monitoring=False,
             mcp_server=mcp,
-            ssr_mode=False,  # needs Node.js, which a Space has and a laboratory has not: one page for both
+            ssr_mode=False,  # needs Node.js, which a laboratory need not have
             prevent_thread_lock=True,
             quiet=True,  # its lines advertise public links
         )

@@ -1,4 +1,4 @@
-"""What one visitor works on: a specimen, and which part of it lies under the lens."""
+"""The session of one visitor: a specimen, and which picture and cell of it are shown."""
 
 import threading
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
-from wbc_hf.errors import WbcError
-from wbc_hf.inference.predictor import Predictor
+from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.inference import Predictor
 from wbc_hf.smear import Cell, CellCounter, CellState, Picture, Specimen
-from wbc_hf.web.uploads import MAX_FILES
+from wbc_hf.web.uploads import MAX_FILES, Upload, read_or_error
 
 # Of the pictures that are kept, in bytes: what a machine with 4 GB has to spare beside a model.
 MAX_BYTES, MAX_BYTES_OF_ALL = 2**28, 2**30
@@ -25,14 +25,14 @@ class Shown(StrEnum):
 
 @dataclass(frozen=True)
 class View:
-    """What lies under the lens, at one moment.
+    """What a session shows at one moment.
 
     Attributes:
         pictures: Of the specimen.
         cells: Of the specimen.
         picture: The one that is shown, or None where there is none.
         cell: The one that is chosen, or None.
-        last: The one that a person said something of last, or None.
+        last: The one that was reviewed last, or None.
         shown: Which cells the gallery shows.
     """
 
@@ -46,8 +46,7 @@ class View:
     @property
     def cells_of_picture(self) -> tuple[Cell, ...]:
         """Those in the picture that is shown."""
-        number = self.picture.number if self.picture else None
-        return tuple(cell for cell in self.cells if cell.picture == number)
+        return tuple(cell for cell in self.cells if self.picture and cell.picture == self.picture.number)
 
     @property
     def gallery(self) -> tuple[Cell, ...]:
@@ -59,13 +58,13 @@ class Session:
     """One visitor's specimen.
 
     Attributes:
-        model: Which model answers.
-        specimen: What was found and said so far.
-        counter: Adds further pictures.
-        thumbnails: By number of the cell, its picture as an address: made once, sent often.
-        lock: Held by whoever acts and draws what came of it, so that the last drawing shows the last act.
-        readings: How many are being read in, files that came together counting once.
-        stopped: Whether the visitor wants no more of them; so is a session that was put away.
+        model: Name and version of the model.
+        specimen: What was found and reviewed so far.
+        counter: Adds pictures to it.
+        thumbnails: Of each cell by its number, as data URLs: made once, sent often.
+        lock: Hold it to change what is shown and to render that, so that the last rendering shows the last change.
+        readings: Number of uploads that are being read.
+        stopped: Whether reading is to stop, because the visitor says so or the specimen was put away.
     """
 
     def __init__(self, predictor: Predictor):
@@ -73,17 +72,16 @@ class Session:
         self.specimen = Specimen()
         self.counter = CellCounter(predictor, self.specimen)
         self.thumbnails: dict[int, str] = {}
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.readings = 0
         self.stopped = False
-        self._picture = 0
-        self._cell = 0
+        # Numbers from 1; 0 for none.
+        self._picture = self._cell = self._last = 0
         self._shown = Shown.WAITING
-        self._last = 0
 
     @property
     def view(self) -> View:
-        """What lies under the lens."""
+        """What is shown now."""
         pictures, cells = self.specimen.contents()
         return View(
             pictures,
@@ -95,10 +93,10 @@ class Session:
         )
 
     def check_room(self, count: int) -> None:
-        """Ask whether so many pictures more can be taken in.
+        """Check that the specimen has room for `count` more pictures.
 
         Raises:
-            WbcError: They would be more than `MAX_FILES`, or the specimen is too large already.
+            WbcError: There would be more than `MAX_FILES`, or the specimen is too large already.
         """
         there = len(self.specimen.pictures)
         if there + count > MAX_FILES:
@@ -109,8 +107,72 @@ class Session:
         if self.specimen.size > MAX_BYTES:
             raise WbcError(f"{len(self.specimen.cells)} cells are as many as a specimen on this page can hold.")
 
+    def read(self, upload: Upload, *, is_field: bool) -> str:
+        """Read a picture into the specimen.
+
+        The first one with a cell is shown. Later ones are not: they would interrupt the review.
+
+        Returns:
+            What a person should know of the picture, or "".
+
+        Raises:
+            WbcError: The specimen has no room for it.
+        """
+        self.check_room(1)
+        image = read_or_error(upload)
+        if isinstance(image, UnreadableImageError):
+            return f"{image.name} {image.reason}"
+        picture = self.counter.add_image(image, upload.name, whole_field=is_field)
+        cells = [cell for cell in self.specimen.cells if cell.picture == picture.number]
+        with self.lock:
+            if self.view.picture is None or (self.view.cell is None and cells):
+                self.show_picture(picture.number)
+        if not cells:
+            return f"{upload.name}: no leucocyte was found in it"
+        states = {cell.state for cell in cells}
+        if CellState.DUPLICATE in states and states <= {CellState.DUPLICATE, CellState.CUT}:
+            return f"{upload.name}: shows nothing that was not seen before, so none of its cells is counted again"
+        return ""
+
+    def act(self, action: str, number: int, value: str | None = None, reviewer: str = "") -> None:
+        """Do what a button of the page says.
+
+        Args:
+            action: "picture" or "cell" shows one, "gallery" chooses which cells the gallery shows, "label" reviews a
+                cell, "withdraw" takes a review back, "add" adds a cell that was not found, "remove" takes a picture
+                out.
+            number: Of the picture or cell.
+            value: One of `Shown`, the class of the cell (None for none of the five), or "x,y" of a new cell in pixels.
+            reviewer: Who reviews the cell.
+
+        Raises:
+            WbcError: There is no such action, picture or cell, or the cell cannot be reviewed or added.
+        """
+        with self.lock:
+            match action:
+                case "picture":
+                    self.show_picture(number)
+                case "cell":
+                    self.show_cell(number)
+                case "gallery":
+                    self._shown = Shown(value or "")
+                case "label":
+                    self.review(number, value, reviewer)
+                case "withdraw":
+                    self.specimen.withdraw(number)
+                    self.show_cell(number)
+                case "remove":
+                    self.specimen.remove(number)
+                    self.show_picture(number)
+                case "add":
+                    self.check_room(0)
+                    x, y = map(float, (value or "").split(","))
+                    self.show_cell(self.counter.add_missed_cell(number, x, y).number)
+                case _:
+                    raise WbcError(f"{action}: no button of the page does this.")
+
     def show_picture(self, number: int) -> None:
-        """Lay a picture under the lens, and choose its first cell that waits, else its first; no cell in an empty one.
+        """Show a picture, and choose its first waiting cell, else its first.
 
         Raises:
             WbcError: No such picture.
@@ -122,7 +184,7 @@ class Session:
         self._cell = next((cell.number for cell in (*_waiting(cells), *cells)), 0)
 
     def show_cell(self, number: int) -> None:
-        """Choose a cell, and lay its picture under the lens.
+        """Choose a cell, and show its picture.
 
         Raises:
             WbcError: No such cell.
@@ -132,97 +194,55 @@ class Session:
         self._cell = number
         self._picture = self.specimen.cells[number - 1].picture
 
-    def show_gallery(self, shown: str) -> None:
-        """Choose which cells the gallery shows.
-
-        Raises:
-            ValueError: None of `Shown`.
-        """
-        self._shown = Shown(shown)
-
     def review(self, number: int, label: str | None, reviewer: str) -> None:
-        """Write down what a person says of a cell, and go on to the next that waits if this one did.
+        """Record a person's class of a cell, and choose the next waiting cell if this one was waiting.
 
         Raises:
             WbcError: From `Specimen.review`.
         """
-        waited = number in {cell.number for cell in _waiting(self.specimen.cells)}
+        was_waiting = number in {cell.number for cell in _waiting(self.specimen.cells)}
         self.specimen.review(number, label, reviewer)
         self._last = number
-        waiting = _waiting(self.specimen.cells)
-        if not waited or not waiting:
-            self.show_cell(number)
-            return
-        following = [cell.number for cell in waiting if cell.number > number]
-        self.show_cell(following[0] if following else waiting[0].number)
-
-    def add_cell(self, picture: int, place: str) -> None:
-        """Take in a cell that was not found, and choose it.
-
-        Args:
-            picture: Number of the picture.
-            place: "x,y" in pixels of the picture.
-
-        Raises:
-            WbcError: From `CellCounter.add_missed_cell`, or no room for it.
-        """
-        self.check_room(0)
-        x, y = map(float, place.split(","))
-        self.show_cell(self.counter.add_missed_cell(picture, x, y).number)
-
-    def remove(self, number: int) -> None:
-        """Take out a picture that does not belong to the specimen.
-
-        Raises:
-            WbcError: No such picture.
-        """
-        self.specimen.remove(number)
-        self.show_picture(number)
-
-    def withdraw(self, number: int) -> None:
-        """Take back what a person said of a cell, and choose it.
-
-        Raises:
-            WbcError: From `Specimen.withdraw`.
-        """
-        self.specimen.withdraw(number)
-        self.show_cell(number)
+        waiting = [cell.number for cell in _waiting(self.specimen.cells)]
+        following = [other for other in waiting if other > number] or waiting
+        self.show_cell(following[0] if was_waiting and following else number)
 
 
 class Sessions:
     """The sessions of all visitors, by Gradio's session hash.
 
-    They live in Gradio's session state, in the server's memory, and go with it; nothing is written to a disk. What
-    stands here sees to it that two events which come at once, before there is a state, get one and the same.
+    They live in Gradio's session state, in memory, and go with it. These weak references give two events that come at
+    once, before there is a state, the same session.
     """
 
     def __init__(self, predictor: Predictor):
         self._predictor = predictor
-        self._benches: WeakValueDictionary[str, Session] = WeakValueDictionary()
+        self._sessions: WeakValueDictionary[str, Session] = WeakValueDictionary()
         self._lock = threading.Lock()
 
-    def of(self, session: str) -> Session:
-        """The session of a visitor, a new one where it has none.
+    def of(self, session_hash: str | None) -> Session:
+        """The session of a visitor, a new one if necessary.
 
         Raises:
             WbcError: All sessions together hold as much as the machine can.
         """
         with self._lock:
-            if session := self._benches.get(session):
+            if session := self._sessions.get(str(session_hash)):
                 return session
-            if sum(session.specimen.size for session in self._benches.values()) > MAX_BYTES_OF_ALL:
+            if sum(session.specimen.size for session in self._sessions.values()) > MAX_BYTES_OF_ALL:
                 raise WbcError("This page holds as many specimens as it can. Try again in some minutes.")
-            return self._new(session)
+            return self._add(session_hash)
 
-    def renew(self, session: str) -> Session:
-        """A new session in the place of the session's old one, for which nothing is read any more."""
+    def renew(self, session_hash: str | None) -> Session:
+        """Replace the session of a visitor by a new one, and stop reading into the old one."""
         with self._lock:
-            if old := self._benches.pop(session, None):
+            if old := self._sessions.pop(str(session_hash), None):
                 old.stopped = True
-            return self._new(session)
+            return self._add(session_hash)
 
-    def _new(self, session: str) -> Session:
-        session = self._benches[session] = Session(self._predictor)
+    def _add(self, session_hash: str | None) -> Session:
+        session = Session(self._predictor)
+        self._sessions[str(session_hash)] = session
         return session
 
 

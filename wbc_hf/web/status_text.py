@@ -1,11 +1,11 @@
-"""How a status of `Prediction` reads."""
+"""How the page words the status of a prediction."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class StatusText:
-    """Two words for where there is little room, a sentence for one cell, and how loud it is."""
+    """A title, a sentence on one cell, and the tone, a class of the style sheet."""
 
     title: str
     sentence: str

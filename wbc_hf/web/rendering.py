@@ -1,0 +1,110 @@
+"""HTML of the page, rendered from templates that escape whatever a user gave."""
+
+import base64
+import io
+from collections.abc import Sequence
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from wbc_hf.evaluation import format_figure, format_interval
+from wbc_hf.inference import Prediction
+from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
+
+OTHER_COLOUR = "#8a8f98"  # of a class that is not one of the five leucocytes
+SHOWN_CLASSES = 5  # bars under an answer: all five leucocytes, the likeliest of a model that knows more classes
+
+# A click on a button within `gr.HTML` becomes an event with the button's index.
+INDEX_JS = """
+element.addEventListener('click', event => {
+    const button = event.target.closest('button');
+    if (button) trigger('click', {index: Number(button.dataset.index)});
+});
+"""
+
+
+def render(template: str, **context: object) -> str:
+    """Render `templates/<template>.html`."""
+    return _ENVIRONMENT.get_template(f"{template}.html").render(context)
+
+
+def render_problem(title: str, text: str) -> str:
+    """Render a message that something could not be done, and why."""
+    return render("problem", title=title, text=text.rstrip("."))
+
+
+def render_examples(caption: str, names: Sequence[str], images: Sequence[Image.Image], side: int = 192) -> str:
+    """Render a button for each example: its picture, at most `side` pixels wide and high, above its name."""
+    urls = [thumbnail_url(image, side) for image in images]
+    return render("examples", caption=caption, examples=list(zip(names, urls, strict=True)))
+
+
+def read_text(name: str) -> str:
+    """Read a file that lies beside this one."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def format_percent(probability: float) -> str:
+    """`0.973` → `"97.3 %"`. Never 0 or 100: no model is that sure."""
+    if probability < 0.001:
+        return "< 0.1 %"
+    if probability > 0.999:
+        return "> 99.9 %"
+    return format_figure(probability, ".1%")
+
+
+def colour_of(label: str | None) -> str:
+    """The colour of a class in any spelling; grey for what is not one of the five."""
+    index = None if label is None else class_index(label)
+    return OTHER_COLOUR if index is None else LEUCOCYTES[index].colour
+
+
+def data_url(data: bytes, media_type: str) -> Markup:
+    """A URL that holds the data itself, so that no file of a visitor is left on the server."""
+    return Markup(f"data:{media_type};base64,{base64.b64encode(data).decode()}")
+
+
+def thumbnail_url(image: Image.Image, side: int) -> Markup:
+    """An image as a data URL, at most `side` pixels wide and high."""
+    small, file = image.copy(), io.BytesIO()
+    small.thumbnail((side, side))
+    small.save(file, "JPEG", quality=85)
+    return data_url(file.getvalue(), "image/jpeg")
+
+
+def plural(count: int, noun: str) -> str:
+    """`3, "cell"` → `"3 cells"`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _interval(interval: Sequence[float] | None, spec: str = ".1%") -> str:
+    return "no interval" if interval is None else format_interval(interval, spec, between=" – ")
+
+
+def _ranked(prediction: Prediction) -> list[tuple[str, float]]:
+    """The classes that are shown with their probabilities, the likeliest first."""
+    return [(prediction.label, prediction.probability), *prediction.alternatives][:SHOWN_CLASSES]
+
+
+def _root_axis(percent: float) -> float:
+    """Place a percentage on a square-root axis from 0 to 100: a linear one hides 1 % beside 60 %."""
+    return 10 * percent**0.5
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+_ENVIRONMENT.globals["class_names"] = CLASS_NAMES
+_ENVIRONMENT.filters |= {
+    "colour": colour_of,
+    "figure": lambda value, spec=".1%": format_figure(value, spec),
+    "interval": _interval,
+    "jpeg_url": lambda data: data_url(data, "image/jpeg"),
+    "percent": format_percent,
+    "plural": plural,
+    "png_url": lambda data: data_url(data, "image/png"),
+    "ranked": _ranked,
+    "root_axis": _root_axis,
+}
