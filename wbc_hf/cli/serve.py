@@ -80,7 +80,7 @@ def read_users(given: str | None) -> list[tuple[str, str]]:
     Raises:
         WbcError: There are none, or one has no name or no password.
     """
-    users = [tuple(user.partition(":")[::2]) for user in (given or "").split()]
+    users = [(name, password) for name, _, password in (user.partition(":") for user in (given or "").split())]
     if not users or not all(name and password for name, password in users):
         raise WbcError(
             f"--auth: the variable {USERS} must hold name:password, separated by spaces. It is empty, or a name or a "

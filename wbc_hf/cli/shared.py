@@ -1,5 +1,6 @@
 """What several commands share: input files, text that is safe on a terminal, and how errors end a program."""
 
+import io
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,8 @@ def exit_on_error(program: str) -> Iterator[None]:
     """Set up logging; turn a `WbcError` into one line on standard error and exit status 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     # File names are bytes: one that the terminal cannot show must not end the run.
-    sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
     try:
         yield
     except WbcError as error:
