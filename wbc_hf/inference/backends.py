@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
+from wbc_hf.errors import needs_extra
 from wbc_hf.hardware import has_fast_bf16, usable_cores
 from wbc_hf.modeling import FEATURES, LOGITS, InferenceGraph
 
@@ -70,7 +71,8 @@ class OpenVinoBackend:
     """
 
     def __init__(self, model: "openvino.Model | Path", *, exact: bool = False, quantised: bool = False):
-        import openvino  # late: an optional package, and slow to import
+        with needs_extra("openvino"):
+            import openvino
 
         half = not exact and has_fast_bf16("cpu")
         settings = {

@@ -8,17 +8,20 @@ import shutil
 import tempfile
 import textwrap
 import time
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import openvino
 import torch
 import transformers
-from openvino.frontend import GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure
 
 from wbc_hf import __version__
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.hardware import cache_folder
 from wbc_hf.modeling import GRAPH_FILES, InferenceGraph, Preprocessing, load_classifier, to_openvino
+
+if TYPE_CHECKING:
+    import openvino
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +29,6 @@ logger = logging.getLogger(__name__)
 MAX_CACHED = 4
 # Models of the last hour are kept too, so that no process loses a file between finding and loading it.
 _SECONDS_IN_USE = 3600
-# Tracing raises the first, OpenVINO the others.
-_FAILURES = (RuntimeError, GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure)
 _LONGEST_REASON = 200
 # Increase this when the graph changes.
 _VERSION = 1
@@ -37,7 +38,7 @@ class ConversionError(WbcError):
     """A model that OpenVINO cannot run."""
 
 
-def converted(folder: Path, weights: str, preparation: Preprocessing) -> Path | openvino.Model:
+def converted(folder: Path, weights: str, preparation: Preprocessing) -> "Path | openvino.Model":
     """Get the converted graph of a model from the cache, converting it if needed.
 
     Args:
@@ -52,6 +53,9 @@ def converted(folder: Path, weights: str, preparation: Preprocessing) -> Path | 
         ConversionError: It cannot be converted.
         WbcError: The folder's files cannot be used.
     """
+    with needs_extra("openvino"):
+        import openvino
+
     cache = cache_folder() / "openvino"
     path = cache / _digest(folder, weights, preparation)
     file = path / GRAPH_FILES["openvino"]
@@ -74,17 +78,21 @@ def converted(folder: Path, weights: str, preparation: Preprocessing) -> Path | 
     return file
 
 
-def convert(folder: Path, preparation: Preprocessing) -> openvino.Model:
+def convert(folder: Path, preparation: Preprocessing) -> "openvino.Model":
     """Convert a model folder for OpenVINO without caching it.
 
     Raises:
         ConversionError: It cannot be converted.
         WbcError: The folder's files cannot be used.
     """
+    with needs_extra("openvino"):
+        from openvino.frontend import GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure
+
     graph = InferenceGraph(load_classifier(folder), preparation)
     try:
         return to_openvino(graph, preparation.shape)
-    except _FAILURES as error:
+    # Tracing raises the first, OpenVINO the others.
+    except (RuntimeError, GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure) as error:
         reason = textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" …")
         raise ConversionError(
             f"{folder}: cannot be converted for OpenVINO ({reason}). The backend torch can run it."
@@ -96,7 +104,7 @@ def _digest(folder: Path, weights: str, preparation: Preprocessing) -> str:
     digest = hashlib.sha256(weights.encode())
     digest.update((folder / "config.json").read_bytes())
     digest.update(repr((preparation.mean, preparation.std, preparation.shape)).encode())
-    programs = (__version__, openvino.__version__, torch.__version__, transformers.__version__)
+    programs = (__version__, version("openvino"), torch.__version__, transformers.__version__)
     digest.update(" ".join(map(str, (_VERSION, *programs))).encode())
     return digest.hexdigest()[:32]
 

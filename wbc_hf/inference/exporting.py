@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import openvino
 from datasets import Dataset
 from scipy.special import softmax
 from tqdm.auto import tqdm
@@ -170,6 +169,8 @@ def write_graph(
         converted = to_openvino(graph, shape)
         if precision == "int8":
             converted = _quantise(converted, list(_parts(crops)))
+        import openvino
+
         openvino.save_model(converted, file, compress_to_fp16=precision != "fp32")
         return
     to_onnx(graph, shape, file)
@@ -202,7 +203,7 @@ def _packages(format: ExportFormat, precision: Precision) -> list[str]:
 
 
 def _check_packages(format: ExportFormat, precision: Precision) -> None:
-    missing = [name for name in _packages(format, precision) if importlib.util.find_spec(name) is None]
+    missing = [name for name in (*_packages(format, precision), "openvino") if importlib.util.find_spec(name) is None]
     if missing:
         raise WbcError(
             f"--format {format} --precision {precision}: needs {' and '.join(missing)}. Install what exporting needs: "

@@ -1,11 +1,12 @@
 """The predictor: classify images with a trained model. Evaluation, the command line and the page all use it."""
 
+import importlib.util
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
@@ -47,6 +48,18 @@ BATCH_SIZE = 32
 _AHEAD = 2
 BackendName = Literal["auto", "openvino", "torch"]
 BACKENDS: tuple[BackendName, ...] = ("auto", "openvino", "torch")
+
+
+@cache
+def _has_openvino() -> bool:
+    """Whether OpenVINO is installed; one warning per process if not."""
+    if importlib.util.find_spec("openvino") is not None:
+        return True
+    logger.warning(
+        "OpenVINO is not installed, so prediction runs on PyTorch, more slowly. Install it with "
+        "`pip install 'wbc-hf[openvino]'`."
+    )
+    return False
 
 
 @dataclass(frozen=True)
@@ -147,8 +160,8 @@ class Predictor:
             model: Folder or Hub id.
             backend: "openvino" runs on the processor: the folder's export (`wbc-hf export`) where it was made of the
                 weights beside it, or these converted, in bf16 where the processor has that in hardware. "torch" runs
-                the weights as they are: fp32 on a processor, bf16 on a GPU that has it. "auto" is torch on a GPU and
-                for what OpenVINO cannot run, else OpenVINO.
+                the weights as they are: fp32 on a processor, bf16 on a GPU that has it. "auto" is torch on a GPU, for
+                what OpenVINO cannot run, and, with one warning, where it is not installed; else OpenVINO.
             fresh: Use the weights as they lie in the folder: ignore exports, and do not cache the conversion.
 
         Raises:
@@ -162,7 +175,9 @@ class Predictor:
         processor, calibration = load_processor(folder), Calibration.load(folder)
         # Computed now: the folder may hold other weights by the time that the version is asked for.
         weights = digest_weights(folder)
-        on_torch = backend == "torch" or (backend == "auto" and torch.cuda.is_available() and has_weights(folder))
+        on_torch = backend == "torch" or (
+            backend == "auto" and has_weights(folder) and (torch.cuda.is_available() or not _has_openvino())
+        )
         if not (on_torch or fresh) and (exported := find_export(folder, weights)) is not None:
             return cls._of_export(exported, processor, str(model), calibration)
         runs = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from transformers import PreTrainedModel, ResNetForImageClassification
 
+from wbc_hf.errors import needs_extra
 from wbc_hf.modeling.preprocessing import Normalise, Preprocessing
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def _as_float32(values: torch.Tensor) -> torch.Tensor:
 
 def to_openvino(graph: InferenceGraph, crop_shape: tuple[int, ...]) -> "openvino.Model":
     """Convert the graph for OpenVINO, for any number of crops of one shape. It shares its weights with the model."""
-    import openvino
+    with needs_extra("openvino"):
+        import openvino
 
     # Traced here: OpenVINO would trace twice to compare, which takes as long as all the rest.
     with torch.no_grad(), warnings.catch_warnings():
