@@ -43,7 +43,7 @@ def export(
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from wbc_hf.inference.exporting import describe_export, export_model
+    from wbc_hf.inference import describe_export, export_model
 
     disable_progress_bar()
     folder, exported = export_model(model, format.value, precision.value, dataset=dataset, output=output)

@@ -90,7 +90,7 @@ def _rows(predictor: "Predictor", files: list[Path], unreadable: list[Unreadable
 
 
 def _predict_many(sources: list[str], model: str, format: Format, output: Path) -> None:
-    from wbc_hf.inference.bulk import predict_many
+    from wbc_hf.inference import predict_many
 
     if format is not Format.TABLE and output.suffix != f".{format}":
         raise WbcError(f"--format {format}: is for the terminal. The suffix of --output {output} decides the format.")

@@ -1,6 +1,8 @@
-"""Answers for images: the predictor and its backends, exported models, heat maps, nearest cells, bulk predictions."""
+"""Prediction: the predictor and its backends, exporting, heat maps, similar reference cells, bulk prediction."""
 
+from wbc_hf.inference.bulk import predict_many
 from wbc_hf.inference.evaluating import evaluate_predictor
+from wbc_hf.inference.exporting import describe_export, export_model
 from wbc_hf.inference.heat_maps import heat_map, overlay
 from wbc_hf.inference.predictor import BATCH_SIZE, ModelIdentity, Prediction, Predictor, batches
 from wbc_hf.inference.reference_cells import Neighbour, ReferenceCells
@@ -13,7 +15,10 @@ __all__ = [
     "Predictor",
     "ReferenceCells",
     "batches",
+    "describe_export",
     "evaluate_predictor",
+    "export_model",
     "heat_map",
     "overlay",
+    "predict_many",
 ]
