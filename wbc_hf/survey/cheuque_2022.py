@@ -145,12 +145,17 @@ def _only(leucocytes: Leucocytes, crops: dict[str, list[bytes]], members: Sequen
 
 def _build_mobilenet(folder: Path | None, recipe: Recipe) -> MobileNetV2ForImageClassification:
     """Build MobileNetV2 with a head for the five classes, from the weights in a folder or from scratch."""
-    settings = {"num_labels": len(CLASS_NAMES), "classifier_dropout_prob": _DROPOUT}
     if folder is None:
-        network = MobileNetV2ForImageClassification(MobileNetV2Config(depth_multiplier=recipe.width, **settings))
+        config = MobileNetV2Config(depth_multiplier=recipe.width, classifier_dropout_prob=_DROPOUT)
+        config.num_labels = len(CLASS_NAMES)
+        network = MobileNetV2ForImageClassification(config)
     else:
         network = MobileNetV2ForImageClassification.from_pretrained(
-            folder, use_safetensors=True, ignore_mismatched_sizes=True, **settings
+            folder,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            num_labels=len(CLASS_NAMES),
+            classifier_dropout_prob=_DROPOUT,
         )
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):

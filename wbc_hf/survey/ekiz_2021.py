@@ -13,7 +13,6 @@ the picture, from scratch. The kernel is Gaussian; its width and cost are those 
 augmentation.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +22,7 @@ from torch import nn
 from transformers import set_seed
 
 from wbc_hf.data import Leucocytes
-from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.survey.networks import Classifier, Logits, Recipe, convolution
+from wbc_hf.survey.networks import Classifier, FeatureNetwork, Logits, Recipe, convolution
 from wbc_hf.survey.support_vectors import SupportVectorMachine
 from wbc_hf.survey.system import Published, System, in_chunks
 
@@ -68,9 +66,8 @@ class Ekiz2021(System):
         return self._classifier.features(images, self._network.features)
 
 
-def _build_network() -> nn.Sequential:
+def _build_network() -> FeatureNetwork:
     layers: list[nn.Module] = []
     for inputs, outputs in zip((3, *_CHANNELS), _CHANNELS, strict=False):
         layers += [convolution(inputs, outputs), nn.MaxPool2d(2)]
-    features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return nn.Sequential(OrderedDict(features=features, head=nn.Linear(_CHANNELS[-1], len(CLASS_NAMES))))
+    return FeatureNetwork(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), channels=_CHANNELS[-1])

@@ -20,7 +20,7 @@ from functools import partial
 from torch import nn
 
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.survey.networks import OneNetwork, Recipe, Residual, convolution
+from wbc_hf.survey.networks import OneNetwork, Recipe, Residual, convolution, pass_on
 from wbc_hf.survey.system import Published
 
 _STEM = 64
@@ -58,8 +58,7 @@ def wbcnet(width: float) -> nn.Sequential:
         for block in range(blocks):
             outputs = round(wide * width)
             residual = Residual(channels, outputs, stride=2 if stage and not block else 1, activation=_LEAKY)
-            # Each block passes on what it gets at first, which trains faster: Goyal et al. 2017, arXiv:1706.02677.
-            nn.init.zeros_(residual.body[-1][-1].weight)
+            pass_on(residual.body)
             layers.append(residual)
             channels = outputs
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, len(CLASS_NAMES)))

@@ -4,22 +4,24 @@ import logging
 import shutil
 import sys
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel, set_seed
+from transformers import PreTrainedConfig, PreTrainedModel, ResNetForImageClassification, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Leucocytes
 from wbc_hf.errors import HubUnreachableError
 from wbc_hf.hardware import has_fast_bf16
 from wbc_hf.hub import fetch_model
+from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import (
     DEFAULT_MODEL,
     Normalise,
@@ -124,8 +126,9 @@ class Classifier:
             disable_tqdm=not sys.stderr.isatty(),
         )
         checkpoint = last_complete_checkpoint(self.folder)
-        caches = build_caches(leucocytes, self.network, self.processor, data, ModelArguments(), training)
-        trainer = build_trainer(leucocytes, self.network, self.processor, data, training, caches)
+        network = cast(ResNetForImageClassification, self.network)  # any image classifier will do
+        caches = build_caches(leucocytes, network, self.processor, data, ModelArguments(), training)
+        trainer = build_trainer(leucocytes, network, self.processor, data, training, caches)
         train_to_end(trainer, checkpoint)
         shutil.rmtree(self.folder / "cache", ignore_errors=True)
         self.network.to(self.device).eval()
@@ -148,7 +151,7 @@ class Classifier:
 
     @torch.inference_mode()
     def _logits(self, images: Sequence[Image.Image]) -> np.ndarray:
-        self.network.to(self.device, memory_format=torch.channels_last).eval()
+        self.network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         logits = []
         for start in range(0, len(images), _BATCH_SIZE):
             crops = np.stack([self._preprocessing.crop(image) for image in images[start : start + _BATCH_SIZE]])
@@ -220,6 +223,23 @@ def convolution(
         nn.BatchNorm2d(outputs),
     ]
     return nn.Sequential(*layers, *([activation()] if activation else []))
+
+
+def pass_on(block: nn.Module) -> None:
+    """Zero the last scale of a residual block, so that it first passes on its input: Goyal et al. 2017, 1706.02677."""
+    *_, last = (layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d))
+    nn.init.zeros_(last.weight)
+
+
+class FeatureNetwork(nn.Sequential):
+    """Layers that compute features, (n, channels), and a linear head for the classes."""
+
+    features: nn.Sequential
+    head: nn.Linear
+
+    def __init__(self, *layers: nn.Module, channels: int):
+        head = nn.Linear(channels, len(CLASS_NAMES))
+        super().__init__(OrderedDict(features=nn.Sequential(*layers), head=head))
 
 
 class Residual(nn.Module):

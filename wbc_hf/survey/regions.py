@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup, set_seed
-from transformers.image_transforms import center_to_corners_format
 
 from wbc_hf.data import frame
 from wbc_hf.errors import WbcError
@@ -72,7 +71,8 @@ class RegionDetector:
         self.recipe, self.folder, self.seed = recipe, folder, seed
         set_seed(seed)
         # Not in bf16: for maps of this size that takes half as long again on a CPU.
-        self.network = _RegionNetwork(groups).to(memory_format=torch.channels_last)
+        self.network = _RegionNetwork(groups)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._normalise = Normalise(build_processor(recipe.image_size), self.device)
 
@@ -111,9 +111,7 @@ class RegionDetector:
             logits, last_offsets = self.network.classify(features, proposed)
             shares = logits.softmax(2)
             place = torch.arange(len(shares), device=self.device), shares[:, :, 1:].sum(2).argmax(1)
-            boxes.append(
-                center_to_corners_format(_apply(last_offsets[place], proposed[place])).clamp(0, 1).cpu().numpy()
-            )
+            boxes.append(_corners(_apply(last_offsets[place], proposed[place])).clamp(0, 1).cpu().numpy())
             found = shares[:, :, 1:][place]
             groups.append((found / found.sum(1, keepdim=True)).cpu().numpy())
         return Detections(np.concatenate(boxes), np.concatenate(groups))
@@ -123,23 +121,27 @@ class RegionDetector:
         return np.array(image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0))
 
     def _train(self, rows: Dataset, groups: np.ndarray) -> None:
-        found = [(self._resized(image), box) for image in pictures(rows) for box in [_segmented_box(image)]]
-        kept = [index for index, (_, box) in enumerate(found) if box is not None]
-        if not kept:
-            raise WbcError("cheuque-2022: no training picture shows a stained nucleus, so there is no box to learn.")
-        pixels = torch.from_numpy(np.stack([found[index][0] for index in kept])).permute(0, 3, 1, 2).contiguous()
-        truths = torch.tensor(np.stack([found[index][1] for index in kept]), dtype=torch.float32)
-        labels = torch.from_numpy(groups[kept])
-        del found
+        found = [
+            (self._resized(image), box, group)
+            for image, group in zip(pictures(rows), groups, strict=True)
+            if (box := _segmented_box(image)) is not None
+        ]
+        if not found:
+            raise WbcError("cheuque-2022: no training picture shows a stained nucleus, so none has a box.")
+        images, segmented, kept_groups = zip(*found, strict=True)
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+        truths = torch.tensor(np.stack(segmented), dtype=torch.float32)
+        labels = torch.tensor(kept_groups)
+        del found, images
 
         recipe, network = self.recipe, self.network.to(self.device).train()
         generator = torch.Generator().manual_seed(self.seed)
-        per_epoch = math.ceil(len(kept) / recipe.batch_size)
+        per_epoch = math.ceil(len(labels) / recipe.batch_size)
         steps = round(recipe.epochs * per_epoch)
         optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
         scheduler = get_cosine_schedule_with_warmup(optimizer, round(_WARM_UP * steps), steps)
         with tqdm(total=steps, desc="Detector", unit="step", delay=2, leave=False) as bar:
-            for batch in islice(_batches(len(kept), recipe.batch_size, generator), steps):
+            for batch in islice(_batches(len(labels), recipe.batch_size, generator), steps):
                 views, boxes = _vary(pixels[batch].float() / 255, truths[batch], generator)
                 # A view may have left its cell behind.
                 seen = boxes[:, 2:].amin(1) > _SMALLEST_SIDE
@@ -204,8 +206,8 @@ class _RegionNetwork(nn.Module):
         self.classifier = nn.Linear(2 * third, groups + 1)
         self.last_offsets = nn.Linear(2 * third, 4)
         for layer in (self.offsets, self.last_offsets):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
         self.anchors = torch.empty(0)
 
     def propose(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
@@ -263,9 +265,14 @@ def _box_loss(offsets: torch.Tensor, boxes: torch.Tensor, truths: torch.Tensor) 
     return F.smooth_l1_loss(offsets, wanted, beta=0.1)
 
 
+def _corners(boxes: torch.Tensor) -> torch.Tensor:
+    """Left, top, right, bottom of boxes (..., 4)."""
+    return torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1)
+
+
 def _overlap(boxes: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
     """Intersection over union of (n, k, 4) with the one truth of each picture, (n, 4): (n, k)."""
-    ours, theirs = center_to_corners_format(boxes), center_to_corners_format(truths)[:, None]
+    ours, theirs = _corners(boxes), _corners(truths)[:, None]
     sides = torch.minimum(ours[..., 2:], theirs[..., 2:]) - torch.maximum(ours[..., :2], theirs[..., :2])
     area = sides.clamp_min(0).prod(-1)
     return area / (boxes[..., 2:].prod(-1) + truths[:, None, 2:].prod(-1) - area)
@@ -304,5 +311,5 @@ def _vary(images: torch.Tensor, boxes: torch.Tensor, generator: torch.Generator)
     # `frame` maps positions in the view to positions in the picture; boxes need the inverse.
     centre = (2 * boxes[:, :2] - 1 - shift)[:, None] @ turn / view[:, None, None]
     sides = (boxes[:, None, 2:] @ turn.abs() / view[:, None, None])[:, 0]
-    edges = center_to_corners_format(torch.cat([(centre[:, 0] + 1) / 2, sides], 1)).clamp(0, 1)
+    edges = _corners(torch.cat([(centre[:, 0] + 1) / 2, sides], 1)).clamp(0, 1)
     return views, torch.cat([(edges[:, :2] + edges[:, 2:]) / 2, edges[:, 2:] - edges[:, :2]], 1)

@@ -52,7 +52,7 @@ class _TrainPy(System):
     def __init__(self, folder: Path, seed: int = 0, arguments: Sequence[str] = ()):
         super().__init__(folder, seed)
         self._arguments = arguments
-        self._predictor: Predictor | None = None
+        self._predictor: Predictor
         self._parameters = 0
 
     @abstractmethod

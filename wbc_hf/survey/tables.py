@@ -84,17 +84,20 @@ def plot(rows: Sequence[Row], home: str) -> Figure:
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(length=0, labelsize=9)
     axes[0].set_yticks(list(heights), [SYSTEMS[row.name].title for row in rows])
-    marks = {
-        "accuracy": {"marker": "o", "color": _INK},
-        "balanced accuracy": {"marker": "o", "color": _INK, "markerfacecolor": "white"},
-        "published accuracy, on other cells": {"marker": "D", "color": _FAINT, "markerfacecolor": "white"},
-        "balanced accuracy of one class for all": {"linestyle": ":", "color": _FAINT},
-    }
     lines = [
-        Line2D([], [], **{"linestyle": "", "markersize": 5, "label": label} | style) for label, style in marks.items()
+        _mark(_INK, "o", "accuracy"),
+        _mark(_INK, "o", "balanced accuracy", markerfacecolor="white"),
+        _mark(_FAINT, "D", "published accuracy, on other cells", markerfacecolor="white"),
+        Line2D([], [], color=_FAINT, linestyle=":", label="balanced accuracy of one class for all"),
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=8, frameon=False)
     return figure
+
+
+def _mark(colour: str, marker: str, label: str, markerfacecolor: str | None = None) -> Line2D:
+    return Line2D(
+        [], [], color=colour, marker=marker, linestyle="", markersize=5, markerfacecolor=markerfacecolor, label=label
+    )
 
 
 def _conditions(rows: Sequence[Row]) -> str:

@@ -22,7 +22,6 @@ would be singular: a small variance is added to it. The coefficient is against t
 of coefficients.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -41,7 +40,7 @@ from wbc_hf.data import Leucocytes
 from wbc_hf.evaluation import compute_metrics
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.information import maximal_information
-from wbc_hf.survey.networks import Classifier, Logits, Recipe, build_resnet, convolution
+from wbc_hf.survey.networks import Classifier, FeatureNetwork, Logits, Recipe, build_resnet, convolution
 from wbc_hf.survey.system import Published, System, in_chunks
 
 _RECIPE = Recipe(epochs=8)
@@ -64,7 +63,7 @@ class Togacar2020(System):
         self._networks: list[tuple[Classifier, nn.Module]] = []
         self._scaler = StandardScaler()
         self._kept = np.empty(0, dtype=int)
-        self._discriminant: QuadraticDiscriminantAnalysis | None = None
+        self._discriminant: QuadraticDiscriminantAnalysis
 
     def fit(self, leucocytes: Leucocytes) -> None:
         self._networks = self._build_networks()
@@ -74,14 +73,12 @@ class Togacar2020(System):
         labels, references = (np.array(leucocytes[split]["label"]) for split in ("train", "validation"))
         train = self._scaler.fit_transform(train)
         validation = self._scaler.transform(validation)
-        orders = [
-            np.argsort(-worth, kind="stable")
-            for worth in (maximal_information(train, labels), _ridge_weights(train, labels))
-        ]
+        by_information = np.argsort(-maximal_information(train, labels), kind="stable")
+        by_ridge = np.argsort(-_ridge_weights(train, labels), kind="stable")
         highest = -1.0
         for share, shrinkage in product(_BEST, _SHRINKAGE):
             best = round(share * train.shape[1])
-            kept = np.intersect1d(*(order[:best] for order in orders))
+            kept = np.intersect1d(by_information[:best], by_ridge[:best])
             if not len(kept):
                 continue
             discriminant = _fit_discriminant(train[:, kept], labels, shrinkage)
@@ -111,7 +108,7 @@ class Togacar2020(System):
         return [
             (Classifier(Logits(alexnet), self.recipe, self.folder / "alexnet", self.seed), alexnet.features),
             (Classifier(Logits(googlenet), self.recipe, self.folder / "googlenet", self.seed), googlenet.features),
-            (resnet, resnet.network.resnet.pooler),
+            (resnet, resnet.network.get_submodule("resnet.pooler")),
         ]
 
     def _features(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -140,20 +137,16 @@ def _ridge_weights(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.linalg.norm(RidgeClassifier().fit(features, labels).coef_, axis=0)
 
 
-def _with_head(features: nn.Sequential, channels: int) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(features=features, head=nn.Linear(channels, len(CLASS_NAMES))))
-
-
 def _halve() -> nn.MaxPool2d:
     return nn.MaxPool2d(3, 2, padding=1)
 
 
-def _build_alexnet(width: float) -> nn.Sequential:
+def _build_alexnet(width: float) -> FeatureNetwork:
     """Five convolutions and two wide layers: Krizhevsky et al. 2012, figure 2, for one device instead of two."""
     first, second, third, fourth, fifth, dense = (
         round(channels * width) for channels in (96, 256, 384, 384, 256, 4096)
     )
-    features = nn.Sequential(
+    return FeatureNetwork(
         convolution(3, first, 11, 2),
         _halve(),
         convolution(first, second, 5),
@@ -170,8 +163,8 @@ def _build_alexnet(width: float) -> nn.Sequential:
         nn.Dropout(0.5),
         nn.Linear(dense, dense),
         nn.ReLU(inplace=True),
+        channels=dense,
     )
-    return _with_head(features, dense)
 
 
 # Of Szegedy et al. 2015, table 1: channels after 1 x 1, before and after 3 x 3, before and after 5 x 5, after pooling.
@@ -209,7 +202,7 @@ class _Inception(nn.Module):
         return torch.cat([path(images) for path in self.paths], 1)
 
 
-def _build_googlenet(width: float) -> nn.Sequential:
+def _build_googlenet(width: float) -> FeatureNetwork:
     """Nine inception modules: Szegedy et al. 2015, table 1."""
     first, reduced, channels = (round(number * width) for number in _BEFORE_INCEPTIONS)
     layers: list[nn.Module] = [
@@ -222,7 +215,7 @@ def _build_googlenet(width: float) -> nn.Sequential:
     for name, numbers in _INCEPTIONS.items():
         if name in ("4a", "5a"):
             layers.append(_halve())
-        layers.append(_Inception(channels, [round(number * width) for number in numbers]))
-        channels = layers[-1].outputs
-    features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4))
-    return _with_head(features, channels)
+        inception = _Inception(channels, [round(number * width) for number in numbers])
+        layers.append(inception)
+        channels = inception.outputs
+    return FeatureNetwork(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4), channels=channels)

@@ -27,7 +27,7 @@ from transformers import set_seed
 
 from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.survey.networks import Classifier, Logits, Recipe, build_resnet, convolution
+from wbc_hf.survey.networks import Classifier, Logits, Recipe, build_resnet, convolution, pass_on
 from wbc_hf.survey.system import Published, System
 
 _RECIPE = Recipe(image_size=80, epochs=8)
@@ -127,8 +127,7 @@ class _SeparableBlock(nn.Module):
         for inputs, outputs in pairwise(channels):
             # Not in place: the shortcut takes the same input.
             layers += [nn.ReLU(), _separable(inputs, outputs)]
-        # Each block passes on what it gets at first, which trains faster: Goyal et al. 2017, arXiv:1706.02677.
-        nn.init.zeros_(layers[-1][-1][-1].weight)
+        pass_on(layers[-1])
         self.shortcut: nn.Module = nn.Identity()
         if halves:
             layers.append(nn.MaxPool2d(3, stride=2, padding=1))
