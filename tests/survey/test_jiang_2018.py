@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from tests.survey.conftest import Cells
 from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.jiang_2018 import Jiang2018, wbcnet
 from wbc_hf.survey.networks import Recipe
 from wbc_hf.survey.system import pictures
 
-_RECIPE = Recipe(image_size=32, epochs=6, batch_size=8, learning_rate=3e-3, width=0.125)
+_RECIPE = Recipe(image_size=32, epochs=8, batch_size=8, learning_rate=3e-3, width=0.125)
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +24,12 @@ def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory, see
     return system
 
 
-def test_tells_painted_cells_apart(fitted: Jiang2018, leucocytes: Leucocytes) -> None:
-    test = leucocytes["test"]
-    probabilities = fitted.predict_proba(list(pictures(test)))
-    assert probabilities.shape == (len(test), len(CLASS_NAMES))
+def test_tells_painted_cells_apart(fitted: Jiang2018, cells: Cells) -> None:
+    probabilities = fitted.predict_proba(cells.images)
+    assert probabilities.shape == (len(cells.labels), len(CLASS_NAMES))
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
-    # About half are right after these few steps; chance is a fifth.
-    assert (probabilities.argmax(1) == test["label"]).mean() > 0.36
+    # Chance gets a fifth of them right, and three in ten almost never.
+    assert (probabilities.argmax(1) == cells.labels).mean() > 0.3
 
 
 def test_has_33_layers_that_learn() -> None:

@@ -12,6 +12,7 @@ from sklearn.metrics import mutual_info_score
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from tests.survey.conftest import Cells
 from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.information import maximal_information
@@ -30,12 +31,12 @@ def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory, see
     return system
 
 
-def test_tells_painted_cells_apart(fitted: Togacar2020, leucocytes: Leucocytes) -> None:
-    test = leucocytes["test"]
-    probabilities = fitted.predict_proba(list(pictures(test)))
-    assert probabilities.shape == (len(test), len(CLASS_NAMES))
+def test_tells_painted_cells_apart(fitted: Togacar2020, cells: Cells) -> None:
+    probabilities = fitted.predict_proba(cells.images)
+    assert probabilities.shape == (len(cells.labels), len(CLASS_NAMES))
     np.testing.assert_allclose(probabilities.sum(1), 1)
-    assert (probabilities.argmax(1) == test["label"]).mean() > 0.4
+    # Chance gets a fifth of them right, and three in ten almost never.
+    assert (probabilities.argmax(1) == cells.labels).mean() > 0.3
     assert fitted.start == "from scratch"
 
 
