@@ -29,7 +29,7 @@ from wbc_hf.smear import DEFAULT_RANGES, CellCounter, CellState, Specimen
 from wbc_hf.web import build_page, launch_page
 from wbc_hf.web.assembly import PAINTED_ONLY
 from wbc_hf.web.cell_tab import NO_PICTURE, CellTab, Inputs, ShownAnswer, render_answer
-from wbc_hf.web.endpoints import CountRequest, classify, classify_many, count
+from wbc_hf.web.endpoints import Endpoints
 from wbc_hf.web.model_tab import NO_CARD, NO_REPORT, read_card, render_report
 from wbc_hf.web.rendering import format_percent, render, render_problem
 from wbc_hf.web.status_text import STATUS_TEXTS
@@ -215,13 +215,17 @@ def test_a_picture_that_is_taken_away_gets_no_heat_map(predictor: Predictor, upl
     assert tab.on_answered(1, inputs) == gr.skip()
 
 
+def endpoints(predictor: Predictor) -> Endpoints:
+    return Endpoints(predictor, None, DEFAULT_RANGES)
+
+
 def test_refuses_too_many_files(predictor: Predictor, uploads: list[Upload]):
     with pytest.raises(gr.Error, match="101 were given, at most 100"):
-        classify_many(predictor, uploads[:1] * (MAX_FILES + 1))
+        endpoints(predictor).classify_many([_given(uploads[0])] * (MAX_FILES + 1))
 
 
 def test_programs_get_a_record(predictor: Predictor, uploads: list[Upload]):
-    record = classify(predictor, uploads[:1])
+    record = endpoints(predictor).classify(_given(uploads[0]))
 
     (expected,) = predictor.predict([uploads[0].source])
     assert record["file"] == "smear 1, Zelle 0.png"
@@ -235,9 +239,9 @@ def test_programs_get_a_record(predictor: Predictor, uploads: list[Upload]):
 
 def test_programs_get_a_message(predictor: Predictor, uploads: list[Upload]):
     with pytest.raises(gr.Error, match=f"notes.jpg: {NO_PICTURE_FORMAT}"):
-        classify(predictor, uploads[3:4])
+        endpoints(predictor).classify(_given(uploads[3]))
     with pytest.raises(gr.Error, match="No file"):
-        classify(predictor, [])
+        endpoints(predictor).classify(None)
 
 
 def test_files_keep_the_names_they_came_with():
@@ -363,8 +367,8 @@ def field(tmp_path: Path) -> Upload:
 
 
 def ask_count(predictor: Predictor, uploads: list[Upload], **changes: object):
-    asked = CountRequest(**{"name": "S 1", "leucocytes": 8.0, "reviewer": "Ana"} | changes)
-    return count(predictor, DEFAULT_RANGES, uploads, asked)
+    asked = {"name": "S 1", "leucocytes": 8.0, "reviewer": "Ana"} | changes
+    return endpoints(predictor).count_specimen(uploads, **asked)
 
 
 def test_counts_what_a_cell_counter_finds(predictor: Predictor, field: Upload, uploads: list[Upload]):

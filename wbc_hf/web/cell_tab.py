@@ -11,7 +11,7 @@ from wbc_hf.data import paint_cells
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Neighbour, Predictor, ReferenceCells, heat_map, overlay
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.web.rendering import INDEX_JS, render, render_examples, render_problem, thumbnail_url
+from wbc_hf.web.rendering import example_buttons, render, render_problem, thumbnail_url
 from wbc_hf.web.status_text import STATUS_TEXTS
 from wbc_hf.web.uploads import AT_ONCE, PREVIEW_SIDE, Answer, Upload, answer_uploads, read_uploads
 
@@ -82,7 +82,7 @@ class CellTab:
                     elem_classes=["wbc-picture", "wbc-upload"],
                 )
                 names = [name.capitalize() for name in CLASS_NAMES]
-                painted = gr.HTML(render_examples("Or try a painted cell", names, self.examples), js_on_load=INDEX_JS)
+                painted = example_buttons("Or try a painted cell", names, self.examples)
             with gr.Column():
                 result = gr.HTML(render("empty", text=NO_PICTURE))
         preview, answer = gr.Image(format="png", visible=False), gr.JSON(visible=False)

@@ -6,9 +6,9 @@ They keep nothing between two calls. What a person corrects on the page, a progr
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import gradio as gr
 from PIL import Image
@@ -33,46 +33,6 @@ from wbc_hf.web.uploads import (
 FIELD, CELL = "field", "cell"
 MAX_NEIGHBOURS = 100
 UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True)
-class CountRequest:
-    """What a program asks for; Gradio passes on whatever types it was sent.
-
-    Attributes:
-        show: "field" or "cell": what each picture shows.
-        name: Of the specimen.
-        leucocytes: Total leucocyte count in 10⁹/l; None and 0 are none.
-        corrections: Classes by number of the cell, as an earlier call gave it; None for none of the five.
-        reviewer: Who corrects.
-    """
-
-    show: str = FIELD
-    name: str = ""
-    leucocytes: float | None = None
-    corrections: Mapping[str, str | None] = field(default_factory=dict)
-    reviewer: str = ""
-
-    def check(self) -> None:
-        """Check types and values.
-
-        Raises:
-            WbcError: A value of another type or outside its range.
-        """
-        if self.show not in (FIELD, CELL):
-            raise WbcError(f"{self.show}: pictures show a {FIELD!r} or a {CELL!r}.")
-        if not isinstance(self.leucocytes, int | float | None):
-            raise WbcError(f"{self.leucocytes!r}: a total leucocyte count is a number, in 10⁹/l.")
-        check_leucocyte_count(self.leucocytes)
-        if not isinstance(self.corrections, Mapping):
-            raise WbcError(
-                f'{self.corrections!r}: corrections are classes by number of the cell, as {{"3": "monocyte"}}.'
-            )
-        for number, label in self.corrections.items():
-            if not number.isdecimal():
-                raise WbcError(f"{number}: cells are named by their numbers.")
-            if not isinstance(label, str | None):
-                raise WbcError(f"{label!r}: a class is a name, or null for none of the five.")
 
 
 class Endpoints:
@@ -129,11 +89,16 @@ class Endpoints:
 
     def classify(self, picture: dict | None) -> dict:
         """Classify one cell."""
-        return classify(self.predictor, read_uploads(picture))
+        (answer,) = answer_uploads(self.predictor, [_one_upload(picture)])
+        if isinstance(answer, UnreadableImageError):
+            raise _error(str(answer))
+        return _to_json(answer)
 
     def classify_many(self, pictures: list[dict] | None) -> list[dict]:
-        """Classify several cells."""
-        return classify_many(self.predictor, read_uploads(pictures))
+        """Classify cells, in order. A file that cannot be read has the status "unreadable" and a problem."""
+        uploads = read_uploads(pictures)
+        _check_number(uploads)
+        return [_to_json(answer) for answer in answer_uploads(self.predictor, uploads)]
 
     def explain(self, picture: dict | None, label: str | None) -> Image.Image:
         """Draw the heat map of a class, in any spelling, over a cell."""
@@ -165,8 +130,10 @@ class Endpoints:
         request: gr.Request,
     ) -> dict:
         """Count the leucocytes of a specimen. Whoever signed in corrects under that name and no other."""
-        asked = CountRequest(show, name, leucocytes, corrections or {}, request.username or reviewer)
-        snapshot, unreadable = count(self.predictor, self.ranges, read_uploads(pictures), asked)
+        reviewer = request.username or reviewer
+        snapshot, unreadable = self.count_specimen(
+            read_uploads(pictures), show, name, leucocytes, corrections, reviewer
+        )
         return json.loads(to_json(snapshot)) | {"unreadable": unreadable}
 
     def export(
@@ -184,8 +151,8 @@ class Endpoints:
         export = next((export for export in EXPORTS if export.key == form), None)
         if export is None:
             raise _error(f"{form}: exports are {', '.join(export.key for export in EXPORTS)}.")
-        asked = CountRequest(show, name, leucocytes, corrections or {}, request.username or reviewer)
-        snapshot, _ = count(self.predictor, self.ranges, read_uploads(pictures), asked)
+        reviewer = request.username or reviewer
+        snapshot, _ = self.count_specimen(read_uploads(pictures), show, name, leucocytes, corrections, reviewer)
         with TemporaryDirectory() as folder, _errors_as_answers():
             path = Path(folder) / file_name(snapshot, export)
             path.write_bytes(export.make(snapshot))
@@ -196,56 +163,67 @@ class Endpoints:
         """Describe the model."""
         return describe_model(self.predictor)
 
+    def count_specimen(
+        self,
+        uploads: Sequence[Upload],
+        show: str = FIELD,
+        name: str = "",
+        leucocytes: float | None = None,
+        corrections: Mapping[str, str | None] | None = None,
+        reviewer: str = "",
+    ) -> tuple[Snapshot, list[dict]]:
+        """Count the leucocytes in pictures of one specimen, and list the files that cannot be read.
 
-def classify(predictor: Predictor, uploads: Sequence[Upload]) -> dict:
-    """Classify one file.
+        Gradio passes on values of whatever types it was sent.
+
+        Args:
+            uploads: The pictures.
+            show: "field" or "cell": what each picture shows.
+            name: Of the specimen.
+            leucocytes: Total leucocyte count in 10⁹/l; None and 0 are none.
+            corrections: Classes by number of the cell, as an earlier call gave it; None for none of the five.
+            reviewer: Who corrects.
+
+        Raises:
+            gr.Error: No files, too many of them, or a value that is not allowed.
+        """
+        _check_number(uploads)
+        if not uploads:
+            raise _error("No file was given.")
+        specimen, unreadable = Specimen(str(name or "").strip()), []
+        with _errors_as_answers():
+            corrections = corrections or {}
+            _check(show, leucocytes, corrections)
+            specimen.leucocyte_count = check_leucocyte_count(leucocytes)
+            counter = CellCounter(self.predictor, specimen)
+            for upload in uploads:
+                image = read_or_error(upload)
+                if isinstance(image, UnreadableImageError):
+                    unreadable.append(_to_json(image))
+                else:
+                    counter.add_image(image, upload.name, whole_field=show == FIELD)
+            for number, label in corrections.items():
+                specimen.review(int(number), label, str(reviewer or ""))
+        return specimen.snapshot(self.predictor.identity, self.ranges), unreadable
+
+
+def _check(show: str, leucocytes: object, corrections: object) -> None:
+    """Check what a program sent.
 
     Raises:
-        gr.Error: No file, or one that cannot be read; the message names it and says why.
+        WbcError: A value of another type or outside its range.
     """
-    if not uploads:
-        raise _error("No file was given.")
-    (answer,) = answer_uploads(predictor, uploads[:1])
-    if isinstance(answer, UnreadableImageError):
-        raise _error(str(answer))
-    return _to_json(answer)
-
-
-def classify_many(predictor: Predictor, uploads: Sequence[Upload]) -> list[dict]:
-    """Classify files, in order. One that cannot be read has the status "unreadable" and a problem.
-
-    Raises:
-        gr.Error: More than `MAX_FILES` files.
-    """
-    _check_number(uploads)
-    return [_to_json(answer) for answer in answer_uploads(predictor, uploads)]
-
-
-def count(
-    predictor: Predictor, ranges: ReferenceRanges, uploads: Sequence[Upload], asked: CountRequest
-) -> tuple[Snapshot, list[dict]]:
-    """Count the leucocytes in pictures of one specimen, and list the files that cannot be read.
-
-    Raises:
-        gr.Error: No files, too many of them, or a value that is not allowed.
-    """
-    _check_number(uploads)
-    if not uploads:
-        raise _error("No file was given.")
-    specimen, unreadable = Specimen(str(asked.name or "").strip()), []
-    with _errors_as_answers():
-        asked.check()
-        counter = CellCounter(predictor, specimen)
-        for upload in uploads:
-            image = read_or_error(upload)
-            if isinstance(image, UnreadableImageError):
-                unreadable.append(_to_json(image))
-            else:
-                counter.add_image(image, upload.name, whole_field=asked.show == FIELD)
-        specimen.leucocyte_count = check_leucocyte_count(asked.leucocytes)
-        for number, label in asked.corrections.items():
-            specimen.review(int(number), label, str(asked.reviewer or ""))
-    return specimen.snapshot(predictor.identity, ranges), unreadable
+    if show not in (FIELD, CELL):
+        raise WbcError(f"{show}: pictures show a {FIELD!r} or a {CELL!r}.")
+    if not isinstance(leucocytes, int | float | None):
+        raise WbcError(f"{leucocytes!r}: a total leucocyte count is a number, in 10⁹/l.")
+    if not isinstance(corrections, Mapping):
+        raise WbcError(f'{corrections!r}: corrections are classes by number of the cell, as {{"3": "monocyte"}}.')
+    for number, label in corrections.items():
+        if not number.isdecimal():
+            raise WbcError(f"{number}: cells are named by their numbers.")
+        if not isinstance(label, str | None):
+            raise WbcError(f"{label!r}: a class is a name, or null for none of the five.")
 
 
 def _to_json(answer: Answer | UnreadableImageError) -> dict:
@@ -266,18 +244,10 @@ def _add(
     description: str,
     fields: list[gr.components.Component],
     answer: gr.components.Component,
-    queue: dict = ONE_CELL,
+    queue: dict[str, Any] = ONE_CELL,
 ) -> None:
-    gr.on(
-        [],
-        function,
-        fields,
-        answer,
-        preprocess=False,
-        api_name=function.__name__,
-        api_description=description,
-        **queue,
-    )
+    options = queue | {"api_name": function.__name__, "api_description": description}
+    gr.on([], function, fields, answer, preprocess=False, **options)
 
 
 def _picture_field() -> gr.File:
@@ -299,11 +269,14 @@ def _specimen_fields() -> list[gr.components.Component]:
     ]
 
 
-def _read_one(picture: dict | None) -> Image.Image:
-    uploads = read_uploads(picture)
-    if not uploads:
+def _one_upload(picture: dict | None) -> Upload:
+    if not picture:
         raise _error("No file was given.")
-    image = read_or_error(uploads[0])
+    return read_uploads(picture)[0]
+
+
+def _read_one(picture: dict | None) -> Image.Image:
+    image = read_or_error(_one_upload(picture))
     if isinstance(image, UnreadableImageError):
         raise _error(str(image))
     return image

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from importlib import resources
 
+import gradio as gr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
@@ -16,13 +17,10 @@ from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
 OTHER_COLOUR = "#8a8f98"  # of a class that is not one of the five leucocytes
 SHOWN_CLASSES = 5  # bars under an answer: all five leucocytes, the likeliest of a model that knows more classes
 
-# A click on a button within `gr.HTML` becomes an event with the button's index.
-INDEX_JS = """
-element.addEventListener('click', event => {
-    const button = event.target.closest('button');
-    if (button) trigger('click', {index: Number(button.dataset.index)});
-});
-"""
+
+def read_text(name: str) -> str:
+    """Read a file that lies beside this one."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def render(template: str, **context: object) -> str:
@@ -35,15 +33,16 @@ def render_problem(title: str, text: str) -> str:
     return render("problem", title=title, text=text.rstrip("."))
 
 
-def render_examples(caption: str, names: Sequence[str], images: Sequence[Image.Image], side: int = 192) -> str:
-    """Render a button for each example: its picture, at most `side` pixels wide and high, above its name."""
+def example_buttons(
+    caption: str, names: Sequence[str], images: Sequence[Image.Image], side: int = 192, elem_classes: str | None = None
+) -> gr.HTML:
+    """Add a button for each example: its picture, at most `side` pixels wide and high, with its name.
+
+    A click is an event with the button's `index`.
+    """
     urls = [thumbnail_url(image, side) for image in images]
-    return render("examples", caption=caption, examples=list(zip(names, urls, strict=True)))
-
-
-def read_text(name: str) -> str:
-    """Read a file that lies beside this one."""
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    html = render("examples", caption=caption, examples=list(zip(names, urls, strict=True)))
+    return gr.HTML(html, js_on_load=read_text("examples.js"), elem_classes=elem_classes)
 
 
 def format_percent(probability: float) -> str:

@@ -45,7 +45,7 @@ class _Box:
     def __init__(self, cell: Cell, view: View):
         assert view.picture is not None
         self.cell = cell
-        self.chosen = _is_chosen(cell, view)
+        self.chosen = view.cell is not None and cell.number == view.cell.number
         self.label = cell.label if cell.state in (CellState.COUNTED, CellState.WAITING) else None
         self.x, self.y, right, bottom = cell.box
         self.width, self.height = right - self.x, bottom - self.y
@@ -157,7 +157,3 @@ def _tag(cell: Cell) -> str:
 
 def _describe(cell: Cell) -> str:
     return f"Cell {cell.number}, {cell.label or 'none of the five'}, {STATE_TEXTS[cell.state]}"
-
-
-def _is_chosen(cell: Cell, view: View) -> bool:
-    return view.cell is not None and cell.number == view.cell.number

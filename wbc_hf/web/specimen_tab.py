@@ -12,7 +12,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import EXPORTS, Export, file_name
 from wbc_hf.smear import ReferenceRanges, check_leucocyte_count, count_cells, differentiate
-from wbc_hf.web.rendering import INDEX_JS, render, render_examples, render_problem
+from wbc_hf.web.rendering import example_buttons, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
 from wbc_hf.web.specimen_html import render_card, render_differential, render_field, render_gallery, render_pager
 from wbc_hf.web.uploads import AT_ONCE, MAX_FILE_SIZE, MAX_FILES, SPECIMENS, Upload, read_uploads
@@ -27,21 +27,6 @@ FIELDS, CELLS = "Whole fields", "One cell each"
 EXAMPLE_SEEDS = (21, 22, 23)
 EXAMPLE_CELLS = 8
 EXAMPLE_SHARES = (0.05, 0.1, 0.27, 0.1, 0.48)
-
-# One handler for all buttons: each names its action and the number of the cell or picture that it is about. While a
-# missed cell is to be pointed at, a click on the field is its place.
-ACTIONS_JS = """
-element.addEventListener('click', event => {
-    const place = wbc.pointedAt(event);
-    if (place) { trigger('click', place); return; }
-    const button = event.target.closest('[data-action]');
-    if (!button || (button.dataset.confirm && !confirm(button.dataset.confirm))) return;
-    const {action, number, value} = button.dataset;
-    wbc.remember(button);
-    trigger('click', {action, number: Number(number), value: value ?? null});
-});
-watch('value', () => wbc.refocus());
-"""
 
 
 class SpecimenTab:
@@ -61,6 +46,7 @@ class SpecimenTab:
         self._listen(page)
 
     def _lay_out(self) -> None:
+        actions = read_text("actions.js")
         with gr.Row(equal_height=False, elem_classes=["wbc-row", "wbc-intake"]):
             with gr.Column(scale=5):
                 self.files = gr.File(
@@ -74,25 +60,23 @@ class SpecimenTab:
                     [FIELDS, CELLS], value=FIELDS, label="Each photograph shows", elem_classes="wbc-kind"
                 )
                 example = Image.fromarray(self.painted_fields[0])
-                self.painted = gr.HTML(
-                    render_examples("Or try it on", ["A painted smear"], [example]),
-                    js_on_load=INDEX_JS,
-                    elem_classes="wbc-one-example",
+                self.painted = example_buttons(
+                    "Or try it on", ["A painted smear"], [example], elem_classes="wbc-one-example"
                 )
         self.progress, self.notice = gr.HTML(), gr.HTML()
         self.stop = gr.Button("Stop reading", size="sm", visible=False, elem_classes="wbc-stop")
         with gr.Column(visible=False, elem_classes="wbc-specimen") as self.work:
             with gr.Row(equal_height=False, elem_classes="wbc-row"):
                 with gr.Column(scale=5):
-                    self.pager = gr.HTML(js_on_load=ACTIONS_JS)
-                    self.field = gr.HTML(js_on_load=ACTIONS_JS)
+                    self.pager = gr.HTML(js_on_load=actions)
+                    self.field = gr.HTML(js_on_load=actions)
                     gr.HTML(render("legend"))
                 with gr.Column(scale=4):
-                    self.card = gr.HTML(js_on_load=ACTIONS_JS)
+                    self.card = gr.HTML(js_on_load=actions)
                     self.table = gr.HTML()
             with gr.Row(equal_height=False, elem_classes="wbc-row"):
                 with gr.Column(scale=5):
-                    self.gallery = gr.HTML(js_on_load=ACTIONS_JS)
+                    self.gallery = gr.HTML(js_on_load=actions)
                 with gr.Column(scale=4):
                     with gr.Row():
                         self.name = _text_field("Specimen", "number or name", 80)

@@ -1,0 +1,12 @@
+// One handler for all buttons: each names its action and the number of the cell or picture that it is about. While a
+// missed cell is to be pointed at, a click on the field is its place.
+element.addEventListener('click', event => {
+    const place = wbc.pointedAt(event);
+    if (place) { trigger('click', place); return; }
+    const button = event.target.closest('[data-action]');
+    if (!button || (button.dataset.confirm && !confirm(button.dataset.confirm))) return;
+    const {action, number, value} = button.dataset;
+    wbc.remember(button);
+    trigger('click', {action, number: Number(number), value: value ?? null});
+});
+watch('value', () => wbc.refocus());
