@@ -31,6 +31,10 @@ def run_training(argv: Sequence[str]) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     with needs_extra("train"):
+        # Now, and not hours later: the report draws figures, the trainer logs to TensorBoard.
+        import matplotlib  # noqa: F401
+        import tensorboard  # noqa: F401
+
         from wbc_hf.training import parse, run
 
     logging.getLogger("wbc_hf").setLevel(logging.INFO)

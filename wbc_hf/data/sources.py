@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_da
 from wbc_hf.data.folders import scan_folder
 from wbc_hf.data.hub_sets import find_columns, group_name, known_split, open_hub_set, source_name
 from wbc_hf.data.synthetic import paint_cells
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.labels import CLASS_NAMES
 
 # Every row that `load_leucocytes` gives, streamed or not.
@@ -59,9 +59,10 @@ def fetch_kaggle_set(handle: str) -> Path:
     Raises:
         WbcError: Not a handle, no such set, no access, no network, a broken archive or credentials file.
     """
-    import kagglehub
-    import kagglehub.config
-    import kagglehub.exceptions
+    with needs_extra("kaggle"):
+        import kagglehub
+        import kagglehub.config
+        import kagglehub.exceptions
 
     if handle.count("/") != 1 or not all(handle.split("/")):
         raise WbcError(f"kaggle:{handle}: a Kaggle data set is named 'kaggle:owner/name'.")

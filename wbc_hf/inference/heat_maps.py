@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.inference.predictor import Predictor
 
 _STEPS = 8
@@ -59,7 +59,8 @@ def overlay(image: Image.Image, heat: np.ndarray) -> Image.Image:
         image: RGB.
         heat: float (height, width) of the image, 0 to 1.
     """
-    import matplotlib  # late: only this needs it
+    with needs_extra("figures"):
+        import matplotlib
 
     colours = matplotlib.colormaps[_COLOURS](heat)[..., :3] * 255
     opacity = _OPACITY * heat[..., None]

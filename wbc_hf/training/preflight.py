@@ -4,7 +4,7 @@ from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.training.arguments import Arguments
 
 
@@ -42,7 +42,8 @@ def check_arguments(arguments: Arguments) -> None:
         raise WbcError("--class_weights balanced: counts the classes first, which a stream does not allow.")
     if training.search:
         # Optuna is needed for a search only.
-        from wbc_hf.training.search_space import check_search
+        with needs_extra("train"):
+            from wbc_hf.training.search_space import check_search
 
         check_search(arguments)
     if training.publish and training.hub_model_id:
