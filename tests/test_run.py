@@ -347,7 +347,7 @@ def run_in_two_processes(words: list[str]) -> list[int | None]:
     for process in both:
         process.start()
     for process in both:
-        process.join(60)
+        process.join(180)
     statuses = [process.exitcode for process in both]
     for process in both:
         process.kill()

@@ -49,7 +49,8 @@ class TorchBackend:
     def __init__(self, graph: InferenceGraph, *, exact: bool = False):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._half = not exact and self.device.type == "cuda" and has_fast_bf16("cuda")
-        self.graph = graph.eval().to(self.device, memory_format=torch.channels_last)
+        # The stubs do not know this argument.
+        self.graph = graph.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name = f"torch {'bf16' if self._half else 'fp32'} on {self.device.type}"
 
     def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -145,7 +145,9 @@ class Progress:
         for name in names:
             if match := _CHUNK_NAME.fullmatch(name):
                 found.setdefault(int(match["shard"]), {})[int(match["chunk"])] = match
-        chunks, complete, images = Counter(), set(), 0
+        chunks: Counter[int] = Counter()
+        complete: set[int] = set()
+        images = 0
         for shard, numbered in found.items():
             for number in count():
                 if number not in numbered:
@@ -402,17 +404,19 @@ def _prediction_rows(predictor: Predictor, items: Iterable[Item | _ChunkEnd]) ->
     def sources() -> Iterator[str | bytes]:
         for item in items:
             waiting.append(item)
-            if _has_image(item):
+            if isinstance(item, Item) and item.source is not None:
                 yield item.source
 
     for prediction in predictor.predict_each(sources()):
-        while not _has_image(waiting[0]):
-            yield _row_without_prediction(waiting.popleft())
-        yield _row(waiting.popleft(), prediction)
+        item = waiting.popleft()
+        while not _has_image(item):
+            yield _row_without_prediction(item)
+            item = waiting.popleft()
+        yield _row(item, prediction)
     yield from map(_row_without_prediction, waiting)
 
 
-def _has_image(item: Item | _ChunkEnd) -> bool:
+def _has_image(item: Item | _ChunkEnd) -> TypeGuard[Item]:
     return isinstance(item, Item) and item.source is not None
 
 
@@ -423,7 +427,7 @@ def _row_without_prediction(item: Item | _ChunkEnd) -> dict | _ChunkEnd:
 
 def _row(item: Item, prediction: Prediction | UnreadableImageError) -> dict:
     # File names are bytes: make them valid UTF-8.
-    row = {"file": os.fsencode(item.name).decode(errors="backslashreplace")}
+    row: dict[str, object] = {"file": os.fsencode(item.name).decode(errors="backslashreplace")}
     if isinstance(prediction, UnreadableImageError):
         return row | {"status": UNREADABLE, "reason": prediction.reason}
     row |= {"label": prediction.label, "probability": prediction.probability, "status": prediction.status}

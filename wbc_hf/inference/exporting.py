@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from datasets import Dataset
@@ -165,10 +165,11 @@ def write_graph(
         crops: For int8, what it is calibrated on: n of what `preparation` gives.
     """
     shape = preparation.shape
+    parts = [] if crops is None else _parts(crops)
     if file.suffix == ".xml":
         converted = to_openvino(graph, shape)
         if precision == "int8":
-            converted = _quantise(converted, list(_parts(crops)))
+            converted = _quantise(converted, parts)
         import openvino
 
         openvino.save_model(converted, file, compress_to_fp16=precision != "fp32")
@@ -177,7 +178,7 @@ def write_graph(
     if precision == "int8":
         import onnx
 
-        quantised = _quantise(onnx.load(file), [{CROP: part} for part in _parts(crops)])
+        quantised = _quantise(onnx.load(file), [{CROP: part} for part in parts])
         onnx.save(quantised, file)
 
 
@@ -265,7 +266,7 @@ def _check(
     calibrated_on: int,
 ) -> Check:
     """Compare the model in torch fp32 and the export on the validation images."""
-    names = graph.model.config.id2label
+    names = cast("dict[int, str]", graph.model.config.id2label)
     columns = columns_of_classes([names[index] for index in range(len(names))])
     reference = TorchBackend(graph, exact=True)
     may_be_cell: list[bool] = []
@@ -280,17 +281,18 @@ def _check(
             bar.update(len(images))
     before, after = (_concatenate(parts) for parts in answers.values())
     threshold = None
-    if calibrated_on and calibration is not None:
+    adapted = calibration
+    if calibrated_on and calibration is not None and before.features is not None and after.features is not None:
         threshold = _shift_threshold(calibration, before.features, after.features)
-    adapted = calibration if threshold is None else replace(calibration, out_of_distribution_threshold=threshold)
+        adapted = replace(calibration, out_of_distribution_threshold=threshold)
     evaluations = [
         evaluate(
             data.validation["label"],
-            answers.probabilities @ columns,
+            outputs.probabilities @ columns,
             groups=data.validation["group"],
-            statuses=calibration and calibration.statuses(answers.probabilities.max(1), answers.features, may_be_cell),
+            statuses=_statuses(used, outputs, may_be_cell),
         )
-        for answers, calibration in ((before, calibration), (after, adapted))
+        for outputs, used in ((before, calibration), (after, adapted))
     ]
     return Check(
         dataset=data.dataset,
@@ -302,6 +304,12 @@ def _check(
         agreement=float((evaluations[0].given == evaluations[1].given).mean()),
         out_of_distribution_threshold=threshold,
     )
+
+
+def _statuses(calibration: Calibration | None, outputs: _Outputs, may_be_cell: list[bool]) -> list[str] | None:
+    if calibration is None or outputs.features is None:
+        return None
+    return calibration.statuses(outputs.probabilities.max(1), outputs.features, may_be_cell)
 
 
 def _concatenate(parts: list[tuple[np.ndarray, np.ndarray | None]]) -> _Outputs:

@@ -64,7 +64,7 @@ def overlay(image: Image.Image, heat: np.ndarray) -> Image.Image:
 
     colours = matplotlib.colormaps[_COLOURS](heat)[..., :3] * 255
     opacity = _OPACITY * heat[..., None]
-    return Image.fromarray(np.uint8(np.round((1 - opacity) * np.asarray(image) + opacity * colours)))
+    return Image.fromarray(np.round((1 - opacity) * np.asarray(image) + opacity * colours).astype(np.uint8))
 
 
 def _layer_conductance(predictor: Predictor, image: Image.Image, index: int | None) -> np.ndarray:

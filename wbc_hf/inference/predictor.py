@@ -4,12 +4,12 @@ import importlib.util
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar, cast
 
 import numpy as np
 import torch
@@ -138,8 +138,6 @@ class Predictor:
             weights: Digest of the weights, as `digest_weights` gives it; by default that of `model`.
             backend: By default torch, which follows every change of the model's weights.
         """
-        if model is not None:
-            self.model = model.eval()
         self.processor = processor
         self.name = name
         self.calibration = calibration
@@ -147,9 +145,15 @@ class Predictor:
         self.export = export
         self._weights = weights
         self._preparation = Preprocessing(processor)
-        self.backend = backend or TorchBackend(InferenceGraph(model, self._preparation))
-        self._config = load_config(folder) if model is None else model.config
-        names = self._config.id2label
+        if model is None:
+            assert folder is not None, "Without a model in memory a folder is needed."
+            assert backend is not None, "Without a model in memory a backend is needed."
+            self.backend, self._config = backend, load_config(folder)
+        else:
+            self.model = model.eval()
+            self.backend = backend or TorchBackend(InferenceGraph(model, self._preparation))
+            self._config = model.config
+        names = cast("dict[int, str]", self._config.id2label)
         self.labels = tuple(names[index] for index in sorted(names))
 
     @classmethod
@@ -223,6 +227,7 @@ class Predictor:
         Raises:
             WbcError: Its folder holds an export without weights, or its weights have changed since they were loaded.
         """
+        assert self.folder is not None  # what has no folder has its model in memory
         if not has_weights(self.folder):
             raise WbcError(
                 f"{self.folder}: holds an export without the weights. It can predict; heat maps and features of "
@@ -282,7 +287,7 @@ class Predictor:
         """
         if self._config.model_type != ResNetConfig.model_type:
             self._refuse()
-        return self.model
+        return cast(ResNetForImageClassification, self.model)
 
     def _refuse(self) -> NoReturn:
         raise WbcError(
@@ -292,7 +297,7 @@ class Predictor:
 
     def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Preprocess RGB images, one at least, for the network: float32 (n, 3, height, width) on its device."""
-        pixels = self.processor(images, return_tensors="pt").pixel_values
+        pixels = self.processor(list(images), return_tensors="pt").pixel_values
         return pixels.to(self.model.device).contiguous(memory_format=torch.channels_last)
 
     def classify(self, images: Iterable[Image.Image]) -> tuple[np.ndarray, list[str]]:
@@ -316,7 +321,7 @@ class Predictor:
             return np.zeros((0, len(self.labels)), dtype=np.float32), []
         logits, features = self.backend.run(np.stack([one.crop for one in prepared]))
         probabilities = softmax(logits, axis=1)
-        if self.calibration is None:
+        if self.calibration is None or features is None:
             return probabilities, ["uncalibrated"] * len(prepared)
         may_be_cell = [one.may_be_cell for one in prepared]
         return probabilities, self.calibration.statuses(probabilities.max(1), features, may_be_cell)
@@ -340,7 +345,8 @@ class Predictor:
         Threads read and preprocess the next images while the model works; a few batches at most are in memory. Leaving
         the iteration early cancels what was not begun.
         """
-        remaining, waiting = iter(sources), deque()
+        remaining = iter(sources)
+        waiting: deque[Future[_Prepared | UnreadableImageError]] = deque()
         try:
             while True:
                 missing = (1 + _AHEAD) * BATCH_SIZE - len(waiting)
@@ -352,8 +358,8 @@ class Predictor:
                 for one in batch:
                     yield self._prediction(*next(answers)) if isinstance(one, _Prepared) else one
         finally:
-            for one in waiting:
-                one.cancel()
+            for future in waiting:
+                future.cancel()
 
     @cached_property
     def _readers(self) -> ThreadPoolExecutor:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -88,7 +89,7 @@ class ReferenceCells:
                 if batch:
                     features.append(predictor.logits_and_features([picture for _, picture in batch])[1])
                 for image, picture in batch:
-                    labels.append(CLASS_NAMES[class_index(image.class_name)])
+                    labels.append(CLASS_NAMES[cast(int, class_index(image.class_name))])
                     names.append(image.source)
                     thumbnails.append(_thumbnail(picture))
         if broken:

@@ -49,13 +49,11 @@ class Item:
 
 
 class Shard(Protocol):
-    """Consecutive images that can be read without reading any other.
+    """Consecutive images that can be read without reading any other."""
 
-    Attributes:
-        count: How many; None where only reading them tells.
-    """
-
-    count: int | None
+    @property
+    def count(self) -> int | None:
+        """How many; None where only reading them tells."""
 
     def read(self, start: int) -> Iterator[Item]:
         """Its images but the first `start`. Raises WbcError where that stops half-way."""
@@ -76,8 +74,8 @@ class Images:
     @property
     def count(self) -> int | None:
         """How many; None where only reading them tells."""
-        counts = [shard.count for shard in self.shards]
-        return None if None in counts else sum(counts)
+        counts = [shard.count for shard in self.shards if shard.count is not None]
+        return sum(counts) if len(counts) == len(self.shards) else None
 
 
 def find_images(words: Sequence[str]) -> Images:
@@ -380,7 +378,7 @@ def _hub_pictures(spec: str, split: str, addresses: Iterator[str]) -> Iterator[H
 def _commit(spec: str) -> str:
     """The current commit of a Hub data set."""
     with _explain_read_errors(spec):
-        return HfApi().dataset_info(spec).sha
+        return HfApi().dataset_info(spec).sha or ""
 
 
 @contextmanager

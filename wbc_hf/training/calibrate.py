@@ -53,7 +53,7 @@ def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title:
         trained_on=title,
         colours=_colours(predictor, leucocytes["train"], seed),
     )
-    fold_temperature(predictor.model, temperature)
+    fold_temperature(predictor.model, temperature)  # type: ignore[arg-type]
     predictor.model.save_pretrained(folder)
     calibration.save(folder)
     return calibration
