@@ -311,7 +311,7 @@ def test_another_way_to_the_same_answers_is_refused(begin: Begin, tiny_run: Tiny
     exported = copy.copy(predictor)
     exported.export = Export("openvino", "int8", "0", None, {}, made="2026-01-02T03:04:05+00:00")
     for other, message in (
-        (doubting, r"with another wbc\.json, .* the model \(\w{12}, this one is \w{12}\)\. Give"),
+        (doubting, r"with another wbc\.json, with other thresholds \(\w{12}, this one is \w{12}\)\. Give"),
         (on_openvino, r"with another backend, .* \(torch fp32 on \w+, this one is OpenVINO \w+\)\. Give"),
         (exported, r"with another export of the model, .* \(none, this one is 2026-01-02T03:04:05\+00:00\)\. Give"),
     ):

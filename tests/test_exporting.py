@@ -141,7 +141,7 @@ def test_a_folder_of_its_own_answers_without_weights(model: Path, cells: list[Im
     np.testing.assert_allclose(after.probabilities(cells), before.probabilities(cells), atol=1e-5)
     assert after.identity.version == before.identity.version
     assert after.classify(cells)[1] == before.classify(cells)[1]
-    with pytest.raises(WbcError, match=r"small: holds an export without the weights.* such as heat maps"):
+    with pytest.raises(WbcError, match=r"small: holds an export without the weights.* heat maps and features"):
         heat_map(after, cells[0])
 
 

@@ -108,8 +108,8 @@ def test_figures_of_several_models_are_taken_together():
     right, wrong = np.eye(5)[labels], np.eye(5)[(labels + 1) % 5]
     sure = ["confident", "review", "review", "review"]
     answers = [
-        benchmark.Answers(np.arange(4), right, sure),
-        benchmark.Answers(np.arange(4), wrong, sure),
+        benchmark.Predictions(np.arange(4), right, sure),
+        benchmark.Predictions(np.arange(4), wrong, sure),
     ]
     row = benchmark.summarise(laboratory, answers)
     assert row["accuracy"][0] == 0.5

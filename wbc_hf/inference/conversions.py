@@ -12,9 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-import transformers
-
 from wbc_hf import __version__
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.hardware import cache_folder
@@ -104,7 +101,7 @@ def _digest(folder: Path, weights: str, preparation: Preprocessing) -> str:
     digest = hashlib.sha256(weights.encode())
     digest.update((folder / "config.json").read_bytes())
     digest.update(repr((preparation.mean, preparation.std, preparation.shape)).encode())
-    programs = (__version__, version("openvino"), torch.__version__, transformers.__version__)
+    programs = (__version__, *map(version, ("openvino", "torch", "transformers")))
     digest.update(" ".join(map(str, (_VERSION, *programs))).encode())
     return digest.hexdigest()[:32]
 
