@@ -121,8 +121,8 @@ def test_the_button_waits_for_enough_cells(page: Page):
 
 def test_an_adapted_model_comes_as_a_folder_in_a_zip(page: Page, tmp_path: Path):
     say_all(page.session)
-    told = []
-    answers = page.handler("on_adapt")(page.request, lambda share, desc: told.append((share, desc)))
+    reported = []
+    answers = page.handler("on_adapt")(page.request, lambda share, desc: reported.append((share, desc)))
 
     html, button = next(answers)
 
@@ -132,7 +132,7 @@ def test_an_adapted_model_comes_as_a_folder_in_a_zip(page: Page, tmp_path: Path)
     with zipfile.ZipFile(archive) as files:
         files.extractall(tmp_path)
     assert Predictor.from_pretrained(tmp_path / archive.stem, "torch").predict([Image.new("RGB", (32, 32))])
-    assert told[0][0] == 0 and 0.5 < told[-1][0] <= 1 and all(desc for _, desc in told)
+    assert reported[0][0] == 0 and 0.5 < reported[-1][0] <= 1 and all(desc for _, desc in reported)
     assert list(answers) == []
     assert not archive.exists()
 
@@ -144,7 +144,7 @@ def test_cells_that_do_not_suffice_are_named(page: Page):
     assert not button["visible"]
 
 
-def test_an_adaptation_that_did_not_help_is_told_first():
+def test_an_adaptation_that_did_not_help_comes_first():
     scores = Scores(0.75, 0.5, 0.4, {"accuracy": [0.5, 0.9], "balanced_accuracy": None, "macro_f1": None}, {})
     recall = {name: None if name == "basophil" else 0.5 for name in CLASS_NAMES}
     adaptation = Adaptation(

@@ -53,7 +53,7 @@ def test_the_first_of_several_fields_is_shown_with_a_cell_that_waits(session: Se
     assert {cell.picture for cell in view.cells_of_picture} == {1}
 
 
-def test_a_word_of_a_person_counts_and_leads_to_the_next_cell(session: Session):
+def test_a_review_counts_and_leads_to_the_next_cell(session: Session):
     first, second, third = waiting(session)[:3]
     session.act("label", first, "monocyte", "Ana")
     assert session.view.cell.number == second
@@ -75,7 +75,7 @@ def test_the_next_cell_may_be_in_another_field_or_before_the_last(session: Sessi
     assert (session.view.cell.number, session.view.picture.number) == (numbers[0], 1)
 
 
-def test_the_last_word_can_be_undone_from_the_next_cell(session: Session):
+def test_the_last_review_can_be_undone_from_the_next_cell(session: Session):
     first, second = waiting(session)[:2]
     session.act("label", first, "monocyte", "")
     assert session.view.cell.number == second
@@ -172,7 +172,7 @@ def test_what_shows_no_cell_is_not_offered_as_a_class(session: Session):
     assert "Accept monocyte" not in card
 
 
-def test_a_cell_that_did_not_wait_stays_under_the_lens(session: Session):
+def test_a_cell_that_did_not_wait_stays_chosen(session: Session):
     number = waiting(session)[0]
     session.act("label", number, "monocyte", "")
     session.act("label", number, "basophil", "")
@@ -212,7 +212,7 @@ def test_the_same_field_once_more_adds_nothing(session: Session, fields: list[Up
         cell.number for cell in session.specimen.cells if cell.picture == 2
     }
     assert (count_cells(session.specimen.cells), len(waiting(session))) == before
-    # And once more: still copies of the first, not of the copies.
+    # And once more: still near-duplicates of the first, not of each other.
     session.read(fields[1], is_field=True)
     session.act("picture", 5)
     assert {session.specimen.cells[cell.duplicate_of - 1].picture for cell in session.view.cells_of_picture} == {2}

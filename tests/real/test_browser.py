@@ -362,8 +362,8 @@ def test_a_model_is_adapted_to_reviewed_cells_and_taken_away(
 
     button.click()
 
-    with page.expect_download(timeout=120_000) as download:
-        page.get_by_text("Save the adapted model").click(timeout=120_000)
+    with page.expect_download(timeout=240_000) as download:
+        page.get_by_text("Save the adapted model").click(timeout=240_000)
     assert page.locator(".wbc-result .wbc-status").is_visible()
     assert RESEARCH_USE in page.inner_text(".wbc-result")
     names = {name.split("/", 1)[1] for name in zipfile.ZipFile(download.value.path()).namelist()}

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,17 +82,20 @@ class AdaptTab:
         """Adapt the model to the reviewed cells of the visitor."""
         with TemporaryDirectory() as folder:
             try:
-                adaptation, archive = adapt_and_zip(
-                    self.predictor,
-                    self._reviewed_cells(request),
-                    Path(folder),
-                    lambda what, share: progress(share, desc=what),
+                cells = self._reviewed_cells(request)
+                output = Path(folder) / f"adapted-model-{datetime.now(UTC):%Y%m%dT%H%MZ}"
+                adaptation = adapt(
+                    self.predictor.name,
+                    [_to_labelled(cell) for cell in cells],
+                    output,
+                    progress=lambda what, share: progress(share, desc=what),
                 )
             except WbcError as error:
                 yield render_problem("Not adapted", str(error)), gr.update(visible=False)
                 return
+            archive = shutil.make_archive(str(output), "zip", folder, output.name)
             # Gradio copies the file to where it keeps temporary ones for a while; then this resumes and removes it.
-            yield render_adaptation(adaptation), gr.update(value=str(archive), visible=True)
+            yield render_adaptation(adaptation), gr.update(value=archive, visible=True)
 
     def _reviewed_cells(self, request: gr.Request) -> list[Cell]:
         return reviewed_cells(self.sessions.of(request.session_hash).specimen)
@@ -109,32 +112,9 @@ def can_adapt(cells: Sequence[Cell]) -> bool:
     return enough_labelled(counts) and len({cell.picture for cell in cells}) >= MIN_PICTURES
 
 
-def adapt_and_zip(
-    predictor: Predictor, cells: Sequence[Cell], folder: Path, progress: Callable[[str, float], None] | None = None
-) -> tuple[Adaptation, Path]:
-    """Adapt the page's model to reviewed cells.
-
-    Cells of one picture share its stain and its light: they are held back together.
-
-    Args:
-        predictor: Whose model it is.
-        cells: As `reviewed_cells` gives them.
-        folder: Where files may be left.
-        progress: Called with what is being done and the progress, 0 to 1.
-
-    Returns:
-        What was done and measured, and the adapted model's folder as a ZIP.
-
-    Raises:
-        WbcError: From `wbc_hf.adaptation.adapt`.
-    """
-    labelled = [
-        AdaptationCell(read_image(cell.image), class_index(cell.label or ""), f"picture {cell.picture}")
-        for cell in cells
-    ]
-    output = folder / f"adapted-model-{datetime.now(UTC):%Y%m%dT%H%MZ}"
-    adaptation = adapt(predictor.name, labelled, output, progress=progress)
-    return adaptation, Path(shutil.make_archive(str(output), "zip", folder, output.name))
+def _to_labelled(cell: Cell) -> AdaptationCell:
+    # Cells of one picture share its stain and its light: one group, held back together.
+    return AdaptationCell(read_image(cell.image), class_index(cell.label or ""), f"picture {cell.picture}")
 
 
 def render_cells(cells: Sequence[Cell]) -> str:

@@ -126,7 +126,7 @@ class SpecimenTab:
         page.load(self.on_load, None, [self.reviewer, self.signed_in], **AT_ONCE)
 
     def on_load(self, request: gr.Request) -> tuple[gr.Textbox, str]:
-        """Whoever signed in reviews under that name and no other."""
+        """Fill in the name of a visitor who signed in: they review under that name and no other."""
         if not request.username:
             return gr.Textbox(), ""
         return gr.Textbox(value=request.username, interactive=False), render("signed_in", name=request.username)
