@@ -44,11 +44,11 @@ class Inputs:
 
     Attributes:
         newest: Number of the newest input. The browser numbers them.
-        unexplained: The newest answer, until its heat map is computed.
+        unexplained: The newest answer with its number, until its heat map is computed; HTML if there is no picture.
     """
 
     newest: int = 0
-    unexplained: ShownAnswer | None = None
+    unexplained: tuple[int, ShownAnswer | str] | None = None
 
 
 class CellTab:
@@ -102,9 +102,7 @@ class CellTab:
             ),
         )
         for event in events:
-            explained = event.then(
-                self.on_answered, [answer, inputs], answer, js="answer => [answer?.number, null]", **options
-            )
+            explained = event.then(self.on_answered, inputs, [preview, answer], **options)
             for answered in (event, explained):
                 answered.then(None, [preview, answer], [picture, result], js="wbc.showNewest")
 
@@ -117,17 +115,20 @@ class CellTab:
         upload = Upload(self.examples[event.index], f"Painted {CLASS_NAMES[event.index]}")
         return self._answer_newest([upload], number, inputs)
 
-    def on_answered(self, number: int | None, inputs: Inputs) -> dict:
-        """Add the heat map, which takes longer, to the answer that the browser has got."""
+    def on_answered(self, inputs: Inputs) -> tuple | dict:
+        """Give the newest answer once more, now with its heat map, which takes longer.
+
+        Whichever answer the browser got last: two that are sent at nearly the same time may arrive in either order.
+        """
         with self._computing:
-            shown = inputs.unexplained
-            if shown is None or number != shown.number or number < inputs.newest:
+            newest, inputs.unexplained = inputs.unexplained, None
+            if newest is None or newest[0] < inputs.newest:
                 return gr.skip()
-            inputs.unexplained = None
-            html = self.explain(shown)
-            if html is None or shown.number < inputs.newest:
-                return gr.skip()
-            return {"number": shown.number, "html": html}
+            number, shown = newest
+            if isinstance(shown, str):
+                return None, {"number": number, "html": shown}
+            html = self.explain(shown) or render_answer(shown)
+            return gr.skip() if number < inputs.newest else (shown.answer.image, {"number": number, "html": html})
 
     def _answer_newest(self, uploads: Sequence[Upload], number: int, inputs: Inputs) -> tuple | dict:
         with self._counting:
@@ -138,10 +139,9 @@ class CellTab:
             shown = self.answer(uploads, number)
             if number < inputs.newest:
                 return gr.skip()
+            inputs.unexplained = number, shown
             if isinstance(shown, str):
-                inputs.unexplained = None
                 return None, {"number": number, "html": shown}
-            inputs.unexplained = shown
             return shown.answer.image, {"number": number, "html": render_answer(shown)}
 
     def answer(self, uploads: Sequence[Upload], number: int = 0) -> ShownAnswer | str:
