@@ -63,6 +63,7 @@ def page(request: pytest.FixtureRequest, browser: "sync_api.Browser", url: str) 
     page.on("request", lambda asked: hosts.add(urlsplit(asked.url).hostname))
     page.goto(url)
     page.wait_for_selector(".wbc-examples button")
+    page.wait_for_timeout(1000)  # nobody is quicker, and Gradio attaches its last handlers after it has drawn the page
     yield page
     assert hosts - {None} == {"127.0.0.1"}  # None: data: and blob:, which ask nobody
     assert page.evaluate("document.documentElement.scrollWidth") <= request.param["width"]
