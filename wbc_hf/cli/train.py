@@ -42,7 +42,7 @@ def run_training(argv: Sequence[str]) -> None:
     try:
         run(*parse(argv))
     except KeyboardInterrupt:
-        print("train.py: stopped. With --resume the same command goes on where it was.", file=sys.stderr)
+        print("train.py: stopped. With --resume the same command resumes where it stopped.", file=sys.stderr)
         sys.exit(130)
 
 
