@@ -77,6 +77,22 @@ def _act(tab: Tab, session: str, action: str, number: int, value: str | None = N
     tab.take(tab.handler("on_action")(event, tab.session, "", "Ana", _request(session, **who)))
 
 
+def test_every_state_of_a_reading_says_what_is_visible(tab: Tab):
+    """What is visible in one state and left out of the next, Gradio's page may never show."""
+    notes = tab.folder / "notes.jpg"
+    notes.write_text("no picture")
+    given = [{"path": str(notes), "orig_name": notes.name}, tab.paint(1), tab.paint(2)]
+    states = list(tab.handler("on_files")(given, "Whole fields", "", _request("one")))
+    said = [
+        {type(value): value.visible for value in state.values() if isinstance(value, gr.Button | gr.Column)}
+        for state in states
+    ]
+    assert len(said) > len(given)
+    assert all(visible.keys() == {gr.Button, gr.Column} for visible in said)
+    assert said[0] == {gr.Button: True, gr.Column: False}
+    assert said[-1] == {gr.Button: False, gr.Column: True}
+
+
 def test_a_review_while_pictures_are_read_is_kept_and_drawn(tab: Tab):
     reading = tab.read("one", 1, 2)
     while tab.shown == {} or not tab.session.specimen.pictures:

@@ -63,7 +63,6 @@ def page(request: pytest.FixtureRequest, browser: "sync_api.Browser", url: str) 
     page.on("request", lambda asked: hosts.add(urlsplit(asked.url).hostname))
     page.goto(url)
     page.wait_for_selector(".wbc-examples button")
-    page.wait_for_timeout(1000)  # nobody is quicker, and Gradio attaches its last handlers after it has drawn the page
     yield page
     assert hosts - {None} == {"127.0.0.1"}  # None: data: and blob:, which ask nobody
     assert page.evaluate("document.documentElement.scrollWidth") <= request.param["width"]
@@ -309,6 +308,20 @@ def test_a_broken_file_stops_nothing_and_a_field_counts_once(page: "sync_api.Pag
         page.get_by_label("Next picture").click()
         page.get_by_text(f"Field {number} of 3").wait_for()
     assert page.locator(".wbc-box.wbc-duplicate").count() == page.locator(".wbc-box").count()
+
+
+def test_answers_that_arrive_all_at_once(browser: "sync_api.Browser", url: str, fields: list[Path], notes: Path):
+    """As from behind a proxy that holds them back, or in a browser that is still busy with loading the page."""
+    for _ in range(3):  # in each the first specimen, whose part of the page is not loaded yet
+        tab = browser.new_page(viewport=DESKTOP)
+        tab.set_default_timeout(60_000)
+        tab.route("**/queue/data?*", lambda route: route.fulfill(response=route.fetch()))
+        tab.goto(url)
+        tab.wait_for_selector(".wbc-examples button")
+        _examine(tab, [notes, *fields], "Field 1 of 2")
+        assert tab.locator(".wbc-box").count() >= 3
+        assert tab.locator(".wbc-stop").count() == 0 or tab.locator(".wbc-stop").is_hidden()
+        tab.close()
 
 
 def test_a_specimen_is_put_away(page: "sync_api.Page", fields: list[Path]):

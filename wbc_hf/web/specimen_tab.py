@@ -202,13 +202,14 @@ class SpecimenTab:
             session.readings, session.stopped = session.readings + 1, False
         problems = []
         try:
-            yield {self.session: session, self.files: None, self.stop: gr.Button(visible=True)}
+            yield {self.session: session, self.files: None} | self._visible_parts(session)
             for index, upload in enumerate(uploads):
-                yield {self.progress: render("progress", done=index, total=len(uploads), name=upload.name)}
+                progress = render("progress", done=index, total=len(uploads), name=upload.name)
+                yield {self.progress: progress} | self._visible_parts(session)
                 if problem := session.read(upload, is_field=kind == FIELDS):
                     problems.append(problem)
                 if session.specimen.pictures and self.sessions.of(request.session_hash) is session:
-                    yield {self.work: gr.Column(visible=True)} | self._show(session, leucocytes)
+                    yield self._visible_parts(session) | self._show(session, leucocytes)
                 if session.stopped:
                     problems.append(f"stopped: {index + 1} of {len(uploads)} pictures were read and are kept")
                     break
@@ -219,7 +220,19 @@ class SpecimenTab:
                 session.readings -= 1
         if self.sessions.of(request.session_hash) is session:
             said = "".join(render_problem("Please look", problem) for problem in problems)
-            yield {self.progress: said, self.stop: gr.Button(visible=session.readings > 0)}
+            yield {self.progress: said} | self._visible_parts(session)
+
+    def _visible_parts(self, session: Session) -> dict:
+        """Say what is visible while pictures are read. Every state that `_read` yields must, also if nothing changed.
+
+        Gradio sends the difference from the state before, and its page (6.31) applies that to the object that it may
+        not have shown yet. Where answers come faster than the page shows them, because it is still loading or a proxy
+        holds them back, "visible" in one state and not in the next is never seen, and the specimen stays hidden.
+        """
+        return {
+            self.stop: gr.Button(visible=session.readings > 0 and not session.stopped),
+            self.work: gr.Column(visible=bool(session.specimen.pictures)),
+        }
 
     def _show(self, session: Session, leucocytes: str) -> dict:
         return dict(zip(self.views, render_views(session, self.ranges, leucocytes), strict=True))
