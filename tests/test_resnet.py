@@ -188,4 +188,4 @@ def test_a_silent_hub_is_named_without_its_clients_many_retries(tmp_path: Path):
     seconds, message = result.stdout.split("|")
     assert float(seconds) < 20
     assert "127.0.0.1:9" in message
-    assert "--from_scratch" in message
+    assert "pass a local folder" in message

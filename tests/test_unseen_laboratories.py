@@ -1,9 +1,7 @@
 """Training for laboratories that a model has not seen: its arguments, painted cells beside real ones, the starter."""
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,20 +9,11 @@ from safetensors.torch import load_file
 
 import train
 from tests.conftest import Command, TinyRun
+from tests.scripts import ROOT, script
 from wbc_hf.data import OtherLaboratories, load_leucocytes, read_image, with_painted
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.training.transforms import build_augmentation, training_edge
-
-ROOT = Path(__file__).parents[1]
-
-
-def script(path: str) -> ModuleType:
-    """A program of the project that is in no package."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_painted_cells_are_trained_on_and_nothing_else_is(folder_of_cells: Path):

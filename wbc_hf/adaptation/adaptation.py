@@ -19,7 +19,7 @@ from wbc_hf.adaptation.task import Task
 from wbc_hf.adaptation.unsupervised import adapt_unsupervised
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_json
-from wbc_hf.hub import fetch_model
+from wbc_hf.hub import copy_notice, fetch_model
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.modeling import Calibration, Preprocessing, centre_squares, load_classifier, load_processor
@@ -88,6 +88,7 @@ def adapt(
         predictor.model.save_pretrained(folder)
         predictor.processor.save_pretrained(folder)
         calibration.save(folder)
+        copy_notice(source, folder)
         write_json(folder / ADAPTATION_FILE, asdict(adaptation))
         (folder / CARD_FILE).write_text(render_card(source, adaptation), encoding="utf-8")
         progress("Done", 1)

@@ -61,7 +61,8 @@ def render_card(run: dict, metrics: dict, model_id: str | None = None) -> str:
             `given_splits`, `splits` (images by split and class), `skipped`, and where known `groups_across` and
             `audit`: `distinct_cells` (as `splits`), `near_duplicates` (images that show a cell which another one
             shows already), `contradictions` (cells with two classes) and `across` (cells in two splits).
-            `fingerprint` and `given_splits` are None for a stream, `width` may be where weights were given.
+            `fingerprint` and `given_splits` are None for a stream, `width` may be where weights were given. `notice`,
+            where it is there, says whether the weights derive from others with a licence of their own.
         metrics: As `write_report` returns them, of the test split.
         model_id: `owner/name` on the Hub. Without it `UNNAMED_MODEL` stands there, which publishing replaces.
     """

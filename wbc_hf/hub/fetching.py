@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+# The licence of weights that others made, which goes with whatever derives from them.
+NOTICE_FILE = "NOTICE"
 
 # All files that a model of this project or an ordinary ResNet is loaded from. No pattern matches a pickle
 # (pytorch_model.bin, *.pt): loading one can run code.
@@ -41,6 +44,7 @@ MODEL_FILES = (
     "wbc*.safetensors",
     "metrics.json",
     "README.md",
+    NOTICE_FILE,
 )
 
 # Seconds until a silent Hub counts as unreachable: below the ten that a person is asked to wait.
@@ -84,6 +88,14 @@ def fetch_model(model: str | Path) -> Path:
     except HubUnreachableError as error:
         return _cached_snapshot(repo_id, error)
     return _download(repo_id)
+
+
+def copy_notice(model: Path, derived: Path) -> bool:
+    """Copy the licence notice of a model's weights to the folder of one that derives from it; whether there is one."""
+    notice = model / NOTICE_FILE
+    if notice.is_file():
+        shutil.copyfile(notice, derived / NOTICE_FILE)
+    return notice.is_file()
 
 
 def check_hub_reachable() -> None:
@@ -205,7 +217,7 @@ def _ask_hub(ask: Callable[[], T]) -> T:
 def _unreachable_message(what: str) -> str:
     return (
         f"The Hugging Face Hub at {constants.ENDPOINT} {what}. Check the network or the variable HF_ENDPOINT, "
-        "or do without the Hub: pass a local folder, or train with --from_scratch."
+        "or do without the Hub: pass a local folder."
     )
 
 

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from wbc_hf.errors import WbcError
-from wbc_hf.hub.fetching import CONFIG_FILE, WEIGHTS_FILE, check_hub_reachable, first_line
+from wbc_hf.hub.fetching import CONFIG_FILE, NOTICE_FILE, WEIGHTS_FILE, check_hub_reachable, first_line
 
 CARD_FILE = "README.md"
 REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
@@ -20,6 +20,7 @@ REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 # checkpoints, and predictions.csv and run.json (names and paths of images).
 PUBLISHED_FILES = (
     *REQUIRED_FILES,
+    NOTICE_FILE,
     "preprocessor_config.json",
     "wbc.json",
     "wbc*.safetensors",

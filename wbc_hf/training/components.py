@@ -8,6 +8,8 @@ from transformers import ResNetForImageClassification, set_seed
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Leucocytes
+from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
+from wbc_hf.errors import HubUnreachableError
 from wbc_hf.inference import BATCH_SIZE
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_pretrained, build_from_scratch, fetch_pretrained, freeze, skip_frozen
@@ -34,10 +36,19 @@ def build_network(
         network, processor = build_from_scratch(model.width, image_size=model.image_size or _DEFAULT_IMAGE_SIZE)
     else:
         with training.main_process_first(desc="fetching the model"):
-            source = fetch_pretrained(model.model)
+            source = _fetch(model.model)
         network, processor = build_from_pretrained(source, image_size=model.image_size)
     freeze(network, model.freeze)
     return network, processor
+
+
+def _fetch(model: str) -> Path:
+    """As `fetch_pretrained`; where no Hub can be reached, the error names what else training can start from."""
+    try:
+        return fetch_pretrained(model)
+    except HubUnreachableError as error:
+        ships = f"--model {DEFAULT_MODEL_FOLDER}, the model that ships, or " if DEFAULT_MODEL_FOLDER.is_dir() else ""
+        raise HubUnreachableError(f"{error} What training can start from here: {ships}--from_scratch.") from error
 
 
 def build_caches(

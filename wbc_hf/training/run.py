@@ -10,7 +10,7 @@ from wbc_hf.data import Leucocytes, leaked_test_images, load_leucocytes, with_pa
 from wbc_hf.distributed import on_first_process
 from wbc_hf.evaluation import format_metrics, render_card
 from wbc_hf.files import write_json
-from wbc_hf.hub import push_folder
+from wbc_hf.hub import copy_notice, push_folder
 from wbc_hf.inference import Predictor, evaluate_predictor
 from wbc_hf.manifest import Manifest
 from wbc_hf.memory import keep_freed_memory
@@ -91,9 +91,10 @@ def _save_and_evaluate(
     trainer: LeucocyteTrainer, arguments: Arguments, leucocytes: Leucocytes | IterableDatasetDict, folder: Path
 ) -> tuple[dict, dict]:
     """Save the model, calibrate it, and evaluate it on the test split as it was saved; its record and its metrics."""
-    data, _, training = arguments
+    data, model, training = arguments
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)
+    has_notice = not model.from_scratch and copy_notice(Path(str(trainer.model.name_or_path)), folder)
     calibrate(folder, leucocytes, title(leucocytes, data.dataset), training.seed)
     # An export in the folder would be of an earlier run.
     predictor = Predictor.from_pretrained(folder, fresh=True)
@@ -101,4 +102,5 @@ def _save_and_evaluate(
     metrics = evaluate_predictor(
         predictor, leucocytes["test"], folder, leaked=leaked, log_history=trainer.state.log_history
     ).metrics
-    return make_record(arguments, leucocytes, trainer, metrics, answered_by=predictor.backend.name), metrics
+    record = make_record(arguments, leucocytes, trainer, metrics, answered_by=predictor.backend.name)
+    return record | {"notice": has_notice}, metrics
