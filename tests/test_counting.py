@@ -1,5 +1,6 @@
 """Counting pictures of one smear from Python."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import build_from_scratch
-from wbc_hf.smear import CellState, ReferenceRanges, count, find_cells
+from wbc_hf.smear import CellState, ReferenceRanges, count, counting, find_cells
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,38 @@ def test_fields_of_any_kind_are_counted_and_unreadable_ones_are_named(
     assert [(cell.box, cell.cut) for cell in first] == [(cell.box, cell.cut) for cell in find_cells(field)]
     assert {cell.state for cell in first if not cell.cut} == {CellState.WAITING}
     assert [cell.duplicate_of for cell in second] == [cell.number for cell in first]
+
+
+@pytest.mark.parametrize("step", ["find_cells", "crop_cell", "_encode_crop", "match_cells"])
+def test_a_picture_on_which_a_step_fails_is_named_and_the_others_are_counted(
+    step: str, predictor: Predictor, field: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    """The third of four pictures; the fourth shows the second again, and its cells are recognised."""
+    other = paint_field([1, 2, 3], width=480, height=360, seed=2).image
+    real, at_fault = getattr(counting, step), []
+
+    def failing(*arguments: object) -> object:
+        if at_fault:
+            raise ValueError("an odd field")
+        return real(*arguments)
+
+    def pictures() -> Iterator[np.ndarray]:
+        yield field
+        yield other
+        at_fault.append(True)
+        yield field  # with something to match
+        at_fault.clear()
+        yield other
+
+    monkeypatch.setattr(counting, step, failing)
+    snapshot = count(pictures(), predictor)
+
+    (error,) = snapshot.unreadable
+    assert error.name == "image 3"
+    assert "an odd field" in error.reason
+    assert [picture.name for picture in snapshot.pictures] == ["image 1", "image 2", "image 4"]
+    second, third = ([cell.number for cell in snapshot.cells if cell.picture == number] for number in (2, 3))
+    assert [cell.duplicate_of for cell in snapshot.cells if cell.number in third] == second
 
 
 def test_images_of_single_cells_are_counted_whole(predictor: Predictor):

@@ -25,7 +25,7 @@ from wbc_hf.inference import Prediction, Predictor, ReferenceCells
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
 from wbc_hf.modeling import Calibration, build_from_scratch
 from wbc_hf.reports import EXPORTS, RESEARCH_USE
-from wbc_hf.smear import DEFAULT_RANGES, CellCounter, CellState, Specimen
+from wbc_hf.smear import DEFAULT_RANGES, CellCounter, CellState, FoundCell, Specimen, counting
 from wbc_hf.web import build_page, launch_page
 from wbc_hf.web.assembly import PAINTED_ONLY
 from wbc_hf.web.cell_tab import NO_PICTURE, CellTab, Inputs, ShownAnswer, render_answer
@@ -388,6 +388,25 @@ def test_counts_what_a_cell_counter_finds(predictor: Predictor, field: Upload, u
     ]
     assert record.differential.total == 0  # the model is not calibrated: all wait
     assert [row["file"] for row in unreadable] == ["notes.jpg"]
+
+
+def test_programs_get_the_other_pictures_where_one_fails(
+    predictor: Predictor, field: Upload, monkeypatch: pytest.MonkeyPatch
+):
+    real, calls = counting.find_cells, iter(range(9))
+
+    def fail_first(image: Image.Image) -> list[FoundCell]:
+        if next(calls) == 0:
+            raise ValueError("an odd field")
+        return real(image)
+
+    monkeypatch.setattr(counting, "find_cells", fail_first)
+    record, unreadable = ask_count(predictor, [field, field])
+    (problem,) = unreadable
+    assert problem["file"] == field.name
+    assert "an odd field" in problem["problem"]
+    assert len(record.pictures) == 1
+    assert record.cells
 
 
 def test_corrections_count(predictor: Predictor, field: Upload):

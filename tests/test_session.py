@@ -236,6 +236,21 @@ def test_empty_and_broken_pictures_are_named_and_stop_nothing(session: Session, 
     assert len(session.specimen.pictures) == 4
 
 
+def test_a_picture_on_which_the_finder_fails_is_named_and_stops_nothing(
+    session: Session, fields: list[Upload], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(image: Image.Image) -> None:
+        raise ValueError("an odd field")
+
+    before = session.specimen.contents()
+    with monkeypatch.context() as patch:
+        patch.setattr("wbc_hf.smear.counting.find_cells", fail)
+        said = session.read(fields[0], is_field=True)
+    assert said.startswith(f"{fields[0].name} its cells cannot be counted (ValueError('an odd field'))")
+    assert session.specimen.contents() == before
+    assert "shows nothing that was not seen before" in session.read(fields[0], is_field=True)
+
+
 def test_a_specimen_has_room_for_so_many(session: Session):
     session.check_room(MAX_FILES - 3)
     with pytest.raises(WbcError, match=f"{MAX_FILES - 2} pictures and 3 that are here already"):

@@ -109,15 +109,25 @@ def test_the_latest_review_holds_and_can_be_withdrawn():
 
 
 @pytest.mark.parametrize(
-    ("cell", "reason"), [(_new(cut=True), "the border cuts it off"), (_new(duplicate_of=1), "it is cell 1 again")]
+    ("cell", "reason"),
+    [(_new(duplicate_of=1), "it is cell 1 again"), (_new(cut=True, duplicate_of=1), "it is cell 1")],
 )
-def test_cut_cells_and_copies_are_never_counted(cell: Cell, reason: str):
+def test_copies_are_never_counted(cell: Cell, reason: str):
     specimen = _specimen(_new("neutrophil"), cell)
 
     for change in (lambda: specimen.review(2, "monocyte"), lambda: specimen.withdraw(2)):
         with pytest.raises(WbcError, match=f"^cell 2: is never counted, since {reason}"):
             change()
     assert count_cells(specimen.cells) == dict.fromkeys(CLASS_NAMES, 0) | {"neutrophil": 1}
+
+
+def test_a_reviewer_overrules_the_mark_of_a_cut_cell():
+    specimen = _specimen(_new("neutrophil"), _new("monocyte", cut=True))
+    assert count_cells(specimen.cells)["monocyte"] == 0
+    assert specimen.review(2, "monocyte", "A").state is CellState.COUNTED
+    assert count_cells(specimen.cells)["monocyte"] == 1
+    assert specimen.review(2, None).state is CellState.REJECTED
+    assert specimen.withdraw(2).state is CellState.CUT
 
 
 @pytest.mark.parametrize("number", [-1, 0, 3])

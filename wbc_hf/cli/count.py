@@ -47,7 +47,7 @@ def count(
     """Find and count leucocytes in photographs of one smear: a differential with exact 95 % limits.
 
     Cells of which the model is not sure wait for review and are not counted: the page (`wbc-hf serve`) shows them.
-    A file that is no readable image is named on standard error, the others are counted, and the exit status is 1.
+    A file that cannot be read or counted is named on standard error, the others are counted, and the exit status is 1.
 
         wbc-hf count smear/ --model runs/cells --leucocytes 6.4 --format pdf --output smear.pdf
     """
@@ -77,7 +77,7 @@ def count(
     for error in snapshot.unreadable:
         print(f"wbc-hf: {on_one_line(str(error))}", file=sys.stderr)
     _write(snapshot, format, output)
-    exit_if_unreadable(len(snapshot.unreadable), len(files))
+    exit_if_unreadable(len(snapshot.unreadable), len(files), "could not be counted")
 
 
 def _write(snapshot: "Snapshot", format: Format, output: Path | None) -> None:

@@ -52,8 +52,8 @@ def on_one_line(text: str) -> str:
     )
 
 
-def exit_if_unreadable(unreadable: int, total: int) -> None:
-    """End with exit status 1 where some files were not readable as images."""
+def exit_if_unreadable(unreadable: int, total: int, problem: str = "are not readable images") -> None:
+    """End with exit status 1 where some files were left out; "2 of 9 files" and the problem say so."""
     if unreadable:
-        print(f"wbc-hf: {unreadable} of {total} files are not readable images.", file=sys.stderr)
+        print(f"wbc-hf: {unreadable} of {total} files {problem}.", file=sys.stderr)
         raise typer.Exit(1)

@@ -17,12 +17,13 @@ class CellState(StrEnum):
     COUNTED = "counted"
     WAITING = "waiting"  # for review, since the model is not confident
     REJECTED = "rejected"  # the reviewer says that it is not one of the five classes
-    CUT = "cut"  # by the border of the field
+    CUT = "cut"  # by the border of the field, and no reviewer overruled that
     DUPLICATE = "duplicate"  # of a cell in an earlier picture
     REMOVED = "removed"  # with its picture
 
 
-NEVER_COUNTED = (CellState.CUT, CellState.DUPLICATE, CellState.REMOVED)
+# No review changes these.
+NEVER_COUNTED = (CellState.DUPLICATE, CellState.REMOVED)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Cell:
         box: x0, y0, x1, y1 in pixels of the picture, half-open.
         prediction: Of the model.
         image: The crop that the model classified, PNG, RGB.
-        cut: Whether the border of the field cuts the cell off.
+        cut: Whether the border of the field cuts the cell off. It is counted only where a review says what it is.
         duplicate_of: Number of the cell in an earlier picture that is the same leucocyte, or None.
         number: From 1 over all pictures of the specimen; 0 until `Specimen.add_picture` assigns it.
         picture: Number of the picture; 0 until then.
@@ -73,10 +74,10 @@ class Cell:
             return CellState.REMOVED
         if self.duplicate_of is not None:
             return CellState.DUPLICATE
-        if self.cut:
-            return CellState.CUT
         if self.review is not None:
             return CellState.COUNTED if self.review.label is not None else CellState.REJECTED
+        if self.cut:
+            return CellState.CUT
         confident = self.prediction.status == "confident" and self.suggestion is not None
         return CellState.COUNTED if confident else CellState.WAITING
 

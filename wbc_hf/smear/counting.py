@@ -1,8 +1,10 @@
 """Count the leucocytes in pictures of one smear: find, classify, and recognise what an earlier picture shows."""
 
 import io
+import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -13,12 +15,14 @@ from wbc_hf.data import Box, ImageSource, read_image
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
-from wbc_hf.smear.cell import Cell
+from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
 from wbc_hf.smear.finder import FoundCell, crop_cell, find_cells
 from wbc_hf.smear.overlaps import FieldIndex, match_cells
 from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen
+
+logger = logging.getLogger(__name__)
 
 PREVIEW_SIDE = 1280  # pixels of the longer side at most: what a screen shows of a field
 CROP_SIDE = 360  # the same of a cell; crops of analysers have as many
@@ -50,7 +54,7 @@ def count(
         leucocyte_count: Total leucocyte count in 10⁹/l, for absolute counts.
 
     Returns:
-        The differential, the cells and pictures, and in `unreadable` the images that could not be read.
+        The differential, the cells and pictures, and in `unreadable` the images that could not be read or counted.
 
     Raises:
         WbcError: `leucocyte_count` is outside 0 to 1000, or there is no default model.
@@ -69,7 +73,7 @@ def count(
         try:
             counter.add_image(read_image(image, label), Path(label).name, whole_field=whole_fields)
         except UnreadableImageError as error:
-            unreadable.append(error)
+            unreadable.append(UnreadableImageError(label, error.reason))
     return replace(specimen.snapshot(predictor.identity, ranges), unreadable=tuple(unreadable))
 
 
@@ -84,6 +88,8 @@ class CellCounter:
         self.specimen = specimen
         self._predictor = predictor
         self._fields = FieldIndex()
+        # Of the picture with each index in `_fields`; None for one that could not be counted.
+        self._numbers: list[int | None] = []
         self._lock = threading.Lock()
 
     def add_image(self, image: Image.Image, name: str, *, whole_field: bool) -> Picture:
@@ -96,8 +102,11 @@ class CellCounter:
             image: RGB, from `read_image`.
             name: File name.
             whole_field: Whether to look for cells; else the whole image is one.
+
+        Raises:
+            UnreadableImageError: Its cells cannot be found or classified; the specimen stays as it was.
         """
-        with self._lock:
+        with self._lock, _failures_named(name):
             found = find_cells(image) if whole_field else [FoundCell((0, 0, *image.size), cut=False)]
             crops = [crop_cell(image, cell.box) if whole_field else image for cell in found]
             predictions = self._predictor.predict(crops)
@@ -107,7 +116,9 @@ class CellCounter:
                 for index, (cell, crop, prediction) in enumerate(zip(found, crops, predictions, strict=True))
             ]
             preview = _encode(image, PREVIEW_SIDE, "JPEG", quality=88)
-            return self.specimen.add_picture(name, image.size, preview, cells, is_field=whole_field)
+            picture = self.specimen.add_picture(name, image.size, preview, cells, is_field=whole_field)
+            self._numbers[-1] = picture.number
+            return picture
 
     def add_missed_cell(self, picture: int, x: float, y: float) -> Cell:
         """Add a leucocyte that the finder missed and a person points at; it waits for review.
@@ -141,18 +152,34 @@ class CellCounter:
     def _find_duplicates(self, image: Image.Image, boxes: Sequence[Box]) -> dict[int, int]:
         """By index of the box, the number of the cell in an earlier picture that is the same leucocyte."""
         duplicates: dict[int, int] = {}
-        for overlap in self._fields.add(image):
-            # A cell that the border of the earlier field cuts off was not counted there, unless it is a duplicate.
+        overlaps = self._fields.add(image)
+        self._numbers.append(None)
+        for overlap in overlaps:
+            # A cell that the border of the earlier field cuts off was not counted there.
             earlier = [
                 cell
                 for cell in self.specimen.cells
-                if cell.picture == overlap.earlier + 1
+                if cell.picture == self._numbers[overlap.earlier]
                 and not cell.removed
-                and (cell.duplicate_of is not None or not cell.cut)
+                and cell.state is not CellState.CUT
             ]
             for new, old in match_cells(boxes, [cell.box for cell in earlier], overlap).items():
                 duplicates.setdefault(new, earlier[old].duplicate_of or earlier[old].number)
         return duplicates
+
+
+@contextmanager
+def _failures_named(name: str) -> Iterator[None]:
+    """Turn any failure on one picture into an error that names it, so that the others of a specimen are counted."""
+    try:
+        yield
+    except WbcError:
+        raise
+    except Exception as error:
+        logger.exception("%s: cannot be counted", name)
+        raise UnreadableImageError(
+            name, f"its cells cannot be counted ({error!r}); the log has the details"
+        ) from error
 
 
 def _box_around(x: float, y: float, size: tuple[int, int], cells: Sequence[Cell]) -> Box:

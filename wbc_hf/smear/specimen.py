@@ -1,7 +1,8 @@
 """The pictures and cells of one specimen, with the reviews of its cells.
 
 A review overrules the model. Cells on which the model is not confident wait for a review and are not counted before.
-Cells that the border of a field cuts off, and duplicates of cells in earlier pictures, are never counted.
+Cells that the border of a field cuts off are counted only after a review, duplicates of cells in earlier pictures
+never.
 """
 
 import threading
@@ -122,7 +123,7 @@ class Specimen:
                     self._cells[index] = replace(cell, removed=True)
                 elif original is not None and original in removed:
                     self._cells[index] = replace(cell, duplicate_of=successors.get(original))
-                    if not cell.cut:
+                    if not cell.cut or cell.review is not None:
                         successors.setdefault(original, cell.number)
 
     def sign(self, reviewer: str) -> None:
@@ -147,7 +148,6 @@ class Specimen:
                 reasons = {
                     CellState.REMOVED: "its picture was removed",
                     CellState.DUPLICATE: f"it is cell {cell.duplicate_of} again",
-                    CellState.CUT: "the border cuts it off",
                 }
                 raise WbcError(f"cell {number}: is never counted, since {reasons[cell.state]}.")
             self._cells[number - 1] = replace(cell, review=review)

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor, ReferenceCells, heat_map, overlay
 from wbc_hf.labels import CLASS_NAMES, class_index
@@ -197,11 +198,10 @@ class Endpoints:
             specimen.leucocyte_count = check_leucocyte_count(leucocytes)
             counter = CellCounter(self.predictor, specimen)
             for upload in uploads:
-                image = read_or_error(upload)
-                if isinstance(image, UnreadableImageError):
-                    unreadable.append(_to_json(image))
-                else:
-                    counter.add_image(image, upload.name, whole_field=show == FIELD)
+                try:
+                    counter.add_image(read_image(upload.source, upload.name), upload.name, whole_field=show == FIELD)
+                except UnreadableImageError as error:
+                    unreadable.append(_to_json(error))
             for number, label in corrections.items():
                 specimen.review(int(number), label, str(reviewer or ""))
         return specimen.snapshot(self.predictor.identity, self.ranges), unreadable

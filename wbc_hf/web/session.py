@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
+from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.smear import Cell, CellCounter, CellState, Picture, Specimen
-from wbc_hf.web.uploads import MAX_FILES, Upload, read_or_error
+from wbc_hf.web.uploads import MAX_FILES, Upload
 
 # Of the pictures that are kept, in bytes: what a machine with 4 GB has to spare beside a model.
 MAX_BYTES, MAX_BYTES_OF_ALL = 2**28, 2**30
@@ -119,10 +120,11 @@ class Session:
             WbcError: The specimen has no room for it.
         """
         self.check_room(1)
-        image = read_or_error(upload)
-        if isinstance(image, UnreadableImageError):
-            return f"{image.name} {image.reason}"
-        picture = self.counter.add_image(image, upload.name, whole_field=is_field)
+        try:
+            image = read_image(upload.source, upload.name)
+            picture = self.counter.add_image(image, upload.name, whole_field=is_field)
+        except UnreadableImageError as error:
+            return f"{error.name} {error.reason}"
         cells = [cell for cell in self.specimen.cells if cell.picture == picture.number]
         with self.lock:
             if self.view.picture is None or (self.view.cell is None and cells):

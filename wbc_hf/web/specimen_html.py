@@ -25,6 +25,7 @@ STATE_TEXTS = {
     CellState.DUPLICATE: "seen before, not counted",
     CellState.REMOVED: "taken out with the picture, not counted",
 }
+NOT_COUNTED = (CellState.CUT, *NEVER_COUNTED, CellState.REJECTED)
 MAYBE = (Flag.MAYBE_HIGH, Flag.MAYBE_LOW)
 
 
@@ -64,10 +65,8 @@ def render_card(view: View) -> str:
     if cell is None:
         return render("empty", text=NO_CELL) if view.cells else ""
     status = STATUS_TEXTS[cell.prediction.status]
-    if cell.state in (*NEVER_COUNTED, CellState.REJECTED):
-        tone = "neutral"
-    else:
-        tone = "good" if cell.review is not None else status.tone
+    reviewed = "good" if cell.review is not None else status.tone
+    tone = "neutral" if cell.state in NOT_COUNTED else reviewed
     picture = view.pictures[cell.picture - 1]
     return render(
         "card", cell=cell, picture=picture, status=status, tone=tone, last=view.last, never_counted=NEVER_COUNTED
@@ -125,9 +124,7 @@ def render_differential(differential: Differential, view: View, problem: str = "
     if any(share.flag in MAYBE for share in differential.shares):
         notes.append(POSSIBLY)
     not_counted = [
-        f"{states[state]} {STATE_TEXTS[state].removesuffix(', not counted')}"
-        for state in (*NEVER_COUNTED, CellState.REJECTED)
-        if states[state]
+        f"{states[state]} {STATE_TEXTS[state].removesuffix(', not counted')}" for state in NOT_COUNTED if states[state]
     ]
     if not_counted:
         notes.append(f"Not counted: {', '.join(not_counted)}.")
