@@ -269,7 +269,7 @@ def test_a_folder_with_unusual_letters(given: MakeArguments, trainers: MakeTrain
         ({"resume": True, "search": 0}, "--search was 3, now 0"),
         (
             {"resume": True, "learning_rate": 0.5},
-            "search: --resume goes on with the same run, but --learning_rate",
+            "search: --resume continues the same run, but --learning_rate",
         ),
         ({"resume": True, "search_epochs": 1}, "--search_epochs was 2, now 1"),
         ({"resume": True, "split_seed": 1}, "these are other images than it began with"),

@@ -114,21 +114,21 @@ def export_model(
     folder = fetch_model(model)
     target = _check_target(str(model), folder, format, output)
     data = _load_data(folder, dataset, precision)
-    preparation = Preprocessing(load_processor(folder))
-    graph = InferenceGraph(load_classifier(folder), preparation)
+    preprocessing = Preprocessing(load_processor(folder))
+    graph = InferenceGraph(load_classifier(folder), preprocessing)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as temporary:
         made = Path(temporary) / format
         made.mkdir()
         crops = None
         if data is not None and precision == "int8":
-            crops = _crops(data.training, preparation, CALIBRATION_IMAGES)
-        write_graph(graph, preparation, made / GRAPH_FILES[format], precision, crops)
+            crops = _crops(data.training, preprocessing, CALIBRATION_IMAGES)
+        write_graph(graph, preprocessing, made / GRAPH_FILES[format], precision, crops)
         check = None
         if data is not None:
             backend = OpenVinoBackend(made / GRAPH_FILES[format], exact=precision == "fp32")
             calibration, calibrated_on = Calibration.load(folder), 0 if crops is None else len(crops)
-            check = _check(data, graph, preparation, backend, calibration, calibrated_on)
+            check = _check(data, graph, preprocessing, backend, calibration, calibrated_on)
             _check_macro_f1(str(model), precision, check)
         export = Export(
             format=format,
@@ -150,7 +150,7 @@ def export_model(
 
 def write_graph(
     graph: InferenceGraph,
-    preparation: Preprocessing,
+    preprocessing: Preprocessing,
     file: Path,
     precision: Precision,
     crops: np.ndarray | None = None,
@@ -159,12 +159,12 @@ def write_graph(
 
     Args:
         graph: Of a model.
-        preparation: Of its data.
+        preprocessing: Of its images.
         file: `.xml`, beside which the weights go into `.bin`, or `.onnx`.
         precision: bf16 is stored as float16, which is finer, and only computed in bf16.
-        crops: For int8, what it is calibrated on: n of what `preparation` gives.
+        crops: For int8, what it is calibrated on: n of what `preprocessing` gives.
     """
-    shape = preparation.shape
+    shape = preprocessing.shape
     parts = [] if crops is None else _parts(crops)
     if file.suffix == ".xml":
         converted = to_openvino(graph, shape)
@@ -251,16 +251,16 @@ def _load_data(folder: Path, dataset: str | None, precision: Precision) -> _Expo
     return _ExportData(dataset, seed, leucocytes["train"], leucocytes["validation"])
 
 
-def _crops(rows: Dataset, preparation: Preprocessing, count: int) -> np.ndarray:
+def _crops(rows: Dataset, preprocessing: Preprocessing, count: int) -> np.ndarray:
     """Of images in random order, so that each batch has some of every class."""
     chosen = np.random.default_rng(_SEED).permutation(len(rows))[:count]
-    return np.stack([preparation.crop(read_image(row["image"])) for row in rows.select(chosen)])
+    return np.stack([preprocessing.crop(read_image(row["image"])) for row in rows.select(chosen)])
 
 
 def _check(
     data: _ExportData,
     graph: InferenceGraph,
-    preparation: Preprocessing,
+    preprocessing: Preprocessing,
     backend: Backend,
     calibration: Calibration | None,
     calibrated_on: int,
@@ -274,7 +274,7 @@ def _check(
     with tqdm(total=len(data.validation), desc="Checking", unit="image", delay=2, leave=False) as bar:
         for rows in data.validation.iter(BATCH_SIZE):
             images = [read_image(image) for image in rows["image"]]
-            crops = np.stack([preparation.crop(image) for image in images])
+            crops = np.stack([preprocessing.crop(image) for image in images])
             answers["before"].append(reference.run(crops))
             answers["after"].append(backend.run(crops))
             may_be_cell += [may_be_stained_cell(image) for image in images]

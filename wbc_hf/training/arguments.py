@@ -117,7 +117,7 @@ class LeucocyteTrainingArguments(TrainingArguments):
         default="tensorboard", metadata={"help": "Where the training curves go, besides the report; or 'none'."}
     )
     remove_unused_columns: bool = False  # images are read lazily, from columns that no network knows
-    restore_callback_states_from_checkpoint: bool = True  # early stopping goes on counting in a resumed run
+    restore_callback_states_from_checkpoint: bool = True  # a resumed run continues the count of early stopping
     push_to_hub: bool = field(
         default=False, metadata={"help": "Publish the finished model; the token is HF_TOKEN or of `hf auth login`."}
     )

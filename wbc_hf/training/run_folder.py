@@ -71,4 +71,4 @@ def search_manifest(folder: Path, arguments: Arguments, leucocytes: Leucocytes) 
 def check_same_run(manifest: Manifest) -> None:
     """Raises WbcError where the folder has been claimed by another run than this one."""
     if manifest.exists() and (changes := manifest.changes()):
-        raise WbcError(f"{manifest.path.parent}: --resume goes on with the same run, but {'; '.join(changes)}.")
+        raise WbcError(f"{manifest.path.parent}: --resume continues the same run, but {'; '.join(changes)}.")
