@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wbc_hf.data import paint_field
 from wbc_hf.data.fields import read_boxed_fields, split_boxed_fields
 from wbc_hf.errors import WbcError
 
@@ -69,3 +70,47 @@ def test_boxes_that_cannot_be_read_are_named(tmp_path: Path, text: str | None):
     with pytest.raises(WbcError, match="boxes cannot be read") as error:
         read_boxed_fields(folder)
     assert str(path) in str(error.value)
+
+
+# ---- boxes of YOLO
+
+
+def write_yolo(folder: Path, boxes: dict[str, str]) -> Path:
+    """Photographs of painted fields, all different, with these lines of boxes by name."""
+    for name in ("images", "boxes"):
+        (folder / name).mkdir(parents=True)
+    for seed, (name, lines) in enumerate(boxes.items()):
+        field = paint_field([seed % 5] * 3, 160, 120, seed=seed)
+        Image.fromarray(field.image).save(folder / "images" / f"{name}.png")
+        (folder / "boxes" / f"{name}.txt").write_text(lines)
+    return folder
+
+
+def test_boxes_in_shares_of_the_photograph_become_pixels(tmp_path: Path):
+    folder = write_yolo(tmp_path, {"a": "0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.1 0.1\n", "b": "\n"})
+    assert [field.boxes for field in read_boxed_fields(folder)] == [((60, 30, 100, 90),), ()]
+    assert [len(field.boxes) for field in read_boxed_fields(folder, (0, 1))] == [2, 0]
+
+
+def test_photographs_of_one_slide_stay_together_and_each_type_is_on_both_sides(tmp_path: Path):
+    names = [f"{slide}_{number:04d}" for slide in ("B-1", "B-2", "B-3", "E-7", "E-8", "E-9") for number in (3, 11)]
+    halves = split_boxed_fields(write_yolo(tmp_path, dict.fromkeys(names, "0 0.5 0.5 0.2 0.2\n")))
+    slides = {side: {field.name.split("_")[0] for field in fields} for side, fields in halves.items()}
+    assert slides == {"tuning": {"B-1", "B-3", "E-7", "E-9"}, "scoring": {"B-2", "E-8"}}
+
+
+def test_a_copy_of_a_photograph_stays_on_its_side(tmp_path: Path):
+    folder = write_yolo(tmp_path, dict.fromkeys("abcdef", ""))
+    (folder / "images" / "f.png").write_bytes((folder / "images" / "b.png").read_bytes())
+    halves = split_boxed_fields(folder)
+    assert [field.name for field in halves["scoring"]] == ["b", "e", "f"]
+
+
+@pytest.mark.parametrize("lines", [None, "0 0.5 0.5\n", "cell 0.5 0.5 0.1 0.1\n"])
+def test_lines_of_boxes_that_cannot_be_read_are_named(tmp_path: Path, lines: str | None):
+    folder = write_yolo(tmp_path, {"a": lines or ""})
+    if lines is None:
+        (folder / "boxes" / "a.txt").unlink()
+    with pytest.raises(WbcError, match="boxes cannot be read") as error:
+        read_boxed_fields(folder)
+    assert str(folder / "boxes" / "a.txt") in str(error.value)

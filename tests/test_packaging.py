@@ -96,7 +96,7 @@ def test_a_broken_module_of_the_package_is_no_missing_extra():
 
 def test_every_folder_of_the_package_is_listed():
     folders = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "wbc_hf").rglob("__init__.py")}
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == folders | {"wbc_hf.starter"}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == folders | {"wbc_hf.starter", "wbc_hf.finder"}
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (source / name).write_bytes((ROOT / name).read_bytes())
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
     shutil.copytree(ROOT / "wbc_hf", source / "wbc_hf", ignore=skip)
-    shutil.copytree(ROOT / "models" / "starter", source / "models" / "starter")
+    for model in ("starter", "finder"):
+        shutil.copytree(ROOT / "models" / model, source / "models" / model)
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
     subprocess.run(build, check=True, capture_output=True)
     (file,) = folder.glob("*.whl")
@@ -119,8 +120,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_the_default_model_and_nothing_else(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        model = archive.read("wbc_hf/starter/model.safetensors")
-    assert model == (ROOT / "models/starter/model.safetensors").read_bytes()
+        for name in ("starter", "finder"):
+            weights = archive.read(f"wbc_hf/{name}/model.safetensors")
+            assert weights == (ROOT / f"models/{name}/model.safetensors").read_bytes()
     assert {name.split("/")[0] for name in names} == {"wbc_hf", "wbc_hf-0.1.0.dist-info"}
     assert "wbc_hf/py.typed" in names
     tree = {str(file.relative_to(ROOT)) for file in (ROOT / "wbc_hf").rglob("*") if file.is_file()}

@@ -11,6 +11,7 @@ DEFAULT_MODEL_FOLDER = next(
     (folder for folder in (_PACKAGE / "starter", _PACKAGE.parent / "models" / "starter") if folder.is_dir()),
     _PACKAGE / "starter",
 )
+DEFAULT_FINDER_FOLDER = DEFAULT_MODEL_FOLDER.with_name("finder")
 VARIABLE = "WBC_HF_MODEL"
 
 

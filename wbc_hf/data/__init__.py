@@ -1,9 +1,10 @@
 """Images in: where they come from, how they are read, split, varied and painted."""
 
+from wbc_hf.data.artefacts import ARTEFACTS, NOT_SMEAR, Altered
 from wbc_hf.data.audit import audit, format_audit
 from wbc_hf.data.audit_page import write_audit_page
 from wbc_hf.data.augmentation import Augmentation
-from wbc_hf.data.fields import Box, BoxedField, split_boxed_fields
+from wbc_hf.data.fields import KNOWN_FIELDS, Box, BoxedField, read_boxed_fields, split_boxed_fields
 from wbc_hf.data.folders import FolderImage, find_pictures, scan_folder
 from wbc_hf.data.framing import frame, locate_nuclei
 from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
@@ -12,30 +13,30 @@ from wbc_hf.data.known_sets import PAINTED_TITLE
 from wbc_hf.data.loading import Leucocytes, leaked_test_images, load_leucocytes, with_painted
 from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
 from wbc_hf.data.nuclei import (
-    PURPLE,
-    SMALLEST_PART,
     cut_necks,
     disc_area,
     distance_inside,
     ellipse,
-    fill_round_holes,
     nucleus_mask,
     optical_densities,
     purple_of,
 )
 from wbc_hf.data.plausibility import may_be_stained_cell
 from wbc_hf.data.reading import NO_IMAGE, SUFFIXES, ImageSource, image_content, read_image
+from wbc_hf.data.smear_variation import debris, record, restain
 from wbc_hf.data.splits import check_new_folder, write_clean_split
 from wbc_hf.data.stain_augmentation import OtherLaboratories
 from wbc_hf.data.synthetic import paint_cells, paint_field
 
 __all__ = [
+    "ARTEFACTS",
     "IMAGE_COLUMN",
+    "KNOWN_FIELDS",
+    "NOT_SMEAR",
     "NO_IMAGE",
     "PAINTED_TITLE",
-    "PURPLE",
-    "SMALLEST_PART",
     "SUFFIXES",
+    "Altered",
     "Augmentation",
     "Box",
     "BoxedField",
@@ -47,11 +48,11 @@ __all__ = [
     "audit",
     "check_new_folder",
     "cut_necks",
+    "debris",
     "describe",
     "disc_area",
     "distance_inside",
     "ellipse",
-    "fill_round_holes",
     "find_near_duplicates",
     "find_pictures",
     "format_audit",
@@ -69,7 +70,10 @@ __all__ = [
     "paint_cells",
     "paint_field",
     "purple_of",
+    "read_boxed_fields",
     "read_image",
+    "record",
+    "restain",
     "scan_folder",
     "source_name",
     "split_boxed_fields",

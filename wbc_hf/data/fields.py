@@ -1,30 +1,45 @@
-"""Photographs of whole fields with boxes drawn round the leucocytes, split for tuning and scoring a finder."""
+"""Fields with boxed leucocytes: read them, and split them so that no cell stands on both sides."""
 
 import csv
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from xml.etree import ElementTree
 
+import numpy as np
 from PIL import Image
 
+from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
 from wbc_hf.data.reading import SUFFIXES, read_image
 from wbc_hf.errors import WbcError
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
 
+# Sets of boxed fields by name: the folder within the image sets, and the numbers of its leucocytes' classes.
+KNOWN_FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "bccd": ("bccd/fields", ()),
+    "raabin": ("raabin_fields", (0,)),
+    "chula": ("chula_fields", (0, 1, 2, 3, 4)),
+}
+
 _LEUCOCYTE = "WBC"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _OVERLAPS_FILE = "overlap_pairs.csv"
+# `B-30_0102`: slide B-30, chosen for the type of its cells, basophils.
+_SLIDE = re.compile(r"(?P<type>[A-Z])-\w+(?=_\d+$)")
 
 
 @dataclass(frozen=True)
 class BoxedField:
-    """One photograph, not opened yet.
+    """A photograph with boxes, not opened yet.
 
     Attributes:
         path: The file.
-        boxes: Boxes that a person drew round the leucocytes, in pixels.
+        boxes: Boxes that people drew round the leucocytes, in pixels.
     """
 
     path: Path
@@ -40,12 +55,14 @@ class BoxedField:
         return read_image(self.path)
 
 
-def read_boxed_fields(folder: Path) -> list[BoxedField]:
-    """Read a folder in the layout of BCCD (github.com/Shenggan/BCCD_Dataset), in order of file names.
+def read_boxed_fields(folder: Path, classes: Sequence[int] = (0,)) -> list[BoxedField]:
+    """Read photographs in `images/` with their boxes, in order of their names.
 
     Args:
-        folder: Photographs in `images/`, and for each a file of Pascal VOC XML in `annotations/`, in which leucocytes
-            are called "WBC".
+        folder: With boxes in `annotations/`, one XML file of Pascal VOC for each photograph, in which leucocytes are
+            called "WBC" (github.com/Shenggan/BCCD_Dataset), or in `boxes/`, one text file of YOLO for each: class,
+            centre x and y, width and height as shares of the photograph.
+        classes: For YOLO, the numbers of the classes that are leucocytes.
 
     Raises:
         WbcError: No photographs there, or one without readable boxes.
@@ -58,33 +75,60 @@ def read_boxed_fields(folder: Path) -> list[BoxedField]:
     if not paths:
         raise WbcError(
             f"{folder}: holds no photographs with boxes. Expected are photographs in images/ and their boxes in "
-            "annotations/, one file in the XML of Pascal VOC each. Name a folder laid out like that, such as BCCD's."
+            "annotations/, one file in the XML of Pascal VOC each, or in boxes/, one text file of YOLO each."
         )
-    return [BoxedField(path, _leucocytes(folder / "annotations" / f"{path.stem}.xml")) for path in paths]
+    if (folder / "boxes").is_dir():
+        return [BoxedField(path, _yolo_boxes(folder / "boxes" / f"{path.stem}.txt", path, classes)) for path in paths]
+    return [BoxedField(path, _voc_boxes(folder / "annotations" / f"{path.stem}.xml")) for path in paths]
 
 
-def split_boxed_fields(folder: Path) -> dict[str, list[BoxedField]]:
-    """Split the photographs by half: "tuning", the lower half by name, and "scoring".
+def split_boxed_fields(folder: Path, classes: Sequence[int] = (0,)) -> dict[str, list[BoxedField]]:
+    """Split photographs into "tuning" and "scoring".
 
-    Photographs that overlap are kept on one side: those that the columns `a` and `b` of `overlap_pairs.csv` beside the
-    folder name by their numbers, where there is such a file.
+    In BCCD's layout the lower half by name is for tuning; photographs that the columns `a` and `b` of
+    `overlap_pairs.csv` beside the folder name by their numbers stay on one side. In YOLO's two thirds are: photographs
+    of one slide (`B-30_0102`), and near-duplicates, stay on one side, and each type of slides is on both.
 
     Raises:
         WbcError: As `read_boxed_fields`.
     """
-    fields = read_boxed_fields(folder)
-    tuning = {field.name for field in fields[: len(fields) // 2]}
-    pairs = _overlaps(folder.parent / _OVERLAPS_FILE)
-    # As often as it takes: a photograph may overlap one that overlaps another.
-    while across := [pair for pair in pairs if pair & tuning and not pair <= tuning]:
-        tuning = tuning.union(*across)
+    fields = read_boxed_fields(folder, classes)
+    tuning = _two_thirds(fields) if (folder / "boxes").is_dir() else _lower_half(fields, folder)
     return {
         "tuning": [field for field in fields if field.name in tuning],
         "scoring": [field for field in fields if field.name not in tuning],
     }
 
 
-def _leucocytes(path: Path) -> tuple[Box, ...]:
+def _lower_half(fields: Sequence[BoxedField], folder: Path) -> set[str]:
+    tuning = {field.name for field in fields[: len(fields) // 2]}
+    pairs = _overlaps(folder.parent / _OVERLAPS_FILE)
+    # As often as it takes: a photograph may overlap one that overlaps another.
+    while across := [pair for pair in pairs if pair & tuning and not pair <= tuning]:
+        tuning = tuning.union(*across)
+    return tuning
+
+
+def _two_thirds(fields: Sequence[BoxedField]) -> set[str]:
+    names = [field.name for field in fields]
+    slides = [_SLIDE.match(name) for name in names]
+    digests = [hashlib.sha256(field.path.read_bytes()).hexdigest() for field in fields]
+    pairs = find_near_duplicates(digests, names, lambda index: fields[index].read())
+    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, slide, group in zip(
+        names, slides, group_images(names, [s and s[0] for s in slides], pairs), strict=True
+    ):
+        groups[slide["type"] if slide else ""][group].append(name)
+    return {
+        name
+        for of_type in groups.values()
+        for number, together in enumerate(of_type.values())
+        if number % 3 != 1
+        for name in together
+    }
+
+
+def _voc_boxes(path: Path) -> tuple[Box, ...]:
     try:
         objects = ElementTree.parse(path).iter("object")
         return tuple(
@@ -96,6 +140,21 @@ def _leucocytes(path: Path) -> tuple[Box, ...]:
         raise WbcError(
             f"{path}: boxes cannot be read ({error}). Expected is XML of Pascal VOC. Mend it or remove its photograph."
         ) from error
+
+
+def _yolo_boxes(path: Path, image: Path, classes: Sequence[int]) -> tuple[Box, ...]:
+    width, height = read_image(image).size
+    try:
+        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        values = np.array([row[1:5] for row in rows if int(row[0]) in classes], float).reshape(-1, 4)
+    except (FileNotFoundError, ValueError, IndexError) as error:
+        raise WbcError(
+            f"{path}: boxes cannot be read ({error}). Expected are lines of class, centre x, y, width, height in "
+            "shares of the photograph. Mend it or remove its photograph."
+        ) from error
+    centres, halves = values[:, :2] * (width, height), values[:, 2:] * (width, height) / 2
+    corners = np.hstack([centres - halves, centres + halves]).round().astype(int).tolist()
+    return tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in corners)
 
 
 def _overlaps(path: Path) -> list[set[str]]:

@@ -9,13 +9,13 @@ import numpy as np
 
 # Densities are natural logarithms. Purple is density in red and in green less twice that in blue: from 0.6 in the
 # palest nuclei to 3 in the darkest, about 0 in red cells and in everything grey, whatever the light.
-PURPLE = 0.3
+_PURPLE = 0.3
 # In relation to the strongest purple of the picture, where red cells are purplish too.
 _PURPLE_SHARE = 0.2
 # The edge of a nucleus lies where its purple falls to half: bluish cytoplasm is paler.
 _NUCLEUS_EDGE = 0.5
 # The smallest lobe, in areas of a red cell.
-SMALLEST_PART = 0.04
+_SMALLEST_PART = 0.04
 
 
 def optical_densities(pixels: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def purple_of(densities: np.ndarray) -> np.ndarray:
     return densities @ np.array([1, 1, -2], np.float32)
 
 
-def fill_round_holes(mask: np.ndarray) -> np.ndarray:
+def _fill_round_holes(mask: np.ndarray) -> np.ndarray:
     """Fill holes that are round, as the pale middle of red cells; gaps between cells are bent inwards and stay.
 
     Args:
@@ -56,18 +56,18 @@ def nucleus_mask(purple: np.ndarray, red_cell: float) -> np.ndarray:
         purple: From `purple_of`.
         red_cell: Diameter of a red cell in pixels.
     """
-    threshold = max(PURPLE, _PURPLE_SHARE * np.percentile(purple, 99.5))
+    threshold = max(_PURPLE, _PURPLE_SHARE * np.percentile(purple, 99.5))
     count, labels, stats, _ = cv2.connectedComponentsWithStats((purple > threshold).astype(np.uint8), connectivity=4)
     mask: np.ndarray = np.zeros(purple.shape, np.uint8)
     for index in range(1, count):
         left, top, width, height, area = stats[index]
-        if area > SMALLEST_PART * disc_area(red_cell):
+        if area > _SMALLEST_PART * disc_area(red_cell):
             here = slice(top, top + height), slice(left, left + width)
             inside = labels[here] == index
             edge = _NUCLEUS_EDGE * np.percentile(purple[here][inside], 90)
             mask[here] |= inside & (purple[here] > edge)
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, ellipse(0.1 * red_cell))
-    return fill_round_holes(mask)
+    return _fill_round_holes(mask)
 
 
 def distance_inside(mask: np.ndarray) -> np.ndarray:

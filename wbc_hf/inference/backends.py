@@ -1,8 +1,11 @@
 """Backends that run a model's graph: torch, or OpenVINO, which is several times as fast on processors."""
 
+import importlib.util
+import logging
 import threading
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,8 +17,25 @@ from wbc_hf.modeling import FEATURES, LOGITS, InferenceGraph
 if TYPE_CHECKING:
     import openvino
 
+logger = logging.getLogger(__name__)
+
+BackendName = Literal["auto", "openvino", "torch"]
+BACKENDS: tuple[BackendName, ...] = ("auto", "openvino", "torch")
+
 # Images in one request. More is no faster on processors, and takes 6 MiB an image at 224 px.
 _REQUEST_SIZE = 8
+
+
+@cache
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed; one warning per process if not."""
+    if importlib.util.find_spec("openvino") is not None:
+        return True
+    logger.warning(
+        "OpenVINO is not installed, so prediction runs on PyTorch, more slowly. Install it with "
+        "`pip install 'wbc-hf[openvino]'`."
+    )
+    return False
 
 
 class Backend(Protocol):
@@ -72,18 +92,8 @@ class OpenVinoBackend:
     """
 
     def __init__(self, model: "openvino.Model | Path", *, exact: bool = False, quantised: bool = False):
-        with needs_extra("openvino"):
-            import openvino
-
         half = not exact and has_fast_bf16("cpu")
-        settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": usable_cores(),
-            # Two processes of one launch would pin themselves to the same cores.
-            "ENABLE_CPU_PINNING": False,
-        }
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        compiled = compile_openvino(model, half=half)
         self.name = f"OpenVINO {'int8 and ' if quantised else ''}{'bf16' if half else 'fp32'}"
         self._request = compiled.create_infer_request()
         self._has_features = len(compiled.outputs) > 1
@@ -99,3 +109,18 @@ class OpenVinoBackend:
                 if self._has_features:
                     features.append(outputs[FEATURES].copy())
         return np.concatenate(logits), np.concatenate(features) if self._has_features else None
+
+
+def compile_openvino(model: "openvino.Model | Path", *, half: bool) -> "openvino.CompiledModel":
+    """Compile a graph, or the file of one, for all cores of this process, in bf16 where `half`, else in fp32."""
+    with needs_extra("openvino"):
+        import openvino
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": usable_cores(),
+        # Two processes of one launch would pin themselves to the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return openvino.Core().compile_model(model, "CPU", settings)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import textwrap
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,15 @@ from typing import TYPE_CHECKING
 from wbc_hf import __version__
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.hardware import cache_folder
-from wbc_hf.modeling import GRAPH_FILES, InferenceGraph, Preprocessing, load_classifier, to_openvino
+from wbc_hf.modeling import (
+    GRAPH_FILES,
+    FinderNetwork,
+    InferenceGraph,
+    Preprocessing,
+    finder_to_openvino,
+    load_classifier,
+    to_openvino,
+)
 
 if TYPE_CHECKING:
     import openvino
@@ -35,13 +44,13 @@ class ConversionError(WbcError):
     """A model that OpenVINO cannot run."""
 
 
-def converted(folder: Path, weights: str, preparation: Preprocessing) -> "Path | openvino.Model":
+def converted(folder: Path, weights: str, preprocessing: Preprocessing) -> "Path | openvino.Model":
     """Get the converted graph of a model from the cache, converting it if needed.
 
     Args:
         folder: Of the model.
         weights: Digest of the weights in it, as `digest_weights` gives it.
-        preparation: Of its images.
+        preprocessing: Of its images.
 
     Returns:
         The file of the graph; the graph itself where no file can be written.
@@ -50,17 +59,22 @@ def converted(folder: Path, weights: str, preparation: Preprocessing) -> "Path |
         ConversionError: It cannot be converted.
         WbcError: The folder's files cannot be used.
     """
+    return cached_graph(_digest(folder, weights, preprocessing), lambda: convert(folder, preprocessing))
+
+
+def cached_graph(key: str, make: "Callable[[], openvino.Model]") -> "Path | openvino.Model":
+    """Get a converted graph from the cache, making it if needed; the graph itself if it cannot be cached."""
     with needs_extra("openvino"):
         import openvino
 
     cache = cache_folder() / "openvino"
-    path = cache / _digest(folder, weights, preparation)
+    path = cache / key
     file = path / GRAPH_FILES["openvino"]
     if file.exists():
         with contextlib.suppress(OSError):  # a read-only folder
             os.utime(path)
         return file
-    model = convert(folder, preparation)
+    model = make()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".converting-", dir=cache) as temporary:
@@ -75,7 +89,7 @@ def converted(folder: Path, weights: str, preparation: Preprocessing) -> "Path |
     return file
 
 
-def convert(folder: Path, preparation: Preprocessing) -> "openvino.Model":
+def convert(folder: Path, preprocessing: Preprocessing) -> "openvino.Model":
     """Convert a model folder for OpenVINO without caching it.
 
     Raises:
@@ -85,9 +99,9 @@ def convert(folder: Path, preparation: Preprocessing) -> "openvino.Model":
     with needs_extra("openvino"):
         from openvino.frontend import GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure
 
-    graph = InferenceGraph(load_classifier(folder), preparation)
+    graph = InferenceGraph(load_classifier(folder), preprocessing)
     try:
-        return to_openvino(graph, preparation.shape)
+        return to_openvino(graph, preprocessing.shape)
     # Tracing raises the first, OpenVINO the others.
     except (RuntimeError, GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure) as error:
         reason = textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" …")
@@ -96,11 +110,24 @@ def convert(folder: Path, preparation: Preprocessing) -> "openvino.Model":
         ) from error
 
 
-def _digest(folder: Path, weights: str, preparation: Preprocessing) -> str:
+def converted_finder(network: FinderNetwork) -> "Path | openvino.Model":
+    """Get the converted graph of a finder's network from the cache, converting it if needed."""
+    digest = hashlib.sha256(repr(network.config).encode())
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.numpy().tobytes())
+    return cached_graph(_finish(digest), lambda: finder_to_openvino(network))
+
+
+def _digest(folder: Path, weights: str, preprocessing: Preprocessing) -> str:
     """Digest of everything that the graph depends on: weights, configuration, preprocessing and library versions."""
     digest = hashlib.sha256(weights.encode())
     digest.update((folder / "config.json").read_bytes())
-    digest.update(repr((preparation.mean, preparation.std, preparation.shape)).encode())
+    digest.update(repr((preprocessing.mean, preprocessing.std, preprocessing.shape)).encode())
+    return _finish(digest)
+
+
+def _finish(digest: "hashlib._Hash") -> str:
+    """Add the versions of the programs that make a graph."""
     programs = (__version__, *map(version, ("openvino", "torch", "transformers")))
     digest.update(" ".join(map(str, (_VERSION, *programs))).encode())
     return digest.hexdigest()[:32]

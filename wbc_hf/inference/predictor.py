@@ -1,15 +1,14 @@
 """The predictor: classify images with a trained model. Evaluation, the command line and the page all use it."""
 
-import importlib.util
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NoReturn, TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from wbc_hf.data import ImageSource, may_be_stained_cell, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hardware import usable_cores
 from wbc_hf.hub import fetch_model
-from wbc_hf.inference.backends import Backend, OpenVinoBackend, TorchBackend
+from wbc_hf.inference.backends import BACKENDS, Backend, BackendName, OpenVinoBackend, TorchBackend, has_openvino
 from wbc_hf.inference.conversions import ConversionError, convert, converted
 from wbc_hf.modeling import (
     GRAPH_FILES,
@@ -46,20 +45,6 @@ T = TypeVar("T")
 BATCH_SIZE = 32
 # Batches that are read and prepared while the model works on one.
 _AHEAD = 2
-BackendName = Literal["auto", "openvino", "torch"]
-BACKENDS: tuple[BackendName, ...] = ("auto", "openvino", "torch")
-
-
-@cache
-def _has_openvino() -> bool:
-    """Whether OpenVINO is installed; one warning per process if not."""
-    if importlib.util.find_spec("openvino") is not None:
-        return True
-    logger.warning(
-        "OpenVINO is not installed, so prediction runs on PyTorch, more slowly. Install it with "
-        "`pip install 'wbc-hf[openvino]'`."
-    )
-    return False
 
 
 @dataclass(frozen=True)
@@ -144,14 +129,14 @@ class Predictor:
         self.folder = folder
         self.export = export
         self._weights = weights
-        self._preparation = Preprocessing(processor)
+        self._preprocessing = Preprocessing(processor)
         if model is None:
             assert folder is not None, "Without a model in memory a folder is needed."
             assert backend is not None, "Without a model in memory a backend is needed."
             self.backend, self._config = backend, load_config(folder)
         else:
             self.model = model.eval()
-            self.backend = backend or TorchBackend(InferenceGraph(model, self._preparation))
+            self.backend = backend or TorchBackend(InferenceGraph(model, self._preprocessing))
             self._config = model.config
         names = cast("dict[int, str]", self._config.id2label)
         self.labels = tuple(names[index] for index in sorted(names))
@@ -180,16 +165,16 @@ class Predictor:
         # Computed now: the folder may hold other weights by the time that the version is asked for.
         weights = digest_weights(folder)
         on_torch = backend == "torch" or (
-            backend == "auto" and has_weights(folder) and (torch.cuda.is_available() or not _has_openvino())
+            backend == "auto" and has_weights(folder) and (torch.cuda.is_available() or not has_openvino())
         )
         if not (on_torch or fresh) and (exported := find_export(folder, weights)) is not None:
             return cls._of_export(exported, processor, str(model), calibration)
         runs = None
         if not on_torch:
-            preparation = Preprocessing(processor)
+            preprocessing = Preprocessing(processor)
             try:
                 runs = OpenVinoBackend(
-                    convert(folder, preparation) if fresh else converted(folder, weights, preparation)
+                    convert(folder, preprocessing) if fresh else converted(folder, weights, preprocessing)
                 )
             except ConversionError as error:
                 if backend == "openvino":
@@ -270,7 +255,7 @@ class Predictor:
         logits, features = [], []
         for batch in batches(images):
             batch_logits, batch_features = self.backend.run(
-                np.stack([self._preparation.crop(image) for image in batch])
+                np.stack([self._preprocessing.crop(image) for image in batch])
             )
             if batch_features is None:
                 self._refuse()
@@ -314,7 +299,7 @@ class Predictor:
         return np.concatenate(probabilities), statuses
 
     def _prepare(self, image: Image.Image) -> _Prepared:
-        return _Prepared(self._preparation.crop(image), self.calibration is None or may_be_stained_cell(image))
+        return _Prepared(self._preprocessing.crop(image), self.calibration is None or may_be_stained_cell(image))
 
     def _classify(self, prepared: Sequence[_Prepared]) -> tuple[np.ndarray, list[str]]:
         if not prepared:  # a batch in which no picture can be read

@@ -19,7 +19,8 @@ from wbc_hf.modeling.export_formats import (
     find_export,
     has_weights,
 )
-from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, InferenceGraph, to_onnx, to_openvino
+from wbc_hf.modeling.finder_network import MULTIPLE, FinderConfig, FinderNetwork, decode, suppress
+from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, InferenceGraph, finder_to_openvino, to_onnx, to_openvino
 from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore
 from wbc_hf.modeling.preprocessing import (
     Normalise,
@@ -53,6 +54,7 @@ __all__ = [
     "FREEZE_DEPTHS",
     "GRAPH_FILES",
     "LOGITS",
+    "MULTIPLE",
     "OUT_OF_DISTRIBUTION_SHARE",
     "TARGET_ACCURACY",
     "Calibration",
@@ -60,6 +62,8 @@ __all__ = [
     "Colours",
     "Export",
     "ExportFigures",
+    "FinderConfig",
+    "FinderNetwork",
     "InferenceGraph",
     "Normalise",
     "OutOfDistributionScore",
@@ -71,9 +75,11 @@ __all__ = [
     "centre_squares",
     "colour_maps",
     "cropped_edge",
+    "decode",
     "digest_weights",
     "fetch_pretrained",
     "find_export",
+    "finder_to_openvino",
     "fit_temperature",
     "fold_colours",
     "fold_temperature",
@@ -88,6 +94,7 @@ __all__ = [
     "resized_edge",
     "review_threshold",
     "skip_frozen",
+    "suppress",
     "to_onnx",
     "to_openvino",
     "undo_temperature",

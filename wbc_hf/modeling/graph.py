@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, ResNetForImageClassification
 
 from wbc_hf.errors import needs_extra
+from wbc_hf.modeling.finder_network import MULTIPLE, FinderNetwork
 from wbc_hf.modeling.preprocessing import Normalise, Preprocessing
 
 if TYPE_CHECKING:
@@ -81,6 +82,18 @@ def to_openvino(graph: InferenceGraph, crop_shape: tuple[int, ...]) -> "openvino
     for output, name in zip(converted.outputs, graph.outputs, strict=True):
         output.get_tensor().set_names({name})
     return converted
+
+
+def finder_to_openvino(network: FinderNetwork) -> "openvino.Model":
+    """Convert a finder's network for OpenVINO: one photograph at a time, uint8 (1, 3, height, width) of any size."""
+    with needs_extra("openvino"):
+        import openvino
+
+    example = torch.zeros((1, 3, 4 * MULTIPLE, 6 * MULTIPLE), dtype=torch.uint8)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(network.eval(), example, check_trace=False)
+        return openvino.convert_model(traced, example_input=example, input=[1, 3, -1, -1])
 
 
 def to_onnx(graph: InferenceGraph, crop_shape: tuple[int, ...], file: Path) -> None:

@@ -15,7 +15,7 @@ from wbc_hf.smear.differential import (
     differentiate,
     load_ranges,
 )
-from wbc_hf.smear.finder import FoundCell, crop_cell, find_cells
+from wbc_hf.smear.finder import Finder, FoundCell, crop_cell, find_cells
 from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
@@ -29,6 +29,7 @@ __all__ = [
     "CellCounter",
     "CellState",
     "Differential",
+    "Finder",
     "Flag",
     "FoundCell",
     "Picture",
