@@ -23,7 +23,7 @@ class PageFinder(Detector):
     title = "Ours: the page's cell finder"
     published = Published(
         source="this repository, wbc_hf/smear/finder.py",
-        cells="settings chosen on BCCD",
+        cells="BCCD and four other sources",
         near_duplicates_apart=True,
     )
 
