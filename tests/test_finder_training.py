@@ -86,7 +86,7 @@ def test_of_an_incomplete_picture_only_the_boxes_are_learned_from():
 @pytest.mark.slow
 def test_a_run_resumes_as_if_it_had_not_stopped(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch):
     examples, shares = painted(), {"painted": 1.0}
-    options = {"config": SMALL, "batch_size": 4, "steps": 8, "seed": seed, "checkpoint_every": 2}
+    options = {"config": SMALL, "batch_size": 4, "steps": 8, "seed": seed, "checkpoint_every": 2, "workers": 0}
     whole = train_finder(examples, shares, tmp_path / "whole", **options)
 
     calls = iter(range(100))

@@ -107,6 +107,7 @@ def train_finder(
     start: Path | None = None,
     seed: int = 0,
     checkpoint_every: int = 100,
+    workers: int | None = None,
 ) -> FinderNetwork:
     """Train a finder; a second call with the same folder resumes after the last checkpoint.
 
@@ -123,6 +124,7 @@ def train_finder(
             first stage then stay as they are, and the others change slowly.
         seed: Of weights, views and their order.
         checkpoint_every: Number of batches between checkpoints.
+        workers: Processes that make views beside this one; by default one less than there are cores, but at least one.
 
     Returns:
         The exponential moving average of the weights, in evaluation mode.
@@ -148,11 +150,14 @@ def train_finder(
 
     counts = {source: sum(example.source == source for example in examples) for source in shares}
     weights = np.array([shares[example.source] / counts[example.source] for example in examples])
+    workers = max(1, usable_cores() - 1) if workers is None else workers
     loader = DataLoader(
         TrainingViews(examples, config, seed),
         batch_size,
         sampler=_Keys(weights, not_smear, range(done * batch_size, steps * batch_size), seed),
-        num_workers=max(1, usable_cores() - 1),
+        num_workers=workers,
+        # A process that was forked off one with threads may wait for ever for a lock that one of these held.
+        multiprocessing_context="forkserver" if workers else None,
     )
     started, running = time.monotonic(), None
     for step, batch in enumerate(loader, done):
