@@ -57,6 +57,7 @@ def test_rows(tmp_path: Path):
             "image": Image(),
             "label": ClassLabel(names=["basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil"]),
             "group": Value("string"),
+            "laboratory": Value("string"),
             "source": Value("string"),
         }
     )

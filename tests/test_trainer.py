@@ -11,9 +11,9 @@ from tests.conftest import Command
 from wbc_hf.data import Leucocytes, load_leucocytes
 from wbc_hf.modeling import FREEZE_DEPTHS, Normalise, build_from_scratch
 from wbc_hf.training import build_network, build_trainer, parse
+from wbc_hf.training.sampling import balanced_weights
 from wbc_hf.training.trainer import (
     LeucocyteTrainer,
-    balanced_weights,
     summed_loss,
 )
 from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform

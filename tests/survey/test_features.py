@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wbc_hf.data import paint_cells
-from wbc_hf.survey.cell_masks import CellMasks
+from wbc_hf.data import CellMasks, paint_cells
 from wbc_hf.survey.features import FEATURES, columns, measure_cell, measure_cells
 
 SIDE = 128

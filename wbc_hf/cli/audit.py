@@ -8,7 +8,10 @@ import typer
 
 
 def audit(
-    spec: Annotated[str, typer.Argument(help="A folder, kaggle:owner/name, or the id of a data set on the Hub.")],
+    specs: Annotated[
+        list[str],
+        typer.Argument(help="A folder, kaggle:owner/name, or the id of a data set on the Hub; several together."),
+    ],
     output: Annotated[Path | None, typer.Option(help="Folder for audit.json and audit.html.")] = None,
     resplit: Annotated[Path | None, typer.Option(help="New folder for a clean split of the files.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
@@ -26,7 +29,7 @@ def audit(
 
     if resplit is not None:
         check_new_folder(resplit)
-    leucocytes = load_leucocytes(spec, seed=seed)
+    leucocytes = load_leucocytes(specs, seed=seed)
     found = audit_set(leucocytes)
     print(format_audit(found))
     if output is not None:

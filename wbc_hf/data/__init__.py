@@ -4,12 +4,14 @@ from wbc_hf.data.artefacts import ARTEFACTS, NOT_SMEAR, Altered
 from wbc_hf.data.audit import audit, format_audit
 from wbc_hf.data.audit_page import write_audit_page
 from wbc_hf.data.augmentation import Augmentation
+from wbc_hf.data.cell_masks import CellMasks, segment_cell
 from wbc_hf.data.fields import KNOWN_FIELDS, Box, BoxedField, read_boxed_fields, split_boxed_fields
 from wbc_hf.data.folders import FolderImage, find_pictures, scan_folder
-from wbc_hf.data.framing import frame, locate_nuclei
+from wbc_hf.data.framing import crop_cell, frame, locate_nuclei
 from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
 from wbc_hf.data.key_points import KeyPoints, describe, match
-from wbc_hf.data.known_sets import PAINTED_TITLE
+from wbc_hf.data.known_sets import PAINTED_LABORATORY, PAINTED_TITLE
+from wbc_hf.data.laboratory_styles import LaboratoryStyles, measure_styles, optimal_transport
 from wbc_hf.data.loading import Leucocytes, leaked_test_images, load_leucocytes, with_painted
 from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
 from wbc_hf.data.nuclei import (
@@ -34,19 +36,23 @@ __all__ = [
     "KNOWN_FIELDS",
     "NOT_SMEAR",
     "NO_IMAGE",
+    "PAINTED_LABORATORY",
     "PAINTED_TITLE",
     "SUFFIXES",
     "Altered",
     "Augmentation",
     "Box",
     "BoxedField",
+    "CellMasks",
     "FolderImage",
     "ImageSource",
     "KeyPoints",
+    "LaboratoryStyles",
     "Leucocytes",
     "OtherLaboratories",
     "audit",
     "check_new_folder",
+    "crop_cell",
     "cut_necks",
     "debris",
     "describe",
@@ -64,9 +70,11 @@ __all__ = [
     "locate_nuclei",
     "match",
     "may_be_stained_cell",
+    "measure_styles",
     "nucleus_mask",
     "open_hub_set",
     "optical_densities",
+    "optimal_transport",
     "paint_cells",
     "paint_field",
     "purple_of",
@@ -75,6 +83,7 @@ __all__ = [
     "record",
     "restain",
     "scan_folder",
+    "segment_cell",
     "source_name",
     "split_boxed_fields",
     "with_painted",

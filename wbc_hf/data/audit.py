@@ -1,5 +1,6 @@
 """Audit a data set: near-duplicates, contradictory labels, leakage, bad pictures, classes too small to judge."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -45,6 +46,7 @@ class Audit:
     Attributes:
         title: The set's name.
         images, cells: Images, and distinct cells or photographs among them, by split and class name.
+        laboratories: Distinct cells or photographs by laboratory and class name.
         pairs: Near-duplicates, contradictory ones first, then those across splits.
         groups_across: Number of groups in more than one split.
         leaked: Number of test images whose group is also in training or validation.
@@ -56,6 +58,7 @@ class Audit:
     title: str
     images: dict[str, dict[str, int]]
     cells: dict[str, dict[str, int]]
+    laboratories: dict[str, dict[str, int]]
     pairs: tuple[AuditedPair, ...]
     groups_across: int
     leaked: int
@@ -66,7 +69,7 @@ class Audit:
 
 def audit(leucocytes: Leucocytes) -> Audit:
     """Audit a loaded set. Opens every image once; writes nothing."""
-    columns = ["source", "label", "group"]
+    columns = ["source", "label", "group", "laboratory"]
     splits = {split: rows.select_columns(columns).to_pandas() for split, rows in leucocytes.items()}
     table = pd.concat(splits, names=["split"]).reset_index(level="split")
     place = {row.source: (CLASS_NAMES[row.label], row.split) for row in table.itertuples()}
@@ -77,8 +80,9 @@ def audit(leucocytes: Leucocytes) -> Audit:
     cells = table.groupby("label")["group"].nunique()
     return Audit(
         title=leucocytes.provenance.title,
-        images=_count_distinct(table, "source"),
-        cells=_count_distinct(table, "group"),
+        images=_count_distinct(table, "source", "split", SPLITS),
+        cells=_count_distinct(table, "group", "split", SPLITS),
+        laboratories=_count_distinct(table, "group", "laboratory", leucocytes.provenance.laboratories),
         pairs=tuple(sorted(pairs, key=lambda pair: (not pair.contradictory, not pair.across))),
         groups_across=len(groups_across({split: rows["group"] for split, rows in leucocytes.items()})),
         leaked=int(leaked_test_images(leucocytes).sum()),
@@ -88,12 +92,10 @@ def audit(leucocytes: Leucocytes) -> Audit:
     )
 
 
-def _count_distinct(table: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:
-    """Distinct values of a column by split and class name."""
-    counts = table.groupby(["split", "label"])[column].nunique()
-    return {
-        split: {name: int(counts.get((split, label), 0)) for label, name in enumerate(CLASS_NAMES)} for split in SPLITS
-    }
+def _count_distinct(table: pd.DataFrame, column: str, by: str, rows: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Distinct values of a column in each of the rows that are told apart `by` another column, by class name."""
+    counts = table.groupby([by, "label"])[column].nunique()
+    return {row: {name: int(counts.get((row, label), 0)) for label, name in enumerate(CLASS_NAMES)} for row in rows}
 
 
 def _bad_pictures(rows: Dataset) -> list[tuple[str, str]]:
@@ -130,6 +132,10 @@ def format_audit(found: Audit) -> str:
     for name in CLASS_NAMES:
         counts = [_format_count(found.images[split][name], found.cells[split][name]) for split in found.images]
         lines.append(f"{name:<12}" + "".join(f"{count:>20}" for count in counts))
+    if len(found.laboratories) > 1:
+        lines += ["", f"{'distinct cells':<20}" + "".join(f"{name:>12}" for name in CLASS_NAMES)]
+        for laboratory, cells in found.laboratories.items():
+            lines.append(f"{laboratory:<20}" + "".join(f"{cells[name]:>12}" for name in CLASS_NAMES))
     contradictory = sum(pair.contradictory for pair in found.pairs)
     lines += [
         "",

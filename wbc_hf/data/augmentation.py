@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from wbc_hf.data.framing import frame
+from wbc_hf.data.laboratory_styles import DARKEST
 
 # Optical density of haematoxylin-like (nucleus), eosin-like and remaining stain in R, G, B: Ruifrok & Johnston 2001,
 # https://pubmed.ncbi.nlm.nih.gov/11531144. May-Gruenwald-Giemsa is near enough for a random change along these axes.
 STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-DARKEST = 1 / 255
 _BLUR_TAPS = 7
 
 

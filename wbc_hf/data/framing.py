@@ -1,9 +1,17 @@
-"""Locate the nucleus in a picture of one cell, and crop views framed on it."""
+"""Crop one cell out of a field; locate the nucleus in a picture of one cell, and crop views framed on it."""
 
 import math
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+
+from wbc_hf.data.fields import Box
+
+# Side of a single-cell image in widths of the cell.
+_CROP = 1.5
 
 _DARKEST = 1 / 255
 _COARSE = 40  # side of the reduced picture in which nuclei are located, in pixels
@@ -48,17 +56,45 @@ def frame(
     """Crop square views of pictures in one resampling; what lies outside is mirrored.
 
     Args:
-        images: float32 (n, 3, height, width).
+        images: float32 (n, channels, height, width).
         size: Side of a view, in pixels.
         centre: (n, 2), x and y from -1 to 1.
         view: (n,), side of the view in sides of the picture.
         turn: (n, 2, 2), linear map of the view's axes into the picture; by default the identity.
 
     Returns:
-        float32 (n, 3, size, size).
+        float32 (n, channels, size, size).
     """
     if turn is None:
         turn = torch.eye(2, device=images.device).expand(len(images), 2, 2)
     theta = torch.cat([turn * view.view(-1, 1, 1), centre.unsqueeze(2)], 2)
-    grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
+    grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def crop_cell(field: Image.Image, box: Box) -> Image.Image:
+    """Crop one cell as classifiers expect it: RGB, square, 1.5 times as wide as the cell.
+
+    Near the border the square moves inwards. A field that is smaller than the square is padded by replicating its
+    outermost pixels.
+
+    Args:
+        field: RGB.
+        box: Of the cell, in pixels of the field.
+    """
+    x0, y0, x1, y1 = box
+    side = max(1, round(_CROP * max(x1 - x0, y1 - y0)))
+    left, right = _window((x0 + x1) / 2, side, field.width)
+    top, bottom = _window((y0 + y1) / 2, side, field.height)
+    inside = max(left, 0), max(top, 0), min(right, field.width), min(bottom, field.height)
+    pixels = np.asarray(field.crop(inside))
+    margins = inside[1] - top, bottom - inside[3], inside[0] - left, right - inside[2]
+    return Image.fromarray(cv2.copyMakeBorder(pixels, *margins, cv2.BORDER_REPLICATE))
+
+
+def _window(centre: float, side: int, length: int) -> tuple[int, int]:
+    """First and last pixel of a window of `side` pixels around `centre`, moved into `length` if it fits there."""
+    start = round(centre - side / 2)
+    if side <= length:
+        start = min(max(start, 0), length - side)
+    return start, start + side

@@ -1,9 +1,10 @@
-"""Load leucocyte images from a folder, the Hugging Face Hub, Kaggle or the painter as one `DatasetDict`."""
+"""Load leucocyte images from folders, the Hugging Face Hub, Kaggle or the painter as one `DatasetDict`."""
 
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import PIL.Image
 from datasets import Dataset, DatasetDict, Features, Image, IterableDatasetDict, concatenate_datasets
 
 from wbc_hf.data.checks import check_readable, count_contradictions, label_indices, read_digests
-from wbc_hf.data.known_sets import KnownSet, known_by_file_names, known_by_spec
-from wbc_hf.data.near_duplicates import NearDuplicate, find_near_duplicates, group_images
-from wbc_hf.data.reading import image_content, read_image
+from wbc_hf.data.known_sets import KnownSet, known_by_file_names, known_by_spec, laboratory_name
+from wbc_hf.data.near_duplicates import NearDuplicate, find_near_duplicates, group_images, group_slides
+from wbc_hf.data.reading import SUFFIXES, image_content, read_image
 from wbc_hf.data.sources import FEATURES, fetch_kaggle_set, folder_rows, hub_rows, painted_rows
 from wbc_hf.data.splits import FRACTIONS, SPLITS, groups_across, split_by_group
 from wbc_hf.data.streaming import stream_hub_set
@@ -25,13 +26,30 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """Where a loaded set comes from and what was done to it, for reports and cards.
+class Origin:
+    """One of the sets that were loaded together.
 
     Attributes:
+        laboratory: Its name in the column `laboratory`.
         spec: As given to `load_leucocytes`.
         title, licence, homepage: Of a known set; else the spec, None and None.
         given_splits: Whether the test split was published with the set (else it was split off here).
+    """
+
+    laboratory: str
+    spec: str
+    title: str
+    licence: str | None
+    homepage: str | None
+    given_splits: bool
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where loaded images come from and what was done to them, for reports and cards.
+
+    Attributes:
+        origins: The sets, one a laboratory.
         skipped: Names and reasons of unreadable images.
         groups_across: Number of groups in more than one given split.
         contradictions: Number of images in more than one class, byte for byte the same.
@@ -39,23 +57,51 @@ class Provenance:
         fingerprint: SHA-256 over content, label and split of every image; the same data give the same value.
     """
 
-    spec: str
-    title: str
-    licence: str | None
-    homepage: str | None
-    given_splits: bool
+    origins: tuple[Origin, ...]
     skipped: tuple[UnreadableImageError, ...]
     groups_across: int
     contradictions: int
     near_duplicates: int | None
     fingerprint: str
 
+    @property
+    def spec(self) -> str:
+        """What was given to `load_leucocytes`, as on a command line."""
+        return " ".join(origin.spec for origin in self.origins)
+
+    @property
+    def title(self) -> str:
+        """The names of the sets."""
+        return ", ".join(origin.title for origin in self.origins)
+
+    @property
+    def licence(self) -> str | None:
+        """The licence of the only set, or that of each; None where it is unknown."""
+        if len(self.origins) == 1:
+            return self.origins[0].licence
+        return ", ".join(f"{origin.licence or 'not known'} ({origin.laboratory})" for origin in self.origins)
+
+    @property
+    def homepage(self) -> str | None:
+        """Where the only set is published; None where it is unknown, or there are several."""
+        return self.origins[0].homepage if len(self.origins) == 1 else None
+
+    @property
+    def given_splits(self) -> bool:
+        """Whether every test split was published with its set."""
+        return all(origin.given_splits for origin in self.origins)
+
+    @property
+    def laboratories(self) -> list[str]:
+        """The names of the laboratories."""
+        return [origin.laboratory for origin in self.origins]
+
 
 class Leucocytes(DatasetDict):
-    """The splits "train", "validation" and "test" of one set.
+    """The splits "train", "validation" and "test" of one or more sets.
 
     Attributes:
-        provenance: Where it comes from.
+        provenance: Where they come from.
         near_duplicates: Pairs of images that show the same cell or photograph: enough of them to link every group.
     """
 
@@ -64,20 +110,24 @@ class Leucocytes(DatasetDict):
 
 
 def load_leucocytes(
-    spec: str | Path, *, streaming: bool = False, near_duplicates: bool = True, seed: int = 0
+    specs: str | Path | Sequence[str | Path], *, streaming: bool = False, near_duplicates: bool = True, seed: int = 0
 ) -> Leucocytes | IterableDatasetDict:
     """Load leucocyte images with labels, groups and splits.
 
     Every row has `image` (any mode and size; `read_image` makes it RGB), `label` (ClassLabel over the five names),
-    `group` (images with the same value show the same physical cell or photograph) and `source` (the file's name).
+    `group` (images with the same value show the same physical cell or photograph), `laboratory` (the set's) and
+    `source` (the file's name; of several sets after that of its laboratory).
     Groups come from a `group` column or `metadata.csv`, from the file names of known sets, from identical bytes, and
-    from near-duplicates.
-    Given splits are kept; missing ones are split off, 70/15/15, stratified by class, never through a group.
+    from near-duplicates, also of different sets.
+    Given splits are kept; missing ones are split off, 70/15/15, stratified by laboratory and class, never through a
+    group, nor through a slide or session where the file names of a known set tell it.
 
     Args:
-        spec: A folder of class sub-folders with or without split folders above them; `synthetic` or `synthetic:N`
+        specs: A folder of class sub-folders with or without split folders above them, or of fields in `images/` with
+            boxes in `boxes/`, from which cells are cut out (see `find_boxed_cells`); `synthetic` or `synthetic:N`
             (N painted cells a class); `kaggle:owner/name`; or a Hub data set id. A folder that exists wins over an id.
-        streaming: For Hub sets that do not fit the disk: splits that read from the Hub while they are iterated.
+            Several of them are several laboratories.
+        streaming: For one Hub set that does not fit the disk: splits that read from the Hub while they are iterated.
             See `stream_hub_set`.
         near_duplicates: Whether to compare images to find near-duplicates, which takes some hundredths of a second an
             image, the first time. Painted cells and streams are never compared.
@@ -85,30 +135,88 @@ def load_leucocytes(
 
     Raises:
         WbcError: No such set, unknown class names, an empty class, no labels, a class of which no file is readable,
-            or more than 5 % unreadable images.
+            or more than 5 % unreadable images; or the same set twice.
         HubUnreachableError: The Hub did not answer.
     """
-    spec = str(spec)
-    kaggle = spec.startswith("kaggle:")
-    painted = spec == "synthetic" or spec.startswith("synthetic:")
-    folder = not (kaggle or painted) and (_is_path(spec) or Path(spec).exists())
-    if streaming and (kaggle or painted or folder):
-        raise WbcError(
-            f"{spec}: streaming is for Hub data sets; a folder is read image by image anyway. Leave it out."
-        )
+    given = [specs] if isinstance(specs, str | Path) else list(specs)
+    names = [str(spec) for spec in given]
     if streaming:
-        return stream_hub_set(spec)
+        _check_streams(names)
+        return stream_hub_set(names[0])
+    sets = [_read_set(name, seed) for name in names]
+    painted = all(_kind(name) == "painted" for name in names)
+    return _finish(_name_apart(sets), seed, compare=near_duplicates and not painted)
 
-    known = known_by_spec("synthetic" if painted else spec)
-    if kaggle:
+
+@dataclass(frozen=True)
+class _ImageSet:
+    """The unchecked rows of one set, the known set that it is, if any, and its laboratory."""
+
+    spec: str
+    rows: Dataset
+    known: KnownSet | None
+    laboratory: str
+
+
+def _check_streams(specs: Sequence[str]) -> None:
+    if len(specs) > 1:
+        raise WbcError(f"{' '.join(specs)}: streaming is for a single Hub data set. Leave it out.")
+    if _kind(specs[0]) != "hub":
+        raise WbcError(
+            f"{specs[0]}: streaming is for Hub data sets; a folder is read image by image anyway. Leave it out."
+        )
+
+
+def _kind(spec: str) -> str:
+    if spec.startswith("kaggle:"):
+        return "kaggle"
+    if spec == "synthetic" or spec.startswith("synthetic:"):
+        return "painted"
+    return "folder" if _is_path(spec) or Path(spec).exists() else "hub"
+
+
+def _read_set(spec: str, seed: int) -> _ImageSet:
+    kind = _kind(spec)
+    known = known_by_spec("synthetic" if kind == "painted" else spec)
+    if kind == "kaggle":
         rows = folder_rows(fetch_kaggle_set(spec.removeprefix("kaggle:")) / (known.subfolder if known else "."))
-    elif painted:
+    elif kind == "painted":
         rows = painted_rows(spec, seed)
-    elif folder:
+    elif kind == "folder":
         rows = folder_rows(Path(spec))
+        known = known_by_file_names([name for name in rows["source"] if Path(name).suffix.lower() in SUFFIXES])
     else:
         rows = hub_rows(spec)
-    return _finish(rows, spec, known, seed, known_by_names=folder, compare=near_duplicates and not painted)
+    return _ImageSet(spec, rows, known, laboratory_name(spec, known))
+
+
+def _name_apart(sets: Sequence[_ImageSet]) -> list[_ImageSet]:
+    """Number laboratories of the same name, and put their names before the groups and sources of several sets.
+
+    Raises:
+        WbcError: A set is there twice.
+    """
+    twice = [spec for spec, count in Counter(each.spec for each in sets).items() if count > 1]
+    if twice:
+        raise WbcError(f"{twice[0]}: is given twice; each set is one laboratory.")
+    if len(sets) == 1:
+        return list(sets)
+    shared = Counter(each.laboratory for each in sets)
+    seen: Counter[str] = Counter()
+    named = []
+    for each in sets:
+        laboratory = each.laboratory
+        if shared[laboratory] > 1:
+            seen[laboratory] += 1
+            laboratory = f"{laboratory} {seen[laboratory]}"
+        beside = {
+            name: [value and f"{laboratory}/{value}" for value in each.rows[name]] for name in ("source", "group")
+        }
+        features = Features({name: each.rows.features[name] for name in beside})
+        rows = each.rows.remove_columns(list(beside))
+        rows = concatenate_datasets([rows, Dataset.from_dict(beside, features=features)], axis=1)
+        named.append(_ImageSet(each.spec, rows, each.known, laboratory))
+    return named
 
 
 def with_painted(leucocytes: Leucocytes, per_class: int, seed: int = 0) -> Leucocytes:
@@ -136,13 +244,21 @@ def _is_path(spec: str) -> bool:
     return spec.startswith((".", "/", "~")) or spec.endswith("/") or spec.count("/") != 1
 
 
-def _finish(
-    rows: Dataset, spec: str, known: KnownSet | None, seed: int, *, known_by_names: bool, compare: bool
-) -> Leucocytes:
-    """Check the rows of any source, group them, and split them."""
-    labels = label_indices(rows["class_name"], spec)
+def _finish(sets: Sequence[_ImageSet], seed: int, *, compare: bool) -> Leucocytes:
+    """Check the rows of all sets, group them, and split them."""
+    specs = [each.spec for each in sets]
+    spec = " ".join(specs)
+    rows = sets[0].rows if len(sets) == 1 else concatenate_datasets([each.rows for each in sets])
+    laboratories = np.repeat(np.arange(len(sets)), [len(each.rows) for each in sets])
+    labels = np.concatenate([label_indices(each.rows["class_name"], each.spec) for each in sets])
     results = read_digests(rows)
-    skipped = check_readable(results, labels, spec)
+    skipped = tuple(
+        error
+        for number, each in enumerate(sets)
+        for error in check_readable(
+            [results[i] for i in np.flatnonzero(laboratories == number)], labels[laboratories == number], each.spec
+        )
+    )
     kept = np.array([index for index, digest in enumerate(results) if isinstance(digest, str)])
     readable = rows.select(kept)
     sources, named, given = (list(readable[name]) for name in ("source", "group", "split"))
@@ -154,18 +270,17 @@ def _finish(
     contradictions = count_contradictions(digests, labels, sources, spec)
     near_duplicates = find_near_duplicates(digests, sources, read, compare=compare)
     groups = group_images(sources, named, near_duplicates)
-    splits, test_given = _assign_splits(given, labels, groups, spec, seed)
+    together = group_slides(sources, groups)
+    splits, test_given = _assign_splits(given, labels, laboratories[kept], together, specs, seed)
     across = _count_groups_across(splits, groups, spec)
-    _warn_of_missing_classes(splits, labels, spec)
+    for number, each in enumerate(sets):
+        own = {name: indices[laboratories[kept][indices] == number] for name, indices in splits.items()}
+        _warn_of_missing_classes(own, labels, each.spec)
 
-    result = Leucocytes(_take(rows, kept, splits, labels, groups))
-    known = known_by_file_names(sources) if known_by_names else known
+    beside = {"label": labels, "group": groups, "laboratory": [sets[i].laboratory for i in laboratories[kept]]}
+    result = Leucocytes(_take(rows, kept, splits, beside))
     result.provenance = Provenance(
-        spec=spec,
-        title=known.title if known else spec,
-        licence=known.licence if known else None,
-        homepage=known.homepage if known else None,
-        given_splits=test_given,
+        origins=tuple(_origin(each, given) for each, given in zip(sets, test_given, strict=True)),
         skipped=skipped,
         groups_across=across,
         contradictions=contradictions,
@@ -176,52 +291,95 @@ def _finish(
     return result
 
 
-def _take(
-    rows: Dataset, kept: np.ndarray, splits: dict[str, np.ndarray], labels: np.ndarray, groups: Sequence[str]
-) -> dict[str, Dataset]:
-    """The splits as data sets of `FEATURES`. `splits`, `labels` and `groups` are of the rows in `kept`.
+def _origin(each: _ImageSet, given_splits: bool) -> Origin:
+    known = each.known
+    return Origin(
+        laboratory=each.laboratory,
+        spec=each.spec,
+        title=known.title if known else each.spec,
+        licence=known.licence if known else None,
+        homepage=known.homepage if known else None,
+        given_splits=given_splits,
+    )
 
-    No image is copied: the splits are lists of row numbers into one table, that of the source with two columns more.
+
+def _take(
+    rows: Dataset, kept: np.ndarray, splits: dict[str, np.ndarray], beside: Mapping[str, Sequence | np.ndarray]
+) -> dict[str, Dataset]:
+    """The splits as data sets of `FEATURES`. `splits` and the columns `beside` the images are of the rows in `kept`.
+
+    No image is copied: the splits are lists of row numbers into one table, that of the source with columns more.
     (Columns joined to a selection of rows would make datasets write all of them anew, pictures and all.)
     """
-    all_labels, all_groups = np.zeros(len(rows), dtype=np.int64), np.full(len(rows), None, dtype=object)
-    all_labels[kept], all_groups[kept] = labels, groups
-    beside = Dataset.from_dict(
-        {"label": all_labels, "group": all_groups.tolist()},
-        features=Features({name: FEATURES[name] for name in ("label", "group")}),
-    )
+    columns = {}
+    for name, values in beside.items():
+        column = np.full(len(rows), 0 if name == "label" else None, dtype=np.int64 if name == "label" else object)
+        column[kept] = values
+        columns[name] = column.tolist()
+    joined = Dataset.from_dict(columns, features=Features({name: FEATURES[name] for name in columns}))
     rows = rows.select_columns(["image", "source"]).cast_column("image", Image())
-    whole = concatenate_datasets([rows, beside], axis=1).select_columns(list(FEATURES))
+    whole = concatenate_datasets([rows, joined], axis=1).select_columns(list(FEATURES))
     return {name: whole.select(kept[splits[name]]) for name in SPLITS}
 
 
 def _assign_splits(
-    given: Sequence[str | None], labels: np.ndarray, groups: Sequence[str], spec: str, seed: int
-) -> tuple[dict[str, np.ndarray], bool]:
-    """Keep given splits and split the missing ones off the training images; and whether the test split is given."""
-    named = set(given)
+    given: Sequence[str | None],
+    labels: np.ndarray,
+    laboratories: np.ndarray,
+    groups: Sequence[str],
+    specs: Sequence[str],
+    seed: int,
+) -> tuple[dict[str, np.ndarray], list[bool]]:
+    """Keep given splits and split the missing ones off the training images; and whether each test split is given.
+
+    Sets that lack the same splits are split together, so that what they share stays together.
+
+    Args:
+        given: Split of each image, None where its set has none.
+        labels: Class indices.
+        laboratories: Indices into `specs`.
+        groups: What has to stay together.
+        specs: Of the sets.
+        seed: Random seed.
+    """
+    members = {name: np.flatnonzero([split == name for split in given]) for name in SPLITS}
+    lacking: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for number, spec in enumerate(specs):
+        named = {given[i] for i in np.flatnonzero(laboratories == number).tolist()}
+        lacking[_missing_splits(named, spec)].append(number)
+    # A class of one laboratory is a stratum.
+    strata = laboratories * len(CLASS_NAMES) + labels
+    for missing, numbers in lacking.items():
+        if not missing:
+            continue
+        fractions = {name: FRACTIONS[name] for name in missing}
+        fractions = {"train": 1 - sum(fractions.values())} | fractions
+        to_split = np.array([split in (None, "train") for split in given]) & np.isin(laboratories, numbers)
+        source = np.flatnonzero(to_split)
+        members["train"] = np.setdiff1d(members["train"], source)
+        cut = split_by_group(strata[source], [groups[i] for i in source.tolist()], fractions, seed)
+        for name, indices in cut.items():
+            members[name] = np.union1d(members[name], source[indices])
+    empty = [name for name in SPLITS if not len(members[name])]
+    if empty:
+        raise WbcError(
+            f"{' '.join(specs)}: {len(given)} images in {len(set(groups))} groups leave {' and '.join(empty)} empty; "
+            "at least three distinct cells of a class are needed."
+        )
+    test_given = {number: "test" not in missing for missing, numbers in lacking.items() for number in numbers}
+    return members, [test_given[number] for number in range(len(specs))]
+
+
+def _missing_splits(named: set[str | None], spec: str) -> tuple[str, ...]:
+    """The splits that a set lacks, from those that it has; None among these stands for images without."""
     if None in named and len(named) > 1:
         raise WbcError(
             f"{spec}: some class folders are below {', '.join(sorted(filter(None, named)))} and some do not. "
             "Move all of them into split folders, or none."
         )
-    members = {name: np.flatnonzero([split == name for split in given]) for name in SPLITS}
-    source = np.arange(len(given)) if None in named else members["train"]
-    if not len(source):
+    if not named & {None, "train"}:
         raise WbcError(f"{spec}: has {', '.join(sorted(map(str, named))) or 'no rows'} but nothing to train on.")
-    missing = [name for name in ("validation", "test") if not len(members[name])]
-    if missing:
-        fractions = {name: FRACTIONS[name] for name in missing}
-        fractions = {"train": 1 - sum(fractions.values())} | fractions
-        cut = split_by_group(labels[source], [groups[i] for i in source.tolist()], fractions, seed)
-        members |= {name: source[indices] for name, indices in cut.items()}
-    empty = [name for name in SPLITS if not len(members[name])]
-    if empty:
-        raise WbcError(
-            f"{spec}: {len(given)} images in {len(set(groups))} groups leave {' and '.join(empty)} empty; "
-            "at least three distinct cells of a class are needed."
-        )
-    return members, "test" not in missing
+    return tuple(name for name in ("validation", "test") if name not in named)
 
 
 def _count_groups_across(splits: dict[str, np.ndarray], groups: Sequence[str], spec: str) -> int:

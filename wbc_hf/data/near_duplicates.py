@@ -25,7 +25,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from tqdm.auto import tqdm
 
 from wbc_hf.data.key_points import MIRROR, NEGATIVE, KeyPoints, describe, match
-from wbc_hf.data.known_sets import photograph
+from wbc_hf.data.known_sets import photograph, slide
 from wbc_hf.files import write_atomically
 from wbc_hf.hardware import cache_folder
 
@@ -110,6 +110,25 @@ def group_images(
         groups.merge(pair.first, pair.second)
     named: dict[str, str] = {}
     return [named.setdefault(groups[source], source) for source in sources]
+
+
+def group_slides(sources: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Join groups that come from one slide or session, where the file names of public sets tell it.
+
+    Args:
+        sources: Name of each image.
+        groups: Group of each image, from `group_images`.
+
+    Returns:
+        For each image the name of what has to stay together in a split, one of `groups`.
+    """
+    joined = DisjointSet(groups)
+    first: dict[str, str] = {}
+    for source, group in zip(sources, groups, strict=True):
+        if name := slide(source):
+            joined.merge(first.setdefault(name, group), group)
+    named: dict[str, str] = {}
+    return [named.setdefault(joined[group], group) for group in groups]
 
 
 def _cached_links(digests: Sequence[str], read: Callable[[int], Image.Image]) -> list[Link]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 
+from wbc_hf.data.boxed_cells import cut_cells, find_boxed_cells, is_boxed_folder
 from wbc_hf.data.folders import scan_folder
 from wbc_hf.data.hub_sets import find_columns, group_name, known_split, open_hub_set, source_name
 from wbc_hf.data.synthetic import paint_cells
@@ -21,6 +22,7 @@ FEATURES = Features(
         "image": Image(),
         "label": ClassLabel(names=list(CLASS_NAMES)),
         "group": Value("string"),
+        "laboratory": Value("string"),
         "source": Value("string"),
     }
 )
@@ -42,12 +44,28 @@ KAGGLE_REACH_SECONDS = 8.0
 
 
 def folder_rows(root: Path) -> Dataset:
-    """Rows of a folder of class sub-folders; the images stay where they are. Raises WbcError as `scan_folder`."""
+    """Rows of a folder of class sub-folders, where the images stay, or of the cells in boxed fields, cut out of them.
+
+    Raises:
+        WbcError: As `scan_folder`, or as `find_boxed_cells` for fields in `images/` with boxes in `boxes/`.
+    """
+    root = root.expanduser()
+    if is_boxed_folder(root):
+        return _boxed_rows(root)
     rows = [
         {"image": {"path": str(file.path), "bytes": None}} | {name: getattr(file, name) for name in _TEXT_FEATURES}
-        for file in scan_folder(root.expanduser())
+        for file in scan_folder(root)
     ]
     return Dataset.from_list(rows, features=ROW_FEATURES)
+
+
+def _boxed_rows(root: Path) -> Dataset:
+    cells = find_boxed_cells(root)
+    rows = [
+        {"image": Image().encode_example(picture), "class_name": cell.class_name, "source": cell.source}
+        for cell, picture in zip(cells, cut_cells(cells), strict=True)
+    ]
+    return Dataset.from_list([row | {"split": None, "group": None} for row in rows], features=ROW_FEATURES)
 
 
 def fetch_kaggle_set(handle: str) -> Path:

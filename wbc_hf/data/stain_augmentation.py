@@ -1,25 +1,27 @@
 """Augment training images as other laboratories vary: framing, stain, lamp, camera, focus and compression.
 
 A model that learns what all images of its own laboratory share fails in others (domain shift). This augmentation
-removes it: the size of cells in the picture, the background, the balance of stains. As with `Augmentation`, the
-changes of an image depend on its own seed alone.
+removes it: the size of cells in the picture, the background, the balance of stains. Of several laboratories, stains
+and backgrounds are exchanged as well. As with `Augmentation`, the changes of an image depend on its own seed alone.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wbc_hf.data.augmentation import DARKEST, STAINS, blur, sensor_noise, turn_and_stretch
+from wbc_hf.data.augmentation import STAINS, blur, sensor_noise, turn_and_stretch
 from wbc_hf.data.framing import frame, locate_nuclei
+from wbc_hf.data.laboratory_styles import LaboratoryStyles, density_over_background, widen_masks
 
 _FRAMED = 0.5  # share of images framed on their nucleus; the others keep their framing, with some zoom
 _COLOURLESS = 0.03  # share of images
 _COMPRESSED = 0.4  # share of images
-_BACKGROUND = 0.1  # quantile of density that is taken for background, the lightest large part of a picture
+_RESTAINED = 0.5  # share of images, of several laboratories
+_PASTED = 0.75  # share of images, of several laboratories
 _BLOCK = 8
 # Discrete cosine transform of a block, and JPEG's luminance quantisation table at quality 50: ITU-T T.81, Annex K.1.
 _COSINES = torch.tensor(
@@ -62,26 +64,36 @@ class OtherLaboratories:
     Attributes:
         size: Side of the square that comes out, in pixels.
         strength: Scales the changes of stain and light; 1 is the default.
+        styles: Stains and backgrounds to exchange, of the laboratories that the images come from.
     """
 
     size: int
     strength: float = 1.0
+    styles: LaboratoryStyles | None = field(default=None, repr=False, compare=False)
 
     # Side of the images that go in, in sides of what comes out: framing on a nucleus shows part of them only.
     enlarged: ClassVar[float] = 1.6
 
-    def __call__(self, images: torch.Tensor, seeds: np.ndarray) -> torch.Tensor:
+    def __call__(
+        self, images: torch.Tensor, seeds: np.ndarray, laboratories: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Augment a batch.
 
         Args:
-            images: uint8 (n, 3, height, width), RGB, of one cell each.
+            images: uint8 (n, 3, height, width), RGB, of one cell each; with styles (n, 4, height, width), RGB and the
+                mask of the cell, 0 or 255.
             seeds: (n, k) integers of 0 and above, one row an image.
+            laboratories: With styles, the laboratory of each image, int64 (n,), indices into their names.
 
         Returns:
             float32 (n, 3, size, size) on the same device, values 0 to 1.
         """
         draws = _Draws(seeds, images.device)
-        result = self._stain(self._frame(images.float() / 255, draws), draws)
+        framed = self._frame(images.float() / 255, draws)
+        density, background = density_over_background(framed[:, :3])
+        if self.styles is not None and laboratories is not None:
+            density = self._exchange(density, framed[:, 3:], laboratories, self.styles, draws)
+        result = self._stain(density, background, draws)
         result = self._focus(self._saturate(result, draws), draws)
         result = sensor_noise(result, 0.03 * draws.between(0, 1) ** 2, draws.noise_seeds)
         return self._compress(result, draws).clamp_(0, 1)
@@ -92,7 +104,7 @@ class OtherLaboratories:
         mirror = torch.where(draws.between(0, 1) < 0.5, -1.0, 1.0)
         stretch = torch.exp2(draws.between(-0.15, 0.15))
         turn = turn_and_stretch(angle[:, 0], mirror[:, 0], stretch[:, 0])
-        nucleus, extent = locate_nuclei(images)
+        nucleus, extent = locate_nuclei(images[:, :3])
         view = (extent / draws.between(0.42, 0.8)[:, 0]).clamp(0.25, 1.0)
         centre = nucleus + view.unsqueeze(1) * draws.between(-0.25, 0.25, 2)
         framed = draws.between(0, 1) < _FRAMED
@@ -100,14 +112,45 @@ class OtherLaboratories:
         centre = torch.where(framed, centre, draws.between(-0.1, 0.1, 2))
         return frame(images, self.size, centre, torch.where(framed[:, 0], view, own_view), turn)
 
-    def _stain(self, images: torch.Tensor, draws: _Draws) -> torch.Tensor:
-        """Amounts and hues of the stains, contrast, and another background, all in optical density."""
-        strength, count = 0.5 * self.strength, len(images)
-        density = -torch.log(images.clamp_min(DARKEST)).flatten(2)
-        # Some of the pixels tell the quantile as well as all.
-        background = torch.quantile(density[:, :, ::7], _BACKGROUND, dim=2)
-        density = density - background.unsqueeze(2)
-        stains = STAINS.to(images.device)
+    def _exchange(
+        self,
+        density: torch.Tensor,
+        masks: torch.Tensor,
+        laboratories: torch.Tensor,
+        styles: LaboratoryStyles,
+        draws: _Draws,
+    ) -> torch.Tensor:
+        """The stain of another laboratory, on the way or all of it, and a background of that laboratory."""
+        device, count = density.device, len(density)
+        target = (draws.between(0, len(styles.targets))[:, 0].long()).clamp_max(len(styles.targets) - 1)
+        maps = styles.maps.to(device)[laboratories, target]
+        amount = torch.where(draws.between(0, 1) < _RESTAINED, draws.between(0, 1), 0.0).unsqueeze(2)
+        density = torch.lerp(torch.eye(3, device=device).expand(count, 3, 3), maps, amount) @ density
+        number = (draws.between(0, 1)[:, 0] * styles.backgrounds.shape[1]).long()
+        angle, zoom = draws.between(-math.pi, math.pi)[:, 0], draws.between(0.6, 1.0)[:, 0]
+        mirror = torch.where(draws.between(0, 1)[:, 0] < 0.5, -1.0, 1.0)
+        centre = draws.between(-0.2, 0.2, 2)
+        pasted = (draws.between(0, 1)[:, 0] < _PASTED) & (masks.amax((1, 2, 3)) > 0)
+        if not pasted.any():
+            return density
+        pictures = styles.backgrounds[target[pasted].cpu(), number[pasted].cpu()].to(device).float() / 255
+        turn = turn_and_stretch(angle[pasted], mirror[pasted], torch.ones_like(zoom[pasted]))
+        around, _ = density_over_background(frame(pictures, self.size, centre[pasted], zoom[pasted], turn))
+        cell = widen_masks(masks[pasted]).flatten(2)
+        result = density.clone()
+        result[pasted] = torch.lerp(around, density[pasted], cell)
+        return result
+
+    def _stain(self, density: torch.Tensor, background: torch.Tensor, draws: _Draws) -> torch.Tensor:
+        """Amounts and hues of the stains, contrast, and another background: images from optical densities.
+
+        Args:
+            density: Over the background, (n, 3, size * size).
+            background: (n, 3).
+            draws: Random numbers.
+        """
+        strength, count = 0.5 * self.strength, len(density)
+        stains = STAINS.to(density.device)
         amounts = torch.exp(draws.between(-0.35, 0.35, 3) * strength + draws.between(-0.35, 0.35) * strength)
         mixing = torch.linalg.inv(stains) @ torch.diag_embed(amounts) @ stains  # (n, 3, 3), densities as rows
         mixing = mixing + 0.12 * strength * draws.between(-1, 1, 9).view(count, 3, 3)
@@ -115,7 +158,7 @@ class OtherLaboratories:
         density = (mixing.transpose(1, 2) @ density).clamp(0, 5) ** contrast
         density = density + self._background(background, draws).unsqueeze(2)
         density = density + self._gradient(draws).flatten(1).unsqueeze(1)
-        return torch.exp(-density.clamp_min(0)).view_as(images)
+        return torch.exp(-density.clamp_min(0)).view(count, 3, self.size, self.size)
 
     def _background(self, own: torch.Tensor, draws: _Draws) -> torch.Tensor:
         """Optical density of the background, (n, 3): greyish, yellow, nearly as it was, or overexposed."""

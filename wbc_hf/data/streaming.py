@@ -12,6 +12,7 @@ from datasets import IterableDataset, IterableDatasetDict, concatenate_datasets
 
 from wbc_hf.data.checks import MAX_UNREADABLE, MAX_WARNINGS, class_indices
 from wbc_hf.data.hub_sets import HubColumns, find_columns, group_name, known_split, open_hub_set, source_name
+from wbc_hf.data.known_sets import laboratory_name
 from wbc_hf.data.reading import image_content, read_image
 from wbc_hf.data.sources import FEATURES
 from wbc_hf.data.splits import FRACTIONS, SPLITS, stream_split
@@ -76,6 +77,7 @@ class _Converter:
 
     def __init__(self, spec: str, split: str, columns: HubColumns):
         self.spec, self.split, self.columns = spec, split, columns
+        self.laboratory = laboratory_name(spec, None)
         self.seen = self.unreadable = self.warnings = 0
 
     def __call__(self, rows: dict[str, list], indices: list[int]) -> dict[str, list]:
@@ -95,6 +97,7 @@ class _Converter:
             result["image"].append({"bytes": content, "path": None})
             result["label"].append(label)
             result["group"].append(hashlib.sha256(content).hexdigest() if group is None else group)
+            result["laboratory"].append(self.laboratory)
             result["source"].append(source)
         self.seen += len(indices)
         if self.seen >= _MIN_ROWS and self.unreadable > MAX_UNREADABLE * self.seen:

@@ -33,6 +33,7 @@ class Evaluation:
         probabilities: Of each class, (n, 5), columns in the order of `CLASS_NAMES`.
         groups: Group of each image, n of them.
         statuses: Status of each prediction, n of them, or None.
+        laboratories: Laboratory of each image, n of them, or None.
         uncalibrated: `probabilities` before temperature scaling, (n, 5), or None.
         metrics: A dictionary that goes into JSON: all figures of `compute_metrics`, and
 
@@ -45,12 +46,15 @@ class Evaluation:
               `error_at_coverage`: pairs of a coverage and the error rate of that share of most probable predictions.
             - `leaked`, with `leaked`: how many images; if any, `without_leaked`: figures, intervals and distinct
               cells of the others, None if there are no others.
+            - `laboratories`, with images of several: by name, figures, intervals and distinct cells of its images,
+              and with statuses their `review`.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
     groups: Sequence[Hashable]
     statuses: Sequence[str] | None
+    laboratories: Sequence[str] | None
     uncalibrated: np.ndarray | None
     metrics: dict
 
@@ -69,6 +73,7 @@ def evaluate(
     *,
     groups: Sequence[Hashable] | None = None,
     statuses: Sequence[str] | None = None,
+    laboratories: Sequence[str] | None = None,
     calibration: Calibration | None = None,
     leaked: np.ndarray | None = None,
     seed: int = 0,
@@ -83,18 +88,20 @@ def evaluate(
             shows a cell of its own.
         statuses: Status of each prediction, as in `Prediction`. Images of status "confident" are accepted, a person
             reviews the others.
+        laboratories: Laboratory of each image; of several, each gets figures of its own.
         calibration: Of the model, if it has one: its temperature and its review threshold.
         leaked: True for each image whose group was also in training or validation, bool (n,).
         seed: Random seed of the bootstrap.
 
     Raises:
         WbcError: No images, a label that is not a class index, probabilities of another shape or not finite, or not
-            one of `groups`, `statuses` or `leaked` per image.
+            one of `groups`, `statuses`, `laboratories` or `leaked` per image.
     """
     labels, _ = check_labels(labels, labels)
     probabilities = np.asarray(probabilities)
     check_scores(probabilities, len(labels))
-    for what, values in {"groups": groups, "statuses": statuses, "leaked": leaked}.items():
+    given = {"groups": groups, "statuses": statuses, "laboratories": laboratories, "leaked": leaked}
+    for what, values in given.items():
         if values is not None and len(values) != len(labels):
             raise WbcError(f"{what}: {len(values)} for {len(labels)} images: give one per image")
     groups = range(len(labels)) if groups is None else groups
@@ -113,6 +120,13 @@ def evaluate(
             "threshold": None if calibration is None else calibration.review_threshold,
             "target_accuracy": TARGET_ACCURACY,
         } | _review_figures(labels, probabilities, np.array(statuses) == "confident", weights)
+    if laboratories is not None and len(set(laboratories)) > 1:
+        metrics["laboratories"] = {
+            name: _figures_of(
+                np.flatnonzero([each == name for each in laboratories]), labels, probabilities, groups, statuses, seed
+            )
+            for name in dict.fromkeys(laboratories)
+        }
     if leaked is not None:
         metrics["leaked"] = int(np.sum(leaked))
         if leaked.any():
@@ -121,7 +135,7 @@ def evaluate(
             metrics["without_leaked"] = (
                 _figures(labels[kept], probabilities[kept], kept_groups, seed) if len(kept) else None
             )
-    return Evaluation(labels, probabilities, groups, statuses, uncalibrated, metrics)
+    return Evaluation(labels, probabilities, groups, statuses, laboratories, uncalibrated, metrics)
 
 
 def columns_of_classes(names: Sequence[str]) -> np.ndarray:
@@ -150,6 +164,24 @@ def _figures(labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[Has
         "intervals": bootstrap_intervals(labels, probabilities, groups, seed=seed),
         "distinct_cells": count_distinct(labels, groups),
     }
+
+
+def _figures_of(
+    chosen: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    groups: Sequence[Hashable],
+    statuses: Sequence[str] | None,
+    seed: int,
+) -> dict:
+    """Figures of some of the images, with those of review where statuses are known."""
+    labels, probabilities = labels[chosen], probabilities[chosen]
+    groups = [groups[index] for index in chosen.tolist()]
+    figures = _figures(labels, probabilities, groups, seed)
+    if statuses is not None:
+        accepted = np.array([statuses[index] == "confident" for index in chosen.tolist()])
+        figures["review"] = _review_figures(labels, probabilities, accepted, draw_groups(groups, seed=seed))
+    return figures
 
 
 def _calibration_figures(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict:

@@ -41,6 +41,7 @@ _NOTED_ARGUMENTS = (
     "class_weights",
     "augmentation",
     "laboratories",
+    "balance",
     "painted",
     "early_stopping_patience",
     "precision",
@@ -58,7 +59,9 @@ def render_card(run: dict, metrics: dict, model_id: str | None = None) -> str:
     Args:
         run: As in `run.json`: `base_model` (None from scratch), `width`, `image_size` in pixels, `freeze`,
             `arguments`, `versions`, and `data` with `spec`, `title`, `licence`, `homepage`, `fingerprint`,
-            `given_splits`, `splits` (images by split and class), `skipped`, and where known `groups_across` and
+            `given_splits`, `splits` (images by split and class), `skipped`, and where known `origins` (one
+            dictionary a laboratory, with `laboratory`, `spec`, `title`, `licence`, `homepage`, `given_splits`),
+            `groups_across` and
             `audit`: `distinct_cells` (as `splits`), `near_duplicates` (images that show a cell which another one
             shows already), `contradictions` (cells with two classes) and `across` (cells in two splits).
             `fingerprint` and `given_splits` are None for a stream, `width` may be where weights were given. `notice`,
@@ -75,12 +78,12 @@ def render_card(run: dict, metrics: dict, model_id: str | None = None) -> str:
 
 def _card_data(run: dict, metrics: dict, model_id: str) -> ModelCardData:
     data = run["data"]
-    on_hub = _is_hub_id(data["spec"])
+    on_hub = [origin["spec"] for origin in _origins(data) if _is_hub_id(origin["spec"])]
     results = [
         EvalResult(
             task_type="image-classification",
             task_name="Image classification",
-            dataset_type=data["spec"] if on_hub else "imagefolder",
+            dataset_type=data["spec"] if on_hub == [data["spec"]] else "imagefolder",
             dataset_name=_title(data),
             dataset_split="test",
             metric_type=metric,
@@ -95,7 +98,7 @@ def _card_data(run: dict, metrics: dict, model_id: str) -> ModelCardData:
         pipeline_tag="image-classification",
         license=LICENCE,
         base_model=run["base_model"] if _is_hub_id(run["base_model"]) else None,
-        datasets=[data["spec"]] if on_hub else None,
+        datasets=on_hub or None,
         metrics=[result.metric_type for result in results],
         tags=TAGS,
         model_name=model_id,
@@ -112,7 +115,8 @@ def _template_arguments(run: dict, metrics: dict, model_id: str) -> dict:
         "model_id": model_id,
         "architecture": _architecture(run),
         "class_names": f"{', '.join(CLASS_NAMES[:-1])} and {CLASS_NAMES[-1]}",
-        "painted": data["spec"].split(":")[0] == "synthetic",
+        "painted": all(origin["spec"].split(":")[0] == "synthetic" for origin in _origins(data)),
+        "laboratories": [(origin, _title(origin)) for origin in data.get("origins", ()) if len(data["origins"]) > 1],
         "title": _title(data),
         "base_on_hub": _is_hub_id(run["base_model"]),
         "split_names": list(data["splits"]),
@@ -127,6 +131,11 @@ def _template_arguments(run: dict, metrics: dict, model_id: str) -> dict:
     }
 
 
+def _origins(data: dict) -> list[dict]:
+    """The sets of a run, each with `spec` and `title`."""
+    return data.get("origins") or [data]
+
+
 def _is_hub_id(spec: str | None) -> bool:
     # `load_leucocytes` and `fetch_model` take a folder that exists first, so data/cells may be either.
     return (
@@ -139,7 +148,9 @@ def _is_hub_id(spec: str | None) -> bool:
 
 
 def _title(data: dict) -> str:
-    """The set's name. Where nothing is known but a path, that stays private."""
+    """The name of a set, or of all. Where nothing is known but a path, that stays private."""
+    if len(data.get("origins", ())) > 1:
+        return ", ".join(_title(origin) for origin in data["origins"])
     named = data["title"] != data["spec"] or data["spec"].startswith("kaggle:")
     return data["title"] if named or _is_hub_id(data["spec"]) else _LOCAL_TITLE
 

@@ -77,6 +77,8 @@ def _write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str])
     columns["group"] = evaluation.groups
     if evaluation.statuses is not None:
         columns["status"] = evaluation.statuses
+    if evaluation.laboratories is not None:
+        columns["laboratory"] = evaluation.laboratories
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

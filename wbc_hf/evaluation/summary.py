@@ -24,6 +24,8 @@ def format_metrics(metrics: dict) -> str:
         columns[f"{metrics['without_leaked']['count']} not leaked"] = metrics["without_leaked"]
     titles = {name: name.replace("_", " ") for name in HEADLINE_NAMES} | {"roc_auc": "macro roc auc"}
     parts = [format_table(_estimates(columns, titles)) + _leak_line(metrics)]
+    if "laboratories" in metrics:
+        parts.append(format_table(_laboratory_table(metrics["laboratories"])))
     parts += [format_table(_class_table(metrics)) + _few_cells_line(metrics), format_table(_confusion_table(metrics))]
     if "calibration" in metrics:
         stages = {stage: metrics["calibration"][stage] for stage in ("before", "after")}
@@ -59,6 +61,15 @@ def _estimates(columns: Mapping[str, dict], titles: Mapping[str, str], heading: 
     for key, title in titles.items():
         pairs = ((format_figure(c[key]), format_interval(c["intervals"][key])) for c in columns.values())
         table.add_row(title, *(text for pair in pairs for text in pair))
+    return table
+
+
+def _laboratory_table(laboratories: Mapping[str, dict]) -> Table:
+    table = plain_table("laboratory", "images", "accuracy", "95 % CI", "balanced", "95 % CI")
+    for name, figures in laboratories.items():
+        pairs = ((figures[key], figures["intervals"][key]) for key in ("accuracy", "balanced_accuracy"))
+        estimates = (text for value, interval in pairs for text in (format_figure(value), format_interval(interval)))
+        table.add_row(name, str(figures["count"]), *estimates)
     return table
 
 

@@ -38,6 +38,7 @@ def evaluate_predictor(
     names: list[str] = []
     groups: list[str] = []
     statuses: list[str] = []
+    laboratories: list[str] = []
     probabilities: list[np.ndarray] = []
     mistakes: dict[int, Image] = {}
     for batch in tqdm(batches(rows), desc="Evaluating", unit="batch", delay=2, leave=False):
@@ -51,6 +52,7 @@ def evaluate_predictor(
             labels.append(row["label"])
             names.append(row["source"])
             groups.append(row["group"])
+            laboratories.append(row["laboratory"])
         probabilities.append(answers)
         statuses += batch_statuses
     evaluation = evaluate(
@@ -58,6 +60,7 @@ def evaluate_predictor(
         np.concatenate(probabilities or [np.zeros((0, columns.shape[1]))]),
         groups=groups,
         statuses=None if predictor.calibration is None else statuses,
+        laboratories=laboratories,
         calibration=predictor.calibration,
         leaked=leaked,
     )

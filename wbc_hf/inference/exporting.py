@@ -248,7 +248,7 @@ def _load_data(folder: Path, dataset: str | None, precision: Precision) -> _Expo
             f"{dataset}: holds other images, labels or splits than {folder} was trained on, so that its validation "
             "images may be among those trained on. Give --dataset with that set as it was, or with another one."
         )
-    return _ExportData(dataset, seed, leucocytes["train"], leucocytes["validation"])
+    return _ExportData(leucocytes.provenance.spec, seed, leucocytes["train"], leucocytes["validation"])
 
 
 def _crops(rows: Dataset, preprocessing: Preprocessing, count: int) -> np.ndarray:

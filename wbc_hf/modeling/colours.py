@@ -15,12 +15,11 @@ from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
-from wbc_hf.data import frame, locate_nuclei
+from wbc_hf.data import frame, locate_nuclei, optimal_transport
 
 # Width of the nucleus in sides of the measured view, so that cell and background have the same shares everywhere.
 _NUCLEUS_SPAN = 0.55
 _VIEW_PIXELS = 64
-_MIN_VARIANCE = 1e-9  # for images of one colour
 
 
 @dataclass(frozen=True)
@@ -70,21 +69,10 @@ def colour_maps(source: Colours, target: Colours) -> list[tuple[np.ndarray, np.n
     the average of the first two. The first also maps away differences in what was photographed, the others leave
     differences between stains, so none is best throughout.
     """
-    full = _optimal_transport(source.covariance, target.covariance)
+    full = optimal_transport(source.covariance, target.covariance)
     each = np.diag(np.sqrt(np.diag(target.covariance) / np.diag(source.covariance)))
     alike = np.eye(3) * np.sqrt(np.trace(target.covariance) / np.trace(source.covariance))
     return [(matrix, target.mean - matrix @ source.mean) for matrix in (full, each, alike, (full + each) / 2)]
-
-
-def _optimal_transport(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Matrix that turns one covariance into another and moves colours least."""
-    root, inverse_root = _matrix_power(source, 0.5), _matrix_power(source, -0.5)
-    return inverse_root @ _matrix_power(root @ target @ root, 0.5) @ inverse_root
-
-
-def _matrix_power(covariance: np.ndarray, exponent: float) -> np.ndarray:
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * values.clip(_MIN_VARIANCE) ** exponent) @ vectors.T
 
 
 @torch.no_grad()

@@ -14,8 +14,7 @@ from PIL import Image
 from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
 from skimage.measure import regionprops
 
-from wbc_hf.data import cut_necks, disc_area, distance_inside
-from wbc_hf.survey.cell_masks import CellMasks, segment_cell
+from wbc_hf.data import CellMasks, cut_necks, disc_area, distance_inside, segment_cell
 
 _SHAPES = ("area", "perimeter", "circularity", "eccentricity", "aspect", "solidity", "extent", "fill")
 _MOMENTS = tuple(f"hu_{number}" for number in range(1, 5))

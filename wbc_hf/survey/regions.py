@@ -22,11 +22,10 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
-from wbc_hf.data import frame
+from wbc_hf.data import frame, segment_cell
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
 from wbc_hf.modeling import Normalise, build_processor
-from wbc_hf.survey.cell_masks import segment_cell
 from wbc_hf.survey.networks import Recipe, Residual, convolution
 from wbc_hf.survey.system import pictures
 

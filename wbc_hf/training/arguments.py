@@ -21,11 +21,12 @@ class DataArguments:
 
     _argument_group_name = "images"
 
-    dataset: str = field(
-        default=DEFAULT_DATASET,
+    dataset: list[str] = field(
+        default_factory=lambda: [DEFAULT_DATASET],
         metadata={
-            "help": "A folder of class sub-folders (with or without split folders), 'kaggle:owner/name', a Hub data "
-            "set id, or 'synthetic' (painted cells; 'synthetic:N' for N cells a class)."
+            "help": "A folder of class sub-folders (with or without split folders) or of fields with boxes, "
+            "'kaggle:owner/name', a Hub data set id, or 'synthetic' (painted cells; 'synthetic:N' for N cells a "
+            "class). Several are several laboratories."
         },
     )
     streaming: bool = field(
@@ -38,7 +39,17 @@ class DataArguments:
     )
     laboratories: Literal["one", "many"] = field(
         default="one",
-        metadata={"help": "Augment as images of one laboratory vary, or of many: framing, stain, focus …"},
+        metadata={
+            "help": "Augment as images of one laboratory vary, or of many: framing, stain, focus …; of several sets, "
+            "stains and backgrounds are exchanged too."
+        },
+    )
+    balance: float = field(
+        default=0.0,
+        metadata={
+            "help": "0 shows each image once an epoch; 1 draws every class of every laboratory alike, its few images "
+            "many times; values between are on the way."
+        },
     )
     painted: int = field(default=0, metadata={"help": "Painted cells of each class to train on beside the images."})
 

@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
-from wbc_hf.data import Augmentation, Leucocytes, OtherLaboratories
+from wbc_hf.data import Augmentation, LaboratoryStyles, Leucocytes, OtherLaboratories
 from wbc_hf.errors import WbcError
 from wbc_hf.files import TEMPORARY_FILES, open_atomically
 from wbc_hf.modeling import Normalise, cropped_edge, digest_weights, frozen_output
-from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform, row_numbers, view_seeds
+from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform, augment, row_numbers, view_seeds
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,18 @@ class CachedRows(TorchDataset):
         path: NumPy file of (n, views, height, width, channels); bfloat16 is stored as uint16.
         kind: The trainer's name for them: "pixels", "crops" or "hidden".
         rows: The n rows that the file was made from.
+        laboratories: Names of laboratories by number, where batches give the numbers.
     """
 
-    def __init__(self, path: Path, kind: str, rows: Dataset):
+    def __init__(self, path: Path, kind: str, rows: Dataset, laboratories: Sequence[str] = ()):
         self.path, self.kind = path, kind
         self.views = np.load(path, mmap_mode="r").shape[1]
         self.view = 0
         self.labels = torch.tensor(rows["label"])
         self.numbers = torch.tensor(row_numbers(rows["source"]))
+        self.laboratories = (
+            torch.tensor([laboratories.index(name) for name in rows["laboratory"]]) if laboratories else None
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,14 +67,18 @@ class CachedRows(TorchDataset):
         self.view = epoch % self.views
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Load a batch: (n, channels, height, width), stored channels-last, with `labels` and `index`, int64 (n,)."""
+        """Load a batch: (n, channels, height, width), stored channels-last, with `labels` and `index`, int64 (n,).
+
+        Where laboratories have numbers, their `laboratory` as well.
+        """
         stored = torch.from_numpy(np.load(self.path, mmap_mode="r")[indices, self.view])
         values = stored.view(torch.bfloat16) if stored.dtype is torch.uint16 else stored
-        return {
+        batch = {
             self.kind: values.permute(0, 3, 1, 2),
             "labels": self.labels[indices],
             "index": self.numbers[indices],
         }
+        return batch if self.laboratories is None else batch | {"laboratory": self.laboratories[indices]}
 
 
 @dataclass(frozen=True)
@@ -80,11 +88,13 @@ class Caches:
     Attributes:
         train, validation: The rows.
         depth: The layers up to and including this one have been computed; "none" where the rows are images.
+        styles: Stains and backgrounds that the augmentation of images exchanges, if any.
     """
 
     train: CachedRows
     validation: CachedRows
     depth: str
+    styles: LaboratoryStyles | None = None
 
 
 class FrozenLayers:
@@ -124,7 +134,13 @@ class FrozenLayers:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def cache_images(leucocytes: Leucocytes, processor: BaseImageProcessor, edge: int, folder: Path) -> Caches | None:
+def cache_images(
+    leucocytes: Leucocytes,
+    processor: BaseImageProcessor,
+    edge: int,
+    folder: Path,
+    styles: LaboratoryStyles | None = None,
+) -> Caches | None:
     """Decode and shrink every image of training and validation, once.
 
     Args:
@@ -132,19 +148,22 @@ def cache_images(leucocytes: Leucocytes, processor: BaseImageProcessor, edge: in
         processor: Prepares the validation images.
         edge: Side of the training images, in pixels.
         folder: Where the files go; those of an earlier call with the same images and sizes are used.
+        styles: Of the training images, if the augmentation exchanges any: their cells are segmented then.
 
     Returns:
         The caches; None, with a warning, where the disk has no room for them.
     """
     size, key = cropped_edge(processor), processor.to_dict()
-    pixels = _File.of(leucocytes, "train", "pixels", folder, (1, edge, edge, 3), np.uint8, key)
+    laboratories = styles.laboratories if styles else ()
+    channels = 4 if styles else 3
+    pixels = _File.of(leucocytes, "train", "pixels", folder, (1, edge, edge, channels), np.uint8, key)
     crops = _File.of(leucocytes, "validation", "crops", folder, (1, size, size, 3), np.uint8, key)
     if shortage := _shortage_of_room(folder, pixels, crops):
         logger.warning("Images are decoded in every epoch: decoding them once %s.", shortage)
         return None
-    pixels.write(TrainingTransform(edge), partial(_stack, "pixels"))
+    pixels.write(TrainingTransform(edge, laboratories), partial(_stack, "pixels"))
     crops.write(EvaluationTransform(processor), partial(_stack, "crops"))
-    return Caches(pixels.open(), crops.open(), "none")
+    return Caches(pixels.open(laboratories), crops.open(), "none", styles)
 
 
 def cache_frozen_layers(
@@ -181,7 +200,9 @@ def cache_frozen_layers(
             f"--cached_views {views}: {shortage}. Take fewer views, smaller images (--image_size) or a deeper "
             "--freeze, or leave it out."
         )
-    train.write(TrainingTransform(edge), partial(_outputs_of_views, layers, augmentation, views, seed))
+    styles = augmentation.styles if isinstance(augmentation, OtherLaboratories) else None
+    transform = TrainingTransform(edge, styles.laboratories if styles else ())
+    train.write(transform, partial(_outputs_of_views, layers, augmentation, views, seed))
     validation.write(EvaluationTransform(layers.processor), partial(_outputs_of_crops, layers))
     return Caches(train.open(), validation.open(), layers.depth)
 
@@ -195,9 +216,11 @@ def _outputs_of_views(
     layers: FrozenLayers, augmentation: Augmentation | OtherLaboratories, views: int, seed: int, batch: Rows
 ) -> np.ndarray:
     """Augment images `views` times and compute the layers' output: (n, views, height, width, channels)."""
-    pixels = torch.stack(batch["pixels"]).to(layers.device)
+    images = {"pixels": torch.stack(batch["pixels"]).to(layers.device)}
+    if "laboratory" in batch:
+        images["laboratory"] = torch.tensor(batch["laboratory"], device=layers.device)
     seeds = [view_seeds(seed, view, np.array(batch["index"])) for view in range(views)]
-    return np.stack([layers(augmentation(pixels, each)) for each in seeds], axis=1)
+    return np.stack([layers(augment(augmentation, images, each)) for each in seeds], axis=1)
 
 
 def _outputs_of_crops(layers: FrozenLayers, batch: Rows) -> np.ndarray:
@@ -274,9 +297,9 @@ class _File:
                 "--output_dir."
             ) from error
 
-    def open(self) -> CachedRows:
+    def open(self, laboratories: Sequence[str] = ()) -> CachedRows:
         """Open the file for training."""
-        return CachedRows(self.path, self.kind, self.rows)
+        return CachedRows(self.path, self.kind, self.rows, laboratories)
 
 
 def _shortage_of_room(folder: Path, *files: _File) -> str:

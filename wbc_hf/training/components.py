@@ -16,8 +16,15 @@ from wbc_hf.modeling import build_from_pretrained, build_from_scratch, fetch_pre
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.caches import Caches, FrozenLayers, cache_frozen_layers, cache_images
 from wbc_hf.training.run_folder import CACHE_FOLDER
-from wbc_hf.training.trainer import LeucocyteTrainer, balanced_weights
-from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform, build_augmentation, training_edge
+from wbc_hf.training.sampling import BalancedSampler, balanced_weights, expected_draws
+from wbc_hf.training.trainer import LeucocyteTrainer
+from wbc_hf.training.transforms import (
+    EvaluationTransform,
+    TrainingTransform,
+    build_augmentation,
+    find_styles,
+    training_edge,
+)
 
 _DEFAULT_IMAGE_SIZE = 224
 _SHUFFLE_BUFFER = 1000
@@ -73,13 +80,14 @@ def build_caches(
     edge = training_edge(processor, data.laboratories)
     # The first process computes, the others read.
     with training.main_process_first(desc="caching"):
+        styles = find_styles(leucocytes, processor, data.laboratories, data.split_seed)
         if not model.cached_views:
-            return cache_images(leucocytes, processor, edge, folder)
+            return cache_images(leucocytes, processor, edge, folder, styles)
         dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
         return cache_frozen_layers(
             leucocytes,
             FrozenLayers(network, processor, model.freeze, training.device, dtype),
-            build_augmentation(processor, data.laboratories, data.augmentation),
+            build_augmentation(processor, data.laboratories, data.augmentation, styles),
             edge,
             folder,
             views=model.cached_views,
@@ -101,29 +109,35 @@ def build_trainer(
         caches: From `build_caches`; without, images are read and decoded in every epoch. Where they hold the output
             of frozen layers, `network` skips these layers from now on.
     """
-    train_transform = TrainingTransform(training_edge(processor, data.laboratories))
-    evaluation_transform = EvaluationTransform(processor)
-    weights = None
+    edge, evaluation_transform = training_edge(processor, data.laboratories), EvaluationTransform(processor)
+    weights = sampler = styles = None
     if isinstance(leucocytes, IterableDatasetDict):
         stream = leucocytes["train"].shuffle(seed=training.seed, buffer_size=_SHUFFLE_BUFFER)
-        train = _map(stream, train_transform)
+        train = _map(stream, TrainingTransform(edge))
         validation = _map(leucocytes["validation"], evaluation_transform)
     else:
         if caches is None:
+            styles = find_styles(leucocytes, processor, data.laboratories, data.split_seed)
+            train_transform = TrainingTransform(edge, styles.laboratories if styles else ())
             train = leucocytes["train"].with_transform(train_transform)
             validation = leucocytes["validation"].with_transform(evaluation_transform)
         else:
             if caches.depth != "none":
                 skip_frozen(network, caches.depth)
-            train, validation = caches.train, caches.validation
+            train, validation, styles = caches.train, caches.validation, caches.styles
+        labels = leucocytes["train"]["label"]
+        draws = expected_draws(labels, leucocytes["train"]["laboratory"], data.balance)
+        if data.balance:
+            sampler = BalancedSampler(draws, training.seed)
         if training.class_weights == "balanced":
-            weights = balanced_weights(leucocytes["train"]["label"], len(CLASS_NAMES))
+            weights = balanced_weights(labels, len(CLASS_NAMES), draws)
     return LeucocyteTrainer(
         network,
         training,
         processor=processor,
-        augmentation=build_augmentation(processor, data.laboratories, data.augmentation),
+        augmentation=build_augmentation(processor, data.laboratories, data.augmentation, styles),
         class_weights=weights,
+        sampler=sampler,
         train_dataset=train,
         eval_dataset=validation,
     )

@@ -32,7 +32,11 @@ def check_arguments(arguments: Arguments) -> None:
         raise WbcError("--laboratories many: is an augmentation, so --augmentation has to be above 0.")
     if data.painted < 0 or (data.painted and data.streaming):
         raise WbcError(f"--painted {data.painted}: 0 or more, and 0 with --streaming.")
-    if data.painted and data.dataset.split(":")[0] == "synthetic":
+    if not 0 <= data.balance <= 1:
+        raise WbcError(f"--balance {data.balance}: 0 to 1.")
+    if data.balance and data.streaming:
+        raise WbcError("--balance: counts laboratories and classes first, which a stream does not allow.")
+    if data.painted and any(spec.split(":")[0] == "synthetic" for spec in data.dataset):
         raise WbcError(
             "--painted: are the same cells as those of --dataset synthetic, also as its test split. Leave it."
         )

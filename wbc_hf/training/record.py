@@ -38,7 +38,7 @@ def make_record(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step if training.load_best_model_at_end else None,
-        "data": _describe(leucocytes, data.dataset, metrics),
+        "data": _describe(leucocytes, " ".join(data.dataset), metrics),
         "answered_by": answered_by,
     }
 
@@ -61,6 +61,9 @@ def _describe(leucocytes: Leucocytes | IterableDatasetDict, spec: str, metrics: 
         return dict.fromkeys(("licence", "homepage", "fingerprint", "given_splits", "groups_across")) | known
     skipped = [{"name": error.name, "reason": error.reason} for error in leucocytes.provenance.skipped]
     description = dataclasses.asdict(dataclasses.replace(leucocytes.provenance, skipped=()))
+    description |= {
+        name: getattr(leucocytes.provenance, name) for name in ("spec", "title", "licence", "homepage", "given_splits")
+    }
     description |= {
         "splits": {name: _count_by_class(split["label"]) for name, split in leucocytes.items()},
         "skipped": skipped,

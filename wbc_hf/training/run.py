@@ -95,7 +95,7 @@ def _save_and_evaluate(
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)
     has_notice = not model.from_scratch and copy_notice(Path(str(trainer.model.name_or_path)), folder)
-    calibrate(folder, leucocytes, title(leucocytes, data.dataset), training.seed)
+    calibrate(folder, leucocytes, title(leucocytes, " ".join(data.dataset)), training.seed)
     # An export in the folder would be of an earlier run.
     predictor = Predictor.from_pretrained(folder, fresh=True)
     leaked = leaked_test_images(leucocytes) if isinstance(leucocytes, Leucocytes) else None

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.data import Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
@@ -23,7 +24,8 @@ from wbc_hf.modeling import Normalise, keep_frozen_in_eval
 from wbc_hf.training.arguments import LeucocyteTrainingArguments
 from wbc_hf.training.caches import CachedRows
 from wbc_hf.training.callbacks import EvaluationLines
-from wbc_hf.training.transforms import collate, view_seeds
+from wbc_hf.training.sampling import BalancedSampler
+from wbc_hf.training.transforms import augment, collate, view_seeds
 
 
 class LeucocyteTrainer(Trainer):
@@ -35,6 +37,7 @@ class LeucocyteTrainer(Trainer):
         processor: Saved beside every checkpoint; its mean and standard deviation normalise the augmented images.
         augmentation: Of training images, before they are normalised.
         class_weights: One weight a class, mean 1 over the training images.
+        sampler: Draws the training images; by default each is drawn once an epoch.
         kwargs: As for `Trainer`; rows hold `pixels` from `TrainingTransform`, which are augmented, `crops` from
             `EvaluationTransform`, or `hidden`, the output of frozen layers for either.
     """
@@ -51,6 +54,7 @@ class LeucocyteTrainer(Trainer):
         processor: BaseImageProcessor,
         augmentation: Augmentation | OtherLaboratories,
         class_weights: Sequence[float] | None = None,
+        sampler: BalancedSampler | None = None,
         **kwargs,
     ):
         if args.channels_last:
@@ -69,7 +73,11 @@ class LeucocyteTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         self.augmentation = augmentation
+        self._sampler = sampler
         self._normalise = Normalise(processor, args.device)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        return self._sampler or super()._get_train_sampler(train_dataset)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = {"pixel_values": self._network_input(inputs), "labels": inputs["labels"]}
@@ -80,12 +88,13 @@ class LeucocyteTrainer(Trainer):
     def _network_input(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if "hidden" in inputs:
             return inputs["hidden"]
-        images = self._augmented(inputs["pixels"], inputs["index"]) if "pixels" in inputs else inputs["crops"]
+        images = self._augmented(inputs) if "pixels" in inputs else inputs["crops"]
         layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
         return self._normalise(images).contiguous(memory_format=layout)
 
-    def _augmented(self, pixels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        return self.augmentation(pixels, view_seeds(self.args.seed, self.state.global_step, numbers.cpu().numpy()))
+    def _augmented(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        seeds = view_seeds(self.args.seed, self.state.global_step, inputs["index"].cpu().numpy())
+        return augment(self.augmentation, inputs, seeds)
 
 
 class StartEpoch(TrainerCallback):
@@ -126,15 +135,6 @@ def summed_loss(
         label_smoothing=label_smoothing,
     )
     return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-
-def balanced_weights(labels: Sequence[int], classes: int) -> list[float]:
-    """Inverse class frequencies with mean 1 over the images, from their class indices; 0 for an empty class."""
-    counts = np.bincount(labels, minlength=classes)
-    present = counts > 0
-    weights = np.zeros(classes)
-    weights[present] = len(labels) / (present.sum() * counts[present])
-    return weights.tolist()
 
 
 def _headline_metrics(prediction: EvalPrediction) -> dict[str, float]:

@@ -1,16 +1,30 @@
 """Transforms of data set rows into the trainer's batches."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
+from PIL import Image
 from transformers import default_data_collator
 from transformers.image_processing_utils import BaseImageProcessor
 
-from wbc_hf.data import Augmentation, OtherLaboratories, read_image
+from wbc_hf.data import (
+    PAINTED_LABORATORY,
+    Augmentation,
+    LaboratoryStyles,
+    Leucocytes,
+    OtherLaboratories,
+    measure_styles,
+    read_image,
+    segment_cell,
+)
 from wbc_hf.modeling import Preprocessing, centre_square, cropped_edge, resized_edge
+
+# Of each class of each laboratory, to measure its stain and to take backgrounds from.
+_STYLE_IMAGES = 24
 
 
 @dataclass(frozen=True)
@@ -19,16 +33,20 @@ class TrainingTransform:
 
     Attributes:
         edge: Side of the square, in pixels, from `training_edge`.
+        laboratories: Names of laboratories whose stains and backgrounds are exchanged: squares then have the mask of
+            their cell as a fourth channel, 0 or 255, and rows the number of their laboratory.
     """
 
     edge: int
+    laboratories: tuple[str, ...] = ()
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        return {
-            "pixels": [_tensor(centre_square(read_image(image), self.edge)) for image in rows["image"]],
-            "labels": rows["label"],
-            "index": row_numbers(rows["source"]),
-        }
+        squares = [centre_square(read_image(image), self.edge) for image in rows["image"]]
+        result = {"labels": rows["label"], "index": row_numbers(rows["source"])}
+        if self.laboratories:
+            squares = [np.dstack([square, _cell_mask(square)]) for square in squares]
+            result["laboratory"] = [self.laboratories.index(name) for name in rows["laboratory"]]
+        return {"pixels": [_tensor(square) for square in squares]} | result
 
 
 class EvaluationTransform:
@@ -43,11 +61,42 @@ class EvaluationTransform:
 
 
 def build_augmentation(
-    processor: BaseImageProcessor, laboratories: str, strength: float
+    processor: BaseImageProcessor, laboratories: str, strength: float, styles: LaboratoryStyles | None = None
 ) -> Augmentation | OtherLaboratories:
-    """Build the augmentation: variation as within "one" laboratory, or as between "many"."""
-    kind = Augmentation if laboratories == "one" else OtherLaboratories
-    return kind(cropped_edge(processor), strength)
+    """Build the augmentation: variation as within "one" laboratory, or as between "many" with their styles."""
+    if laboratories == "one":
+        return Augmentation(cropped_edge(processor), strength)
+    return OtherLaboratories(cropped_edge(processor), strength, styles)
+
+
+def find_styles(
+    leucocytes: Leucocytes, processor: BaseImageProcessor, laboratories: str, seed: int
+) -> LaboratoryStyles | None:
+    """Measure stains and backgrounds of training images; None where they are not of "many" laboratories.
+
+    Painted cells have no laboratory whose stain or background anything should have.
+    """
+    rows = leucocytes["train"]
+    names = tuple(dict.fromkeys(rows["laboratory"]))
+    targets = [number for number, name in enumerate(names) if name != PAINTED_LABORATORY]
+    if laboratories == "one" or len(targets) < 2:
+        return None
+    labels, numbers = np.array(rows["label"]), np.array([names.index(name) for name in rows["laboratory"]])
+    order = np.random.default_rng(seed).permutation(len(rows))
+    strata = pd.DataFrame({"laboratory": numbers[order], "label": labels[order]})
+    chosen = order[strata.groupby(["laboratory", "label"]).head(_STYLE_IMAGES).index]
+    transform = TrainingTransform(training_edge(processor, laboratories), names)
+    batch = transform(rows.select(chosen)[:])
+    return measure_styles(torch.stack(batch["pixels"]), labels[chosen], numbers[chosen], names, targets)
+
+
+def augment(
+    augmentation: Augmentation | OtherLaboratories, batch: Mapping[str, torch.Tensor], seeds: np.ndarray
+) -> torch.Tensor:
+    """Augment a batch of `TrainingTransform`: float32 (n, 3, size, size), values 0 to 1."""
+    if isinstance(augmentation, OtherLaboratories):
+        return augmentation(batch["pixels"], seeds, batch.get("laboratory"))
+    return augmentation(batch["pixels"], seeds)
 
 
 def training_edge(processor: BaseImageProcessor, laboratories: str) -> int:
@@ -73,6 +122,13 @@ def row_numbers(sources: Sequence[str]) -> list[int]:
 def collate(rows: dict[str, torch.Tensor] | list[dict]) -> dict[str, torch.Tensor]:
     """Collate rows into a batch; a cache gives whole batches."""
     return rows if isinstance(rows, dict) else default_data_collator(rows)
+
+
+def _cell_mask(square: np.ndarray) -> np.ndarray:
+    """Mask of the cell in the middle of a picture, 0 or 255: uint8 (edge, edge)."""
+    cell = segment_cell(Image.fromarray(square)).cell
+    mask = Image.fromarray(cell).resize(square.shape[:2], Image.Resampling.NEAREST)
+    return np.asarray(mask, np.uint8) * 255
 
 
 def _tensor(pixels: np.ndarray) -> torch.Tensor:

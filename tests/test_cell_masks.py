@@ -5,8 +5,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from wbc_hf.data import paint_cells, paint_field
+from wbc_hf.data.cell_masks import SIDE, CellMasks, segment_cell
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.survey.cell_masks import SIDE, CellMasks, segment_cell
 
 BACKGROUND, RED_CELL, CYTOPLASM, NUCLEUS = (240, 225, 215), (225, 170, 165), (215, 190, 212), (90, 50, 140)
 

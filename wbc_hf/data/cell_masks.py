@@ -1,4 +1,4 @@
-"""Segment nucleus and cell of the leucocyte in the middle of a picture, for the systems that measure cells."""
+"""Segment nucleus and cell of the leucocyte in the middle of a picture, to measure it or to paste it elsewhere."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from wbc_hf.data import ellipse, nucleus_mask, optical_densities, purple_of
+from wbc_hf.data.nuclei import ellipse, nucleus_mask, optical_densities, purple_of
 
 # Longer side of the copy on which one cell is segmented, in pixels.
 SIDE = 128
