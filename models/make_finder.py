@@ -17,12 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wbc_hf.data import KNOWN_FIELDS, paint_field, read_image, split_boxed_fields
+from wbc_hf.data import KNOWN_FIELDS, paint_field, read_image, segment_cell, split_boxed_fields
 from wbc_hf.default_model import DEFAULT_FINDER_FOLDER
 from wbc_hf.hub import copy_notice
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import FinderConfig
-from wbc_hf.survey.cell_masks import segment_cell
 from wbc_hf.training.finder import train_finder
 from wbc_hf.training.finder_views import Example
 

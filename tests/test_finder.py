@@ -15,7 +15,7 @@ from wbc_hf.default_model import DEFAULT_FINDER_FOLDER
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import match_boxes
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.smear.finder import Box, Finder, crop_cell, find_cells
+from wbc_hf.smear.finder import Box, Finder, find_cells
 
 SEEDS = range(300, 306)
 
@@ -232,32 +232,3 @@ def test_cells_have_a_score_and_the_surest_is_sure():
     cells = find_cells(image_of(paint(4, 301)))
     assert all(0 <= cell.score <= 1 for cell in cells)
     assert max(cell.score for cell in cells) > 0.7
-
-
-# ---- crops
-
-
-def test_crops_are_square_with_the_cell_in_the_middle():
-    field = Image.new("RGB", (200, 100), "white")
-    field.paste((90, 20, 120), (80, 30, 120, 60))
-    crop = np.asarray(crop_cell(field, (80, 30, 120, 60)))
-    assert crop.shape == (60, 60, 3)
-    dark = np.argwhere(crop[..., 1] < 100)
-    assert dark.min(axis=0).tolist() == [15, 10]
-    assert dark.max(axis=0).tolist() == [44, 49]
-
-
-def test_crops_move_inwards_at_the_border():
-    pixels = np.random.default_rng(0).integers(0, 256, (100, 200, 3), dtype=np.uint8)
-    crop = np.asarray(crop_cell(Image.fromarray(pixels), (0, 0, 40, 20)))
-    assert (crop == pixels[:60, :60]).all()
-    crop = np.asarray(crop_cell(Image.fromarray(pixels), (180, 60, 200, 100)))
-    assert (crop == pixels[40:, 140:]).all()
-
-
-def test_crops_of_a_small_field_are_square_too():
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 90, 3), dtype=np.uint8)
-    crop = np.asarray(crop_cell(Image.fromarray(pixels), (20, 0, 60, 30)))
-    assert crop.shape == (60, 60, 3)
-    assert (crop[15:45] == pixels[:, 10:70]).all()
-    assert (crop[:15] == crop[15]).all()

@@ -1,9 +1,11 @@
 """Where a nucleus is found, and what a view shows."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from wbc_hf.data import frame, locate_nuclei
+from wbc_hf.data import crop_cell, frame, locate_nuclei
 
 SIDE = 96
 
@@ -48,3 +50,32 @@ def test_a_framed_nucleus_spans_what_was_asked_for():
 def test_a_view_of_everything_is_the_picture():
     image = torch.rand((1, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
     assert frame(image, SIDE, torch.zeros(1, 2), torch.ones(1)).numpy() == pytest.approx(image.numpy(), abs=1e-5)
+
+
+# ---- crops of a field
+
+
+def test_crops_are_square_with_the_cell_in_the_middle():
+    field = Image.new("RGB", (200, 100), "white")
+    field.paste((90, 20, 120), (80, 30, 120, 60))
+    crop = np.asarray(crop_cell(field, (80, 30, 120, 60)))
+    assert crop.shape == (60, 60, 3)
+    dark = np.argwhere(crop[..., 1] < 100)
+    assert dark.min(axis=0).tolist() == [15, 10]
+    assert dark.max(axis=0).tolist() == [44, 49]
+
+
+def test_crops_move_inwards_at_the_border():
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 200, 3), dtype=np.uint8)
+    crop = np.asarray(crop_cell(Image.fromarray(pixels), (0, 0, 40, 20)))
+    assert (crop == pixels[:60, :60]).all()
+    crop = np.asarray(crop_cell(Image.fromarray(pixels), (180, 60, 200, 100)))
+    assert (crop == pixels[40:, 140:]).all()
+
+
+def test_crops_of_a_small_field_are_square_too():
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 90, 3), dtype=np.uint8)
+    crop = np.asarray(crop_cell(Image.fromarray(pixels), (20, 0, 60, 30)))
+    assert crop.shape == (60, 60, 3)
+    assert (crop[15:45] == pixels[:, 10:70]).all()
+    assert (crop[:15] == crop[15]).all()

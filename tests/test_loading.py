@@ -64,7 +64,7 @@ def test_rows(tmp_path: Path):
     assert list(cells) == ["train", "validation", "test"]
     for split in cells.values():
         assert split.features == expected
-        assert split.column_names == ["image", "label", "group", "source"]
+        assert split.column_names == ["image", "label", "group", "laboratory", "source"]
         for row in split:
             assert row["image"].tobytes() == PIL.Image.open(tmp_path / row["source"]).tobytes()
 

@@ -12,10 +12,7 @@ from wbc_hf.data import Leucocytes, load_leucocytes
 from wbc_hf.modeling import FREEZE_DEPTHS, Normalise, build_from_scratch
 from wbc_hf.training import build_network, build_trainer, parse
 from wbc_hf.training.sampling import balanced_weights
-from wbc_hf.training.trainer import (
-    LeucocyteTrainer,
-    summed_loss,
-)
+from wbc_hf.training.trainer import LeucocyteTrainer, summed_loss
 from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform
 
 BLOCKS = ["resnet.embedder.", *(f"resnet.encoder.stages.{stage}." for stage in range(4)), "classifier."]
@@ -164,9 +161,9 @@ def test_training_and_evaluation_see_the_same_part_of_an_image(size: tuple[int, 
 def test_augmentation_hangs_on_image_and_step_alone(make_trainer: TrainerFactory, leucocytes: Leucocytes):
     trainer = make_trainer()
     rows = trainer.train_dataset[:6]
-    pixels, indices = torch.stack(rows["pixels"]), torch.tensor(rows["index"])
-    together = trainer._augmented(pixels, indices)
-    alone = trainer._augmented(pixels[4:5], indices[4:5])
+    batch = {"pixels": torch.stack(rows["pixels"]), "index": torch.tensor(rows["index"])}
+    together = trainer._augmented(batch)
+    alone = trainer._augmented({name: values[4:5] for name, values in batch.items()})
     torch.testing.assert_close(together[4:5], alone, atol=1e-5, rtol=0)
     trainer.state.global_step = 1
-    assert (trainer._augmented(pixels, indices) - together).abs().mean() > 0.1
+    assert (trainer._augmented(batch) - together).abs().mean() > 0.1

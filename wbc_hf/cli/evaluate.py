@@ -28,7 +28,8 @@ class Split(StrEnum):
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
     data: Annotated[
-        str, typer.Argument(help="Labelled images: a folder, kaggle:owner/name, synthetic, or a Hub data set.")
+        list[str],
+        typer.Argument(help="Labelled images: a folder, kaggle:owner/name, synthetic, or a Hub data set; or several."),
     ],
     split: Annotated[
         Split, typer.Option(help="Which of its images; all, if the model was not trained on any of them.")
@@ -42,6 +43,8 @@ def evaluate(
     --output for the same images can be compared: `wbc-hf compare`.
 
         wbc-hf evaluate runs/cells other-laboratory/ --split all --output runs/cells-elsewhere
+
+    Of several sets each is a laboratory, with figures of its own.
     """
     from datasets import concatenate_datasets
     from transformers.utils.logging import disable_progress_bar
@@ -58,11 +61,12 @@ def evaluate(
     trained_on = predictor.folder is not None and _was_trained_on(predictor.folder, leucocytes)
     if trained_on and split is not Split.TEST:
         logger.warning(
-            "%s: the model was trained on images of this set; only --split test tells how good it is.", data
+            "%s: the model was trained on images of this set; only --split test tells how good it is.",
+            leucocytes.provenance.spec,
         )
     leaked = leaked_test_images(leucocytes) if trained_on and split is Split.TEST else None
     evaluation = evaluate_predictor(predictor, rows, output, leaked=leaked)
-    print(f"{model} on {data}, split {split}\n\n{evaluation}")
+    print(f"{model} on {leucocytes.provenance.spec}, split {split}\n\n{evaluation}")
     if output is not None:
         print(f"\nThe report is in {output}")
 
@@ -91,9 +95,12 @@ def _was_trained_on(folder: Path, leucocytes: "Leucocytes") -> bool:
         return False
     if data["fingerprint"] == leucocytes.provenance.fingerprint:
         return True
-    if data["spec"] == leucocytes.provenance.spec:
+    trained_on = {origin["spec"] for origin in data.get("origins", [data])}
+    if shared := [origin.spec for origin in leucocytes.provenance.origins if origin.spec in trained_on]:
         logger.warning(
-            "%s: the model was trained on images of this set, in other splits. Give --seed the run's --split_seed.",
+            "%s: the model was trained on images of this set, in other splits. Evaluate it on %s, and give --seed the "
+            "run's --split_seed.",
+            " ".join(shared),
             data["spec"],
         )
     return False

@@ -133,9 +133,10 @@ def format_audit(found: Audit) -> str:
         counts = [_format_count(found.images[split][name], found.cells[split][name]) for split in found.images]
         lines.append(f"{name:<12}" + "".join(f"{count:>20}" for count in counts))
     if len(found.laboratories) > 1:
-        lines += ["", f"{'distinct cells':<20}" + "".join(f"{name:>12}" for name in CLASS_NAMES)]
+        width = max(map(len, ("distinct cells", *found.laboratories))) + 2
+        lines += ["", f"{'distinct cells':<{width}}" + "".join(f"{name:>12}" for name in CLASS_NAMES)]
         for laboratory, cells in found.laboratories.items():
-            lines.append(f"{laboratory:<20}" + "".join(f"{cells[name]:>12}" for name in CLASS_NAMES))
+            lines.append(f"{laboratory:<{width}}" + "".join(f"{cells[name]:>12}" for name in CLASS_NAMES))
     contradictory = sum(pair.contradictory for pair in found.pairs)
     lines += [
         "",

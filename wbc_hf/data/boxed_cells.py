@@ -7,9 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from wbc_hf.data.fields import Box, BoxedField, read_boxed_fields
+from wbc_hf.data.fields import Box, find_photographs, read_numbered_boxes
 from wbc_hf.data.framing import crop_cell
 from wbc_hf.data.known_sets import known_by_file_names
+from wbc_hf.data.reading import read_image
 from wbc_hf.errors import WbcError
 
 CLASSES_FILE = "classes.txt"
@@ -20,14 +21,14 @@ class BoxedCell:
     """One leucocyte in a field.
 
     Attributes:
-        source: Name of the field, and the number of the cell in it, from 0.
-        field: The field.
+        source: Name of the field, and the number of the cell in it, from 0, in order of the classes' numbers.
+        photograph: File of the field.
         box: Of the cell.
         class_name: As the boxes' classes are called.
     """
 
     source: str
-    field: BoxedField
+    photograph: Path
     box: Box
     class_name: str
 
@@ -44,17 +45,20 @@ def find_boxed_cells(folder: Path) -> list[BoxedCell]:
     that file it is known.
 
     Raises:
-        WbcError: The classes are unknown, or as `read_boxed_fields`.
+        WbcError: The classes are unknown, a box is of a class without a name, or as `read_boxed_fields`.
     """
     names = _class_names(folder)
-    by_class = [read_boxed_fields(folder, (number,)) for number in range(len(names))]
     cells = []
-    for fields in zip(*by_class, strict=True):
-        boxes = [(box, name) for field, name in zip(fields, names, strict=True) for box in field.boxes]
-        cells += [
-            BoxedCell(f"{fields[0].name}_{number}.png", fields[0], box, name)
-            for number, (box, name) in enumerate(boxes)
-        ]
+    for photograph in find_photographs(folder):
+        path = folder / "boxes" / f"{photograph.stem}.txt"
+        boxes = sorted(read_numbered_boxes(path, photograph), key=lambda numbered: numbered[0])
+        for index, (number, box) in enumerate(boxes):
+            if not 0 <= number < len(names):
+                raise WbcError(
+                    f"{path}: a box is of class {number}, but the classes are 0 to {len(names) - 1} "
+                    f"({', '.join(names)}). Name it in boxes/{CLASSES_FILE}, or remove the box."
+                )
+            cells.append(BoxedCell(f"{photograph.stem}_{index}.png", photograph, box, names[number]))
     return cells
 
 
@@ -73,6 +77,6 @@ def _class_names(folder: Path) -> list[str]:
 
 def cut_cells(cells: Sequence[BoxedCell]) -> Iterator[Image.Image]:
     """Cut cells out of their fields, each framed as `crop_cell` does: RGB, one a cell."""
-    for field, together in groupby(cells, lambda cell: cell.field):
-        image = field.read()
+    for photograph, together in groupby(cells, lambda cell: cell.photograph):
+        image = read_image(photograph)
         yield from (crop_cell(image, cell.box) for cell in together)

@@ -67,6 +67,14 @@ def read_boxed_fields(folder: Path, classes: Sequence[int] = (0,)) -> list[Boxed
     Raises:
         WbcError: No photographs there, or one without readable boxes.
     """
+    paths = find_photographs(folder)
+    if (folder / "boxes").is_dir():
+        return [BoxedField(path, _yolo_boxes(folder / "boxes" / f"{path.stem}.txt", path, classes)) for path in paths]
+    return [BoxedField(path, _voc_boxes(folder / "annotations" / f"{path.stem}.xml")) for path in paths]
+
+
+def find_photographs(folder: Path) -> list[Path]:
+    """Find the photographs in `images/`, in order of their names. Raises WbcError where there are none."""
     paths = sorted(
         path
         for path in (folder / "images").glob("*")
@@ -77,9 +85,7 @@ def read_boxed_fields(folder: Path, classes: Sequence[int] = (0,)) -> list[Boxed
             f"{folder}: holds no photographs with boxes. Expected are photographs in images/ and their boxes in "
             "annotations/, one file in the XML of Pascal VOC each, or in boxes/, one text file of YOLO each."
         )
-    if (folder / "boxes").is_dir():
-        return [BoxedField(path, _yolo_boxes(folder / "boxes" / f"{path.stem}.txt", path, classes)) for path in paths]
-    return [BoxedField(path, _voc_boxes(folder / "annotations" / f"{path.stem}.xml")) for path in paths]
+    return paths
 
 
 def split_boxed_fields(folder: Path, classes: Sequence[int] = (0,)) -> dict[str, list[BoxedField]]:
@@ -128,6 +134,10 @@ def _two_thirds(fields: Sequence[BoxedField]) -> set[str]:
     }
 
 
+def _yolo_boxes(path: Path, image: Path, classes: Sequence[int]) -> tuple[Box, ...]:
+    return tuple(box for number, box in read_numbered_boxes(path, image) if number in classes)
+
+
 def _voc_boxes(path: Path) -> tuple[Box, ...]:
     try:
         objects = ElementTree.parse(path).iter("object")
@@ -142,11 +152,17 @@ def _voc_boxes(path: Path) -> tuple[Box, ...]:
         ) from error
 
 
-def _yolo_boxes(path: Path, image: Path, classes: Sequence[int]) -> tuple[Box, ...]:
+def read_numbered_boxes(path: Path, image: Path) -> list[tuple[int, Box]]:
+    """Read the boxes of one photograph from a text file of YOLO, each with the number of its class.
+
+    Raises:
+        WbcError: The file is not there, or not of that form.
+    """
     width, height = read_image(image).size
     try:
         rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        values = np.array([row[1:5] for row in rows if int(row[0]) in classes], float).reshape(-1, 4)
+        numbers = [int(row[0]) for row in rows]
+        values = np.array([row[1:5] for row in rows], float).reshape(-1, 4)
     except (FileNotFoundError, ValueError, IndexError) as error:
         raise WbcError(
             f"{path}: boxes cannot be read ({error}). Expected are lines of class, centre x, y, width, height in "
@@ -154,7 +170,7 @@ def _yolo_boxes(path: Path, image: Path, classes: Sequence[int]) -> tuple[Box, .
         ) from error
     centres, halves = values[:, :2] * (width, height), values[:, 2:] * (width, height) / 2
     corners = np.hstack([centres - halves, centres + halves]).round().astype(int).tolist()
-    return tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in corners)
+    return [(number, (x0, y0, x1, y1)) for number, (x0, y0, x1, y1) in zip(numbers, corners, strict=True)]
 
 
 def _overlaps(path: Path) -> list[set[str]]:

@@ -143,6 +143,7 @@ def load_leucocytes(
     if streaming:
         _check_streams(names)
         return stream_hub_set(names[0])
+    _check_distinct(names)
     sets = [_read_set(name, seed) for name in names]
     painted = all(_kind(name) == "painted" for name in names)
     return _finish(_name_apart(sets), seed, compare=near_duplicates and not painted)
@@ -165,6 +166,17 @@ def _check_streams(specs: Sequence[str]) -> None:
         raise WbcError(
             f"{specs[0]}: streaming is for Hub data sets; a folder is read image by image anyway. Leave it out."
         )
+
+
+def _check_distinct(specs: Sequence[str]) -> None:
+    if not specs:
+        raise WbcError("load_leucocytes: no data set is given.")
+    seen: dict[str, str] = {}
+    for spec in specs:
+        same = str(Path(spec).expanduser().resolve()) if _kind(spec) == "folder" else spec
+        if same in seen:
+            raise WbcError(f"{spec}: is the same set as {seen[same]}. Each set is one laboratory; give it once.")
+        seen[same] = spec
 
 
 def _kind(spec: str) -> str:
@@ -191,14 +203,7 @@ def _read_set(spec: str, seed: int) -> _ImageSet:
 
 
 def _name_apart(sets: Sequence[_ImageSet]) -> list[_ImageSet]:
-    """Number laboratories of the same name, and put their names before the groups and sources of several sets.
-
-    Raises:
-        WbcError: A set is there twice.
-    """
-    twice = [spec for spec, count in Counter(each.spec for each in sets).items() if count > 1]
-    if twice:
-        raise WbcError(f"{twice[0]}: is given twice; each set is one laboratory.")
+    """Number laboratories of the same name, and put their names before the groups and sources of several sets."""
     if len(sets) == 1:
         return list(sets)
     shared = Counter(each.laboratory for each in sets)

@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 from datasets import DatasetDict, Image
 
+from wbc_hf.data.near_duplicates import group_slides
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 
 SPLITS = ("train", "validation", "test")
+# What each split gets its share of.
+_STRATUM = ("laboratory", "label")
 FRACTIONS = {"train": 0.70, "validation": 0.15, "test": 0.15}
 
 
@@ -32,7 +35,7 @@ def split_by_group(
     most frequent one.
 
     Args:
-        labels: Class index of each of the n images.
+        labels: Class index, or another stratum, of each of the n images.
         groups: Group of each image.
         fractions: Share of each split, in the order in which a class with few groups fills them; they add up to 1.
         seed: Random seed.
@@ -92,15 +95,17 @@ def stream_split(group: str, fractions: Mapping[str, float] = FRACTIONS) -> str:
 def write_clean_split(leucocytes: DatasetDict, folder: Path, seed: int = 0) -> None:
     """Write train/validation/test/<class>/ with the files, and a `metadata.csv` of their groups.
 
-    Whole groups go to one split. Files are hard links where the disk allows it, else copies; the source is not
-    changed.
+    Whole groups go to one split, and so does all of a slide where file names tell it. Files are hard links where the
+    disk allows it, else copies; the source is not changed.
 
     Raises:
         WbcError: `folder` exists and is not empty.
     """
     check_new_folder(folder)
     rows = [row for split in leucocytes.values() for row in split.cast_column("image", Image(decode=False))]
-    splits = split_by_group([row["label"] for row in rows], [row["group"] for row in rows], seed=seed)
+    together = group_slides([row["source"] for row in rows], [row["group"] for row in rows])
+    strata, _ = pd.factorize(pd.MultiIndex.from_arrays([[row[name] for row in rows] for name in _STRATUM]))
+    splits = split_by_group(strata, together, seed=seed)
     written = []
     for split, indices in splits.items():
         for index in indices:

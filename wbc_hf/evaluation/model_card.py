@@ -61,9 +61,9 @@ def render_card(run: dict, metrics: dict, model_id: str | None = None) -> str:
             `arguments`, `versions`, and `data` with `spec`, `title`, `licence`, `homepage`, `fingerprint`,
             `given_splits`, `splits` (images by split and class), `skipped`, and where known `origins` (one
             dictionary a laboratory, with `laboratory`, `spec`, `title`, `licence`, `homepage`, `given_splits`),
-            `groups_across` and
-            `audit`: `distinct_cells` (as `splits`), `near_duplicates` (images that show a cell which another one
-            shows already), `contradictions` (cells with two classes) and `across` (cells in two splits).
+            `groups_across` and `audit`: `distinct_cells` (as `splits`), `near_duplicates` (images that show a cell
+            which another one shows already), `contradictions` (cells with two classes) and `across` (cells in two
+            splits).
             `fingerprint` and `given_splits` are None for a stream, `width` may be where weights were given. `notice`,
             where it is there, says whether the weights derive from others with a licence of their own.
         metrics: As `write_report` returns them, of the test split.

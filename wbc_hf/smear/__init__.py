@@ -15,7 +15,7 @@ from wbc_hf.smear.differential import (
     differentiate,
     load_ranges,
 )
-from wbc_hf.smear.finder import Finder, FoundCell, crop_cell, find_cells
+from wbc_hf.smear.finder import Finder, FoundCell, find_cells
 from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
@@ -41,7 +41,6 @@ __all__ = [
     "check_leucocyte_count",
     "count",
     "count_cells",
-    "crop_cell",
     "differentiate",
     "find_cells",
     "load_ranges",

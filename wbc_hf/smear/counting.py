@@ -11,13 +11,13 @@ from statistics import median
 
 from PIL import Image
 
-from wbc_hf.data import Box, ImageSource, read_image
+from wbc_hf.data import Box, ImageSource, crop_cell, read_image
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
-from wbc_hf.smear.finder import FoundCell, crop_cell, find_cells
+from wbc_hf.smear.finder import FoundCell, find_cells
 from wbc_hf.smear.overlaps import FieldIndex, match_cells
 from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen

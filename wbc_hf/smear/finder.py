@@ -38,8 +38,6 @@ _LIGHT, _LIGHT_SIZE, _LIGHT_REACH, _LEAST_LIGHT = 225, (64, 48), 9, 0.4
 _LEVELS, _MOST_STRETCH = 110, 3
 # A cell whose box ends nearer to the border than this share of its width is cut off.
 _CUT = 0.02
-# A crop is this much wider than the cell.
-_CROP = 1.5
 
 
 @dataclass(frozen=True)
@@ -161,34 +159,6 @@ def _found_cell(box: np.ndarray, score: float, size: tuple[int, int]) -> FoundCe
     x0, y0 = np.clip(np.floor(low), 0, np.array(size) - 1).astype(int).tolist()
     x1, y1 = np.clip(np.ceil(high), np.array([x0, y0]) + 1, size).astype(int).tolist()
     return FoundCell((x0, y0, x1, y1), cut, round(float(score), 4))
-
-
-def crop_cell(field: Image.Image, box: Box) -> Image.Image:
-    """Crop one cell as classifiers expect it: RGB, square, 1.5 times as wide as the cell.
-
-    Near the border the square moves inwards. A field that is smaller than the square is padded by replicating its
-    outermost pixels.
-
-    Args:
-        field: RGB.
-        box: Of the cell, in pixels of the field.
-    """
-    x0, y0, x1, y1 = box
-    side = max(1, round(_CROP * max(x1 - x0, y1 - y0)))
-    left, right = _window((x0 + x1) / 2, side, field.width)
-    top, bottom = _window((y0 + y1) / 2, side, field.height)
-    inside = max(left, 0), max(top, 0), min(right, field.width), min(bottom, field.height)
-    pixels = np.asarray(field.crop(inside))
-    margins = inside[1] - top, bottom - inside[3], inside[0] - left, right - inside[2]
-    return Image.fromarray(cv2.copyMakeBorder(pixels, *margins, cv2.BORDER_REPLICATE))
-
-
-def _window(centre: float, side: int, length: int) -> tuple[int, int]:
-    """First and last pixel of a window of `side` pixels around `centre`, moved into `length` if it fits there."""
-    start = round(centre - side / 2)
-    if side <= length:
-        start = min(max(start, 0), length - side)
-    return start, start + side
 
 
 def _in_reading_order(cells: Iterable[FoundCell]) -> list[FoundCell]:

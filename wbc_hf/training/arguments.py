@@ -40,15 +40,15 @@ class DataArguments:
     laboratories: Literal["one", "many"] = field(
         default="one",
         metadata={
-            "help": "Augment as images of one laboratory vary, or of many: framing, stain, focus …; of several sets, "
-            "stains and backgrounds are exchanged too."
+            "help": "Augment as images of one laboratory vary, or of many: framing, stain, focus …; several sets also "
+            "exchange stains and backgrounds."
         },
     )
     balance: float = field(
         default=0.0,
         metadata={
-            "help": "0 shows each image once an epoch; 1 draws every class of every laboratory alike, its few images "
-            "many times; values between are on the way."
+            "help": "0 shows each image once an epoch; 1 each class of each laboratory equally often; between them, "
+            "in part."
         },
     )
     painted: int = field(default=0, metadata={"help": "Painted cells of each class to train on beside the images."})

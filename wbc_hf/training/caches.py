@@ -192,7 +192,8 @@ def cache_frozen_layers(
     """
     views = views if augmentation.strength else 1
     output = layers(torch.zeros(1, 3, augmentation.size, augmentation.size, dtype=torch.uint8))
-    shape, key = output.shape[1:], (layers.digest(), augmentation, seed)
+    styles = augmentation.styles if isinstance(augmentation, OtherLaboratories) else None
+    shape, key = output.shape[1:], (layers.digest(), augmentation, seed, styles and _digest(styles))
     train = _File.of(leucocytes, "train", "hidden", folder, (views, *shape), output.dtype, key)
     validation = _File.of(leucocytes, "validation", "hidden", folder, (1, *shape), output.dtype, key)
     if shortage := _shortage_of_room(folder, train, validation):
@@ -200,11 +201,16 @@ def cache_frozen_layers(
             f"--cached_views {views}: {shortage}. Take fewer views, smaller images (--image_size) or a deeper "
             "--freeze, or leave it out."
         )
-    styles = augmentation.styles if isinstance(augmentation, OtherLaboratories) else None
     transform = TrainingTransform(edge, styles.laboratories if styles else ())
     train.write(transform, partial(_outputs_of_views, layers, augmentation, views, seed))
     validation.write(EvaluationTransform(layers.processor), partial(_outputs_of_crops, layers))
     return Caches(train.open(), validation.open(), layers.depth)
+
+
+def _digest(styles: LaboratoryStyles) -> str:
+    """Digest of what an augmentation exchanges, which its own description leaves out."""
+    arrays = (styles.maps.numpy().tobytes(), styles.backgrounds.numpy().tobytes())
+    return hashlib.sha256(repr((styles.laboratories, styles.targets)).encode() + b"".join(arrays)).hexdigest()
 
 
 def _stack(kind: str, batch: Rows) -> np.ndarray:
