@@ -65,6 +65,13 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path):
     assert training.label_names == ["labels"]
 
 
+@pytest.mark.parametrize("text", ["dataset: [a, b]\n", "dataset: b\n"])
+def test_several_sets(tmp_path: Path, text: str):
+    (tmp_path / "run.yaml").write_text(text)
+    assert parse([str(tmp_path / "run.yaml")])[0].dataset == (["a", "b"] if "[" in text else ["b"])
+    assert parse([str(tmp_path / "run.yaml"), "--dataset", "c", "d"])[0].dataset == ["c", "d"]
+
+
 @pytest.mark.parametrize(
     "config", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda p: p.name
 )
@@ -107,6 +114,9 @@ def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture
         ("--from_scratch --width 9", "--width 9.0: between 0.0625 and 2 is allowed"),
         ("--from_scratch --image_size 1000", "--image_size 1000: between 32 and 383 pixels"),
         ("--augmentation -1", "--augmentation -1.0: 0 or more"),
+        ("--balance 1.5", "--balance 1.5: 0 to 1"),
+        ("--streaming --max_steps 9 --balance 0.5", "--balance: counts laboratories and classes first"),
+        ("--dataset cells synthetic --painted 9", "--painted: are the same cells as those of --dataset synthetic"),
         ("--frieze all", "--frieze all: no such argument"),
         ("stray", "stray: no such argument"),
         ("--lr_scheduler_type wavy", "wavy"),

@@ -93,3 +93,29 @@ def test_the_command_and_a_clean_split(root: Path, cells: Leucocytes, tmp_path: 
 def sizes(cells: Leucocytes) -> list[int]:
     """Sizes of the groups."""
     return sorted(Counter(group for rows in cells.values() for group in rows["group"]).values())
+
+
+def test_several_laboratories(tmp_path: Path):
+    """A cell of one laboratory's is also in the other's set, mirrored; slides of one stay whole in a clean split."""
+    labels = np.arange(30) % 5
+    images = [Image.fromarray(cell) for cell in paint_cells(labels, size=128, seed=6)]
+    for index, (label, image) in enumerate(zip(labels, images, strict=True)):
+        name = f"north/{CLASS_NAMES[label]}/{index:02d}.png"
+        if index >= 12:
+            name = f"south/{CLASS_NAMES[label]}/95-8-10-{index // 3}_{index}_0.jpg"
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / name)
+    ImageOps.mirror(images[0]).save(tmp_path / "south" / "basophil" / "95-8-10-4_99_0.jpg")
+    words = ["audit", str(tmp_path / "north"), str(tmp_path / "south"), "--resplit", str(tmp_path / "clean")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.output.splitlines()]
+    assert ["distinct", "cells", *CLASS_NAMES] in lines
+    assert ["north", "3", "3", "2", "2", "2"] in lines
+    assert ["Raabin", "4", "3", "4", "4", "4"] in lines
+    assert "1 pairs of near-duplicates" in result.output or "1 pair of near-duplicates" in result.output
+    sides: dict[str, set[str]] = {}
+    for path in (tmp_path / "clean").rglob("*_95-8-10-*"):
+        sides.setdefault(path.name.split("_")[1], set()).add(path.relative_to(tmp_path / "clean").parts[0])
+    assert len(sides) == 6
+    assert all(len(splits) == 1 for splits in sides.values())

@@ -134,6 +134,23 @@ def test_without_leaked_images(evaluation: Evaluation):
     assert sum(others["distinct_cells"].values()) == 140
 
 
+def test_each_of_several_laboratories_has_figures_of_its_own():
+    arguments = full() | {"leaked": None}
+    laboratories = ["north"] * 100 + ["south"] * 200
+    found = evaluate(**arguments, laboratories=laboratories).metrics
+    assert list(found["laboratories"]) == ["north", "south"]
+    for name, part in (("north", slice(100)), ("south", slice(100, 300))):
+        values = {key: arguments[key][part] for key in ("labels", "probabilities", "groups", "statuses")}
+        alone = evaluate(**values, calibration=calibration()).metrics
+        figures = found["laboratories"][name]
+        assert figures["count"] == alone["count"]
+        for key in ("accuracy", "balanced_accuracy", "intervals", "distinct_cells"):
+            assert figures[key] == alone[key]
+        for key in ("coverage", "accuracy_of_accepted", "intervals"):
+            assert figures["review"][key] == alone["review"][key]
+    assert "laboratories" not in evaluate(**arguments, laboratories=["north"] * 300).metrics
+
+
 def test_no_leak_and_nothing_but_leaks():
     none = four_cells(leaked=np.zeros(4, dtype=bool)).metrics
     assert none["leaked"] == 0
@@ -142,7 +159,7 @@ def test_no_leak_and_nothing_but_leaks():
     assert (every["leaked"], every["without_leaked"]) == (4, None)
 
 
-@pytest.mark.parametrize("what", ["groups", "statuses", "leaked"])
+@pytest.mark.parametrize("what", ["groups", "statuses", "laboratories", "leaked"])
 def test_one_of_each_per_image_is_needed(what: str):
     with pytest.raises(WbcError, match=f"{what}: 1 for 4 images: give one per image"):
         four_cells(**{what: np.ones(1, dtype=bool)})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wbc_hf.data import paint_field
+from tests.tiny_sets import write_yolo
 from wbc_hf.data.fields import read_boxed_fields, split_boxed_fields
 from wbc_hf.errors import WbcError
 
@@ -73,17 +73,6 @@ def test_boxes_that_cannot_be_read_are_named(tmp_path: Path, text: str | None):
 
 
 # ---- boxes of YOLO
-
-
-def write_yolo(folder: Path, boxes: dict[str, str]) -> Path:
-    """Photographs of painted fields, all different, with these lines of boxes by name."""
-    for name in ("images", "boxes"):
-        (folder / name).mkdir(parents=True)
-    for seed, (name, lines) in enumerate(boxes.items()):
-        field = paint_field([seed % 5] * 3, 160, 120, seed=seed)
-        Image.fromarray(field.image).save(folder / "images" / f"{name}.png")
-        (folder / "boxes" / f"{name}.txt").write_text(lines)
-    return folder
 
 
 def test_boxes_in_shares_of_the_photograph_become_pixels(tmp_path: Path):

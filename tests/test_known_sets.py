@@ -4,7 +4,14 @@ import re
 
 import pytest
 
-from wbc_hf.data.known_sets import KNOWN_SETS, known_by_file_names, known_by_spec, photograph
+from wbc_hf.data.known_sets import (
+    KNOWN_SETS,
+    known_by_file_names,
+    known_by_spec,
+    laboratory_name,
+    photograph,
+    slide,
+)
 
 
 @pytest.mark.parametrize("known", KNOWN_SETS, ids=lambda known: known.title)
@@ -34,6 +41,8 @@ def test_by_spec():
             "PBC, Hospital Clinic Barcelona",
         ),
         (["monocyte/BloodImage_00007_0.jpg"], "BCCD, one leucocyte cut out per file"),
+        (["basophil/20190526_163027_0.jpg", "neutrophil/95-8-10-1_12_3.jpg"], "Raabin-WBC"),
+        (["B-30_0102_0.png", "N-2_0001_1.png"], "Chulalongkorn University"),
         (["TRAIN/EOSINOPHIL/_0_1169.jpeg", "TEST/EOSINOPHIL/_10_44.jpeg"], "Blood Cell Images (Kaggle"),
         (["basophil/BA_100102.jpg", "basophil/mine.jpg"], None),
         (["basophil/1.jpg"], None),
@@ -50,3 +59,25 @@ def test_photographs():
     assert photograph("basophil/BA_100102.jpg") is None
     assert photograph("TRAIN/EOSINOPHIL/_0_1169.jpeg") is None
     assert photograph("painted-00001") is None
+
+
+def test_slides():
+    assert slide("Raabin/basophil/20190526_163027_0.jpg") == "20190526"
+    assert slide("neutrophil/95-8-10-1_12_3.jpg") == "95-8-10-1"
+    assert photograph("neutrophil/95-8-10-1_12_3.jpg") == "95-8-10-1_12"
+    assert slide("B-30_0102_0.png") == "B-30"
+    assert slide("neutrophil/BloodImage_00136_1.jpg") is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("kaggle:me/cells", "cells"),
+        ("kaggle:paultimothymooney/blood-cells", "BCCD"),
+        ("synthetic", "painted"),
+        ("me/smears", "smears"),
+        ("/data/ours/", "ours"),
+    ],
+)
+def test_laboratories_have_short_names(spec: str, name: str):
+    assert laboratory_name(spec, known_by_spec(spec)) == name

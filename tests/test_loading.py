@@ -22,7 +22,7 @@ KNOWN = (
 )
 
 
-def refused(spec: str | Path, **options) -> str:
+def refused(spec: str | Path | list, **options) -> str:
     with pytest.raises(WbcError) as caught:
         load_leucocytes(spec, **options)
     return str(caught.value)
@@ -40,6 +40,13 @@ def groups(cells: Leucocytes) -> dict[str, str]:
         source: group
         for split in cells.values()
         for source, group in zip(split["source"], split["group"], strict=True)
+    }
+
+
+def by_laboratory(cells: Leucocytes) -> dict[str, Counter[tuple[str, str]]]:
+    return {
+        name: Counter(zip(split["laboratory"], (CLASS_NAMES[label] for label in split["label"]), strict=True))
+        for name, split in cells.items()
     }
 
 
@@ -340,3 +347,91 @@ def test_no_such_folder(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_set_without_labels(tmp_path: Path):
     assert "a set without labels" in refused(write_set(tmp_path, {"train": 3}))
+
+
+# Several sets
+
+
+def test_several_sets_are_several_laboratories(tmp_path: Path):
+    north = write_set(tmp_path / "north", {"eos": 20, "mono": 40})
+    south = write_set(tmp_path / "south", {"EOSINOPHIL": 60, "mono": 20}, first_seed=1000)
+    cells = load_leucocytes([north, south])
+    shares = {("north", "eosinophil"): 20, ("north", "monocyte"): 40}
+    shares |= {("south", "eosinophil"): 60, ("south", "monocyte"): 20}
+    assert by_laboratory(cells) == {
+        "train": {stratum: 0.7 * count for stratum, count in shares.items()},
+        "validation": {stratum: 0.15 * count for stratum, count in shares.items()},
+        "test": {stratum: 0.15 * count for stratum, count in shares.items()},
+    }
+    for row in cells["test"]:
+        assert row["source"].startswith(f"{row['laboratory']}/")
+        assert row["image"].tobytes() == PIL.Image.open(tmp_path / row["source"]).tobytes()
+    provenance = cells.provenance
+    assert provenance.laboratories == ["north", "south"]
+    assert provenance.spec == f"{north} {south}"
+    assert provenance.licence == "not known (north), not known (south)"
+
+
+def test_laboratories_of_one_name_are_numbered(tmp_path: Path):
+    sets = [write_set(tmp_path / name / "cells", {"eos": 4}, seed) for name, seed in (("a", 0), ("b", 100))]
+    sets.append(write_set(tmp_path / "others", {"eos": 4}, first_seed=200))
+    cells = load_leucocytes(sets)
+    assert cells.provenance.laboratories == ["cells 1", "cells 2", "others"]
+    assert {source.split("/")[0] for source in split_of(cells)} == {"cells 1", "cells 2", "others"}
+
+
+def test_a_set_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    write_set(tmp_path / "cells", {"eos": 5})
+    assert refused(["cells/", tmp_path / "cells"]) == (
+        f"{tmp_path / 'cells'}: is the same set as cells/. Each set is one laboratory; give it once."
+    )
+    assert refused(["synthetic:5", "synthetic:5"]).startswith("synthetic:5: is the same set as synthetic:5.")
+    assert "no data set is given" in refused([])
+    assert "streaming is for a single Hub data set" in refused(["me/cells", "you/cells"], streaming=True)
+
+
+def test_given_splits_of_one_set_and_none_of_the_other(tmp_path: Path):
+    given = write_set(tmp_path / "given", {"train/eos": 12, "val/eos": 4, "test/eos": 5})
+    whole = write_set(tmp_path / "whole", {"eos": 20}, first_seed=1000)
+    cells = load_leucocytes([given, whole])
+    assert {name: Counter(split["laboratory"]) for name, split in cells.items()} == {
+        "train": {"given": 12, "whole": 14},
+        "validation": {"given": 4, "whole": 3},
+        "test": {"given": 5, "whole": 3},
+    }
+    assert all(name == source.split("/")[1] for source, name in split_of(cells).items() if source[:10] == "given/test")
+    assert [origin.given_splits for origin in cells.provenance.origins] == [True, False]
+    assert not cells.provenance.given_splits
+
+
+def test_what_two_sets_share_stays_together_and_equal_names_mean_nothing(tmp_path: Path):
+    north = write_set(tmp_path / "north", {"eos": 30})
+    south = write_set(tmp_path / "south", {"eos": 30}, first_seed=1000)
+    for index in range(10):
+        shutil.copy(north / "eos" / f"00{index}.png", south / "eos" / f"copy{index}.png")
+    for folder in (north, south):
+        (folder / "metadata.csv").write_text("file_name,group\neos/020.png,a\neos/021.png,a\n")
+    cells = load_leucocytes([north, south])
+    group, split = groups(cells), split_of(cells)
+    for index in range(10):
+        one, other = f"north/eos/00{index}.png", f"south/eos/copy{index}.png"
+        assert group[one] == group[other]
+        assert split[one] == split[other]
+    assert cells.provenance.groups_across == 0
+    assert group["north/eos/020.png"] == group["north/eos/021.png"] != group["south/eos/020.png"]
+
+
+def test_a_slide_stays_on_one_side(tmp_path: Path):
+    write_set(tmp_path, {"neutrophil": 40})
+    for index in range(40):
+        name = f"95-8-10-{index // 4}_{index}_0.jpg"
+        (tmp_path / "neutrophil" / f"{index:03d}.png").rename(tmp_path / "neutrophil" / name)
+    cells = load_leucocytes(tmp_path)
+    assert cells.provenance.laboratories == ["Raabin"]
+    assert len(set(groups(cells).values())) == 40
+    sides = {source.split("_")[0]: set() for source in split_of(cells)}
+    for source, name in split_of(cells).items():
+        sides[source.split("_")[0]].add(name)
+    assert len(sides) == 10
+    assert all(len(names) == 1 for names in sides.values())

@@ -408,3 +408,30 @@ def test_what_was_searched_and_what_was_computed_once():
     assert "Layers frozen during training: stage2, computed once for 4 views of each image. Of 20 trials" in card
     assert " Of 20 trials of 3 epochs, the best on validation chose `learning_rate`, `freeze`.\n" in card
     assert "Layers frozen during training: stage2.\n" in render_card(RUN, METRICS)
+
+
+def test_each_laboratory_has_a_row():
+    shared = {"licence": None, "homepage": None, "given_splits": False}
+    ours = shared | {"laboratory": "ours", "spec": "/home/anna/ours", "title": "/home/anna/ours"}
+    theirs = {"laboratory": "theirs", "spec": "somebody/cells", "title": "Cells of Somebody (2020)"}
+    theirs |= {"licence": "MIT", "homepage": "https://example.org/cells", "given_splits": True}
+    run = run_with(
+        data_origins=[ours, theirs],
+        data_spec="/home/anna/ours somebody/cells",
+        data_title="/home/anna/ours, Cells of Somebody (2020)",
+        data_licence="not known (ours), MIT (theirs)",
+        data_homepage=None,
+    )
+    part = {"count": 40, "accuracy": 0.9, "balanced_accuracy": None, "intervals": METRICS["intervals"]}
+    review = part | {"review": REVIEW | {"coverage": 0.6543}}
+    metrics = METRICS | {"review": REVIEW, "laboratories": {"ours": review, "theirs": part | {"review": REVIEW}}}
+    card = render_card(run, metrics)
+    assert "| ours | a folder of images that is not published | not known | made here |" in card
+    assert "| theirs | [Cells of Somebody (2020)](https://example.org/cells) | MIT | published |" in card
+    [row] = [line for line in card.splitlines() if line.startswith("| ours | 40 |")]
+    assert "65.4 %" in row
+    assert row.count("|") == 7
+    assert "anna" not in card
+    assert front_matter(card)["datasets"] == ["somebody/cells"]
+    assert front_matter(card)["model-index"][0]["results"][0]["dataset"]["type"] == "imagefolder"
+    assert "| laboratory |" not in render_card(RUN, METRICS)

@@ -10,7 +10,14 @@ import pytest
 from PIL import Image, ImageOps
 
 from wbc_hf.data import paint_cells
-from wbc_hf.data.near_duplicates import Link, NearDuplicate, compare_images, find_near_duplicates, group_images
+from wbc_hf.data.near_duplicates import (
+    Link,
+    NearDuplicate,
+    compare_images,
+    find_near_duplicates,
+    group_images,
+    group_slides,
+)
 
 Change = Callable[[Image.Image], Image.Image]
 
@@ -105,3 +112,8 @@ def test_groups_share_a_given_group_a_photograph_or_a_cell():
     photograph = "BloodImage_00001_0.jpg"
     assert groups == ["a.png", "a.png", photograph, "a.png", photograph, "a.png"]
     assert group_images([], [], []) == []
+
+
+def test_groups_of_one_slide_are_joined():
+    sources = ["20190526_1_0.jpg", "Raabin/20190526_2_0.jpg", "mine.png", "95-8-10-1_3_0.jpg", "other.png"]
+    assert group_slides(sources, ["a", "b", "b", "c", "d"]) == ["a", "a", "a", "c", "d"]

@@ -183,3 +183,16 @@ def test_metrics_as_text():
         "monocyte                 0           0           0         0           0\n"
         "neutrophil               0           0           0         0           0"
     )
+
+
+def test_laboratories_have_a_column_and_a_table(tmp_path):
+    evaluation = four_cells(laboratories=["north", "north", "south", "south"])
+    write_report(tmp_path, evaluation, names=NAMES, image_at=image)
+    with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["laboratory"] for row in csv.DictReader(file)] == ["north", "north", "south", "south"]
+    rows = [line.split() for line in format_metrics(evaluation.metrics).splitlines()]
+    assert rows[rows.index([]) + 1][:3] == ["laboratory", "images", "accuracy"]
+    assert [row[:3] for row in rows if row and row[0] in ("north", "south")] == [
+        ["north", "2", "0.500"],
+        ["south", "2", "1.000"],
+    ]

@@ -13,13 +13,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import TrainerState
+from typer.testing import CliRunner
 
 import train
 from tests.conftest import Command, TinyRun
+from wbc_hf.cli import app
+from wbc_hf.data import paint_cells
 from wbc_hf.evaluation import render_card
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
@@ -368,3 +373,38 @@ def test_two_processes_write_one_whole_folder(command: Command, tmp_path: Path):
         "rng_state_1.pth",
     ]
     assert run_in_two_processes(words) == [2, 2]
+
+
+# ---- several laboratories
+
+
+@pytest.mark.slow
+def test_sets_of_two_laboratories(command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Trained together, with exchanged stains and balanced; each has its row in the figures and in the card."""
+    labels = np.repeat(np.arange(len(CLASS_NAMES)), 12)
+    for seed, name in enumerate(("north", "south")):
+        for index, (label, cell) in enumerate(zip(labels, paint_cells(labels, size=48, seed=seed), strict=True)):
+            folder = tmp_path / name / CLASS_NAMES[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(cell // (seed + 1)).save(folder / f"{index:03d}.png")
+    sets = [str(tmp_path / name) for name in ("north", "south")]
+    folder = tmp_path / "run"
+    words = [word for word in command(folder, laboratories="many", num_train_epochs=1) if "--dataset" not in word]
+    train.main([*words, "--dataset", *sets, "--balance", ".5"])
+
+    record = json.loads((folder / "run.json").read_text())
+    assert [origin["laboratory"] for origin in record["data"]["origins"]] == ["north", "south"]
+    assert record["arguments"]["dataset"] == sets
+    assert record["arguments"]["balance"] == 0.5
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {name: figures["count"] for name, figures in metrics["laboratories"].items()} == {"north": 10, "south": 10}
+    card = (folder / "README.md").read_text()
+    assert len(re.findall(r"^\| (?:north|south) \|", card, re.MULTILINE)) == 4
+    assert str(tmp_path) not in card
+
+    again = CliRunner().invoke(app, ["evaluate", str(folder), *sets, "--output", str(tmp_path / "again")])
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "again" / "metrics.json").read_text()) == metrics
+    assert "in other splits" not in caplog.text
+    assert CliRunner().invoke(app, ["evaluate", str(folder), sets[1]]).exit_code == 0
+    assert f"{sets[1]}: the model was trained on images of this set, in other splits" in caplog.text

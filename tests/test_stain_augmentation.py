@@ -1,10 +1,12 @@
 """Augmentation as between laboratories: what it changes, and that an image's fate hangs on its own seed alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from wbc_hf.data import OtherLaboratories, locate_nuclei, paint_cells
+from wbc_hf.data import LaboratoryStyles, OtherLaboratories, locate_nuclei, paint_cells
 
 SIZE, EDGE = 48, 77
 
@@ -70,3 +72,72 @@ def test_strength_scales_the_stain():
     image = cells(1).repeat(20, 1, 1, 1)
     none, some, much = (OtherLaboratories(SIZE, strength)(image, seeds(20)) for strength in (0.01, 1.0, 3.0))
     assert 0 < (some - none).abs().mean() < (much - none).abs().mean()
+
+
+# ---- several laboratories
+
+
+def styles(seed: int, maps: torch.Tensor | None = None) -> LaboratoryStyles:
+    """Two laboratories with four backgrounds each, of light patches that depend on the seed."""
+    patches = torch.randint(120, 256, (2, 4, 3, 11, 11), generator=torch.Generator().manual_seed(seed))
+    backgrounds = patches.repeat_interleave(7, 3).repeat_interleave(7, 4).to(torch.uint8)
+    return LaboratoryStyles(("a", "b"), (0, 1), torch.eye(3).repeat(2, 2, 1, 1) if maps is None else maps, backgrounds)
+
+
+def discs(count: int, radius: float) -> torch.Tensor:
+    """Dark discs in the middle of white pictures, which are their cells: uint8 (count, 4, edge, edge)."""
+    ruler = torch.arange(EDGE) - EDGE / 2 + 0.5
+    inside = ruler**2 + ruler.view(-1, 1) ** 2 < radius**2
+    pictures = torch.full((count, 4, EDGE, EDGE), 250, dtype=torch.uint8)
+    pictures[:, :3, inside] = torch.tensor([90, 40, 130], dtype=torch.uint8).view(3, 1)
+    pictures[:, 3] = 255 * inside
+    return pictures
+
+
+def numbers(count: int) -> torch.Tensor:
+    return torch.arange(count) % 2
+
+
+def views(pictures: torch.Tensor, background: int, **changes: object) -> torch.Tensor:
+    augmentation = OtherLaboratories(SIZE, styles=dataclasses.replace(styles(background), **changes))
+    return augmentation(pictures, seeds(len(pictures)), numbers(len(pictures)))
+
+
+def test_a_pasted_cell_stays_and_its_background_is_another():
+    pictures = discs(40, radius=18)
+    one, other = views(pictures, background=1), views(pictures, background=2)
+    difference = (one - other).abs().mean(1).flatten(1)
+    pasted = difference.mean(1) > 0.01
+    assert 0.4 < pasted.float().mean() < 1
+    assert torch.equal(one[~pasted], other[~pasted])
+    # The disc is the darkest part of the picture.
+    darkness = one.mean(1).flatten(1)
+    darkest = darkness <= darkness.quantile(0.04, dim=1, keepdim=True)
+    within, beyond = (
+        (difference * where).sum(1)[pasted] / where.sum(1)[pasted].clamp_min(1) for where in (darkest, ~darkest)
+    )
+    assert (within < beyond).float().mean() > 0.9
+
+
+def test_without_a_mask_nothing_is_pasted():
+    pictures = discs(20, radius=18)
+    pictures[:, 3] = 0
+    assert torch.equal(views(pictures, background=1), views(pictures, background=2))
+
+
+def test_a_stain_is_exchanged_for_some_images_alone():
+    """Maps that double all densities make those darker that they are applied to, and no other."""
+    maps = torch.eye(3).repeat(2, 2, 1, 1)
+    plain, doubled = (views(discs(40, radius=18), background=1, maps=maps * factor) for factor in (1, 2))
+    lighter = (doubled.mean((1, 2, 3)) - plain.mean((1, 2, 3))).clamp_min(0)
+    assert lighter.max() < 0.02
+    assert 0.2 < ((doubled - plain).abs().amax((1, 2, 3)) > 0.02).float().mean() < 0.8
+
+
+def test_with_styles_an_image_hangs_on_its_own_seed_too():
+    augmentation, pictures = OtherLaboratories(SIZE, styles=styles(1)), discs(10, radius=18)
+    whole = augmentation(pictures, seeds(10), numbers(10))
+    parts = [augmentation(pictures[part], seeds(10)[part], numbers(10)[part]) for part in (slice(3), slice(3, 10))]
+    assert whole.shape == (10, 3, SIZE, SIZE)
+    assert whole.numpy() == pytest.approx(torch.cat(parts).numpy(), abs=1e-5)
+    assert torch.equal(whole, augmentation(pictures, seeds(10), numbers(10)))

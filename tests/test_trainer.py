@@ -13,7 +13,7 @@ from wbc_hf.modeling import FREEZE_DEPTHS, Normalise, build_from_scratch
 from wbc_hf.training import build_network, build_trainer, parse
 from wbc_hf.training.sampling import balanced_weights
 from wbc_hf.training.trainer import LeucocyteTrainer, summed_loss
-from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform
+from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform, row_numbers
 
 BLOCKS = ["resnet.embedder.", *(f"resnet.encoder.stages.{stage}." for stage in range(4)), "classifier."]
 TrainerFactory = Callable[..., LeucocyteTrainer]
@@ -29,10 +29,10 @@ def make_trainer(command: Command, leucocytes: Leucocytes, tmp_path: Path) -> Tr
     """`make_trainer(freeze="all", max_steps=2)`: a trainer that neither evaluates nor saves and logs every step."""
     quiet = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "report_to": "none"}
 
-    def make(**changes: object) -> LeucocyteTrainer:
+    def make(rows: Leucocytes = leucocytes, **changes: object) -> LeucocyteTrainer:
         words = command(tmp_path, **(quiet | {"logging_steps": 1, "lr_scheduler_type": "constant"} | changes))
         data, model, training = parse(words)
-        return build_trainer(leucocytes, *build_network(model, training), data, training)
+        return build_trainer(rows, *build_network(model, training), data, training)
 
     return make
 
@@ -117,14 +117,6 @@ def test_a_rare_class_counts_more():
     assert weighted.item() == pytest.approx((each[0] / 2 + each[3] / 2).item())
 
 
-def test_balanced_weights():
-    assert balanced_weights([0, 1, 2, 3, 4], 5) == [1.0] * 5
-    uneven = [0] * 6 + [1] * 2
-    found = balanced_weights(uneven, 3)
-    assert found == pytest.approx([8 / 12, 8 / 4, 0.0])
-    assert np.mean([found[label] for label in uneven]) == pytest.approx(1.0)
-
-
 def test_class_weights_are_counted_on_the_training_images(make_trainer: TrainerFactory, leucocytes: Leucocytes):
     rare = Leucocytes(leucocytes)
     labels = np.array(leucocytes["train"]["label"])
@@ -167,3 +159,35 @@ def test_augmentation_hangs_on_image_and_step_alone(make_trainer: TrainerFactory
     torch.testing.assert_close(together[4:5], alone, atol=1e-5, rtol=0)
     trainer.state.global_step = 1
     assert (trainer._augmented(batch) - together).abs().mean() > 0.1
+
+
+def uneven(leucocytes: Leucocytes) -> Leucocytes:
+    """All but two of the basophils are left out of training."""
+    fewer = Leucocytes(leucocytes)
+    labels = np.array(leucocytes["train"]["label"])
+    fewer["train"] = leucocytes["train"].select(np.flatnonzero((labels != 0) | (np.cumsum(labels == 0) <= 2)))
+    return fewer
+
+
+def test_balance_draws_a_rare_class_more_often(make_trainer: TrainerFactory, leucocytes: Leucocytes):
+    rows = uneven(leucocytes)["train"]
+    drawn = []
+    for balance in (0, 1):
+        trainer = make_trainer(uneven(leucocytes), balance=balance)
+        drawn.append([row for batch in trainer.get_train_dataloader() for row in batch["index"].tolist()])
+    rare = set(row_numbers([row["source"] for row in rows if row["label"] == 0]))
+    assert [len(each) for each in drawn] == [len(rows)] * 2
+    assert [sum(row in rare for row in each) for each in drawn] == [2, pytest.approx(len(rows) / 5, abs=2)]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_draws_what_it_would_have_drawn(
+    make_trainer: TrainerFactory, leucocytes: Leucocytes, tmp_path: Path
+):
+    changes = {"balance": 0.5, "max_steps": 8, "save_strategy": "steps", "save_steps": 7}
+    whole, resumed = (make_trainer(uneven(leucocytes), **changes) for _ in range(2))
+    whole.train()
+    # The seventh step lies in the middle of the second epoch.
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name

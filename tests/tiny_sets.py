@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wbc_hf.data import paint_field
+
 
 def picture(seed: int, size: int = 20, form: str = "PNG", mode: str = "RGB") -> bytes:
     """An image file of noise: every seed another one, the same seed the same bytes."""
@@ -25,3 +27,14 @@ def write_set(root: Path, counts: Mapping[str, int], first_seed: int = 0) -> Pat
             (root / folder / f"{index:03d}.png").write_bytes(picture(seed))
             seed += 1
     return root
+
+
+def write_yolo(folder: Path, boxes: Mapping[str, str]) -> Path:
+    """Photographs of painted fields, all different, with these lines of boxes by name."""
+    for name in ("images", "boxes"):
+        (folder / name).mkdir(parents=True)
+    for seed, (name, lines) in enumerate(boxes.items()):
+        field = paint_field([seed % 5] * 3, 160, 120, seed=seed)
+        Image.fromarray(field.image).save(folder / "images" / f"{name}.png")
+        (folder / "boxes" / f"{name}.txt").write_text(lines)
+    return folder

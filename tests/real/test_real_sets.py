@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from wbc_hf.data import Leucocytes, load_leucocytes
+from wbc_hf.data.known_sets import slide
 from wbc_hf.labels import CLASS_NAMES
 
 DATA = Path(os.environ.get("WBC_HF_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -28,6 +29,8 @@ SIZES = {
     "bccd/crops": (3, 88, 33, 20, 207),
     "tecom": (1, 22, 53, 48, 176),
     "kaggle_augmented": (0, 252, 48, 60, 684),
+    "raabin": (218, 201, 242, 242, 242),
+    "chula_fields": (100, 100, 111, 86, 112),
 }
 CUT_HERE = ("pbc", "bccd/crops", "tecom")
 SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
@@ -63,6 +66,17 @@ def test_no_group_crosses_splits(name: str):
     assert not groups["train"] & groups["test"]
     assert not groups["validation"] & groups["test"]
     assert loaded(name).provenance.groups_across == 0
+
+
+@pytest.mark.parametrize(("name", "slides"), [("raabin", 20), ("chula_fields", 20)])
+def test_no_slide_crosses_splits(name: str, slides: int):
+    sides: dict[str, set[str]] = {}
+    for split, rows in loaded(name).items():
+        for source in rows["source"]:
+            sides.setdefault(slide(source), set()).add(split)
+    assert None not in sides
+    assert len(sides) > slides
+    assert all(len(splits) == 1 for splits in sides.values())
 
 
 @pytest.mark.parametrize("name", CUT_HERE)
@@ -114,6 +128,8 @@ def test_identical_files_of_pbc_share_a_group():
         ("pbc", "PBC, Hospital Clinic Barcelona (Acevedo et al. 2020)", "CC-BY-4.0"),
         ("bccd/crops", "BCCD, one leucocyte cut out per file (Cheng 2017)", "MIT"),
         ("kaggle_augmented", "Blood Cell Images (Kaggle, paultimothymooney)", "none stated"),
+        ("raabin", "Raabin-WBC (Kouzehkanan et al. 2022)", "free for research"),
+        ("chula_fields", "Chulalongkorn University (Bekti et al.)", "MIT"),
     ],
 )
 def test_sets_are_told_by_their_file_names(name: str, title: str, licence: str):

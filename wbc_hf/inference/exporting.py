@@ -246,8 +246,8 @@ def _load_data(folder: Path, dataset: str | None, precision: Precision) -> _Expo
     if trained_on not in (None, leucocytes.provenance.fingerprint):
         raise WbcError(
             f"{leucocytes.provenance.spec}: holds other images, labels or splits than {folder} was trained on, so "
-            "that its validation images may be among those trained on. Give --dataset with that set as it was, or with "
-            "another one."
+            "that its validation images may be among those trained on. Give --dataset with that set as it was, or "
+            "with another one."
         )
     return _ExportData(leucocytes.provenance.spec, seed, leucocytes["train"], leucocytes["validation"])
 
