@@ -273,6 +273,13 @@ def test_every_status_is_said_in_words(cell: Image.Image, status: str):
     assert STATUS_TEXTS[status].sentence in render_answer(ShownAnswer(1, answer, cell.size))
 
 
+@pytest.mark.parametrize("status", STATUS_TEXTS)
+def test_a_probability_is_shown_only_where_it_is_calibrated(cell: Image.Image, status: str):
+    answer = Answer("a.png", Prediction("monocyte", 0.973, (("basophil", 0.027),), status), cell)
+    html = render_answer(ShownAnswer(1, answer, cell.size))
+    assert ("97.3 %" in html) == (status in ("confident", "review"))
+
+
 def test_names_of_files_are_no_html(cell: Image.Image):
     name = "<script>1</script>"
     answer = Answer(name, Prediction("monocyte", 0.9, (), "uncalibrated"), cell)

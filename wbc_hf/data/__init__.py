@@ -11,7 +11,7 @@ from wbc_hf.data.framing import crop_cell, frame, locate_nuclei
 from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
 from wbc_hf.data.key_points import KeyPoints, describe, match
 from wbc_hf.data.known_sets import PAINTED_LABORATORY, PAINTED_TITLE
-from wbc_hf.data.laboratory_styles import LaboratoryStyles, measure_styles, optimal_transport
+from wbc_hf.data.laboratory_styles import LaboratoryStyles, measure_styles, optimal_transport, remove_cell
 from wbc_hf.data.loading import Leucocytes, leaked_test_images, load_leucocytes, with_painted
 from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
 from wbc_hf.data.nuclei import (
@@ -81,6 +81,7 @@ __all__ = [
     "read_boxed_fields",
     "read_image",
     "record",
+    "remove_cell",
     "restain",
     "scan_folder",
     "segment_cell",

@@ -1,9 +1,9 @@
 """Stains and backgrounds of the laboratories of a training set, to exchange them while training.
 
 Where a laboratory photographed each type on smears of its own, the background tells the type, and a network that
-reads it there fails elsewhere. A cell that is pasted on any laboratory's background, in any laboratory's stain, is told
-by itself alone. The stain is exchanged by the linear map of optical densities that moves them least (Pitié & Kokaram
-2007, doi 10.1049/cp:20070055), wholly or in part, as in stain mix-up (Chang et al. 2021, MICCAI).
+reads it there fails elsewhere. A cell that is pasted on any laboratory's background, in any laboratory's stain, is
+told by itself alone. The stain is exchanged by the linear map of optical densities that moves them least (Pitié &
+Kokaram 2007, doi 10.1049/cp:20070055), wholly or in part, as in stain mix-up (Chang et al. 2021, MICCAI).
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,10 @@ def measure_styles(
     """
     moments = np.stack([_moments(images[_where(numbers, k)], labels[numbers == k]) for k in range(len(laboratories))])
     maps = [[optimal_transport(source, moments[target]) for target in targets] for source in moments]
-    pictures = [[_without_cell(image) for image in images[_where(numbers, target)].numpy()] for target in targets]
+    pictures = [
+        [remove_cell(np.ascontiguousarray(image[:3].transpose(1, 2, 0)), image[3]) for image in own.numpy()]
+        for own in (images[_where(numbers, target)] for target in targets)
+    ]
     most = max(map(len, pictures))
     backgrounds = [[own[index % len(own)] for index in range(most)] for own in pictures]
     return LaboratoryStyles(
@@ -83,6 +86,18 @@ def density_over_background(images: torch.Tensor) -> tuple[torch.Tensor, torch.T
     # Some of the pixels tell the quantile as well as all.
     background = torch.quantile(density[:, :, ::7], BACKGROUND, dim=2)
     return density - background.unsqueeze(2), background
+
+
+def remove_cell(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Draw what surrounds a cell into its place.
+
+    Args:
+        pixels: uint8 (height, width, 3), RGB.
+        mask: Of the cell, uint8 (height, width), 0 or 255.
+    """
+    reach = max(1, round(2 * _RIM * mask.shape[0]))
+    hole = cv2.dilate(mask, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    return cv2.inpaint(pixels, hole, _INPAINT_RADIUS, cv2.INPAINT_TELEA)
 
 
 def widen_masks(masks: torch.Tensor) -> torch.Tensor:
@@ -114,11 +129,3 @@ def _moments(images: torch.Tensor, labels: np.ndarray) -> np.ndarray:
     each = torch.einsum("nip,njp->nij", densities * inside, densities) / inside.sum(2, keepdim=True).clamp_min(1)
     by_class = [each[torch.from_numpy(labels == label)].mean(0) for label in np.unique(labels)]
     return torch.stack(by_class).mean(0).double().numpy()
-
-
-def _without_cell(image: np.ndarray) -> np.ndarray:
-    """The picture, (4, edge, edge), with its surroundings drawn into the cell: uint8 (edge, edge, 3)."""
-    pixels, mask = np.ascontiguousarray(image[:3].transpose(1, 2, 0)), image[3]
-    reach = max(1, round(2 * _RIM * mask.shape[0]))
-    hole = cv2.dilate(mask, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-    return cv2.inpaint(pixels, hole, _INPAINT_RADIUS, cv2.INPAINT_TELEA)

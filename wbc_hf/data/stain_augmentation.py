@@ -19,6 +19,7 @@ from wbc_hf.data.laboratory_styles import LaboratoryStyles, density_over_backgro
 
 _FRAMED = 0.5  # share of images framed on their nucleus; the others keep their framing, with some zoom
 _COLOURLESS = 0.03  # share of images
+_FADED = 0.4  # share of images: pale stain, glare, a camera of little contrast
 _COMPRESSED = 0.4  # share of images
 _RESTAINED = 0.5  # share of images, of several laboratories
 _PASTED = 0.75  # share of images, of several laboratories
@@ -43,7 +44,7 @@ _STEPS = torch.tensor([
 class _Draws:
     """Random numbers of a batch, a row of its own for each image."""
 
-    _COUNT = 64
+    _COUNT = 80
 
     def __init__(self, seeds: np.ndarray, device: torch.device):
         streams = [np.random.default_rng(row) for row in seeds]
@@ -151,7 +152,8 @@ class OtherLaboratories:
         """
         strength, count = 0.5 * self.strength, len(density)
         stains = STAINS.to(density.device)
-        amounts = torch.exp(draws.between(-0.35, 0.35, 3) * strength + draws.between(-0.35, 0.35) * strength)
+        faded = torch.where(draws.between(0, 1) < _FADED, draws.between(-1.2, 0), 0.0)
+        amounts = torch.exp(draws.between(-0.35, 0.35, 3) * strength + draws.between(-0.35, 0.35) * strength + faded)
         mixing = torch.linalg.inv(stains) @ torch.diag_embed(amounts) @ stains  # (n, 3, 3), densities as rows
         mixing = mixing + 0.12 * strength * draws.between(-1, 1, 9).view(count, 3, 3)
         contrast = torch.exp(draws.between(-0.25, 0.25) * strength).unsqueeze(2)
@@ -161,13 +163,15 @@ class OtherLaboratories:
         return torch.exp(-density.clamp_min(0)).view(count, 3, self.size, self.size)
 
     def _background(self, own: torch.Tensor, draws: _Draws) -> torch.Tensor:
-        """Optical density of the background, (n, 3): greyish, yellow, nearly as it was, or overexposed."""
+        """Optical density of the background, (n, 3): greyish, yellow, dim in any colour, as it was, or overexposed."""
         greyish = draws.between(0, 0.25) + draws.between(0, 0.15, 3)
         yellow = torch.cat([draws.between(0, 0.1), draws.between(0, 0.2), draws.between(0.2, 0.8)], 1)
+        dim = draws.between(0.1, 1.1) + draws.between(-0.3, 0.3, 3)
         own = own + draws.between(-0.08, 0.08, 3)
         kind = draws.between(0, 1)
-        own = torch.where(kind < 0.85, own, torch.full_like(own, -0.03))  # else overexposed
-        return torch.where(kind < 0.4, greyish, torch.where(kind < 0.65, yellow, own))
+        own = torch.where(kind < 0.9, own, torch.full_like(own, -0.03))  # else overexposed
+        own = torch.where(kind < 0.7, dim, own)
+        return torch.where(kind < 0.3, greyish, torch.where(kind < 0.5, yellow, own))
 
     def _gradient(self, draws: _Draws) -> torch.Tensor:
         """Uneven light of a lamp off the axis: density that rises across the picture, (n, size, size)."""

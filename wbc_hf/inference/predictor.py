@@ -64,6 +64,11 @@ class Prediction:
     alternatives: tuple[tuple[str, float], ...]
     status: str
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the probability tells how often such answers are right, known of pictures like the tested ones."""
+        return self.status in ("confident", "review")
+
 
 @dataclass(frozen=True)
 class ModelIdentity:

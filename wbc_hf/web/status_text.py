@@ -18,7 +18,10 @@ STATUS_TEXTS = {
     ),
     "review": StatusText("Review", "The model is not sure enough: a person should look at this cell.", tone="caution"),
     "unfamiliar": StatusText(
-        "Unfamiliar", "Unlike the pictures that the model was trained on: do not rely on this answer.", tone="bad"
+        "Unfamiliar",
+        "Unlike all pictures that the model was tested on, so nobody knows how often it is right here: "
+        "do not rely on this answer.",
+        tone="bad",
     ),
     "not_a_cell": StatusText(
         "Not a cell", "This does not look like a leucocyte: do not rely on this answer.", tone="bad"
