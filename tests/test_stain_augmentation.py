@@ -68,6 +68,16 @@ def test_backgrounds_differ_as_those_of_laboratories_do():
     assert 0.05 < yellow.float().mean() < 0.5
 
 
+def test_some_pictures_are_dim_and_some_cells_pale():
+    """As those of a cheap camera, of a lamp turned down, of a weak stain."""
+    views = OtherLaboratories(SIZE)(cells(1).repeat(80, 1, 1, 1), seeds(80)).mean(1).flatten(1)
+    light, contrast = views.quantile(0.9, dim=1), views.quantile(0.9, dim=1) - views.quantile(0.02, dim=1)
+    assert 0.03 < (light < 0.55).float().mean() < 0.4
+    assert (light > 0.8).float().mean() > 0.2
+    assert (contrast < 0.3).float().mean() > 0.05
+    assert (contrast > 0.5).float().mean() > 0.2
+
+
 def test_strength_scales_the_stain():
     image = cells(1).repeat(20, 1, 1, 1)
     none, some, much = (OtherLaboratories(SIZE, strength)(image, seeds(20)) for strength in (0.01, 1.0, 3.0))

@@ -18,7 +18,7 @@ from wbc_hf.evaluation.reliability import (
 )
 from wbc_hf.evaluation.summary import format_metrics
 from wbc_hf.labels import CLASS_NAMES, class_index
-from wbc_hf.modeling import TARGET_ACCURACY, Calibration, undo_temperature
+from wbc_hf.modeling import TARGET_ACCURACY, TARGET_ELSEWHERE, Calibration, undo_temperature
 
 # Coverages at which the risk–coverage curve is written down.
 _COVERAGES = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -44,6 +44,7 @@ class Evaluation:
             - `review`, with statuses: `threshold`, `target_accuracy`, `coverage` (share of images that are accepted
               without review), `accuracy_of_accepted` (None if none is), the `intervals` of both, and
               `error_at_coverage`: pairs of a coverage and the error rate of that share of most probable predictions.
+              `left_out`, where the calibration has them: the laboratories that the threshold was chosen on.
             - `leaked`, with `leaked`: how many images; if any, `without_leaked`: figures, intervals and distinct
               cells of the others, None if there are no others.
             - `laboratories`, with images of several: by name, figures, intervals and distinct cells of its images,
@@ -116,10 +117,13 @@ def evaluate(
             "after": _calibration_figures(labels, probabilities, weights),
         }
     if statuses is not None:
+        left_out = () if calibration is None else calibration.left_out
         metrics["review"] = {
             "threshold": None if calibration is None else calibration.review_threshold,
-            "target_accuracy": TARGET_ACCURACY,
+            "target_accuracy": TARGET_ELSEWHERE if left_out else TARGET_ACCURACY,
         } | _review_figures(labels, probabilities, np.array(statuses) == "confident", weights)
+        if left_out:
+            metrics["review"]["left_out"] = list(left_out)
     if laboratories is not None and len(set(laboratories)) > 1:
         metrics["laboratories"] = {
             name: _figures_of(

@@ -45,6 +45,7 @@ from wbc_hf.modeling.resnet import (
     load_processor,
     skip_frozen,
 )
+from wbc_hf.modeling.unseen_laboratories import TARGET_ELSEWHERE, LeftOut, recalibrate
 
 __all__ = [
     "CROP",
@@ -57,6 +58,7 @@ __all__ = [
     "MULTIPLE",
     "OUT_OF_DISTRIBUTION_SHARE",
     "TARGET_ACCURACY",
+    "TARGET_ELSEWHERE",
     "Calibration",
     "Check",
     "Colours",
@@ -65,6 +67,7 @@ __all__ = [
     "FinderConfig",
     "FinderNetwork",
     "InferenceGraph",
+    "LeftOut",
     "Normalise",
     "OutOfDistributionScore",
     "Preprocessing",
@@ -91,6 +94,7 @@ __all__ = [
     "load_config",
     "load_processor",
     "measure_colours",
+    "recalibrate",
     "resized_edge",
     "review_threshold",
     "skip_frozen",

@@ -99,6 +99,8 @@ class Calibration:
         trained_on: Title of the training set.
         out_of_distribution_score: Fitted on training images.
         colours: Of the training cells; None where they were not measured.
+        left_out: Names of the laboratories on which temperature and thresholds were fitted by models trained without
+            them; none where they were fitted on the training set's own validation images.
     """
 
     temperature: float
@@ -109,6 +111,7 @@ class Calibration:
     trained_on: str
     out_of_distribution_score: OutOfDistributionScore
     colours: Colours | None = None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def fit(
@@ -200,6 +203,7 @@ class Calibration:
             colours = None
             if "colour_mean" in arrays:
                 colours = Colours(arrays.pop("colour_mean"), arrays.pop("colour_covariance"))
+            numbers["left_out"] = tuple(numbers.get("left_out", ()))
             return cls(**numbers, out_of_distribution_score=OutOfDistributionScore(**arrays), colours=colours)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise WbcError(

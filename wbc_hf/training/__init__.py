@@ -1,7 +1,7 @@
 """Training runs: arguments, caches, trainer, hyperparameter search, and the run itself."""
 
 from wbc_hf.training.arguments import Arguments, DataArguments, LeucocyteTrainingArguments, ModelArguments
-from wbc_hf.training.calibrate import calibrate
+from wbc_hf.training.calibrate import calibrate, calibrate_on_left_out
 from wbc_hf.training.checkpoints import last_complete_checkpoint, train_to_end
 from wbc_hf.training.components import build_caches, build_network, build_trainer
 from wbc_hf.training.parser import parse
@@ -16,6 +16,7 @@ __all__ = [
     "build_network",
     "build_trainer",
     "calibrate",
+    "calibrate_on_left_out",
     "last_complete_checkpoint",
     "parse",
     "run",

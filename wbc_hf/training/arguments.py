@@ -51,6 +51,13 @@ class DataArguments:
             "in part."
         },
     )
+    left_out: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Finished runs like this one, each without one of the sets, as RUN=SET: temperature and "
+            "thresholds are fitted on what those models had not seen, to hold in new laboratories."
+        },
+    )
     painted: int = field(default=0, metadata={"help": "Painted cells of each class to train on beside the images."})
 
 

@@ -1,24 +1,27 @@
 """Calibrate a trained model: softmax temperature, review threshold, out-of-distribution score."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, IterableDatasetDict
+from datasets import Dataset, IterableDatasetDict, concatenate_datasets
 from PIL import Image
 from scipy.special import softmax
 from tqdm.auto import tqdm
 
-from wbc_hf.data import Leucocytes, read_image
+from wbc_hf.data import Leucocytes, load_leucocytes, read_image
+from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import (
     Calibration,
     Colours,
+    LeftOut,
     centre_squares,
     fit_temperature,
     fold_temperature,
     measure_colours,
+    recalibrate,
 )
 
 # More references only make the published folder larger.
@@ -56,6 +59,43 @@ def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title:
     fold_temperature(predictor.model, temperature)  # type: ignore[arg-type]
     predictor.model.save_pretrained(folder)
     calibration.save(folder)
+    return calibration
+
+
+def calibrate_on_left_out(folder: Path, left_out: Sequence[tuple[Path, str | Path]]) -> Calibration:
+    """Fit a calibrated model's temperature and thresholds anew, on laboratories that models like it have not seen.
+
+    Args:
+        folder: Of a model of several laboratories, which is changed.
+        left_out: For each laboratory the folder of a model that was trained alike without it, and its images, as
+            `load_leucocytes` takes them; all of them are predicted.
+
+    Raises:
+        WbcError: A model has no calibration.
+    """
+    fitted = [_predict_left_out(model, spec) for model, spec in left_out]
+    factor, calibration = recalibrate(_load_calibration(folder), fitted)
+    predictor = Predictor.from_pretrained(folder, fresh=True)
+    fold_temperature(predictor.model, factor)  # type: ignore[arg-type]
+    predictor.model.save_pretrained(folder)
+    calibration.save(folder)
+    return calibration
+
+
+def _predict_left_out(model: Path, spec: str | Path) -> LeftOut:
+    calibration = _load_calibration(model)
+    splits = load_leucocytes(spec)
+    rows = concatenate_datasets(list(splits.values()))
+    predictor = Predictor.from_pretrained(model, fresh=True)
+    logits, features, labels = _logits_and_features(predictor, rows, f"Predicting {spec}")
+    distances = calibration.out_of_distribution_score(features) / calibration.out_of_distribution_threshold
+    return LeftOut(rows["laboratory"][0], logits, labels, distances)
+
+
+def _load_calibration(folder: Path) -> Calibration:
+    calibration = Calibration.load(folder)
+    if calibration is None:
+        raise WbcError(f"{folder}: has no calibration (wbc.json). A model that train.py wrote is needed.")
     return calibration
 
 

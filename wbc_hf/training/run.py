@@ -16,7 +16,7 @@ from wbc_hf.manifest import Manifest
 from wbc_hf.memory import keep_freed_memory
 from wbc_hf.modeling import freeze
 from wbc_hf.training.arguments import Arguments, DataArguments, LeucocyteTrainingArguments, ModelArguments
-from wbc_hf.training.calibrate import calibrate
+from wbc_hf.training.calibrate import calibrate, calibrate_on_left_out
 from wbc_hf.training.checkpoints import has_ended, last_complete_checkpoint, train_to_end
 from wbc_hf.training.components import build_caches, build_network, build_trainer
 from wbc_hf.training.preflight import check_arguments
@@ -96,6 +96,9 @@ def _save_and_evaluate(
     trainer.processing_class.save_pretrained(folder)
     has_notice = not model.from_scratch and copy_notice(Path(str(trainer.model.name_or_path)), folder)
     calibrate(folder, leucocytes, title(leucocytes, " ".join(data.dataset)), training.seed)
+    if data.left_out:
+        pairs = [pair.split("=", 1) for pair in data.left_out]
+        calibrate_on_left_out(folder, [(Path(model), spec) for model, spec in pairs])
     # An export in the folder would be of an earlier run.
     predictor = Predictor.from_pretrained(folder, fresh=True)
     leaked = leaked_test_images(leucocytes) if isinstance(leucocytes, Leucocytes) else None
