@@ -32,7 +32,7 @@ from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
 from wbc_hf.evaluation import evaluate
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import Calibration, centre_squares, load_classifier, load_processor
+from wbc_hf.modeling import centre_squares, load_classifier, load_processor
 
 ALWAYS_TRAINED = "pbc"
 LEFT_OUT = {"BCCD": "bccd/crops", "Raabin": "raabin", "Chulalongkorn": "chula_fields"}
@@ -92,31 +92,12 @@ def adapted(model: Path, laboratory: Laboratory) -> tuple[Predictions, float]:
         return predict(Path(folder) / "adapted", laboratory), seconds
 
 
-def labelled_seconds(model: Path, laboratory: Laboratory, chosen: np.ndarray) -> float:
-    """Seconds of `wbc-hf adapt` with these cells labelled, cross-validation included."""
-    cells = [
-        AdaptationCell(laboratory.images[cell], int(laboratory.labels[cell]), laboratory.groups[cell])
-        for cell in chosen
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        adapt(model, cells, Path(folder) / "adapted")
-        return time.perf_counter() - started
-
-
 def fine_tuned(model: Path, laboratory: Laboratory, chosen: np.ndarray, seed: int) -> Predictions:
     """Predict all other cells after adaptation with these labels."""
-    network, processor, calibration = load_classifier(model), load_processor(model), Calibration.load(model)
+    network, processor = load_classifier(model), load_processor(model)
     squares = centre_squares(laboratory.images, processor)
     chosen_squares = squares[torch.from_numpy(chosen)]
-    fine_tune(
-        network,
-        chosen_squares,
-        laboratory.labels[chosen],
-        processor,
-        colours=calibration and calibration.colours,
-        seed=seed,
-    )
+    fine_tune(network, chosen_squares, laboratory.labels[chosen], processor, seed=seed)
     held = np.flatnonzero(~np.isin(laboratory.groups, laboratory.groups[chosen]))
     predictor = Predictor(network, processor, str(model), None)
     logits, _ = predictor.logits_and_features([laboratory.images[cell] for cell in held])
@@ -162,7 +143,6 @@ def run(models: list[Path], laboratory: Laboratory, counts: tuple[int, ...], dra
         name = f"{count} labels a class"
         rows[name] = summarise(laboratory, predictions)
         rows[name]["labels"] = len(chosen[0])
-    rows[name]["seconds"] = labelled_seconds(models[0], laboratory, chosen[0])
     return rows
 
 

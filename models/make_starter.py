@@ -1,7 +1,8 @@
 """Make the default model, models/starter, from a finished run: its published files, in half precision, with credits.
 
-python train.py configs/starter.yaml --dataset ../shared/data/pbc --output_dir runs/starter
-python models/make_starter.py runs/starter
+    python models/make_starter.py runs/starter
+
+The commands of the run stand in configs/starter.yaml.
 """
 
 import argparse
@@ -19,10 +20,19 @@ from wbc_hf.hub.publishing import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, list_pub
 CREDITS = """
 ## Credits
 
-Trained on, and measured with, the PBC data set: Acevedo, A., Merino, A., Alférez, S., Molina, Á., Boldú, L., Rodellar,
-J.: A dataset of microscopic peripheral blood cell images for development of automatic recognition systems. Data in
-Brief 30 (2020) 105474, [doi 10.17632/snkd93bnjr.1](https://doi.org/10.17632/snkd93bnjr.1), published under CC BY 4.0.
-This folder holds none of its images. The painted cells that were trained on as well are the project's own.
+This folder holds no image of the sets that it was trained on and measured with:
+
+- PBC: Acevedo, A., Merino, A., Alférez, S., Molina, Á., Boldú, L., Rodellar, J.: A dataset of microscopic peripheral
+  blood cell images for development of automatic recognition systems. Data in Brief 30 (2020) 105474,
+  [doi 10.17632/snkd93bnjr.1](https://doi.org/10.17632/snkd93bnjr.1), CC BY 4.0.
+- BCCD: [Shenggan/BCCD_Dataset](https://github.com/Shenggan/BCCD_Dataset), MIT.
+- Raabin-WBC: Kouzehkanan, Z. M. et al.: A large dataset of white blood cells containing cell locations and types,
+  along with segmented nuclei and cytoplasm. Scientific Reports 12 (2022) 1123,
+  [doi 10.1038/s41598-021-04426-x](https://doi.org/10.1038/s41598-021-04426-x), free for research.
+- Chulalongkorn University: [singgihbekti/WBC_Dataset](https://github.com/singgihbekti/WBC_Dataset), MIT.
+
+The painted cells that were trained on as well are the project's own. Training started from weights of Yahoo's
+open_nsfw (2016), BSD-2-Clause: see `NOTICE`.
 
 The weights are stored in half precision and computed in single. How accurate the model is in laboratories that it has
 not seen stands in the project's `docs/unseen-laboratory.md`.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, pipeline
 
@@ -20,7 +21,13 @@ from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import compute_metrics
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import OUT_OF_DISTRIBUTION_SHARE, Calibration, OutOfDistributionScore, build_from_scratch
+from wbc_hf.modeling import (
+    OUT_OF_DISTRIBUTION_SHARE,
+    Calibration,
+    OutOfDistributionScore,
+    build_from_scratch,
+    load_classifier,
+)
 
 SIDE = 64
 
@@ -95,7 +102,8 @@ def test_the_folder_is_an_ordinary_model(kind: str, tiny_run: TinyRun, request: 
     }
     assert list(done.folder.parent.glob(".adapt-*")) == []
     predictor = Predictor.from_pretrained(done.folder, "torch")
-    assert predictor.identity.version != Predictor.from_pretrained(tiny_run.folder, "torch").identity.version
+    same = done.adaptation.labelled is None and done.adaptation.warning is not None  # taken back
+    assert same == (predictor.identity.version == Predictor.from_pretrained(tiny_run.folder, "torch").identity.version)
     file = next(done.images.rglob("0*.png"))
     (answer,) = predictor.predict([file])
     (best, *_) = pipeline("image-classification", model=str(done.folder))(str(file))
@@ -150,12 +158,14 @@ def test_without_labels_a_diagnosis_stands_before_and_after(unlabelled: Adapted,
         assert diagnosis.confidence == pytest.approx(np.mean([answer.probability for answer in answers]), abs=1e-3)
         assert 0 <= diagnosis.consistency <= 1
     assert sum(done.proportions.values()) == pytest.approx(1)
-    assert (done.warning is not None) == (done.diagnosis_after.consistency <= done.diagnosis_before.consistency)
+    # Where the consistency does not rise, the weights are those of before.
+    assert done.diagnosis_after.consistency >= done.diagnosis_before.consistency
+    assert (done.warning is not None) == (done.diagnosis_after.consistency == done.diagnosis_before.consistency)
 
 
 def test_without_labels_the_surest_are_accepted(unlabelled: Adapted):
     assert unsupervised_review_threshold(np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])) == pytest.approx(
-        np.quantile([0.9, 0.8, 0.7], 0.57)
+        np.quantile([0.9, 0.8, 0.7], 0.7)
     )
     calibration = Calibration.load(unlabelled.folder)
     assert calibration.review_threshold == unlabelled.adaptation.review_threshold
@@ -183,7 +193,9 @@ def test_a_model_that_says_nothing_of_trust_can_be_adapted_and_is_told_that_it_d
     done = adapt(tmp_path / "plain", cells, tmp_path / "new")
     assert done.diagnosis_before.statuses is None
     assert set(done.diagnosis_after.statuses) == {"confident", "review", "unfamiliar", "not_a_cell"}
-    assert done.warning.startswith("Nearly all cells are answered lymphocyte")
+    assert done.warning.startswith("Nearly all cells were answered lymphocyte")
+    before, after = (load_classifier(tmp_path / name).state_dict() for name in ("plain", "new"))
+    assert all(torch.equal(after[name], value) for name, value in before.items())
     assert f"Warning: {done.warning}" in describe_adaptation(done)
     card = (tmp_path / "new" / "README.md").read_text(encoding="utf-8")
     assert "# plain\n\n## Adapted to another laboratory" in card

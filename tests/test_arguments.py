@@ -77,7 +77,8 @@ def test_several_sets(tmp_path: Path, text: str):
 )
 def test_the_files_of_this_project_are_understood(config: Path):
     _, model, _ = parse([str(config)])
-    assert model.from_scratch
+    # None of them needs a Hub.
+    assert model.from_scratch or model.model == "runs/backbone"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_help_explains_every_argument_of_this_project(capsys: pytest.CaptureFixt
     assert "--adam_beta1" not in explained
     assert "adam_beta1" in text
     assert max(map(len, explained.splitlines())) <= 100
-    assert len(explained.splitlines()) <= 130
+    assert len(explained.splitlines()) <= 135
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -46,8 +46,10 @@ def test_the_starter_is_small_and_whole():
     assert "not for diagnosis" in card
 
 
-def test_the_starter_knows_its_colours():
-    assert Calibration.load(default_model.DEFAULT_MODEL_FOLDER).colours is not None
+def test_the_starters_thresholds_are_of_laboratories_it_had_to_do_without():
+    calibration = Calibration.load(default_model.DEFAULT_MODEL_FOLDER)
+    assert calibration.left_out == ("BCCD", "Raabin", "Chulalongkorn")
+    assert "Tecom" not in calibration.trained_on
 
 
 def test_the_starter_tells_painted_cells_apart():

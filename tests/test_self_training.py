@@ -1,4 +1,4 @@
-"""Networks that suit another laboratory: proportions, statistics, colours, and what is learned from labels."""
+"""Networks that suit another laboratory: proportions, pseudo-labels, and what is learned from labels."""
 
 import copy
 
@@ -11,7 +11,6 @@ from transformers.image_processing_utils import BaseImageProcessor
 from wbc_hf.adaptation.self_training import (
     consistency,
     estimate_proportions,
-    estimate_statistics,
     fine_tune,
     self_train,
 )
@@ -19,12 +18,11 @@ from wbc_hf.data import Augmentation, paint_cells
 from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import (
-    Calibration,
     Normalise,
     build_from_scratch,
+    cropped_edge,
     load_classifier,
     load_processor,
-    measure_colours,
     resized_edge,
 )
 
@@ -83,9 +81,9 @@ def accuracy(
     processor: BaseImageProcessor,
     squares: torch.Tensor,
     labels: np.ndarray,
-    size: int = SIZE,
+    size: int | None = None,
 ) -> float:
-    images = Augmentation(size, 0.0)(squares, np.zeros((len(squares), 1), dtype=int))
+    images = Augmentation(size or cropped_edge(processor), 0.0)(squares, np.zeros((len(squares), 1), dtype=int))
     logits = network(pixel_values=Normalise(processor)(images)).logits
     return float((logits.argmax(1).numpy() == labels).mean())
 
@@ -104,47 +102,21 @@ def test_proportions_are_estimated_from_answers_that_are_not_sure(seed: int):
     assert (posterior.argmax(1) == labels).mean() > (probabilities.argmax(1) == labels).mean()
 
 
-def test_without_labels_the_colours_are_made_up_for():
-    """The model that comes with the project, for a tiny one knows too little to be led astray by colours."""
-    network, processor, calibration = (
-        load_classifier(DEFAULT_MODEL_FOLDER),
-        load_processor(DEFAULT_MODEL_FOLDER),
-        Calibration.load(DEFAULT_MODEL_FOLDER),
-    )
+def test_without_labels_the_own_surest_answers_teach():
+    """The model that comes with the project: a tiny one knows too little to teach itself."""
+    network, processor = load_classifier(DEFAULT_MODEL_FOLDER), load_processor(DEFAULT_MODEL_FOLDER)
     labels = np.repeat(np.arange(CLASSES), [4, 12, 20, 8, 56])
     squares = elsewhere(labels, 5, edge=resized_edge(processor))
-    before = accuracy(network, processor, squares, labels)
+    before, agreement = accuracy(network, processor, squares, labels), consistency(network, squares, processor)
     told: list[float] = []
-    proportions = self_train(network, squares, processor, colours=calibration.colours, progress=told.append)
-    assert accuracy(network, processor, squares, labels) > before + 0.1
+    proportions = self_train(network, squares, processor, progress=told.append)
+    assert accuracy(network, processor, squares, labels) >= before - 0.03
+    assert consistency(network, squares, processor) >= agreement
     assert proportions.shape == (CLASSES,)
     assert proportions.sum() == pytest.approx(1)
     assert proportions.argmax() == 4
     assert told == sorted(told)
-    assert told[-1] == 1
-
-
-def test_without_colours_only_statistics_change(network: ResNetForImageClassification, processor: BaseImageProcessor):
-    labels = np.arange(400) % CLASSES
-    squares = elsewhere(labels, 5)
-    weights = {name: value.clone() for name, value in network.named_parameters()}
-    before = accuracy(network, processor, squares, labels)
-    self_train(network, squares, processor)
-    assert accuracy(network, processor, squares, labels) > before
-    assert all(torch.equal(value, weights[name]) for name, value in network.named_parameters())
-
-
-def test_statistics_are_those_of_the_images(network: ResNetForImageClassification, processor: BaseImageProcessor):
-    squares = elsewhere(np.arange(50) % CLASSES, 3)
-    first = network.resnet.embedder.embedder
-    images = Augmentation(SIZE, 0.0)(squares, np.zeros((50, 1), dtype=int))
-    normalised = Normalise(processor)(images)
-    logits = estimate_statistics(network, normalised, np.repeat([1.0, 3.0], 25))
-    with torch.no_grad():
-        values = first.convolution(normalised)
-        assert torch.allclose(network(pixel_values=normalised).logits, logits, atol=1e-4)
-    wanted = (values[:25].mean((0, 2, 3)) + 3 * values[25:].mean((0, 2, 3))) / 4
-    assert torch.allclose(first.normalization.running_mean, wanted, atol=1e-4)
+    assert told[-1] == pytest.approx(1)
 
 
 def test_labels_teach(network: ResNetForImageClassification, processor: BaseImageProcessor):
@@ -167,10 +139,10 @@ def test_cells_that_nobody_named_do_no_harm(network: ResNetForImageClassificatio
 
 def test_the_same_seed_gives_the_same_weights(network: ResNetForImageClassification, processor: BaseImageProcessor):
     labels = np.arange(60) % CLASSES
-    squares, colours = elsewhere(labels, 5), measure_colours(home(labels, 0))
+    squares = elsewhere(labels, 5)
     other = copy.deepcopy(network)
     for one in (network, other):
-        self_train(one, squares, processor, colours=colours, seed=3)
+        self_train(one, squares, processor, seed=3)
     for one, two in zip(network.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
 

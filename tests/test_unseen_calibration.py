@@ -8,10 +8,10 @@ from wbc_hf.modeling import Calibration, LeftOut, OutOfDistributionScore, recali
 from wbc_hf.modeling.unseen_laboratories import TARGET_ELSEWHERE, fit_temperature_elsewhere
 
 
-def laboratory(name: str, seed: int, *, sharpness: float, distance: float = 0.5, cells: int = 600) -> LeftOut:
+def laboratory(name: str, seed: int, *, sharpness: float, distance: float = 0.5, cells: int = 2000) -> LeftOut:
     """Logits whose probabilities are right once they are divided by `sharpness`."""
     rng = np.random.default_rng(seed)
-    honest = rng.normal(size=(cells, 5)) * 2
+    honest = rng.normal(size=(cells, 5)) * 3
     labels = np.array([rng.choice(5, p=row) for row in softmax(honest, axis=1)])
     return LeftOut(name, honest * sharpness, labels, rng.normal(distance, 0.05, cells))
 
@@ -29,7 +29,7 @@ def calibration() -> Calibration:
 
 
 def test_the_temperature_is_that_of_laboratories_that_count_alike(seed: int):
-    parts = [laboratory("a", seed, sharpness=3), laboratory("b", seed + 1, sharpness=3, cells=2000)]
+    parts = [laboratory("a", seed, sharpness=3), laboratory("b", seed + 1, sharpness=3, cells=4000)]
     assert fit_temperature_elsewhere(parts) == pytest.approx(3, rel=0.2)
 
 
@@ -44,7 +44,7 @@ def test_enough_of_what_is_accepted_is_right_in_each_laboratory(seed: int):
         accepted = probabilities.max(1) >= fitted.review_threshold
         right = probabilities.argmax(1) == each.labels
         assert right[accepted].mean() >= TARGET_ELSEWHERE - 0.02
-        assert accepted.mean() > 0.1
+        assert accepted.mean() > 0.03
 
 
 def test_another_stain_alone_makes_few_cells_unfamiliar(seed: int):

@@ -44,7 +44,6 @@ def adapt_few_shot(task: Task) -> tuple[Calibration, dict]:
     _, features = task.logits_and_features()
     calibration = task.calibration(
         features,
-        labels,
         temperature=temperature,
         # Without the target no probability is high enough to accept a prediction.
         threshold=threshold if reached else 1.0,
@@ -131,7 +130,6 @@ def _fine_tune(
         task.squares[chosen],
         task.labels[chosen],
         task.predictor.processor,
-        colours=task.colours,
         seed=task.seed,
         progress=lambda share: report(what, share),
     )

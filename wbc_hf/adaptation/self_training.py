@@ -1,18 +1,13 @@
 """Domain adaptation of a network: self-training without labels, fine-tuning with a few.
 
-For self-training the network itself makes the pseudo-labels: it predicts the cells in several maps to the colours of
-its training cells and in three framings, and the mean prediction is better than any of them. The class priors of the
-new laboratory are estimated from it by expectation maximisation (Saerens et al. 2002, doi 10.1162/089976602753284446).
-The network then learns the pseudo-labels on augmented views (Xie et al. 2020, arXiv:1911.04252). Batch-norm statistics
-stay as they are, since those of the new laboratory depend on its class proportions.
-
-Where the colours of the training cells are unknown, only the batch-norm statistics are re-estimated (Li et al. 2016,
-arXiv:1603.04779), with cells weighted by the priors of their classes.
+For self-training the network itself makes the pseudo-labels: it predicts the cells in several framings, and the mean
+prediction is a better teacher than any. The class priors of the new laboratory are estimated from it by expectation
+maximisation (Saerens et al. 2002, doi 10.1162/089976602753284446). The network then learns the pseudo-labels on
+augmented views (Xie et al. 2020, arXiv:1911.04252). Batch-norm statistics stay as they are, since those of the new
+laboratory depend on its class proportions.
 """
 
-import copy
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -24,20 +19,19 @@ from transformers.image_processing_utils import BaseImageProcessor
 from wbc_hf.data import Augmentation, frame, locate_nuclei
 from wbc_hf.hardware import has_fast_bf16
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import Colours, Normalise, colour_maps, cropped_edge, fold_colours, measure_colours
+from wbc_hf.modeling import Normalise, cropped_edge
 
 ShareCallback = Callable[[float], None]
 
 MIN_UNLABELLED = 50
 _BATCH = 32
-_ROUNDS = 4
-_MAX_WEIGHT = 10.0  # of one cell: the few cells of a rare class must not decide alone
 _EM_STEPS = 100
 _NUCLEUS_SPANS = (0.6, 0.5, 0.42)  # median width of the nuclei in the framings for pseudo-labels, in sides
 _VIEW_LIMITS = (0.6, 1.4)  # sides of those framings, in sides of the image
 _PRIOR_POWER = 0.25  # of the priors in the pseudo-labels: with power 1 rare classes would vanish
 _LEARNED_SHARE = 0.8  # of the cells of each class, the most confident ones
 _EPOCHS = 4
+_ROUNDS = 2  # the second time the network is a better teacher
 _LABELLED_STEPS = 120
 _SELF_TRAINING_RATE, _FINE_TUNING_RATE = 2e-4, 5e-4
 _SMOOTHING = 0.05
@@ -52,7 +46,6 @@ def self_train(
     squares: torch.Tensor,
     processor: BaseImageProcessor,
     *,
-    colours: Colours | None = None,
     seed: int = 0,
     progress: ShareCallback = _ignore,
 ) -> np.ndarray:
@@ -62,36 +55,39 @@ def self_train(
         network: A ResNet of the five classes.
         squares: uint8 (n, 3, edge, edge), with `resized_edge` of the processor.
         processor: The network's.
-        colours: Of the network's training cells; if None, only batch-norm statistics are re-estimated.
         seed: Random seed.
         progress: Called with the share that is done, 0 to 1.
 
     Returns:
         Estimated class proportions, float (classes,), sum 1.
     """
-    if colours is None:
-        return reestimate_batch_norm(network, squares, processor)
-    probabilities = _pseudo_label(network, squares, processor, colours, progress)
-    proportions, _ = estimate_proportions(probabilities)
-    targets = _reweight(probabilities, proportions, _PRIOR_POWER)
-    weights = np.zeros(len(targets))
-    for cells in _by_class(targets.argmax(1)):
-        count = max(2, int(np.ceil(_LEARNED_SHARE * len(cells))))
-        surest = cells[np.argsort(-targets[cells].max(1), kind="stable")][:count]
-        weights[surest] = len(surest) ** -0.5
-    steps = max(1, _EPOCHS * len(squares) // _BATCH)
-    _train(
-        network,
-        squares,
-        targets,
-        weights,
-        processor,
-        steps,
-        _SELF_TRAINING_RATE,
-        seed,
-        lambda share: progress(0.5 + share / 2),
-    )
+    for turn in range(_ROUNDS):
+        probabilities = _pseudo_label(network, squares, processor)
+        progress((turn + 0.2) / _ROUNDS)
+        proportions, _ = estimate_proportions(probabilities)
+        targets = _reweight(probabilities, proportions, _PRIOR_POWER)
+        weights = np.zeros(len(targets))
+        for cells in _by_class(targets.argmax(1)):
+            count = max(2, int(np.ceil(_LEARNED_SHARE * len(cells))))
+            surest = cells[np.argsort(-targets[cells].max(1), kind="stable")][:count]
+            weights[surest] = len(surest) ** -0.5
+        _train(
+            network,
+            squares,
+            targets,
+            weights,
+            processor,
+            max(1, _EPOCHS * len(squares) // _BATCH),
+            _SELF_TRAINING_RATE,
+            seed + turn,
+            _later(progress, (turn + 0.2) / _ROUNDS, (turn + 1) / _ROUNDS),
+        )
     return proportions
+
+
+def _later(progress: ShareCallback, start: float, end: float) -> ShareCallback:
+    """A callback for the part of the whole from `start` to `end`."""
+    return lambda share: progress(start + (end - start) * share)
 
 
 def fine_tune(
@@ -100,18 +96,15 @@ def fine_tune(
     labels: np.ndarray,
     processor: BaseImageProcessor,
     *,
-    colours: Colours | None = None,
     seed: int = 0,
     progress: ShareCallback = _ignore,
 ) -> None:
     """Fine-tune a network on a few labelled cells, in place.
 
     Args:
-        network, squares, processor, colours, seed, progress: As for `self_train`.
-        labels: int (n,), class indices; cells with -1, unknown, only help to measure the laboratory's colours.
+        network, squares, processor, seed, progress: As for `self_train`.
+        labels: int (n,), class indices; cells with -1, unknown, are left out.
     """
-    if colours is not None:
-        fold_colours(network, processor, *colour_maps(measure_colours(squares), colours)[-1])
     known = labels >= 0
     squares, labels = squares[torch.from_numpy(known)], labels[known]
     targets = np.eye(len(CLASS_NAMES))[labels]
@@ -152,75 +145,22 @@ def estimate_proportions(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndar
     return proportions, posterior
 
 
-def reestimate_batch_norm(
-    network: ResNetForImageClassification, squares: torch.Tensor, processor: BaseImageProcessor
-) -> np.ndarray:
-    """Re-estimate the batch-norm statistics, in place. Returns the estimated class proportions (classes,)."""
-    images = _network_input(_central_crops(squares, processor), processor)
-    logits = estimate_statistics(network, images)
-    for _ in range(_ROUNDS):
-        proportions, posterior = estimate_proportions(logits.softmax(1).numpy())
-        logits = estimate_statistics(network, images, (posterior / proportions).sum(1).clip(max=_MAX_WEIGHT))
-    return estimate_proportions(logits.softmax(1).numpy())[0]
-
-
-@torch.no_grad()
-def estimate_statistics(
-    network: ResNetForImageClassification, images: torch.Tensor, weights: Sequence[float] | None = None
-) -> torch.Tensor:
-    """Set batch-norm statistics to those of images, layer by layer in one pass, in place.
-
-    Args:
-        network: Its stored statistics are replaced.
-        images: float32 (n, 3, height, width), normalised.
-        weights: Of the images, (n,).
-
-    Returns:
-        Logits of the images with the new statistics, float32 (n, classes).
-    """
-    weight = torch.ones(len(images)) if weights is None else torch.as_tensor(np.asarray(weights), dtype=torch.float32)
-    weight = (weight / weight.mean()).view(-1, 1, 1, 1).to(network.device)
-
-    def estimate(layer: nn.BatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
-        values = inputs[0].float()
-        mean = (values * weight).mean((0, 2, 3))
-        cast(torch.Tensor, layer.running_mean).copy_(mean)
-        cast(torch.Tensor, layer.running_var).copy_(
-            (weight * (values - mean.view(1, -1, 1, 1)).square()).mean((0, 2, 3))
-        )
-
-    hooks = [layer.register_forward_pre_hook(estimate) for layer in _batch_norms(network)]
-    network.eval()
-    logits = network(pixel_values=images.to(network.device)).logits.float().cpu()
-    for hook in hooks:
-        hook.remove()
-    return logits
-
-
 def _pseudo_label(
     network: ResNetForImageClassification,
     squares: torch.Tensor,
     processor: BaseImageProcessor,
-    colours: Colours,
-    progress: ShareCallback,
 ) -> np.ndarray:
-    """Mean prediction in several colour maps and framings, float64 (n, classes); the last map stays in the network."""
+    """Mean prediction in the processor's framing and in several others, float64 (n, classes)."""
     size, images = cropped_edge(processor), squares.float() / 255
     _, extent = locate_nuclei(images)
     # The same framings for all cells, since their sizes tell the types apart; wider than an image that is tight.
-    views = (float(extent.median()) / torch.tensor(_NUCLEUS_SPANS)).clamp(*_VIEW_LIMITS)
+    views = [size / squares.shape[-1]]
+    views += (float(extent.median()) / torch.tensor(_NUCLEUS_SPANS)).clamp(*_VIEW_LIMITS).tolist()
     middle = torch.zeros(len(images), 2)
-    framings = [frame(images, size, middle, view.expand(len(images))) for view in views]
-    maps = colour_maps(measure_colours(squares), colours)
-    logits: list[np.ndarray] = []
-    for matrix, offset in maps:
-        mapped = copy.deepcopy(network)
-        fold_colours(mapped, processor, matrix, offset)
-        logits += [_logits(mapped, framing, processor) for framing in framings]
-        progress(len(logits) / len(maps) / len(framings) / 2)
-    # The last map is the average of the first two.
-    network.load_state_dict(mapped.state_dict())
-    scores = torch.from_numpy(np.stack(logits)).log_softmax(2).mean(0)
+    scores = torch.zeros(len(images), len(CLASS_NAMES))
+    for view in views:
+        framed = frame(images, size, middle, torch.full((len(images),), view))
+        scores += torch.from_numpy(_logits(network, framed, processor)).log_softmax(1) / len(views)
     return scores.softmax(1).double().numpy()
 
 
@@ -280,11 +220,6 @@ def _logits(network: ResNetForImageClassification, images: torch.Tensor, process
 
 def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device.type))
-
-
-def _central_crops(squares: torch.Tensor, processor: BaseImageProcessor) -> torch.Tensor:
-    """Crops of the processor's size, float32 of 0 to 1."""
-    return Augmentation(cropped_edge(processor), 0.0)(squares, np.zeros((len(squares), 1), dtype=int))
 
 
 def _network_input(images: torch.Tensor, processor: BaseImageProcessor) -> torch.Tensor:

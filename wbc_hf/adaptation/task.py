@@ -10,7 +10,7 @@ from transformers import ResNetForImageClassification
 from wbc_hf.adaptation.cells import AdaptationCell
 from wbc_hf.adaptation.progress import ProgressCallback
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import OUT_OF_DISTRIBUTION_SHARE, Calibration, Colours, OutOfDistributionScore, measure_colours
+from wbc_hf.modeling import OUT_OF_DISTRIBUTION_SHARE, Calibration, OutOfDistributionScore
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,6 @@ class Task:
         """The predictor's network."""
         return self.predictor.resnet
 
-    @property
-    def colours(self) -> Colours | None:
-        """Colours of the model's training cells, where its calibration has them."""
-        calibration = self.predictor.calibration
-        return None if calibration is None else calibration.colours
-
     def logits_and_features(self) -> tuple[np.ndarray, np.ndarray]:
         """Logits and features of all cells by the network as it is."""
         self.network.eval()
@@ -52,7 +46,6 @@ class Task:
     def calibration(
         self,
         features: np.ndarray,
-        labels: np.ndarray,
         *,
         temperature: float,
         threshold: float,
@@ -63,8 +56,6 @@ class Task:
 
         Args:
             features: Of all cells by the adapted network, (n, d).
-            labels: Known or predicted, (n,), -1 where unknown: they balance the classes of the measured colours, from
-                which a further adaptation starts.
             temperature, threshold, target_reached, fitted_on: As in `Calibration`.
         """
         before = self.predictor.calibration
@@ -80,5 +71,4 @@ class Task:
             fitted_on=fitted_on,
             trained_on=f"{trained_on}, adapted to {len(features)} cells of another laboratory",
             out_of_distribution_score=score,
-            colours=measure_colours(self.squares, labels),
         )

@@ -24,7 +24,8 @@ def adapt(
     """Adapt a model to another laboratory's stain and camera, from some of its cells.
 
     Without labels (unsupervised), from 50 images or more: the model learns
-    their colours, and the proportions of the classes are estimated.
+    from its own surest answers. Where that does not help, as far as can be
+    told without labels, its weights stay as they are.
 
         wbc-hf adapt --images unsorted/ --output runs/ours
 

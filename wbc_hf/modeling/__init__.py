@@ -8,7 +8,6 @@ from wbc_hf.modeling.calibration import (
     review_threshold,
     undo_temperature,
 )
-from wbc_hf.modeling.colours import Colours, colour_maps, fold_colours, measure_colours
 from wbc_hf.modeling.export_formats import (
     EXPORT_FILE,
     GRAPH_FILES,
@@ -61,7 +60,6 @@ __all__ = [
     "TARGET_ELSEWHERE",
     "Calibration",
     "Check",
-    "Colours",
     "Export",
     "ExportFigures",
     "FinderConfig",
@@ -76,7 +74,6 @@ __all__ = [
     "build_processor",
     "centre_square",
     "centre_squares",
-    "colour_maps",
     "cropped_edge",
     "decode",
     "digest_weights",
@@ -84,7 +81,6 @@ __all__ = [
     "find_export",
     "finder_to_openvino",
     "fit_temperature",
-    "fold_colours",
     "fold_temperature",
     "freeze",
     "frozen_output",
@@ -93,7 +89,6 @@ __all__ = [
     "load_classifier",
     "load_config",
     "load_processor",
-    "measure_colours",
     "recalibrate",
     "resized_edge",
     "review_threshold",

@@ -6,7 +6,7 @@ The temperature is folded into the classifier, so every program that loads the w
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +18,6 @@ from scipy.optimize import minimize_scalar
 from transformers import ResNetForImageClassification
 
 from wbc_hf.errors import WbcError
-from wbc_hf.modeling.colours import Colours
 from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore
 
 CALIBRATION_FILE = "wbc.json"
@@ -29,7 +28,7 @@ TARGET_ACCURACY = 0.99
 REVIEW_SHARE = 0.02
 _TEMPERATURES = (0.05, 20.0)
 _FORMAT = 1
-_ARRAYS = ("out_of_distribution_score", "colours")
+_ARRAYS = ("out_of_distribution_score",)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -98,7 +97,6 @@ class Calibration:
         fitted_on: Number of validation images.
         trained_on: Title of the training set.
         out_of_distribution_score: Fitted on training images.
-        colours: Of the training cells; None where they were not measured.
         left_out: Names of the laboratories on which temperature and thresholds were fitted by models trained without
             them; none where they were fitted on the training set's own validation images.
     """
@@ -110,7 +108,6 @@ class Calibration:
     fitted_on: int
     trained_on: str
     out_of_distribution_score: OutOfDistributionScore
-    colours: Colours | None = None
     left_out: tuple[str, ...] = ()
 
     @classmethod
@@ -123,7 +120,6 @@ class Calibration:
         features: np.ndarray,
         training_features: np.ndarray,
         trained_on: str,
-        colours: Colours | None = None,
     ) -> "Calibration":
         """Choose thresholds on validation images.
 
@@ -132,7 +128,6 @@ class Calibration:
             probabilities, labels, features: Of the validation images: (n, classes), (n,), (n, d).
             training_features: Of training images without augmentation, (m, d).
             trained_on: Title of the training set.
-            colours: Of training cells.
         """
         confidence = probabilities.max(1)
         threshold, reached = review_threshold(confidence, probabilities.argmax(1) == labels)
@@ -147,7 +142,6 @@ class Calibration:
             fitted_on=len(labels),
             trained_on=trained_on,
             out_of_distribution_score=score,
-            colours=colours,
         )
 
     def statuses(self, confidence: np.ndarray, features: np.ndarray, may_be_cell: Sequence[bool]) -> list[str]:
@@ -178,8 +172,6 @@ class Calibration:
             "components": score.components.astype(np.float16),
             "references": score.references.astype(np.float16),
         }
-        if self.colours is not None:
-            arrays |= {f"colour_{name}": array.astype(np.float32) for name, array in asdict(self.colours).items()}
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / REFERENCES_FILE)
         text = json.dumps({"format": _FORMAT} | self.numbers, indent=2) + "\n"
         (folder / CALIBRATION_FILE).write_text(text, encoding="utf-8")
@@ -200,11 +192,10 @@ class Calibration:
                     f"{folder / CALIBRATION_FILE}: was written by another version of wbc_hf. Update the package."
                 )
             arrays = {name: array.astype(np.float32) for name, array in load_file(folder / REFERENCES_FILE).items()}
-            colours = None
-            if "colour_mean" in arrays:
-                colours = Colours(arrays.pop("colour_mean"), arrays.pop("colour_covariance"))
+            # Earlier versions stored colours beside these.
+            arrays = {name: arrays[name] for name in ("mean", "components", "references")}
             numbers["left_out"] = tuple(numbers.get("left_out", ()))
-            return cls(**numbers, out_of_distribution_score=OutOfDistributionScore(**arrays), colours=colours)
+            return cls(**numbers, out_of_distribution_score=OutOfDistributionScore(**arrays))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise WbcError(
                 f"{folder}: {CALIBRATION_FILE} and {REFERENCES_FILE} cannot be read ({error}). Fetch the model again, "

@@ -46,17 +46,11 @@ class DataArguments:
     )
     balance: float = field(
         default=0.0,
-        metadata={
-            "help": "0 shows each image once an epoch; 1 each class of each laboratory equally often; between them, "
-            "in part."
-        },
+        metadata={"help": "From 0, each image once an epoch, to 1, each class of each laboratory alike."},
     )
     left_out: list[str] = field(
         default_factory=list,
-        metadata={
-            "help": "Finished runs like this one, each without one of the sets, as RUN=SET: temperature and "
-            "thresholds are fitted on what those models had not seen, to hold in new laboratories."
-        },
+        metadata={"help": "RUN=SET …: runs like this one without a set; confidence is fitted on those."},
     )
     painted: int = field(default=0, metadata={"help": "Painted cells of each class to train on beside the images."})
 

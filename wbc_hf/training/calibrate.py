@@ -15,18 +15,14 @@ from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import (
     Calibration,
-    Colours,
     LeftOut,
-    centre_squares,
     fit_temperature,
     fold_temperature,
-    measure_colours,
     recalibrate,
 )
 
 # More references only make the published folder larger.
 MAX_REFERENCES = 6000
-MAX_COLOURS = 500
 
 
 def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title: str, seed: int) -> Calibration:
@@ -54,7 +50,6 @@ def calibrate(folder: Path, leucocytes: Leucocytes | IterableDatasetDict, title:
         features=features,
         training_features=training_features,
         trained_on=title,
-        colours=_colours(predictor, leucocytes["train"], seed),
     )
     fold_temperature(predictor.model, temperature)  # type: ignore[arg-type]
     predictor.model.save_pretrained(folder)
@@ -111,13 +106,6 @@ def _logits_and_features(
 
     logits, features = predictor.logits_and_features(images())
     return logits, features, np.array(labels)
-
-
-def _colours(predictor: Predictor, rows: Iterable[dict], seed: int) -> Colours:
-    """Of training images, each class counting alike, as in a laboratory that has as many of each."""
-    chosen = list(_sample(rows, MAX_COLOURS, seed))
-    squares = centre_squares((read_image(row["image"]) for row in chosen), predictor.processor)
-    return measure_colours(squares, [row["label"] for row in chosen])
 
 
 def _sample(rows: Iterable[dict], count: int, seed: int) -> Iterable[dict]:
