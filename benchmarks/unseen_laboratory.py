@@ -38,6 +38,7 @@ ALWAYS_TRAINED = "pbc"
 LEFT_OUT = {"BCCD": "bccd/crops", "Raabin": "raabin", "Chulalongkorn": "chula_fields"}
 NEVER_TRAINED = {"Tecom": "tecom"}
 COUNTS = (5, 10, 20)
+EPOCHS = 6  # two thirds of the starter's, to save time
 
 
 def train_without(laboratory: str, data: Path, runs: Path, config: Path, seed: int) -> Path:
@@ -46,7 +47,8 @@ def train_without(laboratory: str, data: Path, runs: Path, config: Path, seed: i
     if not (folder / "metrics.json").exists():
         others = [ALWAYS_TRAINED, *(path for name, path in LEFT_OUT.items() if name != laboratory)]
         words = ["--dataset", *(str(data / path) for path in others), "--output_dir", str(folder), "--seed", str(seed)]
-        subprocess.run([sys.executable, "train.py", str(config), *words, "--resume", "true"], check=True)
+        words += ["--num_train_epochs", str(EPOCHS), "--resume", "true"]
+        subprocess.run([sys.executable, "train.py", str(config), *words], check=True)
     return folder
 
 

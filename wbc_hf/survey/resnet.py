@@ -8,7 +8,7 @@ Chosen: the frozen layers (up to and including stage 2), 96 px, ten epochs and t
 Learning rate (0.0001, from scratch 0.001) and batch size (32) are set, not tuned: that takes a run for each. Where no
 Hub can be reached, the network starts from scratch, at its whole width, and nothing is frozen.
 
-Ours is `configs/starter.yaml`: ResNet-50 of three eighths the width, 96 px, augmented as other laboratories would vary
+Ours is `configs/one_laboratory.yaml`: ResNet-50 of three eighths the width, 96 px, augmented as other laboratories would vary
 the cells, with painted cells beside the real ones.
 """
 
@@ -38,7 +38,7 @@ from wbc_hf.training import (
 )
 
 _PAINTED_SEED = 1_000_000
-_RECIPE = Path(__file__).resolve().parents[2] / "configs" / "starter.yaml"
+_RECIPE = Path(__file__).resolve().parents[2] / "configs" / "one_laboratory.yaml"
 
 
 class _TrainPy(System):
@@ -113,12 +113,12 @@ class SourceStudy(_TrainPy):
 
 
 class Ours(_TrainPy):
-    """The recipe of the default model, `configs/starter.yaml`."""
+    """The recipe for a single laboratory, `configs/one_laboratory.yaml`."""
 
     name = "ours"
     title = "Ours, with painted cells beside"
     published = Published(
-        source="this repository, configs/starter.yaml",
+        source="this repository, configs/one_laboratory.yaml",
         cells="PBC and painted cells",
         near_duplicates_apart=True,
     )
