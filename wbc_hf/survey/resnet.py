@@ -8,8 +8,8 @@ Chosen: the frozen layers (up to and including stage 2), 96 px, ten epochs and t
 Learning rate (0.0001, from scratch 0.001) and batch size (32) are set, not tuned: that takes a run for each. Where no
 Hub can be reached, the network starts from scratch, at its whole width, and nothing is frozen.
 
-Ours is `configs/one_laboratory.yaml`: ResNet-50 of three eighths the width, 96 px, augmented as other laboratories would vary
-the cells, with painted cells beside the real ones.
+Ours is `configs/one_laboratory.yaml`: ResNet-50 of three eighths the width, 96 px, augmented as other laboratories
+would vary the cells, with painted cells beside the real ones.
 """
 
 import shutil
