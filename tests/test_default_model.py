@@ -14,7 +14,7 @@ from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Calibration
 
-MOST_BYTES = 8_000_000
+MOST_BYTES = 13_000_000
 
 
 @pytest.fixture(autouse=True)

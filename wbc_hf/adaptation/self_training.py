@@ -33,7 +33,7 @@ _LEARNED_SHARE = 0.8  # of the cells of each class, the most confident ones
 _EPOCHS = 4
 _ROUNDS = 2  # the second time the network is a better teacher
 _LABELLED_STEPS = 120
-_SELF_TRAINING_RATE, _FINE_TUNING_RATE = 2e-4, 5e-4
+_SELF_TRAINING_RATE, _FINE_TUNING_RATE = 1e-4, 5e-4
 _SMOOTHING = 0.05
 
 
