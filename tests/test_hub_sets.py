@@ -225,7 +225,7 @@ def test_rows_have_the_same_columns_from_everywhere(findings: dict[str, Any]):
             assert found["features"].count("ClassLabel(names=['basophil', 'eosinophil', 'lymphocyte',") == 1
             assert list(found["rows"]) == ["train", "validation", "test"]
             columns = [row[0] for row in all_rows(found)]
-            assert columns.count(["image", "label", "group", "source"]) == len(columns)
+            assert columns.count(["image", "label", "group", "laboratory", "source"]) == len(columns)
 
 
 def test_labels_in_another_order(findings: dict[str, Any]):

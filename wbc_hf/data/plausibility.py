@@ -4,7 +4,10 @@ import numpy as np
 from PIL import Image
 
 _SIDE = 64
-# Every Romanowsky stain makes nuclei purple: green is absorbed most, whatever the camera does to red and blue.
+# Every Romanowsky stain makes nuclei purple: green is absorbed most, or nearly so where a camera leans to blue.
+_GREEN_SHARE = 0.7
+# Thresholds are for pictures whose darkest pixels have this density. Those of paler ones are lower, down to half.
+_FULL_CONTRAST, _LEAST_CONTRAST = 0.6, 0.5
 _NUCLEUS_DENSITY = 0.18
 _NUCLEUS_PURPLE = 0.06
 _NUCLEUS_SHARE = (0.015, 0.95)
@@ -24,9 +27,11 @@ def may_be_stained_cell(image: Image.Image) -> bool:
     small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2.0), dtype=np.float32)
     density = -np.log10((small + 1) / 256)
     background = np.percentile(density, 10, axis=(0, 1))
-    red, green, blue = np.moveaxis(np.maximum(density - background, 0), 2, 0)
-    purple = (green > 0.95 * np.maximum(red, blue)) & (green - np.minimum(red, blue) > _NUCLEUS_PURPLE)
-    nucleus = (green > _NUCLEUS_DENSITY) & purple
+    above = np.maximum(density - background, 0)
+    contrast = np.clip(np.percentile(above.max(axis=2), 97) / _FULL_CONTRAST, _LEAST_CONTRAST, 1)
+    red, green, blue = np.moveaxis(above, 2, 0)
+    hue = (green > _GREEN_SHARE * np.maximum(red, blue)) & (green - np.minimum(red, blue) > contrast * _NUCLEUS_PURPLE)
+    nucleus = (green > contrast * _NUCLEUS_DENSITY) & hue
     share = nucleus.mean()
     if not _NUCLEUS_SHARE[0] <= share <= _NUCLEUS_SHARE[1]:
         return False

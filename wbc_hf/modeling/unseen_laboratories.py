@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from wbc_hf.modeling.calibration import Calibration
 
-# Accuracy that accepted predictions shall reach in each laboratory.
+# Accuracy that accepted predictions shall reach, as the mean of the laboratories.
 TARGET_ELSEWHERE = 0.95
 # Share of the cells of a laboratory that may be unfamiliar because of its stain and its camera alone.
 UNFAMILIAR_ELSEWHERE = 0.1
@@ -57,8 +57,8 @@ def recalibrate(calibration: Calibration, left_out: Sequence[LeftOut]) -> tuple[
     """Fit a model's temperature and thresholds to laboratories that models trained like it have not seen.
 
     The out-of-distribution threshold lets all but `UNFAMILIAR_ELSEWHERE` of each laboratory's cells pass. The review
-    threshold is the lowest at which `TARGET_ELSEWHERE` of the accepted predictions are right in each laboratory: a
-    guarantee for laboratories, as far as a new one is like these.
+    threshold is the lowest at which `TARGET_ELSEWHERE` of the accepted predictions are right, each laboratory counting
+    alike: what to expect of a new one, as far as it is like these.
 
     Args:
         calibration: Of the model of all laboratories, fitted at home.
@@ -70,23 +70,29 @@ def recalibrate(calibration: Calibration, left_out: Sequence[LeftOut]) -> tuple[
     factor = fit_temperature_elsewhere(left_out)
     farthest = max(float(np.quantile(each.distances, 1 - UNFAMILIAR_ELSEWHERE)) for each in left_out)
     farthest = max(1.0, farthest)
-    thresholds, reached = zip(*(_threshold(each, factor, farthest) for each in left_out), strict=True)
+    threshold, reached = _review_threshold(left_out, factor, farthest)
     return factor, replace(
         calibration,
         temperature=calibration.temperature * factor,
-        review_threshold=max(thresholds),
-        target_reached=all(reached),
+        review_threshold=threshold,
+        target_reached=reached,
         out_of_distribution_threshold=calibration.out_of_distribution_threshold * farthest,
         left_out=tuple(each.laboratory for each in left_out),
     )
 
 
-def _threshold(each: LeftOut, temperature: float, farthest: float) -> tuple[float, bool]:
-    """The lowest probability from which on enough of a laboratory's familiar cells are right, and if there is one."""
-    familiar = each.distances <= farthest
-    probabilities = softmax(each.logits[familiar] / temperature, axis=1)
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == each.labels[familiar]
-    order = np.argsort(-confidence, kind="stable")
-    accuracy = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    enough = np.flatnonzero((accuracy >= TARGET_ELSEWHERE) & (np.arange(len(order)) >= _FEWEST - 1))
-    return (float(confidence[order[enough[-1]]]), True) if len(enough) else (1.0, False)
+def _review_threshold(left_out: Sequence[LeftOut], temperature: float, farthest: float) -> tuple[float, bool]:
+    """The lowest probability from which on enough of the familiar cells are right, and whether there is one."""
+    sure, right = [], []
+    for each in left_out:
+        familiar = each.distances <= farthest
+        probabilities = softmax(each.logits[familiar] / temperature, axis=1)
+        order = np.argsort(-probabilities.max(1), kind="stable")
+        sure.append(probabilities.max(1)[order])
+        right.append(np.cumsum((probabilities.argmax(1) == each.labels[familiar])[order]))
+    candidates = np.unique(np.concatenate(sure))
+    accepted = np.stack([np.searchsorted(-confidence, -candidates, side="right") for confidence in sure])
+    correct = np.stack([np.append(0, count)[number] for count, number in zip(right, accepted, strict=True)])
+    accuracy = (correct / np.maximum(accepted, 1)).mean(0)
+    enough = np.flatnonzero((accuracy >= TARGET_ELSEWHERE) & (accepted.min(0) >= _FEWEST))
+    return (float(candidates[enough[0]]), True) if len(enough) else (1.0, False)
