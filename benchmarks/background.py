@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wbc_hf.data import load_leucocytes, read_image, remove_cell, segment_cell
+from wbc_hf.data import cell_mask, load_leucocytes, read_image, remove_cell
 from wbc_hf.evaluation import evaluate, format_estimate
 from wbc_hf.inference import Predictor
 
+SHOWN = 14  # pictures of each set in the contact sheet
 SIDE = 256  # pixels of the longer side: cells are painted over pixel by pixel
 
 
@@ -23,8 +24,7 @@ def paint_over(image: Image.Image) -> Image.Image:
     """The picture with its cell painted over; where none is found, the middle two thirds."""
     image = image.copy()
     image.thumbnail((SIDE, SIDE))
-    cell = segment_cell(image).cell
-    mask = np.asarray(Image.fromarray(cell).resize(image.size, Image.Resampling.NEAREST), np.uint8) * 255
+    mask = cell_mask(image)
     if not mask.any():
         height, width = mask.shape
         mask[height // 6 : -(height // 6), width // 6 : -(width // 6)] = 255
@@ -49,11 +49,9 @@ def main() -> None:
             metrics = evaluate(rows["label"], predictor.classify(pictures)[0], groups=rows["group"]).metrics
             estimates.append(format_estimate(metrics["balanced_accuracy"], metrics["intervals"]["balanced_accuracy"]))
         print(f"| {folder.name} | {len(rows)} | {' | '.join(estimates)} |", flush=True)
-        shown = [Image.fromarray(np.asarray(image)).resize((96, 96)) for image in covered[:14]]
-        sheet.append(np.concatenate([np.asarray(image) for image in shown], axis=1))
+        sheet.append(np.concatenate([np.asarray(image.resize((96, 96))) for image in covered[:SHOWN]], axis=1))
     if arguments.output is not None:
-        width = min(row.shape[1] for row in sheet)
-        Image.fromarray(np.concatenate([row[:, :width] for row in sheet])).save(arguments.output)
+        Image.fromarray(np.concatenate(sheet)).save(arguments.output)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from wbc_hf.data import ARTEFACTS, NOT_SMEAR, debris, paint_field, record, restain
+from wbc_hf.data import ARTEFACTS, NOT_SMEAR, paint_field
+from wbc_hf.training.smear_variation import debris, record, restain
 
 FIELD = paint_field([0, 1, 2, 3, 4], 320, 240, seed=3).image
 

@@ -96,10 +96,9 @@ def test_proportions_are_estimated_from_answers_that_are_not_sure(seed: int):
     # Of unit-variance scores that lie 2 higher for the right class, this is the likelihood.
     likelihood = np.exp(2 * scores)
     probabilities = likelihood / likelihood.sum(1, keepdims=True)
-    proportions, posterior = estimate_proportions(probabilities)
+    proportions = estimate_proportions(probabilities)
     assert proportions == pytest.approx(true, abs=0.02)
     assert proportions.sum() == pytest.approx(1)
-    assert (posterior.argmax(1) == labels).mean() > (probabilities.argmax(1) == labels).mean()
 
 
 def test_without_labels_the_own_surest_answers_teach():
@@ -109,7 +108,7 @@ def test_without_labels_the_own_surest_answers_teach():
     squares = elsewhere(labels, 5, edge=resized_edge(processor))
     before, agreement = accuracy(network, processor, squares, labels), consistency(network, squares, processor)
     told: list[float] = []
-    proportions = self_train(network, squares, processor, progress=told.append)
+    proportions = self_train(network, squares, processor, progress=lambda _, share: told.append(share))
     # It may lose some of these tinted, painted cells: a collapse would lose half.
     assert accuracy(network, processor, squares, labels) >= before - 0.15
     assert consistency(network, squares, processor) >= agreement

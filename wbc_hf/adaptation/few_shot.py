@@ -131,7 +131,7 @@ def _fine_tune(
         task.labels[chosen],
         task.predictor.processor,
         seed=task.seed,
-        progress=lambda share: report(what, share),
+        progress=lambda _, share: report(what, share),
     )
 
 

@@ -7,8 +7,6 @@ augmented views (Xie et al. 2020, arXiv:1911.04252). Batch-norm statistics stay 
 laboratory depend on its class proportions.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,12 +14,11 @@ from torch import nn
 from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
+from wbc_hf.adaptation.progress import ProgressCallback, no_progress, subprogress
 from wbc_hf.data import Augmentation, frame, locate_nuclei
 from wbc_hf.hardware import has_fast_bf16
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Normalise, cropped_edge
-
-ShareCallback = Callable[[float], None]
 
 MIN_UNLABELLED = 50
 _BATCH = 32
@@ -37,17 +34,13 @@ _SELF_TRAINING_RATE, _FINE_TUNING_RATE = 1e-4, 5e-4
 _SMOOTHING = 0.05
 
 
-def _ignore(share: float) -> None:
-    pass
-
-
 def self_train(
     network: ResNetForImageClassification,
     squares: torch.Tensor,
     processor: BaseImageProcessor,
     *,
     seed: int = 0,
-    progress: ShareCallback = _ignore,
+    progress: ProgressCallback = no_progress,
 ) -> np.ndarray:
     """Self-train a network on cells without labels, in place.
 
@@ -56,15 +49,15 @@ def self_train(
         squares: uint8 (n, 3, edge, edge), with `resized_edge` of the processor.
         processor: The network's.
         seed: Random seed.
-        progress: Called with the share that is done, 0 to 1.
+        progress: Called with what is being done and the share that is done, 0 to 1.
 
     Returns:
         Estimated class proportions, float (classes,), sum 1.
     """
     for turn in range(_ROUNDS):
         probabilities = _pseudo_label(network, squares, processor)
-        progress((turn + 0.2) / _ROUNDS)
-        proportions, _ = estimate_proportions(probabilities)
+        progress("Adapting", (turn + 0.2) / _ROUNDS)
+        proportions = estimate_proportions(probabilities)
         targets = _reweight(probabilities, proportions, _PRIOR_POWER)
         weights = np.zeros(len(targets))
         for cells in _by_class(targets.argmax(1)):
@@ -80,14 +73,9 @@ def self_train(
             max(1, _EPOCHS * len(squares) // _BATCH),
             _SELF_TRAINING_RATE,
             seed + turn,
-            _later(progress, (turn + 0.2) / _ROUNDS, (turn + 1) / _ROUNDS),
+            subprogress(progress, (turn + 0.2) / _ROUNDS, (turn + 1) / _ROUNDS),
         )
     return proportions
-
-
-def _later(progress: ShareCallback, start: float, end: float) -> ShareCallback:
-    """A callback for the part of the whole from `start` to `end`."""
-    return lambda share: progress(start + (end - start) * share)
 
 
 def fine_tune(
@@ -97,7 +85,7 @@ def fine_tune(
     processor: BaseImageProcessor,
     *,
     seed: int = 0,
-    progress: ShareCallback = _ignore,
+    progress: ProgressCallback = no_progress,
 ) -> None:
     """Fine-tune a network on a few labelled cells, in place.
 
@@ -128,21 +116,20 @@ def consistency(
     return float((plain == other).mean())
 
 
-def estimate_proportions(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate class priors by expectation maximisation, and the probabilities that take them into account.
+def estimate_proportions(probabilities: np.ndarray) -> np.ndarray:
+    """Estimate class priors by expectation maximisation.
 
     Args:
         probabilities: float (n, classes), of a network trained with balanced classes.
 
     Returns:
-        float (classes,), each at least one cell in n + classes, and (n, classes).
+        float (classes,), each at least one cell in n + classes.
     """
     cells, classes = probabilities.shape
     proportions = np.full(classes, 1 / classes)
     for _ in range(_EM_STEPS):
-        posterior = _reweight(probabilities, proportions, 1)
-        proportions = (posterior.sum(0) + 1) / (cells + classes)
-    return proportions, posterior
+        proportions = (_reweight(probabilities, proportions, 1).sum(0) + 1) / (cells + classes)
+    return proportions
 
 
 def _pseudo_label(
@@ -173,7 +160,7 @@ def _train(
     steps: int,
     rate: float,
     seed: int,
-    progress: ShareCallback,
+    progress: ProgressCallback,
 ) -> None:
     """Train all weights on augmented views, with the batch-norm statistics as they are.
 
@@ -204,7 +191,7 @@ def _train(
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        progress((step + 1) / steps)
+        progress("Adapting", (step + 1) / steps)
     network.eval()
 
 

@@ -34,13 +34,12 @@ def adapt_unsupervised(task: Task) -> tuple[Calibration, dict]:
     own = task.predictor.calibration
     logits_before, features_before = task.logits_and_features()
     before = _diagnose(task, own, logits_before, features_before, _consistency(task))
-    report = subprogress(task.progress, 0.25, 0.75)
     proportions = self_train(
         task.network,
         task.squares,
         task.predictor.processor,
         seed=task.seed,
-        progress=lambda share: report("Adapting", share),
+        progress=subprogress(task.progress, 0.25, 0.75),
     )
     task.progress("Predicting the cells again", 0.75)
     logits, features = task.logits_and_features()

@@ -4,7 +4,7 @@ from wbc_hf.data.artefacts import ARTEFACTS, NOT_SMEAR, Altered
 from wbc_hf.data.audit import audit, format_audit
 from wbc_hf.data.audit_page import write_audit_page
 from wbc_hf.data.augmentation import Augmentation
-from wbc_hf.data.cell_masks import CellMasks, segment_cell
+from wbc_hf.data.cell_masks import CellMasks, cell_mask, segment_cell
 from wbc_hf.data.fields import KNOWN_FIELDS, Box, BoxedField, read_boxed_fields, split_boxed_fields
 from wbc_hf.data.folders import FolderImage, find_pictures, scan_folder
 from wbc_hf.data.framing import crop_cell, frame, locate_nuclei
@@ -25,7 +25,6 @@ from wbc_hf.data.nuclei import (
 )
 from wbc_hf.data.plausibility import may_be_stained_cell
 from wbc_hf.data.reading import NO_IMAGE, SUFFIXES, ImageSource, image_content, read_image
-from wbc_hf.data.smear_variation import debris, record, restain
 from wbc_hf.data.splits import check_new_folder, write_clean_split
 from wbc_hf.data.stain_augmentation import OtherLaboratories
 from wbc_hf.data.synthetic import paint_cells, paint_field
@@ -51,10 +50,10 @@ __all__ = [
     "Leucocytes",
     "OtherLaboratories",
     "audit",
+    "cell_mask",
     "check_new_folder",
     "crop_cell",
     "cut_necks",
-    "debris",
     "describe",
     "disc_area",
     "distance_inside",
@@ -80,9 +79,7 @@ __all__ = [
     "purple_of",
     "read_boxed_fields",
     "read_image",
-    "record",
     "remove_cell",
-    "restain",
     "scan_folder",
     "segment_cell",
     "source_name",

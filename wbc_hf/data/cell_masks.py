@@ -85,6 +85,19 @@ def segment_cell(image: Image.Image) -> CellMasks:
     return CellMasks(pixels, nucleus, cell, outlined)
 
 
+def cell_mask(image: Image.Image) -> np.ndarray:
+    """Mask of the leucocyte in the middle of a picture, in its own pixels.
+
+    Args:
+        image: RGB, any size, of one cell.
+
+    Returns:
+        uint8 (height, width), 255 in the cell and 0 elsewhere; all 0 where there is no nucleus.
+    """
+    cell = Image.fromarray(segment_cell(image).cell)
+    return np.asarray(cell.resize(image.size, Image.Resampling.NEAREST), np.uint8) * 255
+
+
 def _middle_nucleus(mask: np.ndarray) -> np.ndarray:
     """Of all purple parts those of the nucleus near the middle: bool (height, width)."""
     count, labels, stats, centroids = cv2.connectedComponentsWithStats(mask)

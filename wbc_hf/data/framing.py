@@ -13,7 +13,8 @@ from wbc_hf.data.fields import Box
 # Side of a single-cell image in widths of the cell.
 _CROP = 1.5
 
-_DARKEST = 1 / 255
+# Optical density is that of no less light than this.
+DARKEST = 1 / 255
 _COARSE = 40  # side of the reduced picture in which nuclei are located, in pixels
 _NEAR = 0.75  # of the half side: dark pixels further out belong to a neighbour
 # Density of green light, which chromatin takes up most: from the level of most pixels up to that of the darkest.
@@ -32,7 +33,7 @@ def locate_nuclei(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         Centres (n, 2), x and y from -1 (left, top) to 1; and extents (n,), in sides of the picture.
     """
-    density = -torch.log(images[:, 1:2].clamp_min(_DARKEST))
+    density = -torch.log(images[:, 1:2].clamp_min(DARKEST))
     density = F.avg_pool2d(density, max(1, min(images.shape[2:]) // _COARSE))[:, 0]
     height, width = density.shape[1:]
     usual, dark = torch.quantile(density.flatten(1), torch.tensor([_USUAL, _DARK], device=images.device), dim=1)

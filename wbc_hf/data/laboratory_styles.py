@@ -14,7 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-DARKEST = 1 / 255
+from wbc_hf.data.framing import DARKEST
+
 # Quantile of density that is taken for background, the lightest large part of a picture.
 BACKGROUND = 0.1
 _INPAINT_RADIUS = 3

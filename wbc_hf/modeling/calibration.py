@@ -31,20 +31,23 @@ _FORMAT = 1
 _ARRAYS = ("out_of_distribution_score",)
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Fit a softmax temperature on validation logits (Guo et al. 2017, arXiv:1706.04599).
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Fit a softmax temperature on logits (Guo et al. 2017, arXiv:1706.04599).
 
     Args:
         logits: float (n, classes), of images that were not trained on.
         labels: int (n,).
+        weights: Of the images, float (n,); by default they count alike.
 
     Returns:
         The number to divide logits by.
     """
     target, scores = torch.from_numpy(labels), torch.from_numpy(logits).double()
+    weight = torch.ones(len(labels)).double() if weights is None else torch.from_numpy(weights).double()
 
     def loss(log_temperature: float) -> float:
-        return torch.nn.functional.cross_entropy(scores / np.exp(log_temperature), target).item()
+        losses = torch.nn.functional.cross_entropy(scores / np.exp(log_temperature), target, reduction="none")
+        return (weight @ losses / weight.sum()).item()
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded").x))
 
@@ -63,23 +66,32 @@ def undo_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
     return logits.softmax(1).numpy()
 
 
-def review_threshold(confidence: np.ndarray, correct: np.ndarray) -> tuple[float, bool]:
+def review_threshold(
+    confidence: np.ndarray,
+    correct: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    target: float = TARGET_ACCURACY,
+) -> tuple[float, bool]:
     """Choose the probability below which a person should review a prediction.
 
-    The lowest at which `TARGET_ACCURACY` of the accepted predictions are correct and at least the share `REVIEW_SHARE`
-    is held back. Where no threshold reaches the target, that share alone is held back.
+    The lowest at which `target` of the accepted predictions are correct and at least the share `REVIEW_SHARE` is held
+    back. Where no threshold reaches the target, that share alone is held back.
 
     Args:
-        confidence: Highest probability of each validation image, (n,).
+        confidence: Highest probability of each image, (n,).
         correct: Whether its prediction was correct, bool (n,).
+        weights: Of the images in that accuracy, (n,); by default they count alike.
+        target: Accuracy, 0 to 1.
 
     Returns:
         The threshold, and whether it reaches the target.
     """
     lowest = float(np.quantile(confidence, REVIEW_SHARE))
     order = np.argsort(-confidence, kind="stable")
-    accuracy = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
-    reached = np.flatnonzero(accuracy >= TARGET_ACCURACY)
+    weight = np.ones(len(order)) if weights is None else weights[order]
+    accuracy = np.cumsum(weight * correct[order]) / np.cumsum(weight)
+    reached = np.flatnonzero(accuracy >= target)
     if not len(reached):
         return lowest, False
     return max(lowest, float(confidence[order[reached[-1]]])), True

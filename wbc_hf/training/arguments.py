@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -53,6 +54,12 @@ class DataArguments:
         metadata={"help": "RUN=SET …: runs like this one without a set; confidence is fitted on those."},
     )
     painted: int = field(default=0, metadata={"help": "Painted cells of each class to train on beside the images."})
+
+    @property
+    def left_out_runs(self) -> list[tuple[Path, str]]:
+        """The folders in `left_out`, and for each the set that its run did without; "" where none is named."""
+        pairs = [pair.partition("=") for pair in self.left_out]
+        return [(Path(run), spec) for run, _, spec in pairs]
 
 
 @dataclass

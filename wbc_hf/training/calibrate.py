@@ -68,9 +68,8 @@ def calibrate_on_left_out(folder: Path, left_out: Sequence[tuple[Path, str | Pat
     Raises:
         WbcError: A model has no calibration.
     """
-    fitted = [_predict_left_out(model, spec) for model, spec in left_out]
-    factor, calibration = recalibrate(_load_calibration(folder), fitted)
-    predictor = Predictor.from_pretrained(folder, fresh=True)
+    predictor, calibration = _calibrated(folder)
+    factor, calibration = recalibrate(calibration, [_predict_left_out(model, spec) for model, spec in left_out])
     fold_temperature(predictor.model, factor)  # type: ignore[arg-type]
     predictor.model.save_pretrained(folder)
     calibration.save(folder)
@@ -78,20 +77,18 @@ def calibrate_on_left_out(folder: Path, left_out: Sequence[tuple[Path, str | Pat
 
 
 def _predict_left_out(model: Path, spec: str | Path) -> LeftOut:
-    calibration = _load_calibration(model)
-    splits = load_leucocytes(spec)
-    rows = concatenate_datasets(list(splits.values()))
-    predictor = Predictor.from_pretrained(model, fresh=True)
+    predictor, calibration = _calibrated(model)
+    rows = concatenate_datasets(list(load_leucocytes(spec).values()))
     logits, features, labels = _logits_and_features(predictor, rows, f"Predicting {spec}")
     distances = calibration.out_of_distribution_score(features) / calibration.out_of_distribution_threshold
     return LeftOut(rows["laboratory"][0], logits, labels, distances)
 
 
-def _load_calibration(folder: Path) -> Calibration:
-    calibration = Calibration.load(folder)
-    if calibration is None:
+def _calibrated(folder: Path) -> tuple[Predictor, Calibration]:
+    predictor = Predictor.from_pretrained(folder, fresh=True)
+    if predictor.calibration is None:
         raise WbcError(f"{folder}: has no calibration (wbc.json). A model that train.py wrote is needed.")
-    return calibration
+    return predictor, predictor.calibration
 
 
 def _logits_and_features(

@@ -1,7 +1,5 @@
 """Checks of a run's arguments, made before model or images are loaded."""
 
-from pathlib import Path
-
 from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -38,10 +36,11 @@ def check_arguments(arguments: Arguments) -> None:
         raise WbcError(f"--balance {data.balance}: 0 to 1.")
     if data.balance and data.streaming:
         raise WbcError("--balance: counts laboratories and classes first, which a stream does not allow.")
-    for pair in data.left_out:
-        run, _, spec = pair.partition("=")
-        if not spec or not Path(run).is_dir():
-            raise WbcError(f"--left_out {pair}: is RUN=SET, the folder of a finished run and the set it did without.")
+    for folder, spec in data.left_out_runs:
+        if not spec or not folder.is_dir():
+            raise WbcError(
+                f"--left_out {folder}={spec}: is RUN=SET, the folder of a finished run and the set it did without."
+            )
     if data.painted and any(spec.split(":")[0] == "synthetic" for spec in data.dataset):
         raise WbcError(
             "--painted: are the same cells as those of --dataset synthetic, also as its test split. Leave it."

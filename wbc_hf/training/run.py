@@ -97,8 +97,7 @@ def _save_and_evaluate(
     has_notice = not model.from_scratch and copy_notice(Path(str(trainer.model.name_or_path)), folder)
     calibrate(folder, leucocytes, title(leucocytes, " ".join(data.dataset)), training.seed)
     if data.left_out:
-        pairs = [pair.split("=", 1) for pair in data.left_out]
-        calibrate_on_left_out(folder, [(Path(model), spec) for model, spec in pairs])
+        calibrate_on_left_out(folder, data.left_out_runs)
     # An export in the folder would be of an earlier run.
     predictor = Predictor.from_pretrained(folder, fresh=True)
     leaked = leaked_test_images(leucocytes) if isinstance(leucocytes, Leucocytes) else None

@@ -17,9 +17,9 @@ from wbc_hf.data import (
     LaboratoryStyles,
     Leucocytes,
     OtherLaboratories,
+    cell_mask,
     measure_styles,
     read_image,
-    segment_cell,
 )
 from wbc_hf.modeling import Preprocessing, centre_square, cropped_edge, resized_edge
 
@@ -44,7 +44,7 @@ class TrainingTransform:
         squares = [centre_square(read_image(image), self.edge) for image in rows["image"]]
         result = {"labels": rows["label"], "index": row_numbers(rows["source"])}
         if self.laboratories:
-            squares = [np.dstack([square, _cell_mask(square)]) for square in squares]
+            squares = [np.dstack([square, cell_mask(Image.fromarray(square))]) for square in squares]
             result["laboratory"] = [self.laboratories.index(name) for name in rows["laboratory"]]
         return {"pixels": [_tensor(square) for square in squares]} | result
 
@@ -122,13 +122,6 @@ def row_numbers(sources: Sequence[str]) -> list[int]:
 def collate(rows: dict[str, torch.Tensor] | list[dict]) -> dict[str, torch.Tensor]:
     """Collate rows into a batch; a cache gives whole batches."""
     return rows if isinstance(rows, dict) else default_data_collator(rows)
-
-
-def _cell_mask(square: np.ndarray) -> np.ndarray:
-    """Mask of the cell in the middle of a picture, 0 or 255: uint8 (edge, edge)."""
-    cell = segment_cell(Image.fromarray(square)).cell
-    mask = Image.fromarray(cell).resize(square.shape[:2], Image.Resampling.NEAREST)
-    return np.asarray(mask, np.uint8) * 255
 
 
 def _tensor(pixels: np.ndarray) -> torch.Tensor:
