@@ -91,9 +91,8 @@ def accepted(each: Scored, name: str, limit: float) -> str:
 
 
 def print_table(scored: dict[str, Scored]) -> None:
-    print(
-        f"| score | {' | '.join(f'{name}: accepted, right | own threshold' for name in scored)} | foreign kinds held back |"
-    )
+    columns = [column for name in scored for column in (f"{name}: accepted, right", "own threshold")]
+    print(f"| score | {' | '.join(columns)} | foreign kinds held back |")
     print(f"|---|{'---:|---:|' * len(scored)}---:|")
     names = next(iter(scored.values())).scores
     for name in names:
@@ -107,10 +106,9 @@ def print_table(scored: dict[str, Scored]) -> None:
 
 
 def print_conformal(data: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Conformal sets (Sadinle et al. 2019, doi 10.1080/01621459.2017.1395341), by the worse of the other laboratories."""
-    print(
-        "\n| conformal sets of 95 % | the class is in the set | sets of one class | of those right |\n|---|---:|---:|---:|"
-    )
+    """Conformal sets (Sadinle et al. 2019, doi 10.1080/01621459.2017.1395341) by the worse of the other laboratories."""
+    print("\n| conformal sets of 95 % | the class is in the set | sets of one class | of those right |")
+    print("|---|---:|---:|---:|")
     for laboratory, (probabilities, labels) in data.items():
         limits = [
             np.quantile(1 - other[np.arange(len(truth)), truth], TARGET_ELSEWHERE)

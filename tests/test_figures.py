@@ -93,7 +93,7 @@ def test_training_curves_hold_the_history():
     assert lines["validation"].get_ydata()[0] == 2.0
     assert lines["macro F1"].get_xdata().tolist() == list(range(1, 16))
     assert lines["learning rate"].get_ydata()[0] == 1e-3
-    assert "best: 0.900, epoch 3" in lines
+    assert "highest: 0.900, epoch 3" in lines
     assert "not recorded" not in texts(figure)
     for axes, shown in ((loss, 0), (scores, 1), (rate, 0)):
         assert axes.get_ylim()[0] <= shown <= axes.get_ylim()[1]

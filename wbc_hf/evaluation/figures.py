@@ -76,7 +76,7 @@ def training_curves_figure(log_history: Sequence[dict]) -> Figure:
 
     _draw_curve(scores, log_history, "eval_macro_f1", "macro F1", color=_VALIDATION, marker="o")
     _draw_curve(scores, log_history, "eval_accuracy", "accuracy", color=_SECOND_SCORE, marker="s", linestyle="--")
-    _mark_best(scores, log_history)
+    _mark_highest(scores, log_history)
     _finish_curves(scores, "validation score", include=1)
 
     _draw_curve(rate, log_history, "learning_rate", "learning rate", color=_TRAINING, marker="o")
@@ -96,14 +96,14 @@ def _draw_curve(axes: Axes, log_history: Sequence[dict], key: str, label: str, *
         axes.plot(epochs, values, label=label, markersize=size, linewidth=1.5, **style)
 
 
-def _mark_best(axes: Axes, log_history: Sequence[dict]) -> None:
-    """The checkpoint that is kept is the one with the best macro F1: ring it."""
+def _mark_highest(axes: Axes, log_history: Sequence[dict]) -> None:
+    """Ring the highest macro F1: that checkpoint is kept, unless --metric_for_best_model names another metric."""
     epochs, values = _series(log_history, "eval_macro_f1")
     if not epochs:
         return
-    best = int(np.argmax(values))
-    label = f"best: {values[best]:.3f}, epoch {epochs[best]:g}"
-    axes.plot(epochs[best], values[best], "o", label=label, markersize=10, fillstyle="none", color=_INK)
+    highest = int(np.argmax(values))
+    label = f"highest: {values[highest]:.3f}, epoch {epochs[highest]:g}"
+    axes.plot(epochs[highest], values[highest], "o", label=label, markersize=10, fillstyle="none", color=_INK)
 
 
 def _finish_curves(axes: Axes, label: str, include: float) -> None:
