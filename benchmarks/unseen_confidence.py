@@ -106,7 +106,7 @@ def print_table(scored: dict[str, Scored]) -> None:
 
 
 def print_conformal(data: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Conformal sets (Sadinle et al. 2019, doi 10.1080/01621459.2017.1395341) by the worse of the other laboratories."""
+    """Conformal sets (Sadinle et al. 2019, doi 10.1080/01621459.2017.1395341) by the worse of other laboratories."""
     print("\n| conformal sets of 95 % | the class is in the set | sets of one class | of those right |")
     print("|---|---:|---:|---:|")
     for laboratory, (probabilities, labels) in data.items():
