@@ -1,7 +1,10 @@
 """The audit names what is wrong with a set, and writes a clean split of it that reads back."""
 
+import dataclasses
 import json
+import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +12,20 @@ import pytest
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
+from tests.conftest import TinyRun
 from wbc_hf.cli import app
-from wbc_hf.data import Leucocytes, leaked_test_images, load_leucocytes, paint_cells
-from wbc_hf.data.audit import Audit, audit, picture_fault
+from wbc_hf.data import (
+    DOUBTED_BELOW,
+    LabelIssue,
+    LabelIssues,
+    Leucocytes,
+    leaked_test_images,
+    load_leucocytes,
+    paint_cells,
+)
+from wbc_hf.data.audit import Audit, audit, format_audit, picture_fault
 from wbc_hf.data.splits import groups_across
+from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 
@@ -80,6 +93,8 @@ def test_the_command_and_a_clean_split(root: Path, cells: Leucocytes, tmp_path: 
     assert json.loads((tmp_path / "out" / "audit.json").read_text())["leaked"] == 1
     page = (tmp_path / "out" / "audit.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 4
+    assert "doubted" not in result.output + page.lower()
+    assert "label_issues" not in json.loads((tmp_path / "out" / "audit.json").read_text())
     assert page.count("<b>different classes</b>") == page.count("<b>across splits</b>") == 1
     clean = load_leucocytes(tmp_path / "clean")
     assert not groups_across({name: rows["group"] for name, rows in clean.items()})
@@ -119,3 +134,91 @@ def test_several_laboratories(tmp_path: Path):
         sides.setdefault(path.name.split("_")[1], set()).add(path.relative_to(tmp_path / "clean").parts[0])
     assert len(sides) == 6
     assert all(len(splits) == 1 for splits in sides.values())
+
+
+# ---- labels that a model doubts
+
+
+def write_cells(root: Path, labels: Sequence[int], folders: Sequence[int], seed: int = 9) -> None:
+    """Painted cells of the classes `labels` in the sub-folders of the classes `folders`."""
+    for index, cell in enumerate(paint_cells(labels, size=96, seed=seed)):
+        folder = root / CLASS_NAMES[folders[index]]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(cell).save(folder / f"{index:02d}.png")
+
+
+@pytest.mark.slow
+def test_a_model_finds_cells_in_the_wrong_folder(tmp_path: Path):
+    """The model knows painted cells; two lie in the folder of another class, and no folder is the basophils'."""
+    labels = [1 + index % 4 for index in range(60)]
+    folders = list(labels)
+    folders[10], folders[33] = 4, 1
+    assert folders[10] != labels[10] and folders[33] != labels[33]
+    write_cells(tmp_path / "cells", labels, folders)
+    words = ["audit", str(tmp_path / "cells"), "--output", str(tmp_path / "out"), "--model", str(DEFAULT_MODEL_FOLDER)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())["label_issues"]
+    issues = {issue["source"]: issue for issue in found["issues"]}
+    for index in (10, 33):
+        given, predicted = CLASS_NAMES[folders[index]], CLASS_NAMES[labels[index]]
+        issue = issues[f"{given}/{index:02d}.png"]
+        assert (issue["given"], issue["predicted"]) == (given, predicted)
+        assert issue["probability_of_given"] < DOUBTED_BELOW < 0.5 < issue["probability_of_predicted"]
+        assert f"  {given}/{index:02d}.png: {given} 0." in result.output
+    assert len(issues) <= 5
+    assert (found["model"], found["images"], found["seen"]) == ("starter", 60, [])
+    assert 2 <= found["differing"] <= 5
+    assert f"{len(issues)} of 60 labels are doubted by the model starter\n" in result.output
+    assert "The model was not trained on this set, but on PBC" in result.output
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert f"Doubted labels: {len(issues)} of {len(issues)}" in page
+    assert page.count("data:image/jpeg;base64,") >= len(issues)
+    assert "label: <b>neutrophil</b> 0." in page
+
+
+@pytest.mark.slow
+def test_a_model_that_was_trained_on_the_set_is_said_to_be(tiny_run: TinyRun, folder_of_cells: Path):
+    result = CliRunner().invoke(app, ["audit", str(folder_of_cells), "--model", str(tiny_run.folder)])
+    assert result.exit_code == 0, result.output
+    assert f"The model was trained on a set of this name ({folder_of_cells})" in result.output
+
+
+@pytest.mark.slow
+def test_a_model_that_does_not_fit_is_refused_before_anything_is_read(tiny_run: TinyRun, tmp_path: Path):
+    with pytest.raises(WbcError, match="no-such-model"):
+        CliRunner().invoke(app, ["audit", "nowhere/", "--model", "./no-such-model"], catch_exceptions=False)
+    shutil.copytree(tiny_run.folder, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+
+    def audit_with(names: Sequence[str], spec: str) -> None:
+        by_number = {str(index): name for index, name in enumerate(names)}
+        by_name = {name: index for index, name in enumerate(names)}
+        text = json.dumps(config | {"id2label": by_number, "label2id": by_name})
+        (tmp_path / "model" / "config.json").write_text(text)
+        words = ["audit", spec, "--model", str(tmp_path / "model")]
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+    with pytest.raises(WbcError, match=r"are not all leucocytes.*cannot be compared with labels"):
+        audit_with([*CLASS_NAMES[:4], "platelet"], "nowhere/")
+    # Of two spellings of one class, the fifth is unknown to the model.
+    with pytest.raises(WbcError, match="does not know the class neutrophil of this set"):
+        audit_with([*CLASS_NAMES[:4], "mono"], "synthetic:4")
+
+
+def test_text_of_doubted_labels(cells: Leucocytes):
+    issues = tuple(LabelIssue(f"{index}.png", "monocyte", "lymphocyte", 0.021, 0.934) for index in range(23))
+    issues += (LabelIssue("last.png", "neutrophil", "eosinophil", 0.3, 0.6),)
+    doubted = LabelIssues("starter", None, (), 41, 30, issues)
+    lines = format_audit(dataclasses.replace(audit(cells), label_issues=doubted)).splitlines()
+    start = lines.index("24 of 41 labels are doubted by the model starter")
+    assert lines[start + 1] == "It gives them less than 5%; it predicts another class than the label for 30"
+    assert "has no calibration" in lines[start + 2]
+    assert [line.split() for line in lines[start + 3 : start + 5]] == [
+        ["monocyte", "→", "lymphocyte", "23"],
+        ["neutrophil", "→", "eosinophil", "1"],
+    ]
+    assert lines[start + 5] == "  0.png: monocyte 0.02, lymphocyte 0.93"
+    assert lines[-1] == "  and 4 more, all in audit.json"
+    seen = dataclasses.replace(doubted, trained_on="a, b", seen=("b",))
+    assert "trained on a set of this name (b)" in seen.caveat

@@ -1,10 +1,19 @@
 """`wbc-hf audit`: check a data set before a figure measured on it is believed."""
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from wbc_hf.cli.shared import read_training_data
+from wbc_hf.errors import WbcError
+from wbc_hf.labels import CLASS_NAMES
+
+if TYPE_CHECKING:
+    from wbc_hf.data import LabelIssues, Leucocytes
+    from wbc_hf.inference import Predictor
 
 
 def audit(
@@ -12,6 +21,9 @@ def audit(
         list[str],
         typer.Argument(help="A folder, kaggle:owner/name, or the id of a data set on the Hub; several together."),
     ],
+    model: Annotated[
+        str | None, typer.Option(help="Model folder or Hub id: also list the labels that this model doubts.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for audit.json and audit.html.")] = None,
     resplit: Annotated[Path | None, typer.Option(help="New folder for a clean split of the files.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
@@ -21,21 +33,94 @@ def audit(
     Nothing is written into the set itself.
 
         wbc-hf audit cells/ --output audit/ --resplit clean/
-    """
-    import dataclasses
 
+    With a model it also lists labels that this model doubts. Take one that
+    was not trained on the set, and look before you change a label.
+
+        wbc-hf audit cells/ --model runs/elsewhere --output audit/
+    """
     from wbc_hf.data import audit as audit_set
     from wbc_hf.data import check_new_folder, format_audit, load_leucocytes, write_audit_page, write_clean_split
 
     if resplit is not None:
         check_new_folder(resplit)
+    predictor = None if model is None else _load_model(model)
     leucocytes = load_leucocytes(specs, seed=seed)
-    found = audit_set(leucocytes)
+    label_issues = None if predictor is None else _find_label_issues(predictor, leucocytes)
+    found = dataclasses.replace(audit_set(leucocytes), label_issues=label_issues)
     print(format_audit(found))
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(dataclasses.asdict(found), indent=2, ensure_ascii=False)
+        record = dataclasses.asdict(found)
+        if found.label_issues is None:
+            del record["label_issues"]
+        content = json.dumps(record, indent=2, ensure_ascii=False)
         (output / "audit.json").write_text(content + "\n", encoding="utf-8")
         write_audit_page(found, leucocytes, output / "audit.html")
     if resplit is not None:
         write_clean_split(leucocytes, resplit, seed)
+
+
+def _load_model(model: str) -> "Predictor":
+    """Load a model, so that a mistake shows before the images are compared.
+
+    Raises:
+        WbcError: No such model, or it has other classes.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from wbc_hf.evaluation import columns_of_classes
+    from wbc_hf.inference import Predictor
+
+    disable_progress_bar()
+    predictor = Predictor.from_pretrained(model)
+    columns_of_classes(predictor.labels)
+    return predictor
+
+
+def _find_label_issues(predictor: "Predictor", leucocytes: "Leucocytes") -> "LabelIssues":
+    """The labels of all splits that a model doubts.
+
+    Raises:
+        WbcError: The model lacks a class of the set.
+    """
+    import numpy as np
+    from datasets import concatenate_datasets
+    from tqdm.auto import tqdm
+
+    from wbc_hf.data import LabelIssues, read_image
+    from wbc_hf.evaluation import columns_of_classes, find_label_issues
+    from wbc_hf.inference import batches
+
+    rows = concatenate_datasets(list(leucocytes.values()))
+    columns = columns_of_classes(predictor.labels)
+    lacking = [CLASS_NAMES[label] for label in sorted(set(rows["label"])) if not columns[:, label].any()]
+    if lacking:
+        raise WbcError(
+            f"{predictor.name}: does not know the class {', '.join(lacking)} of this set, and would doubt each such "
+            f"label. A model of {', '.join(CLASS_NAMES)} is needed."
+        )
+    answers = []
+    with tqdm(desc="Predicting", total=len(rows), unit="image", delay=2, leave=False) as bar:
+        for batch in batches(rows):
+            answers.append(predictor.probabilities(read_image(row["image"]) for row in batch) @ columns)
+            bar.update(len(batch))
+    labels, probabilities = np.array(rows["label"]), np.concatenate(answers)
+    return LabelIssues(
+        model=predictor.identity.name,
+        trained_on=predictor.identity.trained_on,
+        seen=_seen_sets(predictor, leucocytes),
+        images=len(rows),
+        differing=int((probabilities.argmax(axis=1) != labels).sum()),
+        issues=find_label_issues(labels, probabilities, rows["source"]),
+    )
+
+
+def _seen_sets(predictor: "Predictor", leucocytes: "Leucocytes") -> tuple[str, ...]:
+    """Titles of the sets that the model was trained on, by its thresholds' title of them and its run's fingerprint."""
+    titles = tuple(origin.title for origin in leucocytes.provenance.origins)
+    data = None if predictor.folder is None else read_training_data(predictor.folder)
+    if data is not None and data.get("fingerprint") == leucocytes.provenance.fingerprint:
+        return titles
+    # Titles hold commas of their own: the list is searched as a whole.
+    return tuple(title for title in titles if f", {title}, " in f", {predictor.identity.trained_on}, ")

@@ -1,6 +1,5 @@
 """`wbc-hf evaluate`: how good a model is on labelled images."""
 
-import json
 import logging
 from enum import StrEnum
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wbc_hf.cli.shared import read_training_data
 from wbc_hf.errors import WbcError, needs_extra
 
 if TYPE_CHECKING:
@@ -89,9 +89,8 @@ def _check_output(output: Path) -> None:
 
 def _was_trained_on(folder: Path, leucocytes: "Leucocytes") -> bool:
     """Whether the training run of a model had these images in these splits; one warning if it had other splits."""
-    try:
-        data = json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"]
-    except (OSError, ValueError, KeyError):
+    data = read_training_data(folder)
+    if data is None:
         return False
     if data["fingerprint"] == leucocytes.provenance.fingerprint:
         return True

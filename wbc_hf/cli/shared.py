@@ -1,6 +1,7 @@
 """What several commands share: input files, text that is safe on a terminal, and how errors end a program."""
 
 import io
+import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,14 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield from find_pictures(path)
         else:
             yield path
+
+
+def read_training_data(folder: Path) -> dict | None:
+    """What the record of a training run says of its data; None where a model's folder holds no such record."""
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def on_one_line(text: str) -> str:

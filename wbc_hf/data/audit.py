@@ -1,5 +1,6 @@
 """Audit a data set: near-duplicates, contradictory labels, leakage, bad pictures, classes too small to judge."""
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ _BLANK = 4.0
 _DARK, _BRIGHT = 60.0, 250.0
 _CLIPPED = 0.5
 _MAX_NAMED = 20
+
+# A label to which a model gives a lower probability is doubted. Below 0.2 the class cannot be the likeliest of five.
+DOUBTED_BELOW = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,62 @@ class AuditedPair(NearDuplicate):
 
 
 @dataclass(frozen=True)
+class LabelIssue:
+    """A label that a model doubts: a reason to look at the image, not a proof.
+
+    Attributes:
+        source: The image's file.
+        given, predicted: Names of the class that it is labelled with, and of the likeliest one.
+        probability_of_given, probability_of_predicted: Of these classes by the model, 0 to 1.
+    """
+
+    source: str
+    given: str
+    predicted: str
+    probability_of_given: float
+    probability_of_predicted: float
+
+
+@dataclass(frozen=True)
+class LabelIssues:
+    """The labels of a set that a model doubts.
+
+    Attributes:
+        model: Its name.
+        trained_on: Title of its training set; None where its folder does not say.
+        seen: Titles of those of the audited sets that it was trained on, by their names.
+        images: Number of labels that were compared.
+        differing: Number of images of which the model predicts another class, doubted labels among them.
+        issues: Labels to which it gives less than `DOUBTED_BELOW`, the least likely first.
+    """
+
+    model: str
+    trained_on: str | None
+    seen: tuple[str, ...]
+    images: int
+    differing: int
+    issues: tuple[LabelIssue, ...]
+
+    @property
+    def caveat(self) -> str:
+        """What the list of issues means, in a sentence."""
+        if self.seen:
+            return (
+                f"The model was trained on a set of this name ({', '.join(self.seen)}): it has learnt labels of it, "
+                "wrong ones too, so errors may be missing from the list."
+            )
+        if self.trained_on is None:
+            return (
+                "The model has no calibration, so neither what it was trained on nor what its probabilities are worth "
+                "is known: errors may be missing from the list, and many labels on it may be right."
+            )
+        return (
+            f"The model was not trained on this set, but on {self.trained_on}: it has learnt none of these labels, "
+            "and is wrong more often than at home, so many labels on the list are right."
+        )
+
+
+@dataclass(frozen=True)
 class Audit:
     """What was found in a set.
 
@@ -53,6 +113,7 @@ class Audit:
         unreadable: File and reason.
         bad: File and what is wrong with the picture (blank, too dark, too bright, clipped).
         too_small: Classes with fewer than `ENOUGH_CELLS` distinct cells.
+        label_issues: Labels that a model doubts; None where none was asked.
     """
 
     title: str
@@ -65,6 +126,7 @@ class Audit:
     unreadable: tuple[tuple[str, str], ...]
     bad: tuple[tuple[str, str], ...]
     too_small: tuple[str, ...]
+    label_issues: LabelIssues | None = None
 
 
 def audit(leucocytes: Leucocytes) -> Audit:
@@ -144,13 +206,35 @@ def format_audit(found: Audit) -> str:
         f"{found.groups_across} groups across splits; {found.leaked} test images also in training or validation",
         f"{len(found.unreadable)} unreadable files, {len(found.bad)} blank or badly exposed",
     ]
-    named = [*found.unreadable, *found.bad]
-    lines += [f"  {name}: {reason}" for name, reason in named[:_MAX_NAMED]]
-    if len(named) > _MAX_NAMED:
-        lines.append(f"  and {len(named) - _MAX_NAMED} more, all in audit.json")
+    lines += _format_named([f"{name}: {reason}" for name, reason in (*found.unreadable, *found.bad)])
     if found.too_small:
         lines.append(f"Too small to judge (fewer than {ENOUGH_CELLS} distinct cells): {', '.join(found.too_small)}")
+    if found.label_issues is not None:
+        lines += ["", *_format_label_issues(found.label_issues)]
     return "\n".join(lines)
+
+
+def _format_named(named: Sequence[str]) -> list[str]:
+    lines = [f"  {each}" for each in named[:_MAX_NAMED]]
+    return [*lines, f"  and {len(named) - _MAX_NAMED} more, all in audit.json"] if len(named) > _MAX_NAMED else lines
+
+
+def _format_label_issues(found: LabelIssues) -> list[str]:
+    """Counts by pair of classes, then the gravest by name, with the probabilities of the two classes."""
+    lines = [
+        f"{len(found.issues)} of {found.images} labels are doubted by the model {found.model}",
+        f"It gives them less than {DOUBTED_BELOW:.0%}; it predicts another class than the label for {found.differing}",
+        found.caveat,
+    ]
+    pairs = Counter((issue.given, issue.predicted) for issue in found.issues)
+    lines += [f"  {given:<11}→ {predicted:<11}{count:>6}" for (given, predicted), count in pairs.most_common()]
+    return lines + _format_named(
+        [
+            f"{issue.source}: {issue.given} {issue.probability_of_given:.2f}, "
+            f"{issue.predicted} {issue.probability_of_predicted:.2f}"
+            for issue in found.issues
+        ]
+    )
 
 
 def _format_count(images: int, cells: int) -> str:

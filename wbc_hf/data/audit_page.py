@@ -11,12 +11,12 @@ from wbc_hf.data.loading import Leucocytes
 from wbc_hf.data.reading import read_image
 from wbc_hf.files import write_atomically
 
-_MAX_PAIRS = 200
+_MAX_SHOWN = 200
 _SIDE = 160
 
 
 def write_audit_page(found: Audit, leucocytes: Leucocytes, path: Path) -> None:
-    """Write the audit with its pairs side by side, at most 200, the gravest first."""
+    """Write the audit with pairs side by side and labels that a model doubts, at most 200 each, the gravest first."""
     place = {
         source: (split, index) for split, rows in leucocytes.items() for index, source in enumerate(rows["source"])
     }
@@ -30,7 +30,5 @@ def write_audit_page(found: Audit, leucocytes: Leucocytes, path: Path) -> None:
         return base64.b64encode(stream.getvalue()).decode()
 
     template = Environment(loader=PackageLoader("wbc_hf.data"), autoescape=True).get_template("audit.html.j2")
-    page = template.render(
-        found=found, summary=format_audit(found), pairs=found.pairs[:_MAX_PAIRS], thumbnail=thumbnail
-    )
+    page = template.render(found=found, summary=format_audit(found), most=_MAX_SHOWN, thumbnail=thumbnail)
     write_atomically(path, page)

@@ -1,4 +1,4 @@
-"""Evaluation: metrics with confidence intervals, the report and the card of a model, comparison of two models."""
+"""Evaluation: metrics with confidence intervals, report and card of a model, comparison of models, label issues."""
 
 from wbc_hf.evaluation.comparison import compare_reports, format_comparison
 from wbc_hf.evaluation.confidence_intervals import (
@@ -9,6 +9,7 @@ from wbc_hf.evaluation.confidence_intervals import (
 )
 from wbc_hf.evaluation.detection import DetectionFigures, detection_figures, match_boxes
 from wbc_hf.evaluation.evaluation import Evaluation, columns_of_classes, evaluate
+from wbc_hf.evaluation.label_issues import find_label_issues
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES, LeucocyteMetrics, compute_metrics, headline
 from wbc_hf.evaluation.model_card import render_card
 from wbc_hf.evaluation.report import write_report
@@ -25,6 +26,7 @@ __all__ = [
     "compute_metrics",
     "detection_figures",
     "evaluate",
+    "find_label_issues",
     "format_comparison",
     "format_estimate",
     "format_figure",
