@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from wbc_hf import __version__
-from wbc_hf.cli import adapt, audit, compare, count, evaluate, export, predict, push, serve, survey, train
+from wbc_hf.cli import (
+    adapt,
+    audit,
+    compare,
+    count,
+    evaluate,
+    export,
+    laboratories,
+    predict,
+    push,
+    serve,
+    survey,
+    train,
+)
 from wbc_hf.cli.shared import exit_on_error, find_files
 
 __all__ = ["app", "find_files", "main"]
@@ -36,6 +49,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for _command in _COMMANDS:
     app.command()(_command)
+app.add_typer(laboratories.app, name="laboratories")
 app.command(add_help_option=False, context_settings=train.PASS_ON_EVERYTHING)(train.train)
 
 

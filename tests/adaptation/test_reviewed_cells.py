@@ -1,0 +1,78 @@
+"""Reviewed cells: pixels alone, one file a cell, its last label."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from wbc_hf.adaptation import AdaptationCell
+from wbc_hf.adaptation.reviewed_cells import count_reviewed_cells, read_reviewed_cells, write_reviewed_cell
+from wbc_hf.data import load_leucocytes, paint_cells, read_image
+from wbc_hf.errors import UnreadableImageError, WbcError
+
+
+def painted(count: int) -> list[Image.Image]:
+    return [Image.fromarray(cell) for cell in paint_cells([index % 5 for index in range(count)], size=48, seed=8)]
+
+
+def test_cells_are_read_as_they_were_written(tmp_path: Path):
+    for index, image in enumerate(painted(10)):
+        write_reviewed_cell(tmp_path, AdaptationCell(image, index % 5, f"Doe, J. picture {index // 5}"))
+    cells = read_reviewed_cells(tmp_path)
+    assert [cell.label for cell in cells] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert len({cell.group for cell in cells}) == 2
+    assert {cell.image.tobytes() for cell in cells} == {image.tobytes() for image in painted(10)}
+    assert not [file for file in tmp_path.rglob("*") if "Doe" in file.name]
+
+
+def test_the_same_cell_is_one_file_and_its_last_label_and_group_win(tmp_path: Path):
+    (image,) = painted(1)
+    for label, group in ((0, "one"), (4, "one"), (2, "two"), (2, "two")):
+        write_reviewed_cell(tmp_path, AdaptationCell(image, label, group))
+    write_reviewed_cell(tmp_path, AdaptationCell(image.rotate(90), 2, "two"))
+    assert count_reviewed_cells(tmp_path) == {
+        "basophil": 0,
+        "eosinophil": 0,
+        "lymphocyte": 2,
+        "monocyte": 0,
+        "neutrophil": 0,
+    }
+    one, other = read_reviewed_cells(tmp_path)
+    assert one.group == other.group
+
+
+def test_nothing_but_pixels_is_kept(tmp_path: Path):
+    (image,) = painted(1)
+    info = PngInfo()
+    info.add_text("Patient", "Jane Doe")
+    exif = Image.Exif()
+    exif[0x010E] = "Jane Doe"  # the description
+    image.save(tmp_path / "named.png", pnginfo=info, icc_profile=b"Jane Doe", exif=exif, dpi=(300, 300))
+    assert b"Jane Doe" in (tmp_path / "named.png").read_bytes()
+    write_reviewed_cell(tmp_path / "kept", AdaptationCell(read_image(tmp_path / "named.png"), 0, "group"))
+    (file,) = (tmp_path / "kept").rglob("*.png")
+    assert b"Jane" not in file.read_bytes()
+    with Image.open(file) as kept:
+        assert kept.info == {} and kept.tobytes() == image.tobytes()
+
+
+def test_a_cell_without_a_label_is_refused(tmp_path: Path):
+    with pytest.raises(WbcError, match="without a label"):
+        write_reviewed_cell(tmp_path, AdaptationCell(painted(1)[0], None, "group"))
+
+
+def test_a_broken_file_is_named_and_a_half_written_one_is_none(tmp_path: Path):
+    write_reviewed_cell(tmp_path, AdaptationCell(painted(1)[0], 0, "group"))
+    (tmp_path / "basophil" / ".0123.png").write_text("half")
+    (tmp_path / "basophil" / ".0123.png.456.tmp").write_text("half")
+    assert len(read_reviewed_cells(tmp_path)) == count_reviewed_cells(tmp_path)["basophil"] == 1
+    (tmp_path / "basophil" / "0123-4.png").write_text("no picture")
+    with pytest.raises(UnreadableImageError, match=r"0123-4.png: is not a picture"):
+        read_reviewed_cells(tmp_path)
+
+
+def test_the_folder_is_an_image_set_like_any_other(tmp_path: Path):
+    for index, image in enumerate(painted(30)):
+        write_reviewed_cell(tmp_path, AdaptationCell(image, index % 5, f"{index}"))
+    assert sum(len(split) for split in load_leucocytes([str(tmp_path)]).values()) == 30
