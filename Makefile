@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# A worker that crashes ends the run: xdist 3.8 then waits for ever for the tests of the file that it was in.
+PARALLEL := --numprocesses 2 --dist loadfile --max-worker-restart 0
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
 
 .PHONY: help demo test quick lint format build lock clean
@@ -20,13 +22,13 @@ demo: $(VENV)/.installed  ## Open the page on http://127.0.0.1:7860
 # Browser tests run one at a time: a page that waits for a processor looks like one that hangs.
 test: $(VENV)/.installed  ## Run all tests; both parts run, and both are reported, also where the first fails
 	@unit=passed; browser=passed; \
-	$(PYTEST) --numprocesses 2 --dist loadfile -m "not browser" || unit=FAILED; \
+	$(PYTEST) $(PARALLEL) -m "not browser" || unit=FAILED; \
 	$(PYTEST) -m browser || browser=FAILED; \
 	echo "Unit tests: $$unit. Browser tests: $$browser."; \
 	test "$$unit$$browser" = passedpassed
 
 quick: $(VENV)/.installed  ## Run the tests that take no longer than a second or two each
-	$(PYTEST) --numprocesses 2 -m "not slow and not real and not browser"
+	$(PYTEST) $(PARALLEL) -m "not slow and not real and not browser"
 
 lint: $(VENV)/.installed  ## Check style, types and which folder imports which
 	$(BIN)/ruff check .

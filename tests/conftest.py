@@ -12,6 +12,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
 # What was found by looking at images of one test is no business of another run.
 os.environ["WBC_HF_CACHE"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
+# The laboratories of whoever runs the tests are no business of theirs.
+os.environ["WBC_HF_LABORATORIES"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
 
 import numpy as np
 import pytest
@@ -26,12 +28,59 @@ CELLS_PER_CLASS = 12
 Command = Callable[..., list[str]]
 
 
+# Files whose tests train, convert, serve or start programs: they take nine tenths of the time. `make quick` leaves
+# them out, as it leaves out single tests that are marked slow.
+SLOW_FILES = [
+    "test_adapt_tab.py",
+    "test_adaptation.py",
+    "test_app.py",
+    "test_audit.py",
+    "test_backbone.py",
+    "test_backends.py",
+    "test_bulk.py",
+    "test_caches.py",
+    "test_cell_views.py",
+    "test_cli.py",
+    "test_conversions.py",
+    "test_default_model.py",
+    "test_documentation.py",
+    "test_end_to_end.py",
+    "test_evaluation.py",
+    "test_exporting.py",
+    "test_face.py",
+    "test_finder.py",
+    "test_finder_training.py",
+    "test_hub_sets.py",
+    "test_laboratories.py",
+    "test_laboratory_panel.py",
+    "test_memory.py",
+    "test_near_duplicates.py",
+    "test_packaging.py",
+    "test_page.py",
+    "test_predictor.py",
+    "test_resnet.py",
+    "test_run.py",
+    "test_running.py",
+    "test_search.py",
+    "test_self_training.py",
+    "test_session.py",
+    "test_shards.py",
+    "test_sources.py",
+    "test_specimen_tab.py",
+    "test_togacar_2020.py",
+    "test_trainer.py",
+    "test_weight_difference.py",
+]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what depends on the seed: `WBC_HF_TEST_SEED=7 pytest -m seeded` tries it with another one."""
+    """Mark what is slow, and what depends on the seed: `WBC_HF_TEST_SEED=7 pytest -m seeded` tries another one."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else ()
         if "seed" in getattr(item, "fixturenames", ()) and "seed" not in parameters:
             item.add_marker("seeded")
+        if item.path.name in SLOW_FILES or item.path.parent.name == "survey":
+            item.add_marker("slow")
 
 
 def pytest_runtest_setup() -> None:
