@@ -109,13 +109,18 @@ def test_a_model_that_is_always_wrong_says_that_the_target_is_out_of_reach():
 def test_sure_cells_in_distribution_are_confident_and_others_say_why(generator: np.random.Generator):
     calibration = fitted(generator, 400)
     features, _ = clusters(generator, 400)
-    confident = np.array(calibration.statuses(np.ones(len(features)), features, [True] * len(features))) == "confident"
+    confident = (
+        np.array(calibration.statuses(np.ones(len(features)), calibration.distances(features), [True] * len(features)))
+        == "confident"
+    )
     assert 1 - confident.mean() == pytest.approx(OUT_OF_DISTRIBUTION_SHARE, abs=0.02)
     one = features[confident][:1]
-    assert calibration.statuses(np.array([0.99]), one, [True]) == ["confident"]
-    assert calibration.statuses(np.array([calibration.review_threshold - 0.01]), one, [True]) == ["review"]
-    assert calibration.statuses(np.array([0.99]), -one, [True]) == ["unfamiliar"]
-    assert calibration.statuses(np.array([0.99]), one, [False]) == ["not_a_cell"]
+    assert calibration.statuses(np.array([0.99]), calibration.distances(one), [True]) == ["confident"]
+    assert calibration.statuses(
+        np.array([calibration.review_threshold - 0.01]), calibration.distances(one), [True]
+    ) == ["review"]
+    assert calibration.statuses(np.array([0.99]), calibration.distances(-one), [True]) == ["unfamiliar"]
+    assert calibration.statuses(np.array([0.99]), calibration.distances(one), [False]) == ["not_a_cell"]
 
 
 def test_what_is_saved_judges_as_what_was_fitted(generator: np.random.Generator, tmp_path: Path):

@@ -15,7 +15,7 @@ from openvino.frontend import OpConversionFailure
 from tests.conftest import TinyRun
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor, conversions
-from wbc_hf.inference.conversions import MAX_CACHED, converted
+from wbc_hf.inference.conversions import MAX_CACHED, converted, converted_network
 from wbc_hf.modeling import Preprocessing, digest_weights, load_classifier, load_processor
 
 
@@ -50,6 +50,19 @@ def test_converted_once(tiny_run: TinyRun, cache: Path, tmp_path: Path):
     assert convert(changed(tiny_run.folder, tmp_path / "other")) != file
     assert convert(tiny_run.folder, mean=0.1) != file
     assert not list(cache.glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_network_in_memory_is_converted_once(tiny_run: TinyRun, cache: Path):
+    network, preprocessing = load_classifier(tiny_run.folder), Preprocessing(load_processor(tiny_run.folder))
+    weights = digest_weights(network)
+    file = converted_network(network, weights, preprocessing, "tiny")
+    written = file.stat().st_mtime_ns
+    assert converted_network(network, weights, preprocessing, "tiny") == file
+    assert file.stat().st_mtime_ns == written
+    with torch.no_grad():
+        network.classifier[-1].weight.mul_(2)
+    assert converted_network(network, digest_weights(network), preprocessing, "tiny") != file
 
 
 @pytest.mark.parametrize("program", ["openvino", "torch", "transformers"])

@@ -44,7 +44,7 @@ def test_fields_of_any_kind_are_counted_and_unreadable_ones_are_named(
     assert [cell.duplicate_of for cell in second] == [cell.number for cell in first]
 
 
-@pytest.mark.parametrize("step", ["find_cells", "crop_cell", "_encode_crop", "match_cells"])
+@pytest.mark.parametrize("step", ["find_cells", "predict_cells", "_encode_crop", "match_cells"])
 def test_a_picture_on_which_a_step_fails_is_named_and_the_others_are_counted(
     step: str, predictor: Predictor, field: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):

@@ -324,6 +324,26 @@ def test_the_version_is_that_of_the_weights_in_memory(predictor: Predictor):
     assert predictor.identity.version == digest.hexdigest()[:12]
 
 
+@pytest.mark.parametrize("backend", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_other_weights_answer_in_memory_as_from_a_folder(
+    model_folder: Path, cell: Image.Image, tmp_path: Path, backend: str
+):
+    base = Predictor.from_pretrained(model_folder, backend)
+    network = load_classifier(model_folder)
+    network.classifier[-1].weight.data.neg_()
+    shutil.copytree(model_folder, tmp_path / "model")
+    network.save_pretrained(tmp_path / "model")
+    in_folder = Predictor.from_pretrained(tmp_path / "model", backend)
+
+    in_memory = base.with_weights(network.state_dict(), "other", in_folder.calibration)
+
+    assert (in_memory.identity.name, in_memory.identity.version) == ("other", in_folder.identity.version)
+    assert (in_memory.backend.name, in_memory.labels) == (base.backend.name, base.labels)
+    pictures = pictures_of(cell)
+    assert in_memory.probabilities(pictures) == pytest.approx(in_folder.probabilities(pictures), abs=TOLERANCE)
+    assert in_memory.probabilities(pictures) != pytest.approx(base.probabilities(pictures), abs=0.01)
+
+
 def test_a_folder_that_was_trained_anew_meanwhile(model_folder: Path, tmp_path: Path):
     folder, new = tmp_path / "model", tmp_path / "new"
     shutil.copytree(model_folder, folder)

@@ -1,13 +1,13 @@
 """Images in: where they come from, how they are read, split, varied and painted."""
 
 from wbc_hf.data.artefacts import ARTEFACTS, NOT_SMEAR, Altered
-from wbc_hf.data.audit import audit, format_audit
+from wbc_hf.data.audit import DOUBTED_BELOW, LabelIssue, LabelIssues, audit, format_audit
 from wbc_hf.data.audit_page import write_audit_page
 from wbc_hf.data.augmentation import Augmentation
 from wbc_hf.data.cell_masks import CellMasks, cell_mask, segment_cell
 from wbc_hf.data.fields import KNOWN_FIELDS, Box, BoxedField, read_boxed_fields, split_boxed_fields
 from wbc_hf.data.folders import FolderImage, find_pictures, scan_folder
-from wbc_hf.data.framing import crop_cell, frame, locate_nuclei
+from wbc_hf.data.framing import DEFAULT_SPAN, crop_cell, frame, locate_nuclei
 from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
 from wbc_hf.data.key_points import KeyPoints, describe, match
 from wbc_hf.data.known_sets import PAINTED_LABORATORY, PAINTED_TITLE
@@ -31,6 +31,8 @@ from wbc_hf.data.synthetic import paint_cells, paint_field
 
 __all__ = [
     "ARTEFACTS",
+    "DEFAULT_SPAN",
+    "DOUBTED_BELOW",
     "IMAGE_COLUMN",
     "KNOWN_FIELDS",
     "NOT_SMEAR",
@@ -46,6 +48,8 @@ __all__ = [
     "FolderImage",
     "ImageSource",
     "KeyPoints",
+    "LabelIssue",
+    "LabelIssues",
     "LaboratoryStyles",
     "Leucocytes",
     "OtherLaboratories",

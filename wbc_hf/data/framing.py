@@ -10,8 +10,8 @@ from PIL import Image
 
 from wbc_hf.data.fields import Box
 
-# Side of a single-cell image in widths of the cell.
-_CROP = 1.5
+# Side of a picture of one cell in widths of the cell, where a model names none.
+DEFAULT_SPAN = 1.5
 
 # Optical density is that of no less light than this.
 DARKEST = 1 / 255
@@ -73,8 +73,8 @@ def frame(
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def crop_cell(field: Image.Image, box: Box) -> Image.Image:
-    """Crop one cell as classifiers expect it: RGB, square, 1.5 times as wide as the cell.
+def crop_cell(field: Image.Image, box: Box, span: float = DEFAULT_SPAN) -> Image.Image:
+    """Crop one cell as classifiers expect it: RGB, square, `span` times as wide as the cell.
 
     Near the border the square moves inwards. A field that is smaller than the square is padded by replicating its
     outermost pixels.
@@ -82,9 +82,10 @@ def crop_cell(field: Image.Image, box: Box) -> Image.Image:
     Args:
         field: RGB.
         box: Of the cell, in pixels of the field.
+        span: Side of the crop in widths of the cell.
     """
     x0, y0, x1, y1 = box
-    side = max(1, round(_CROP * max(x1 - x0, y1 - y0)))
+    side = max(1, round(span * max(x1 - x0, y1 - y0)))
     left, right = _window((x0 + x1) / 2, side, field.width)
     top, bottom = _window((y0 + y1) / 2, side, field.height)
     inside = max(left, 0), max(top, 0), min(right, field.width), min(bottom, field.height)

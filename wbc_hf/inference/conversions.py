@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformers import PreTrainedModel
+
 from wbc_hf import __version__
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.hardware import cache_folder
@@ -62,6 +64,24 @@ def converted(folder: Path, weights: str, preprocessing: Preprocessing) -> "Path
     return cached_graph(_digest(folder, weights, preprocessing), lambda: convert(folder, preprocessing))
 
 
+def converted_network(
+    network: PreTrainedModel, weights: str, preprocessing: Preprocessing, name: str
+) -> "Path | openvino.Model":
+    """Get the converted graph of a network in memory from the cache, converting it if needed.
+
+    Args:
+        network: Any image classifier.
+        weights: Digest of its weights, as `digest_weights` gives it.
+        preprocessing: Of its images.
+        name: What errors call it.
+
+    Raises:
+        ConversionError: It cannot be converted.
+    """
+    config = network.config.to_json_string().encode()
+    return cached_graph(_digest_of(weights, config, preprocessing), lambda: _convert(network, preprocessing, name))
+
+
 def cached_graph(key: str, make: "Callable[[], openvino.Model]") -> "Path | openvino.Model":
     """Get a converted graph from the cache, making it if needed; the graph itself if it cannot be cached."""
     with needs_extra("openvino"):
@@ -96,17 +116,20 @@ def convert(folder: Path, preprocessing: Preprocessing) -> "openvino.Model":
         ConversionError: It cannot be converted.
         WbcError: The folder's files cannot be used.
     """
+    return _convert(load_classifier(folder), preprocessing, str(folder))
+
+
+def _convert(network: PreTrainedModel, preprocessing: Preprocessing, name: str) -> "openvino.Model":
     with needs_extra("openvino"):
         from openvino.frontend import GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure
 
-    graph = InferenceGraph(load_classifier(folder), preprocessing)
     try:
-        return to_openvino(graph, preprocessing.shape)
+        return to_openvino(InferenceGraph(network, preprocessing), preprocessing.shape)
     # Tracing raises the first, OpenVINO the others.
     except (RuntimeError, GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure) as error:
         reason = textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" …")
         raise ConversionError(
-            f"{folder}: cannot be converted for OpenVINO ({reason}). The backend torch can run it."
+            f"{name}: cannot be converted for OpenVINO ({reason}). The backend torch can run it."
         ) from error
 
 
@@ -120,8 +143,12 @@ def converted_finder(network: FinderNetwork) -> "Path | openvino.Model":
 
 def _digest(folder: Path, weights: str, preprocessing: Preprocessing) -> str:
     """Digest of everything that the graph depends on: weights, configuration, preprocessing and library versions."""
+    return _digest_of(weights, (folder / "config.json").read_bytes(), preprocessing)
+
+
+def _digest_of(weights: str, config: bytes, preprocessing: Preprocessing) -> str:
     digest = hashlib.sha256(weights.encode())
-    digest.update((folder / "config.json").read_bytes())
+    digest.update(config)
     digest.update(repr((preprocessing.mean, preprocessing.std, preprocessing.shape)).encode())
     return _finish(digest)
 

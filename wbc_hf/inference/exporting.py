@@ -310,7 +310,7 @@ def _check(
 def _statuses(calibration: Calibration | None, outputs: _Outputs, may_be_cell: list[bool]) -> list[str] | None:
     if calibration is None or outputs.features is None:
         return None
-    return calibration.statuses(outputs.probabilities.max(1), outputs.features, may_be_cell)
+    return calibration.statuses(outputs.probabilities.max(1), calibration.distances(outputs.features), may_be_cell)
 
 
 def _concatenate(parts: list[tuple[np.ndarray, np.ndarray | None]]) -> _Outputs:

@@ -1,8 +1,9 @@
 """The predictor: classify images with a trained model. Evaluation, the command line and the page all use it."""
 
+import copy
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,12 +19,12 @@ from transformers import PreTrainedModel, ResNetConfig, ResNetForImageClassifica
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf import __version__
-from wbc_hf.data import ImageSource, may_be_stained_cell, read_image
+from wbc_hf.data import DEFAULT_SPAN, ImageSource, may_be_stained_cell, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hardware import usable_cores
 from wbc_hf.hub import fetch_model
 from wbc_hf.inference.backends import BACKENDS, Backend, BackendName, OpenVinoBackend, TorchBackend, has_openvino
-from wbc_hf.inference.conversions import ConversionError, convert, converted
+from wbc_hf.inference.conversions import ConversionError, convert, converted, converted_network
 from wbc_hf.modeling import (
     GRAPH_FILES,
     Calibration,
@@ -57,12 +58,17 @@ class Prediction:
         alternatives: The other classes with their probabilities, the most likely first.
         status: "confident"; "review", a person should look; "unfamiliar", unlike the training images; "not_a_cell",
             no stained nucleus in it; or "uncalibrated", where the model folder holds no thresholds.
+        distance: How unlike the training images it is, 0 or more; above 1 it is unfamiliar. None without thresholds.
+        laboratory_distance: How unlike the images of the nearest laboratory that was learned: about 1 within it. None
+            where the model does not know.
     """
 
     label: str
     probability: float
     alternatives: tuple[tuple[str, float], ...]
     status: str
+    distance: float | None = None
+    laboratory_distance: float | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -93,6 +99,16 @@ class _Prepared:
 
     crop: np.ndarray
     may_be_cell: bool
+
+
+@dataclass(frozen=True)
+class _Classified:
+    """What is known of each image of a batch: probabilities (n, classes), and what `Prediction` says of the others."""
+
+    probabilities: np.ndarray
+    statuses: list[str]
+    distances: list[float | None]
+    laboratory_distances: list[float | None]
 
 
 class Predictor:
@@ -210,6 +226,30 @@ class Predictor:
             export=export,
         )
 
+    def with_weights(
+        self, weights: Mapping[str, torch.Tensor], name: str, calibration: Calibration | None
+    ) -> "Predictor":
+        """A predictor of the same architecture and image processor with other weights, in memory.
+
+        It runs on the library that this one runs on. OpenVINO's conversion is cached, as that of a folder is.
+
+        Args:
+            weights: A whole state dictionary.
+            name: Of the new model; no folder or Hub id.
+            calibration: Its thresholds.
+
+        Raises:
+            WbcError: This model's weights are not at hand: it is an export alone, or was trained again.
+            ConversionError: OpenVINO cannot run it.
+        """
+        network = copy.deepcopy(self.model)
+        network.load_state_dict(weights)
+        digest = digest_weights(network)
+        runs = None
+        if isinstance(self.backend, OpenVinoBackend):
+            runs = OpenVinoBackend(converted_network(network, digest, self._preprocessing, name))
+        return Predictor(network, self.processor, name, calibration, weights=digest, backend=runs)
+
     @cached_property
     def model(self) -> PreTrainedModel:
         """The network in torch; where OpenVINO runs the model, it is loaded when first needed.
@@ -227,6 +267,11 @@ class Predictor:
         if digest_weights(self.folder) != self._weights:
             raise WbcError(f"{self.folder}: was trained again since it was loaded. Restart to use the new weights.")
         return model
+
+    @property
+    def spans(self) -> tuple[float, ...]:
+        """Sides of a picture in widths of its cell, one or more: the framings that the model has learned."""
+        return (self.calibration and self.calibration.spans) or (DEFAULT_SPAN,)
 
     @cached_property
     def identity(self) -> ModelIdentity:
@@ -298,23 +343,32 @@ class Predictor:
         """
         probabilities, statuses = [np.zeros((0, len(self.labels)), dtype=np.float32)], []
         for batch in batches(images):
-            batch_probabilities, batch_statuses = self._classify([self._prepare(image) for image in batch])
-            probabilities.append(batch_probabilities)
-            statuses += batch_statuses
+            classified = self._classify([self._prepare(image) for image in batch])
+            probabilities.append(classified.probabilities)
+            statuses += classified.statuses
         return np.concatenate(probabilities), statuses
 
     def _prepare(self, image: Image.Image) -> _Prepared:
         return _Prepared(self._preprocessing.crop(image), self.calibration is None or may_be_stained_cell(image))
 
-    def _classify(self, prepared: Sequence[_Prepared]) -> tuple[np.ndarray, list[str]]:
-        if not prepared:  # a batch in which no picture can be read
-            return np.zeros((0, len(self.labels)), dtype=np.float32), []
+    def _classify(self, prepared: Sequence[_Prepared]) -> _Classified:
+        count = len(prepared)
+        if not count:  # a batch in which no picture can be read
+            return _Classified(np.zeros((0, len(self.labels)), dtype=np.float32), [], [], [])
         logits, features = self.backend.run(np.stack([one.crop for one in prepared]))
         probabilities = softmax(logits, axis=1)
         if self.calibration is None or features is None:
-            return probabilities, ["uncalibrated"] * len(prepared)
+            return _Classified(probabilities, ["uncalibrated"] * count, [None] * count, [None] * count)
         may_be_cell = [one.may_be_cell for one in prepared]
-        return probabilities, self.calibration.statuses(probabilities.max(1), features, may_be_cell)
+        distances = self.calibration.distances(features)
+        statuses = self.calibration.statuses(probabilities.max(1), distances, may_be_cell)
+        of_laboratory = self.calibration.laboratory_distance
+        laboratory_distances = (
+            [None] * count
+            if of_laboratory is None
+            else of_laboratory(self.calibration.out_of_distribution_score, features).tolist()
+        )
+        return _Classified(probabilities, statuses, distances.tolist(), laboratory_distances)
 
     def predict(self, sources: Iterable[ImageSource]) -> list[Prediction]:
         """Classify images, given as paths, bytes, arrays or PIL images.
@@ -344,9 +398,10 @@ class Predictor:
                 if not waiting:
                     return
                 batch = [waiting.popleft().result() for _ in range(min(BATCH_SIZE, len(waiting)))]
-                answers = zip(*self._classify([one for one in batch if isinstance(one, _Prepared)]), strict=True)
+                classified = self._classify([one for one in batch if isinstance(one, _Prepared)])
+                rows = iter(range(len(classified.statuses)))
                 for one in batch:
-                    yield self._prediction(*next(answers)) if isinstance(one, _Prepared) else one
+                    yield self._prediction(classified, next(rows)) if isinstance(one, _Prepared) else one
         finally:
             for future in waiting:
                 future.cancel()
@@ -362,9 +417,16 @@ class Predictor:
         except UnreadableImageError as error:
             return error
 
-    def _prediction(self, probabilities: np.ndarray, status: str) -> Prediction:
+    def _prediction(self, classified: _Classified, row: int) -> Prediction:
+        probabilities = classified.probabilities[row]
         ranked = [(self.labels[index], float(probabilities[index])) for index in np.argsort(-probabilities)]
-        return Prediction(*ranked[0], alternatives=tuple(ranked[1:]), status=status)
+        return Prediction(
+            *ranked[0],
+            alternatives=tuple(ranked[1:]),
+            status=classified.statuses[row],
+            distance=classified.distances[row],
+            laboratory_distance=classified.laboratory_distances[row],
+        )
 
 
 def adapt_calibration(calibration: Calibration | None, export: Export) -> Calibration | None:

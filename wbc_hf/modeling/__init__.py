@@ -1,6 +1,8 @@
 """The network and what is saved with it: ResNet and image processor, freezing, calibration, export formats."""
 
 from wbc_hf.modeling.calibration import (
+    CALIBRATION_FILE,
+    REFERENCES_FILE,
     TARGET_ACCURACY,
     Calibration,
     fit_temperature,
@@ -20,6 +22,7 @@ from wbc_hf.modeling.export_formats import (
 )
 from wbc_hf.modeling.finder_network import MULTIPLE, FinderConfig, FinderNetwork, decode, suppress
 from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, InferenceGraph, finder_to_openvino, to_onnx, to_openvino
+from wbc_hf.modeling.laboratory_distance import MIN_DROP, LaboratoryDistance
 from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore
 from wbc_hf.modeling.preprocessing import (
     Normalise,
@@ -47,6 +50,7 @@ from wbc_hf.modeling.resnet import (
 from wbc_hf.modeling.unseen_laboratories import TARGET_ELSEWHERE, LeftOut, recalibrate
 
 __all__ = [
+    "CALIBRATION_FILE",
     "CROP",
     "DEFAULT_MODEL",
     "EXPORT_FILE",
@@ -54,8 +58,10 @@ __all__ = [
     "FREEZE_DEPTHS",
     "GRAPH_FILES",
     "LOGITS",
+    "MIN_DROP",
     "MULTIPLE",
     "OUT_OF_DISTRIBUTION_SHARE",
+    "REFERENCES_FILE",
     "TARGET_ACCURACY",
     "TARGET_ELSEWHERE",
     "Calibration",
@@ -65,6 +71,7 @@ __all__ = [
     "FinderConfig",
     "FinderNetwork",
     "InferenceGraph",
+    "LaboratoryDistance",
     "LeftOut",
     "Normalise",
     "OutOfDistributionScore",

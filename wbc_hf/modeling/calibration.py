@@ -18,6 +18,7 @@ from scipy.optimize import minimize_scalar
 from transformers import ResNetForImageClassification
 
 from wbc_hf.errors import WbcError
+from wbc_hf.modeling.laboratory_distance import LaboratoryDistance
 from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore
 
 CALIBRATION_FILE = "wbc.json"
@@ -28,7 +29,7 @@ TARGET_ACCURACY = 0.99
 REVIEW_SHARE = 0.02
 _TEMPERATURES = (0.05, 20.0)
 _FORMAT = 1
-_ARRAYS = ("out_of_distribution_score",)
+_ARRAYS = ("out_of_distribution_score", "laboratory_distance")
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -111,6 +112,9 @@ class Calibration:
         out_of_distribution_score: Fitted on training images.
         left_out: Names of the laboratories on which temperature and thresholds were fitted by models trained without
             them; none where they were fitted on the training set's own validation images.
+        laboratory_distance: Tells several cells of another laboratory. None in models of earlier versions.
+        spans: Sides of the training images in widths of their cells, those of each laboratory: the framings in which
+            a cell of a field is looked at. None in models of earlier versions.
     """
 
     temperature: float
@@ -121,6 +125,8 @@ class Calibration:
     trained_on: str
     out_of_distribution_score: OutOfDistributionScore
     left_out: tuple[str, ...] = ()
+    laboratory_distance: LaboratoryDistance | None = None
+    spans: tuple[float, ...] = ()
 
     @classmethod
     def fit(
@@ -132,6 +138,9 @@ class Calibration:
         features: np.ndarray,
         training_features: np.ndarray,
         trained_on: str,
+        laboratories: Sequence[str] = (),
+        training_laboratories: Sequence[str] = (),
+        spans: Sequence[float] = (),
     ) -> "Calibration":
         """Choose thresholds on validation images.
 
@@ -140,31 +149,49 @@ class Calibration:
             probabilities, labels, features: Of the validation images: (n, classes), (n,), (n, d).
             training_features: Of training images without augmentation, (m, d).
             trained_on: Title of the training set.
+            laboratories, training_laboratories: Of these images; by default all are of one.
+            spans: See above.
         """
         confidence = probabilities.max(1)
         threshold, reached = review_threshold(confidence, probabilities.argmax(1) == labels)
         score = OutOfDistributionScore.fit(training_features)
+        scores = score(features)
+        farthest = float(np.quantile(scores[confidence >= threshold], 1 - OUT_OF_DISTRIBUTION_SHARE))
         return cls(
             temperature=temperature,
             review_threshold=threshold,
             target_reached=reached,
-            out_of_distribution_threshold=float(
-                np.quantile(score(features[confidence >= threshold]), 1 - OUT_OF_DISTRIBUTION_SHARE)
-            ),
+            out_of_distribution_threshold=farthest,
             fitted_on=len(labels),
             trained_on=trained_on,
             out_of_distribution_score=score,
+            laboratory_distance=LaboratoryDistance.fit(
+                score,
+                training_laboratories or [""] * len(training_features),
+                features,
+                labels,
+                laboratories or [""] * len(features),
+            ),
+            spans=tuple(spans),
         )
 
-    def statuses(self, confidence: np.ndarray, features: np.ndarray, may_be_cell: Sequence[bool]) -> list[str]:
+    def distances(self, features: np.ndarray) -> np.ndarray:
+        """Out-of-distribution scores of images in units of the threshold, (n,): above 1 they are unfamiliar.
+
+        Args:
+            features: As `forward_with_features` returns them, (n, d).
+        """
+        return self.out_of_distribution_score(features) / self.out_of_distribution_threshold
+
+    def statuses(self, confidence: np.ndarray, distances: np.ndarray, may_be_cell: Sequence[bool]) -> list[str]:
         """Status of each prediction: the first that applies of "not_a_cell", "unfamiliar", "review", "confident".
 
         Args:
             confidence: Highest probability of each image, (n,).
-            features: As `forward_with_features` returns them, (n, d).
+            distances: Of each image, as `distances` gives them, (n,).
             may_be_cell: What `may_be_stained_cell` returns for each image.
         """
-        unfamiliar = self.out_of_distribution_score(features) > self.out_of_distribution_threshold
+        unfamiliar = distances > 1
         sure = confidence >= self.review_threshold
         return [
             "not_a_cell" if not cell else "unfamiliar" if foreign else "confident" if certain else "review"
@@ -184,8 +211,15 @@ class Calibration:
             "components": score.components.astype(np.float16),
             "references": score.references.astype(np.float16),
         }
+        numbers = self.numbers
+        if self.laboratory_distance is not None:
+            arrays["laboratories"] = self.laboratory_distance.members
+            numbers |= {
+                "laboratory_scales": self.laboratory_distance.scales,
+                "laboratory_limit": self.laboratory_distance.limit,
+            }
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / REFERENCES_FILE)
-        text = json.dumps({"format": _FORMAT} | self.numbers, indent=2) + "\n"
+        text = json.dumps({"format": _FORMAT} | numbers, indent=2) + "\n"
         (folder / CALIBRATION_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
@@ -203,10 +237,13 @@ class Calibration:
                 raise WbcError(
                     f"{folder / CALIBRATION_FILE}: was written by another version of wbc_hf. Update the package."
                 )
-            arrays = {name: array.astype(np.float32) for name, array in load_file(folder / REFERENCES_FILE).items()}
+            stored = load_file(folder / REFERENCES_FILE)
             # Earlier versions stored colours beside these.
-            arrays = {name: arrays[name] for name in ("mean", "components", "references")}
-            numbers["left_out"] = tuple(numbers.get("left_out", ()))
+            arrays = {name: stored[name].astype(np.float32) for name in ("mean", "components", "references")}
+            scales, limit = numbers.pop("laboratory_scales", None), numbers.pop("laboratory_limit", None)
+            if scales is not None:
+                numbers["laboratory_distance"] = LaboratoryDistance(stored["laboratories"], tuple(scales), limit)
+            numbers |= {name: tuple(numbers.get(name, ())) for name in ("left_out", "spans")}
             return cls(**numbers, out_of_distribution_score=OutOfDistributionScore(**arrays))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise WbcError(

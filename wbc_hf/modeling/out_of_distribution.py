@@ -36,7 +36,7 @@ class OutOfDistributionScore:
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Scores of images by their features (n, d): (n,), 0 or more, higher for images less like the training's."""
-        return _mean_of_nearest(self._distances(features))
+        return mean_of_nearest(self.distances(features))
 
     def leave_one_out(self, features: np.ndarray) -> np.ndarray:
         """Scores of the references themselves, each among the others, (m,).
@@ -44,16 +44,18 @@ class OutOfDistributionScore:
         Args:
             features: Those that the score was fitted on, (m, d).
         """
-        distances = self._distances(features)
+        distances = self.distances(features)
         np.fill_diagonal(distances, np.inf)
-        return _mean_of_nearest(distances, len(features) - 1)
+        return mean_of_nearest(distances, len(features) - 1)
 
-    def _distances(self, features: np.ndarray) -> np.ndarray:
+    def distances(self, features: np.ndarray) -> np.ndarray:
+        """Distances of images by their features (n, d) to the references: (n, m)."""
         # Not scikit-learn's search: its threads go on spinning, and the model's next batch takes half as long again.
         return cdist((features - self.mean) @ self.components, self.references)
 
 
-def _mean_of_nearest(distances: np.ndarray, available: int | None = None) -> np.ndarray:
+def mean_of_nearest(distances: np.ndarray, available: int | None = None) -> np.ndarray:
+    """Mean of the five smallest distances of each row, or of the `available` ones if they are fewer."""
     count = min(_NEIGHBOURS, distances.shape[1] if available is None else available)
     return np.partition(distances, count - 1, axis=1)[:, :count].mean(1)
 

@@ -1,6 +1,7 @@
 """From photographs of a smear to a specimen: finding cells, overlaps, counting, review and the differential."""
 
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells
+from wbc_hf.smear.cell_views import CellView, predict_cells
 from wbc_hf.smear.counting import CellCounter, count
 from wbc_hf.smear.differential import (
     CONFIDENCE,
@@ -16,6 +17,8 @@ from wbc_hf.smear.differential import (
     load_ranges,
 )
 from wbc_hf.smear.finder import Finder, FoundCell, find_cells
+from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
+from wbc_hf.smear.review_order import next_to_teach
 from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
@@ -28,20 +31,26 @@ __all__ = [
     "Cell",
     "CellCounter",
     "CellState",
+    "CellView",
     "Differential",
     "Finder",
     "Flag",
     "FoundCell",
+    "LaboratoryCheck",
+    "Origin",
     "Picture",
     "ReferenceRanges",
     "Review",
     "Share",
     "Snapshot",
     "Specimen",
+    "check_laboratory",
     "check_leucocyte_count",
     "count",
     "count_cells",
     "differentiate",
     "find_cells",
     "load_ranges",
+    "next_to_teach",
+    "predict_cells",
 ]

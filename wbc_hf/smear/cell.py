@@ -55,6 +55,7 @@ class Cell:
         picture: Number of the picture; 0 until then.
         review: Of a person, or None.
         removed: Whether its picture was removed from the specimen.
+        pointed_at: Whether the finder missed it and a person pointed at it: only a review says that it is a cell.
     """
 
     box: Box
@@ -66,6 +67,7 @@ class Cell:
     picture: int = 0
     review: Review | None = None
     removed: bool = False
+    pointed_at: bool = False
 
     @property
     def state(self) -> CellState:
@@ -78,7 +80,7 @@ class Cell:
             return CellState.COUNTED if self.review.label is not None else CellState.REJECTED
         if self.cut:
             return CellState.CUT
-        confident = self.prediction.status == "confident" and self.suggestion is not None
+        confident = self.prediction.status == "confident" and self.suggestion is not None and not self.pointed_at
         return CellState.COUNTED if confident else CellState.WAITING
 
     @property

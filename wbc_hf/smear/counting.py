@@ -11,11 +11,12 @@ from statistics import median
 
 from PIL import Image
 
-from wbc_hf.data import Box, ImageSource, crop_cell, read_image
+from wbc_hf.data import Box, ImageSource, read_image
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.smear.cell import Cell, CellState
+from wbc_hf.smear.cell_views import CellView, predict_cells
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
 from wbc_hf.smear.finder import FoundCell, find_cells
 from wbc_hf.smear.overlaps import FieldIndex, match_cells
@@ -64,17 +65,10 @@ def count(
         >>> snapshot = count(["field 1.jpg", "field 2.jpg"], name="S 17")
         >>> {share.label: share.percent for share in snapshot.differential.shares}
     """
-    specimen = Specimen(name, check_leucocyte_count(leucocyte_count))
     predictor = predictor or Predictor.from_pretrained(choose_model(None))
-    counter = CellCounter(predictor, specimen)
-    unreadable = []
-    for number, image in enumerate(images, 1):
-        label = str(image) if isinstance(image, str | Path) else f"image {number}"
-        try:
-            counter.add_image(read_image(image, label), Path(label).name, whole_field=whole_fields)
-        except UnreadableImageError as error:
-            unreadable.append(UnreadableImageError(label, error.reason))
-    return replace(specimen.snapshot(predictor.identity, ranges), unreadable=tuple(unreadable))
+    counter = CellCounter(predictor, Specimen(name, check_leucocyte_count(leucocyte_count)))
+    unreadable = counter.add_images(images, whole_fields=whole_fields)
+    return replace(counter.specimen.snapshot(predictor.identity, ranges), unreadable=unreadable)
 
 
 class CellCounter:
@@ -82,15 +76,34 @@ class CellCounter:
 
     Attributes:
         specimen: The pictures and cells so far.
+        predictor: The model in use; `use` changes it.
     """
 
     def __init__(self, predictor: Predictor, specimen: Specimen):
         self.specimen = specimen
-        self._predictor = predictor
+        self.predictor = predictor
         self._fields = FieldIndex()
         # Of the picture with each index in `_fields`; None for one that could not be counted.
         self._numbers: list[int | None] = []
         self._lock = threading.Lock()
+
+    def add_images(
+        self, images: Iterable[ImageSource], *, whole_fields: bool = True
+    ) -> tuple[UnreadableImageError, ...]:
+        """Add images one at a time, and return the errors of those that cannot be read or counted.
+
+        Args:
+            images: As for `count`.
+            whole_fields: Whether each is a photograph of a smear; else it shows one cell.
+        """
+        unreadable = []
+        for number, image in enumerate(images, 1):
+            label = str(image) if isinstance(image, str | Path) else f"image {number}"
+            try:
+                self.add_image(read_image(image, label), Path(label).name, whole_field=whole_fields)
+            except UnreadableImageError as error:
+                unreadable.append(UnreadableImageError(label, error.reason))
+        return tuple(unreadable)
 
     def add_image(self, image: Image.Image, name: str, *, whole_field: bool) -> Picture:
         """Find and classify the cells of an image, and add them to the specimen.
@@ -108,12 +121,15 @@ class CellCounter:
         """
         with self._lock, _failures_named(name):
             found = find_cells(image) if whole_field else [FoundCell((0, 0, *image.size), cut=False)]
-            crops = [crop_cell(image, cell.box) if whole_field else image for cell in found]
-            predictions = self._predictor.predict(crops)
-            duplicates = self._find_duplicates(image, [cell.box for cell in found])
+            boxes = [cell.box for cell in found]
+            if whole_field:
+                views = predict_cells(self.predictor, image, boxes)
+            else:
+                views = [CellView(image, *self.predictor.predict([image]))]
+            duplicates = self._find_duplicates(image, boxes)
             cells = [
-                Cell(cell.box, prediction, _encode_crop(crop), cell.cut, duplicates.get(index))
-                for index, (cell, crop, prediction) in enumerate(zip(found, crops, predictions, strict=True))
+                Cell(cell.box, view.prediction, _encode_crop(view.image), cell.cut, duplicates.get(index))
+                for index, (cell, view) in enumerate(zip(found, views, strict=True))
             ]
             preview = _encode(image, PREVIEW_SIDE, "JPEG", quality=88)
             picture = self.specimen.add_picture(name, image.size, preview, cells, is_field=whole_field)
@@ -143,11 +159,18 @@ class CellCounter:
         with Image.open(io.BytesIO(field.preview)) as preview:
             scale = preview.width / field.size[0]
             x0, y0, x1, y1 = (round(edge * scale) for edge in box)
-            crop = crop_cell(preview.convert("RGB"), (x0, y0, x1, y1))
-        (prediction,) = self._predictor.predict([crop])
-        # However confident the model is, only a person says that this is a cell.
-        status = "review" if prediction.status == "confident" else prediction.status
-        return self.specimen.add_cell(picture, Cell(box, replace(prediction, status=status), _encode_crop(crop)))
+            (view,) = predict_cells(self.predictor, preview.convert("RGB"), [(x0, y0, x1, y1)])
+        return self.specimen.add_cell(picture, Cell(box, view.prediction, _encode_crop(view.image), pointed_at=True))
+
+    def use(self, predictor: Predictor) -> None:
+        """Predict all cells again, and those of further images, by another predictor; reviews stay.
+
+        Args:
+            predictor: Of a model adapted from the one before, so that it wants cells cut out alike.
+        """
+        with self._lock:
+            self.predictor = predictor
+            self.specimen.predict_again(predictor)
 
     def _find_duplicates(self, image: Image.Image, boxes: Sequence[Box]) -> dict[int, int]:
         """By index of the box, the number of the cell in an earlier picture that is the same leucocyte."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from wbc_hf.errors import WbcError
-from wbc_hf.inference import ModelIdentity
+from wbc_hf.inference import ModelIdentity, Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells
 from wbc_hf.smear.differential import ReferenceRanges, differentiate
@@ -77,6 +77,18 @@ class Specimen:
         """Add a cell to an earlier picture; it gets the next number."""
         with self._lock:
             return self._append(picture, cell)
+
+    def predict_again(self, predictor: Predictor) -> None:
+        """Replace the predictions of all cells; their reviews stay.
+
+        Args:
+            predictor: Of the cells' images as they are.
+        """
+        cells = self.cells
+        predictions = predictor.predict([cell.image for cell in cells])
+        with self._lock:
+            for index, prediction in enumerate(predictions):
+                self._cells[index] = replace(self._cells[index], prediction=prediction)
 
     def review(self, number: int, label: str | None, reviewer: str = "") -> Cell:
         """Record a review of a cell; it replaces an earlier one.
