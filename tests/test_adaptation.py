@@ -12,6 +12,7 @@ from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, p
 
 from tests.conftest import TinyRun
 from wbc_hf.adaptation import Adaptation, AdaptationCell, adapt, describe_adaptation
+from wbc_hf.adaptation.adaptation import _load
 from wbc_hf.adaptation.cells import read_cells
 from wbc_hf.adaptation.few_shot import cross_validation_folds
 from wbc_hf.adaptation.self_training import MIN_UNLABELLED
@@ -56,12 +57,12 @@ class Adapted:
 
 @pytest.fixture(scope="module")
 def unlabelled(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Adapted:
-    """Adapted to a folder of 60 cells, one white picture and one file that is none."""
+    """Adapted to a folder of 200 cells, one white picture and one file that is none."""
     root = tmp_path_factory.mktemp("unlabelled")
     images = root / "images"
     (images / "slide 2").mkdir(parents=True)
-    for index, cell in enumerate(elsewhere(np.arange(60) % 5, 1)):
-        cell.save(images / ("slide 2" if index % 2 else ".") / f"{index:02d}.png")
+    for index, cell in enumerate(elsewhere(np.arange(200) % 5, 1)):
+        cell.save(images / ("slide 2" if index % 2 else ".") / f"{index:03d}.png")
     Image.new("RGB", (SIDE, SIDE), "white").save(images / "white.png")
     (images / "broken.png").write_text("no picture")
     return adapted(tiny_run.folder, images, root / "new" / "model")
@@ -143,18 +144,23 @@ def test_the_new_laboratory_is_in_distribution(kind: str, request: pytest.Fixtur
     )
 
 
+def test_the_version_is_that_of_the_folder_also_of_weights_in_half_precision():
+    starter = Path(__file__).parents[1] / "models" / "starter"
+    assert _load(starter, starter).identity == Predictor.from_pretrained(starter, "torch").identity
+
+
 # ---- without labels
 
 
 def test_without_labels_a_diagnosis_stands_before_and_after(unlabelled: Adapted, tiny_run: TinyRun):
     done = unlabelled.adaptation
-    assert (done.cells, done.unreadable, done.not_cells, done.labelled) == (60, 1, 1, None)
+    assert (done.cells, done.unreadable, done.not_cells, done.labelled) == (200, 1, 1, None)
     files = sorted(unlabelled.images.rglob("[0-9]*.png"))
     for diagnosis, folder in ((done.diagnosis_before, tiny_run.folder), (done.diagnosis_after, unlabelled.folder)):
         answers = Predictor.from_pretrained(folder, "torch").predict(files)
         for status, share in diagnosis.statuses.items():
             # A threshold may lie between two roundings of one answer.
-            assert share == pytest.approx(np.mean([answer.status == status for answer in answers]), abs=2 / 60)
+            assert share == pytest.approx(np.mean([answer.status == status for answer in answers]), abs=2 / 200)
         assert diagnosis.confidence == pytest.approx(np.mean([answer.probability for answer in answers]), abs=1e-3)
         assert 0 <= diagnosis.consistency <= 1
     assert sum(done.proportions.values()) == pytest.approx(1)
@@ -176,7 +182,7 @@ def test_without_labels_the_surest_are_accepted(unlabelled: Adapted):
 
 def test_pictures_that_cannot_be_used_are_named(unlabelled: Adapted, caplog: pytest.LogCaptureFixture):
     cells, left_out = read_cells(unlabelled.images, silent)
-    assert (len(cells), left_out.unreadable, left_out.not_cells) == (60, 1, 1)
+    assert (len(cells), left_out.unreadable, left_out.not_cells) == (200, 1, 1)
     assert all(cell.label is None for cell in cells)
     broken, white = sorted(record.getMessage() for record in caplog.records)
     assert "broken.png: is not a picture" in broken
@@ -189,7 +195,7 @@ def test_a_model_that_says_nothing_of_trust_can_be_adapted_and_is_told_that_it_d
     network.classifier[-1].bias.data[2] = 100.0
     network.save_pretrained(tmp_path / "plain")
     processor.save_pretrained(tmp_path / "plain")
-    cells = [AdaptationCell(cell, None, str(index)) for index, cell in enumerate(elsewhere(np.arange(50) % 5, 3))]
+    cells = [AdaptationCell(cell, None, str(index)) for index, cell in enumerate(elsewhere(np.arange(200) % 5, 3))]
     done = adapt(tmp_path / "plain", cells, tmp_path / "new")
     assert done.diagnosis_before.statuses is None
     assert set(done.diagnosis_after.statuses) == {"confident", "review", "unfamiliar", "not_a_cell"}
@@ -378,7 +384,7 @@ def test_an_interruption_leaves_nothing_behind(tiny_run: TinyRun, tmp_path: Path
         if what == "Adapting":
             raise KeyboardInterrupt
 
-    cells = [AdaptationCell(cell, None, str(index)) for index, cell in enumerate(elsewhere(np.arange(50) % 5, 8))]
+    cells = [AdaptationCell(cell, None, str(index)) for index, cell in enumerate(elsewhere(np.arange(200) % 5, 8))]
     with pytest.raises(KeyboardInterrupt):
         adapt(tiny_run.folder, cells, tmp_path / "new", progress=press_ctrl_c)
     assert list(tmp_path.iterdir()) == []

@@ -46,7 +46,7 @@ def test_help_says_what_a_command_does(command: str):
 
 
 def test_help_lists_the_commands():
-    assert all(command in run("--help").output for command in (*COMMANDS, "train"))
+    assert all(command in run("--help").output for command in (*COMMANDS, "laboratories", "train"))
 
 
 def test_version():
@@ -294,20 +294,20 @@ def test_adapting_writes_a_model_beside_the_one_before_and_tells_what_changed(ti
     model, images = tmp_path / "model", tmp_path / "images"
     shutil.copytree(tiny_run.folder, model)
     images.mkdir()
-    for index, cell in enumerate(paint_cells([index % 5 for index in range(50)], size=48, seed=6)):
-        Image.fromarray(cell).save(images / f"{index:02d}.png")
+    for index, cell in enumerate(paint_cells([index % 5 for index in range(200)], size=48, seed=6)):
+        Image.fromarray(cell).save(images / f"{index:03d}.png")
     (images / "broken.png").write_text("no picture")
 
     result = run("adapt", model, "--images", images)
 
     assert result.exit_code == 1
     assert "Left out" in result.stderr and "broken.png: is not a picture" in result.stderr
-    assert "1 of 51 files are not readable images." in result.stderr
+    assert "1 of 201 files are not readable images." in result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0] == "model: adapted to 50 cells, without labels"
-    assert lines[1].split() == ["on", "50", "cells", "before", "after"]
+    assert lines[0] == "model: adapted to 200 cells, without labels"
+    assert lines[1].split() == ["on", "200", "cells", "before", "after"]
     assert lines[-1] == f"The adapted model: {tmp_path / 'model-adapted'}"
-    (answer,) = Predictor.from_pretrained(tmp_path / "model-adapted").predict([images / "00.png"])
+    (answer,) = Predictor.from_pretrained(tmp_path / "model-adapted").predict([images / "000.png"])
     assert answer.label in CLASS_NAMES
     assert "exists already" in str(run("adapt", model, "--images", images).exception)
 

@@ -54,7 +54,7 @@ def beside_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder as the documents presume it: the repository's models, a picture of a cell, cells without labels."""
     (tmp_path / "models").symlink_to(ROOT / "models")
     (tmp_path / "their_cells").mkdir()
-    for index, cell in enumerate(paint_cells([index % 5 for index in range(50)], size=48, seed=6)):
+    for index, cell in enumerate(paint_cells([index % 5 for index in range(200)], size=48, seed=6)):
         Image.fromarray(cell).save(tmp_path / "their_cells" / f"{index:02d}.png")
     Image.fromarray(cell).save(tmp_path / "cell.png")
     monkeypatch.chdir(tmp_path)

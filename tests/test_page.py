@@ -19,11 +19,12 @@ from gradio_client.exceptions import AppError
 from markupsafe import escape
 from PIL import Image
 
+from wbc_hf.adaptation import Laboratories
 from wbc_hf.data import PAINTED_TITLE, paint_cells, paint_field
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Prediction, Predictor, ReferenceCells
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
-from wbc_hf.modeling import Calibration, build_from_scratch
+from wbc_hf.modeling import Calibration, OutOfDistributionScore, build_from_scratch
 from wbc_hf.reports import EXPORTS, RESEARCH_USE
 from wbc_hf.smear import DEFAULT_RANGES, CellCounter, CellState, FoundCell, Specimen, counting
 from wbc_hf.web import build_page, launch_page
@@ -497,6 +498,8 @@ def test_only_the_named_endpoints_are_open(client: Client):
         "/count",
         "/export",
         "/model",
+        "/laboratories",
+        "/adapt",
     }
     assert all(
         parameter["label"] and parameter["python_type"]["type"] for parameter in endpoints["/count"]["parameters"]
@@ -579,3 +582,48 @@ def test_a_port_that_is_taken(predictor: Predictor):
         port = taken.getsockname()[1]
         with pytest.raises(WbcError, match=rf"127\.0\.0\.1:{port}.*--port"):
             launch_page(build_page(predictor), "127.0.0.1", port)
+
+
+# ---- kept laboratories
+
+
+def test_programs_adapt_to_a_laboratory_keep_it_and_count_under_it(
+    predictor: Predictor, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    network, processor = build_from_scratch(0.0625, image_size=32)
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    features = np.random.default_rng(0).random((20, sum(network.config.hidden_sizes[-3:])), dtype=np.float32)
+    Calibration(1.0, 1.0, False, 100.0, 20, "painted", OutOfDistributionScore.fit(features)).save(folder)
+    model, classes = Predictor.from_pretrained(folder, "torch"), [2, 4] * 4
+    files = []
+    for number, pixels in enumerate(paint_cells(classes, size=48, seed=4)):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        files.append(handle_file(tmp_path / f"{number}.png"))
+    corrections = {str(number): CLASS_NAMES[label] for number, label in enumerate(classes, 1)}
+    page = build_page(model, laboratories=Laboratories(tmp_path / "kept"))
+    url = launch_page(page, "127.0.0.1", None)
+    try:
+        client = Client(url, verbose=False, analytics_enabled=False)
+        assert client.predict(api_name="/laboratories") == []
+        done = client.predict(files, "cell", "Ward 3", corrections, True, api_name="/adapt")
+        assert done["adaptation"]["labelled"]["neutrophil"] == 4 and done["unreadable"] == []
+        if done["laboratory"] is None:  # the untrained network may not have gained, and is then not kept
+            assert done["adaptation"]["warning"]
+        else:
+            (kept,) = client.predict(api_name="/laboratories")
+            assert (kept["name"], kept["keeps_cells"]) == ("Ward 3", True)
+            counted = client.predict(files, "cell", "", 0, {}, "", "ward 3", api_name="/count")
+            assert counted["model"]["version"] == kept["version"] != model.identity.version
+        with pytest.raises(AppError, match=r"Nowhere: no laboratory of this name"):
+            client.predict(files, "cell", "", 0, {}, "", "Nowhere", api_name="/count")
+    finally:
+        page.close()
+
+
+def test_a_page_that_keeps_no_laboratories_says_so(client: Client, field: Upload):
+    with pytest.raises(AppError, match="keeps no laboratories"):
+        client.predict([handle_file(field.source)], "field", "Ward 3", {}, False, api_name="/adapt")
+    with pytest.raises(AppError, match="keeps no laboratories"):
+        client.predict([handle_file(field.source)], "field", "", 0, {}, "", "Ward 3", api_name="/count")

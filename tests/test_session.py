@@ -327,3 +327,18 @@ def test_large_pictures_are_shown_smaller_and_kept_small(predictor: Predictor):
     assert session.view.picture.size == (2560, 1920)
     assert len(session.view.picture.preview) < 600_000
     assert 'viewBox="0 0 2560 1920"' in render_views(session, DEFAULT_RANGES, "")[1]
+
+
+def test_review_starts_with_a_cell_that_waits(session: Session):
+    """Also where the first picture shows none: the card of a counted cell leads nowhere."""
+    cells = session.specimen._cells
+    for index, cell in enumerate(cells):
+        if cell.picture == 1:
+            cells[index] = replace(cell, prediction=replace(cell.prediction, status="confident"))
+    session.show_picture(1)
+    session.start_review()
+    assert session.view.cell.number == waiting(session)[0]
+    session.act("label", waiting(session)[0], "monocyte", "Ana")
+    session.show_picture(1)
+    session.start_review()
+    assert session.view.picture.number == 1  # a person chose it

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from transformers import ResNetForImageClassification
 
 from wbc_hf.adaptation.card import CARD_FILE, render_card
-from wbc_hf.adaptation.cells import AdaptationCell, LeftOut, check_cells, read_cells
+from wbc_hf.adaptation.cells import AdaptationCell, LeftOut, check_cells, read_cells, read_fields
 from wbc_hf.adaptation.few_shot import adapt_few_shot
 from wbc_hf.adaptation.progress import ProgressCallback, no_progress, subprogress
 from wbc_hf.adaptation.results import Adaptation
@@ -22,16 +22,17 @@ from wbc_hf.files import write_json
 from wbc_hf.hub import copy_notice, fetch_model
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
-from wbc_hf.modeling import Calibration, Preprocessing, centre_squares, load_classifier, load_processor
+from wbc_hf.modeling import Calibration, Preprocessing, centre_squares, digest_weights, load_classifier, load_processor
 
 ADAPTATION_FILE = "adaptation.json"
 
 
 def adapt(
     model: str | Path,
-    cells: str | Path | Sequence[AdaptationCell],
+    cells: str | Path | Sequence[AdaptationCell] | None,
     output: str | Path,
     *,
+    fields: str | Path | None = None,
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> Adaptation:
@@ -46,7 +47,9 @@ def adapt(
             are labels; without any, all images below the folder have none. Images that cannot be read or show no
             stained cell are left out, each with a warning. At least `MIN_UNLABELLED` cells are needed without
             labels; with labels, `MIN_CELLS` in each of `MIN_CLASSES` classes, from two groups or more.
+            None where all come from `fields`.
         output: A new folder. After an error it does not exist.
+        fields: A folder of photographs of smears; the cells that are found in them are learned from without labels.
         seed: Random seed.
         progress: Called with what is being done and the share of the whole that is done, 0 to 1.
 
@@ -65,13 +68,17 @@ def adapt(
         if isinstance(cells, str | Path):
             cells, left_out = read_cells(Path(cells), subprogress(progress, 0, 0.15))
             progress = subprogress(progress, 0.15, 1)
+        cells = list(cells or ())
+        if fields is not None:
+            found, unreadable = read_fields(Path(fields), predictor, subprogress(progress, 0, 0.15))
+            cells, left_out = cells + found, replace(left_out, unreadable=left_out.unreadable + unreadable)
+            progress = subprogress(progress, 0.15, 1)
         labels = np.array([-1 if cell.label is None else cell.label for cell in cells], dtype=np.int64)
         check_cells(labels, left_out)
-        # Before the weights change, since the version is a digest of them.
         identity = predictor.identity
         squares = centre_squares([cell.image for cell in cells], predictor.processor)
         task = Task(predictor, cells, squares, labels, seed, progress)
-        calibration, fields = adapt_few_shot(task) if (labels >= 0).any() else adapt_unsupervised(task)
+        calibration, facts = adapt_few_shot(task) if (labels >= 0).any() else adapt_unsupervised(task)
         adaptation = Adaptation(
             model=identity.name,
             version=identity.version,
@@ -83,7 +90,7 @@ def adapt(
             not_cells=left_out.not_cells,
             review_threshold=calibration.review_threshold,
             target_reached=calibration.target_reached,
-            **fields,
+            **facts,
         )
         predictor.model.save_pretrained(folder)
         predictor.processor.save_pretrained(folder)
@@ -107,7 +114,9 @@ def _load(model: str | Path, folder: Path) -> Predictor:
             f"{model}: is a {network.config.model_type!r} model with a {type(processor).__name__}. Only the ResNet "
             "family with its own processor can be adapted."
         )
-    predictor = Predictor(network, processor, str(model), Calibration.load(folder), folder=folder)
+    # The version is that of the folder, also where its weights are in half precision and the network's are not.
+    weights = digest_weights(folder)
+    predictor = Predictor(network, processor, str(model), Calibration.load(folder), folder=folder, weights=weights)
     if [class_index(name) for name in predictor.labels] != list(range(len(CLASS_NAMES))):
         raise WbcError(
             f"{model}: tells {', '.join(predictor.labels)} apart. Only a model of {', '.join(CLASS_NAMES)}, in this "

@@ -24,7 +24,9 @@ from wbc_hf.data import (
 )
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hardware import usable_cores
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.smear import find_cells, predict_cells
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,34 @@ def read_cells(folder: Path, progress: ProgressCallback) -> tuple[list[Adaptatio
         AdaptationCell(image, class_index(file.class_name), group)
         for image, file, group in zip(images, kept, groups, strict=True)
     ], left_out
+
+
+def read_fields(folder: Path, predictor: Predictor, progress: ProgressCallback) -> tuple[list[AdaptationCell], int]:
+    """Find the cells in photographs of smears, without labels, and count the photographs that cannot be read.
+
+    Cells that the border cuts off, or that show no stained cell, are left out. Cells of one photograph are one group.
+
+    Args:
+        folder: Of photographs, also in sub-folders.
+        predictor: Of the model that is adapted: of its framings it is shown the one that is most familiar to it.
+        progress: Callback.
+
+    Raises:
+        WbcError: It is not a folder, or holds no photographs.
+    """
+    cells, unreadable = [], 0
+    paths = find_pictures(folder)
+    for index, path in enumerate(paths):
+        progress("Finding the cells", index / len(paths))
+        field = _read(path)
+        if isinstance(field, UnreadableImageError):
+            logger.warning("Left out %s", field)
+            unreadable += 1
+            continue
+        boxes = [cell.box for cell in find_cells(field) if not cell.cut]
+        images = (view.image for view in predict_cells(predictor, field, boxes))
+        cells += [AdaptationCell(image, None, str(path)) for image in images if may_be_stained_cell(image)]
+    return cells, unreadable
 
 
 def _read(path: Path) -> Image.Image | UnreadableImageError:

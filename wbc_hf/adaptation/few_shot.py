@@ -13,6 +13,7 @@ from wbc_hf.adaptation.progress import ProgressCallback, subprogress
 from wbc_hf.adaptation.results import SCORES, Scores
 from wbc_hf.adaptation.self_training import fine_tune
 from wbc_hf.adaptation.task import Task
+from wbc_hf.adaptation.weight_difference import round_to_difference
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate
 from wbc_hf.inference import Predictor
@@ -41,9 +42,10 @@ def adapt_few_shot(task: Task) -> tuple[Calibration, dict]:
     probabilities = softmax(after / temperature, axis=1)
     threshold, reached = review_threshold(probabilities.max(1), probabilities.argmax(1) == targets)
     task.progress("Fitting the out-of-distribution score", 0.95)
-    _, features = task.logits_and_features()
+    logits, features = task.logits_and_features()
     calibration = task.calibration(
         features,
+        logits.argmax(1),
         temperature=temperature,
         # Without the target no probability is high enough to accept a prediction.
         threshold=threshold if reached else 1.0,
@@ -125,6 +127,7 @@ def _report(task: Task, step: int, folds: int) -> ProgressCallback:
 def _fine_tune(
     task: Task, network: ResNetForImageClassification, chosen: np.ndarray, what: str, report: ProgressCallback
 ) -> None:
+    base = copy.deepcopy(network.state_dict())
     fine_tune(
         network,
         task.squares[chosen],
@@ -133,6 +136,8 @@ def _fine_tune(
         seed=task.seed,
         progress=lambda _, share: report(what, share),
     )
+    # Also those of the folds: the figures are of what a laboratory keeps.
+    round_to_difference(network, base)
 
 
 def _logits(predictor: Predictor, task: Task, chosen: np.ndarray) -> np.ndarray:

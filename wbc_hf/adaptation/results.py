@@ -1,6 +1,8 @@
 """Results of a domain adaptation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 STATUSES = ("confident", "review", "unfamiliar", "not_a_cell")
 # Figures on labelled cells: name in `Scores`, and title.
@@ -86,3 +88,20 @@ class Adaptation:
     temperature: float | None = None
     scores_before: Scores | None = None
     scores_after: Scores | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Adaptation":
+        """Read what `dataclasses.asdict` made, after JSON.
+
+        Raises:
+            KeyError, TypeError: It is something else, or of another version of this project.
+        """
+        nested = {
+            name: None if values[name] is None else of(**values[name])
+            for of, names in (
+                (Diagnosis, ("diagnosis_before", "diagnosis_after")),
+                (Scores, ("scores_before", "scores_after")),
+            )
+            for name in names
+        }
+        return cls(**{**values, **nested, "remarks": tuple(values["remarks"])})

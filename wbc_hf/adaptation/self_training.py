@@ -20,7 +20,8 @@ from wbc_hf.hardware import has_fast_bf16
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Normalise, cropped_edge
 
-MIN_UNLABELLED = 50
+# With 85 cells of a laboratory that a model had not seen, self-training took accuracy from .741 to .553.
+MIN_UNLABELLED = 200
 _BATCH = 32
 _EM_STEPS = 100
 _NUCLEUS_SPANS = (0.6, 0.5, 0.42)  # median width of the nuclei in the framings for pseudo-labels, in sides
@@ -29,7 +30,8 @@ _PRIOR_POWER = 0.25  # of the priors in the pseudo-labels: with power 1 rare cla
 _LEARNED_SHARE = 0.8  # of the cells of each class, the most confident ones
 _EPOCHS = 4
 _ROUNDS = 2  # the second time the network is a better teacher
-_LABELLED_STEPS = 120
+# Batches for few labels and for many: with few more would repeat the same views.
+_LEAST_STEPS, _STEPS_PER_LABEL, _MOST_STEPS = 20, 2, 120
 _SELF_TRAINING_RATE, _FINE_TUNING_RATE = 1e-4, 5e-4
 _SMOOTHING = 0.05
 
@@ -100,7 +102,8 @@ def fine_tune(
     weights = np.zeros(len(labels))
     for cells in _by_class(labels):
         weights[cells] = len(cells) ** -0.75
-    _train(network, squares, targets, weights, processor, _LABELLED_STEPS, _FINE_TUNING_RATE, seed, progress)
+    steps = min(_MOST_STEPS, _LEAST_STEPS + _STEPS_PER_LABEL * len(labels))
+    _train(network, squares, targets, weights, processor, steps, _FINE_TUNING_RATE, seed, progress)
 
 
 @torch.no_grad()

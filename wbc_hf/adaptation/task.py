@@ -10,7 +10,12 @@ from transformers import ResNetForImageClassification
 from wbc_hf.adaptation.cells import AdaptationCell
 from wbc_hf.adaptation.progress import ProgressCallback
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import OUT_OF_DISTRIBUTION_SHARE, Calibration, OutOfDistributionScore
+from wbc_hf.modeling import (
+    OUT_OF_DISTRIBUTION_SHARE,
+    Calibration,
+    LaboratoryDistance,
+    OutOfDistributionScore,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Task:
     def calibration(
         self,
         features: np.ndarray,
+        predicted: np.ndarray,
         *,
         temperature: float,
         threshold: float,
@@ -56,19 +62,22 @@ class Task:
 
         Args:
             features: Of all cells by the adapted network, (n, d).
+            predicted: Class of each cell by that network, int (n,).
             temperature, threshold, target_reached, fitted_on: As in `Calibration`.
         """
         before = self.predictor.calibration
         trained_on = "cells that its folder does not name" if before is None else before.trained_on
         score = OutOfDistributionScore.fit(features)
+        scores = score.leave_one_out(features)
+        farthest = float(np.quantile(scores, 1 - OUT_OF_DISTRIBUTION_SHARE))
         return Calibration(
             temperature=temperature,
             review_threshold=threshold,
             target_reached=target_reached,
-            out_of_distribution_threshold=float(
-                np.quantile(score.leave_one_out(features), 1 - OUT_OF_DISTRIBUTION_SHARE)
-            ),
+            out_of_distribution_threshold=farthest,
             fitted_on=fitted_on,
             trained_on=f"{trained_on}, adapted to {len(features)} cells of another laboratory",
             out_of_distribution_score=score,
+            laboratory_distance=LaboratoryDistance.fit_one(scores, predicted),
+            spans=() if before is None else before.spans,
         )

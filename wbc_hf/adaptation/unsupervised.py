@@ -9,6 +9,7 @@ from wbc_hf.adaptation.progress import subprogress
 from wbc_hf.adaptation.results import STATUSES, Diagnosis
 from wbc_hf.adaptation.self_training import consistency, self_train
 from wbc_hf.adaptation.task import Task
+from wbc_hf.adaptation.weight_difference import round_to_difference
 from wbc_hf.data import may_be_stained_cell
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Calibration
@@ -41,6 +42,7 @@ def adapt_unsupervised(task: Task) -> tuple[Calibration, dict]:
         seed=task.seed,
         progress=subprogress(task.progress, 0.25, 0.75),
     )
+    round_to_difference(task.network, weights)
     task.progress("Predicting the cells again", 0.75)
     logits, features = task.logits_and_features()
     agreement = _consistency(task)
@@ -51,6 +53,7 @@ def adapt_unsupervised(task: Task) -> tuple[Calibration, dict]:
         logits, features = logits_before, features_before
     calibration = task.calibration(
         features,
+        logits.argmax(1),
         temperature=1.0 if own is None else own.temperature,
         threshold=unsupervised_review_threshold(softmax(logits, axis=1)),
         target_reached=False,
@@ -87,7 +90,7 @@ def _diagnose(
     shares = None
     if calibration is not None:
         may_be_cell = [may_be_stained_cell(cell.image) for cell in task.cells]
-        statuses = np.array(calibration.statuses(confidence, features, may_be_cell))
+        statuses = np.array(calibration.statuses(confidence, calibration.distances(features), may_be_cell))
         shares = {status: float((statuses == status).mean()) for status in STATUSES}
     return Diagnosis(shares, float(confidence.mean()), agreement)
 

@@ -1,5 +1,7 @@
 """`wbc-hf adapt`: adapt a model to another laboratory."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +15,12 @@ def adapt(
     *,
     model: Annotated[str | None, typer.Argument(help=MODEL_HELP)] = None,
     images: Annotated[
-        Path, typer.Option(help="Folder of images of one cell each, or of sub-folders named after the classes.")
-    ],
+        Path | None, typer.Option(help="Folder of images of one cell each, or of sub-folders named after the classes.")
+    ] = None,
+    fields: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photographs of smears: the cells found in them have no labels."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="New folder for the adapted model; by default MODEL-adapted, beside a model folder."),
@@ -23,7 +29,7 @@ def adapt(
 ) -> None:
     """Adapt a model to another laboratory's stain and camera, from some of its cells.
 
-    Without labels (unsupervised), from 50 images or more: the model learns
+    Without labels (unsupervised), from 200 images or more: the model learns
     from its own surest answers. Where that does not help, as far as can be
     told without labels, its weights stay as they are.
 
@@ -35,12 +41,15 @@ def adapt(
 
         wbc-hf adapt runs/cells --images sorted/ --output runs/ours
 
+    Photographs of smears will do too, alone or beside labelled cells: their
+    cells are found first.
+
+        wbc-hf adapt --fields smear/ --images sorted/ --output runs/ours
+
     The new folder is a model like any other; its card says what was done.
     Images that cannot be read or show no stained cell are named on standard
     error and left out. Where some cannot be read, the exit status is 1.
     """
-    from tqdm.auto import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
     from transformers.utils.logging import disable_progress_bar
 
     from wbc_hf.adaptation import adapt as adapt_model
@@ -49,17 +58,27 @@ def adapt(
     disable_progress_bar()
     model = choose_model(model)
     output = output or _default_output(model)
-    form = "{l_bar}{bar}| {elapsed}"
+    with progress_bar() as progress:
+        adaptation = adapt_model(model, images, output, fields=fields, seed=seed, progress=progress)
+    print(describe_adaptation(adaptation))
+    print(f"The adapted model: {output}")
+    exit_if_unreadable(adaptation.unreadable, adaptation.cells + adaptation.unreadable + adaptation.not_cells)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, float], None]]:
+    """A bar on the terminal with the time that is left, as a callback of `adapt`."""
+    from tqdm.auto import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    form = "{l_bar}{bar}| {elapsed}, {remaining} left"
     with logging_redirect_tqdm(), tqdm(total=100, bar_format=form, delay=2, leave=False) as bar:
 
         def update(step: str, share: float) -> None:
             bar.set_description(step, refresh=False)
             bar.update(100 * share - bar.n)
 
-        adaptation = adapt_model(model, images, output, seed=seed, progress=update)
-    print(describe_adaptation(adaptation))
-    print(f"The adapted model: {output}")
-    exit_if_unreadable(adaptation.unreadable, adaptation.cells + adaptation.unreadable + adaptation.not_cells)
+        yield update
 
 
 def _default_output(model: str) -> Path:

@@ -1,8 +1,10 @@
 """`wbc-hf count`: the differential of one smear."""
 
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +14,9 @@ from wbc_hf.default_model import choose_model
 from wbc_hf.errors import WbcError
 
 if TYPE_CHECKING:
-    from wbc_hf.smear import Snapshot
+    from wbc_hf.adaptation import Laboratories
+    from wbc_hf.inference import Predictor
+    from wbc_hf.smear import CellCounter, Snapshot
 
 
 class Shows(StrEnum):
@@ -38,6 +42,14 @@ def count(
     show: Annotated[Shows, typer.Option(help="What each image shows: a field, or one cell.")] = Shows.FIELD,
     specimen: Annotated[str, typer.Option(help="The laboratory's identifier of the specimen.")] = "",
     leucocytes: Annotated[float | None, typer.Option(help="Total count in 10⁹/l, for absolute counts.")] = None,
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="First adapt the model to these very photographs, without labels.")
+    ] = False,
+    laboratory: Annotated[
+        str | None,
+        typer.Option(help="Count under this kept laboratory; with --adapt, keep what was adapted under this name."),
+    ] = None,
+    laboratories: Annotated[Path | None, typer.Option(help="Folder of the kept laboratories.")] = None,
     ranges: Annotated[
         Path | None, typer.Option(help="Reference ranges in percent: YAML, `neutrophil: [39, 75]`.")
     ] = None,
@@ -50,13 +62,20 @@ def count(
     A file that cannot be read or counted is named on standard error, the others are counted, and the exit status is 1.
 
         wbc-hf count smear/ --model runs/cells --leucocytes 6.4 --format pdf --output smear.pdf
+
+    Photographs of a laboratory that the model does not know are noticed. It can be adapted to them, and the result
+    can be kept under a name and used from then on (see `wbc-hf laboratories`).
+
+        wbc-hf count smear/ --adapt --laboratory "Ward 3, MGG"
+
+        wbc-hf count next/ --laboratory "Ward 3, MGG"
     """
     from tqdm.auto import tqdm
     from transformers.utils.logging import disable_progress_bar
 
+    from wbc_hf.adaptation import Laboratories
     from wbc_hf.inference import Predictor
-    from wbc_hf.smear import DEFAULT_RANGES, check_leucocyte_count, load_ranges
-    from wbc_hf.smear import count as count_cells
+    from wbc_hf.smear import DEFAULT_RANGES, CellCounter, Specimen, check_leucocyte_count, load_ranges
 
     if format is Format.PDF and output is None:
         raise WbcError("--format pdf: is not for a terminal. Name a file with --output.")
@@ -66,18 +85,73 @@ def count(
     reference_ranges = load_ranges(ranges) if ranges else DEFAULT_RANGES
     leucocyte_count = check_leucocyte_count(leucocytes)
     files = list(find_files(paths))
-    snapshot = count_cells(
-        tqdm(files, desc="Counting", unit="image", delay=2, leave=False),
-        Predictor.from_pretrained(choose_model(model)),
-        ranges=reference_ranges,
-        whole_fields=show is Shows.FIELD,
-        name=specimen,
-        leucocyte_count=leucocyte_count,
+    base = Predictor.from_pretrained(choose_model(model))
+    store = Laboratories(laboratories)
+    predictor = base if laboratory is None or adapt else store.load(laboratory, base)
+    counter = CellCounter(predictor, Specimen(specimen, leucocyte_count))
+    unreadable = counter.add_images(
+        tqdm(files, desc="Counting", unit="image", delay=2, leave=False), whole_fields=show is Shows.FIELD
     )
+    if adapt:
+        predictor = _adapt(counter, base, store, laboratory)
+    else:
+        _report_laboratory(counter, predictor, store, laboratory)
+    snapshot = replace(counter.specimen.snapshot(predictor.identity, reference_ranges), unreadable=unreadable)
     for error in snapshot.unreadable:
         print(f"wbc-hf: {on_one_line(str(error))}", file=sys.stderr)
     _write(snapshot, format, output)
     exit_if_unreadable(len(snapshot.unreadable), len(files), "could not be counted")
+
+
+def _adapt(counter: "CellCounter", base: "Predictor", store: "Laboratories", name: str | None) -> "Predictor":
+    """Adapt to the cells that were found and predict them again, keep the result if a name is given, and say so."""
+    from wbc_hf.adaptation import adapt, cells_to_learn, describe_adaptation, with_usable_labels
+    from wbc_hf.cli.adapt import progress_bar
+    from wbc_hf.inference import Predictor
+
+    with TemporaryDirectory() as temporary, progress_bar() as progress:
+        folder = Path(temporary) / "adapted"
+        cells = cells_to_learn(counter.specimen.cells, "specimen")
+        if name is not None and name in store.names():
+            cells += store.cells(name)
+        adaptation = adapt(base.name, with_usable_labels(cells), folder, progress=progress)
+        adapted = Predictor.from_pretrained(folder, fresh=True)
+        _ = adapted.identity  # before its folder goes
+        counter.use(adapted)
+        if name is not None:
+            store.keep(name, base, folder, adaptation)
+    print(describe_adaptation(adaptation), file=sys.stderr)
+    return adapted
+
+
+def _report_laboratory(
+    counter: "CellCounter", predictor: "Predictor", store: "Laboratories", name: str | None
+) -> None:
+    """Say on standard error where the photographs do not look like what the model has learned."""
+    from wbc_hf.adaptation import MIN_UNLABELLED
+    from wbc_hf.smear import CellState, Origin, check_laboratory
+
+    cells = counter.specimen.cells
+    check = check_laboratory(cells, predictor.calibration)
+    if name is not None and check.distance is not None:
+        store.record_count(name, check.cells, check.distance, check.origin is Origin.ANOTHER)
+    waiting = sum(cell.state is CellState.WAITING for cell in cells)
+    if check.origin is Origin.MIXED:
+        print(
+            "wbc-hf: some of these photographs look like those that the model has learned, others do not. Count those "
+            "of one laboratory at a time.",
+            file=sys.stderr,
+        )
+    elif check.origin is Origin.ANOTHER:
+        since = None if name is None else store.drift(name)
+        known = "that the model has learned" if name is None else f"of {name} as it was kept"
+        print(
+            f"wbc-hf: these {check.cells} cells do not look like those {known}"
+            f"{f', since {since[:10]}' if since else ''}: another stain, microscope or camera. {waiting} wait for "
+            f"review. --adapt adapts the model to {MIN_UNLABELLED} cells or more; fewer that you label do more "
+            "(wbc-hf adapt, or the page).",
+            file=sys.stderr,
+        )
 
 
 def _write(snapshot: "Snapshot", format: Format, output: Path | None) -> None:

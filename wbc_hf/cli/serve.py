@@ -12,6 +12,7 @@ from wbc_hf.cli.shared import MODEL_HELP, exit_on_error
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import WbcError, needs_extra
 
+_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 USERS = "WBC_HF_USERS"  # not an argument: everybody on the machine can read those
 
 
@@ -29,6 +30,13 @@ def serve(
         Path | None,
         typer.Option(
             help="Folder of known cells, a sub-folder per class; the most similar appear beside a prediction."
+        ),
+    ] = None,
+    laboratories: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder in which visitors keep laboratories. Default: that of `wbc-hf laboratories` where the page "
+            "listens to this machine alone; else none are kept."
         ),
     ] = None,
     auth: Annotated[
@@ -57,6 +65,7 @@ def serve(
     # those of another page on the same machine. It goes with this one.
     with TemporaryDirectory(prefix="wbc_hf-page-") as folder:
         os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+        from wbc_hf.adaptation import Laboratories
         from wbc_hf.inference import Predictor, ReferenceCells
         from wbc_hf.memory import keep_memory_level
         from wbc_hf.smear import DEFAULT_RANGES, load_ranges
@@ -68,7 +77,8 @@ def serve(
         keep_memory_level()
         predictor = Predictor.from_pretrained(model)
         cells = ReferenceCells.from_folder(references, predictor) if references else None
-        page = build_page(predictor, ranges=reference_ranges, references=cells)
+        store = Laboratories(laboratories) if laboratories is not None or host in _THIS_MACHINE else None
+        page = build_page(predictor, ranges=reference_ranges, references=cells, laboratories=store)
         url = launch_page(page, host, port, users=users, root_path=root_path, mcp=mcp)
         print(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
         page.block_thread()

@@ -157,8 +157,8 @@ def columns_of_classes(names: Sequence[str]) -> np.ndarray:
     indices = [index for name in names if (index := class_index(name)) is not None]
     if len(indices) < len(names):
         raise WbcError(
-            f"The model's classes ({', '.join(names)}) are not all leucocytes, so labelled cells cannot tell how good "
-            f"it is. A model of {', '.join(CLASS_NAMES)} is needed."
+            f"The model's classes ({', '.join(names)}) are not all leucocytes, so its predictions cannot be compared "
+            f"with labels. A model of {', '.join(CLASS_NAMES)} is needed."
         )
     return np.eye(len(CLASS_NAMES), dtype=np.float32)[indices]
 

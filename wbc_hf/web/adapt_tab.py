@@ -6,30 +6,29 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import gradio as gr
 
 from wbc_hf.adaptation import (
     MIN_CELLS,
     MIN_CLASSES,
+    MIN_PICTURES,
     SCORES,
     Adaptation,
-    AdaptationCell,
     adapt,
+    cells_to_learn,
     enough_labelled,
+    is_reviewed,
 )
-from wbc_hf.data import read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
-from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS, class_index
+from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 from wbc_hf.reports import RESEARCH_USE
-from wbc_hf.smear import Cell, CellState, Specimen
+from wbc_hf.smear import Cell, Specimen
+from wbc_hf.web.adapting import ADAPTATIONS
 from wbc_hf.web.rendering import render, render_problem
 from wbc_hf.web.session import Sessions
 from wbc_hf.web.uploads import AT_ONCE
-
-MIN_PICTURES = 2  # cells of one picture are held back together, so that none can be held back of a single one
 
 NO_RESULT = "How the model did on held-back cells, before and after, appears here."
 NO_CELLS = "No cell is reviewed yet: give photographs on the tab Specimen, and say there what the cells are."
@@ -37,9 +36,6 @@ TOO_FEW = (
     f"Not enough yet: at least {MIN_CLASSES} classes with {MIN_CELLS} reviewed cells each are needed, and cells of "
     f"{MIN_PICTURES} pictures."
 )
-
-# One adaptation takes all cores for a minute or two: a second waits for the first.
-ADAPTATIONS: dict[str, Any] = {"concurrency_id": "adaptations", "concurrency_limit": 1, "api_visibility": "private"}
 
 _PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
 
@@ -82,13 +78,10 @@ class AdaptTab:
         """Adapt the model to the reviewed cells of the visitor."""
         with TemporaryDirectory() as folder:
             try:
-                cells = self._reviewed_cells(request)
+                cells = cells_to_learn(self._reviewed_cells(request), str(request.session_hash))
                 output = Path(folder) / f"adapted-model-{datetime.now(UTC):%Y%m%dT%H%MZ}"
                 adaptation = adapt(
-                    self.predictor.name,
-                    [_to_labelled(cell) for cell in cells],
-                    output,
-                    progress=lambda what, share: progress(share, desc=what),
+                    self.predictor.name, cells, output, progress=lambda what, share: progress(share, desc=what)
                 )
             except WbcError as error:
                 yield render_problem("Not adapted", str(error)), gr.update(visible=False)
@@ -103,18 +96,13 @@ class AdaptTab:
 
 def reviewed_cells(specimen: Specimen) -> list[Cell]:
     """The counted cells that a person has given one of the five classes, as in the export of reviewed cells."""
-    return [cell for cell in specimen.cells if cell.state is CellState.COUNTED and cell.review is not None]
+    return [cell for cell in specimen.cells if is_reviewed(cell)]
 
 
 def can_adapt(cells: Sequence[Cell]) -> bool:
     """Whether the cells suffice to hold some back and to learn from the others."""
     counts = Counter(cell.label for cell in cells if cell.label is not None)
     return enough_labelled(counts) and len({cell.picture for cell in cells}) >= MIN_PICTURES
-
-
-def _to_labelled(cell: Cell) -> AdaptationCell:
-    # Cells of one picture share its stain and its light: one group, held back together.
-    return AdaptationCell(read_image(cell.image), class_index(cell.label or ""), f"picture {cell.picture}")
 
 
 def render_cells(cells: Sequence[Cell]) -> str:

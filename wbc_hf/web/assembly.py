@@ -2,6 +2,7 @@
 
 import gradio as gr
 
+from wbc_hf.adaptation import Laboratories
 from wbc_hf.data import PAINTED_TITLE
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor, ReferenceCells
@@ -11,6 +12,7 @@ from wbc_hf.smear import DEFAULT_RANGES, ReferenceRanges
 from wbc_hf.web.adapt_tab import AdaptTab
 from wbc_hf.web.cell_tab import CellTab
 from wbc_hf.web.endpoints import Endpoints
+from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.model_tab import add_model_tab
 from wbc_hf.web.rendering import render
 from wbc_hf.web.session import Sessions
@@ -28,6 +30,7 @@ def build_page(
     *,
     ranges: ReferenceRanges = DEFAULT_RANGES,
     references: ReferenceCells | None = None,
+    laboratories: Laboratories | None = None,
 ) -> gr.Blocks:
     """Build the page of a model, not yet served.
 
@@ -35,6 +38,7 @@ def build_page(
         predictor: The model.
         ranges: Reference ranges of the laboratory.
         references: Known cells; the most similar ones are shown beside an answer.
+        laboratories: Where laboratories are kept; by default none is.
 
     Raises:
         WbcError: The model has none of the five classes.
@@ -48,14 +52,14 @@ def build_page(
     with gr.Blocks(title="Leucocytes", analytics_enabled=False, delete_cache=(DAY, DAY)) as page:
         gr.HTML(_render_header(predictor))
         with gr.Tab("Specimen"):
-            SpecimenTab(page, sessions, ranges)
+            SpecimenTab(page, sessions, ranges, LaboratoryPanel(sessions, predictor, laboratories))
         with gr.Tab("One cell"):
             CellTab(predictor, references)
         with gr.Tab("Adapt") as tab:
             AdaptTab(tab, sessions, predictor)
         with gr.Tab("Model"):
             add_model_tab(predictor)
-        Endpoints(predictor, references, ranges).add()
+        Endpoints(predictor, references, ranges, laboratories).add()
     return page.queue(max_size=MAX_WAITING)
 
 

@@ -6,19 +6,23 @@ They keep nothing between two calls. What a person corrects on the page, a progr
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 from PIL import Image
 
+from wbc_hf.adaptation import Laboratories, cells_to_learn, is_reviewed, with_usable_labels
 from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor, ReferenceCells, heat_map, overlay
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.reports import EXPORTS, file_name, to_json
 from wbc_hf.smear import CellCounter, ReferenceRanges, Snapshot, Specimen, check_leucocyte_count
+from wbc_hf.web.adapting import ADAPTATIONS, adapt_model
 from wbc_hf.web.model_tab import describe_model
 from wbc_hf.web.uploads import (
     MAX_FILES,
@@ -32,6 +36,7 @@ from wbc_hf.web.uploads import (
 )
 
 FIELD, CELL = "field", "cell"
+_PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
 MAX_NEIGHBOURS = 100
 UNREADABLE = "unreadable"
 
@@ -43,10 +48,18 @@ class Endpoints:
         predictor: The model.
         references: Cells to compare with, or None.
         ranges: Reference ranges of the laboratory.
+        laboratories: Where laboratories are kept, or None.
     """
 
-    def __init__(self, predictor: Predictor, references: ReferenceCells | None, ranges: ReferenceRanges):
+    def __init__(
+        self,
+        predictor: Predictor,
+        references: ReferenceCells | None,
+        ranges: ReferenceRanges,
+        laboratories: Laboratories | None = None,
+    ):
         self.predictor, self.references, self.ranges = predictor, references, ranges
+        self.kept = laboratories
 
     def add(self) -> None:
         """Add them to a page, within it. They have hidden fields of their own: Gradio checks what fields are given."""
@@ -87,6 +100,21 @@ class Endpoints:
             SPECIMENS,
         )
         _add(self.model, "Which model this is, and how good it was in its test.", [], answer)
+        _add(self.laboratories, "Lists the laboratories that are kept.", [], answer)
+        _add(
+            self.adapt,
+            "Adapts the model to pictures of one laboratory, and keeps the result under its name for /count. "
+            "Corrections label cells by number, as /count numbers them; without any, nothing is labelled.",
+            [
+                _pictures_field(),
+                gr.Radio([FIELD, CELL], value=FIELD, label="Show", visible=False),
+                gr.Textbox("", label="Laboratory", visible=False),
+                gr.JSON({}, label="Corrections", visible=False),
+                gr.Checkbox(False, label="Keep the corrected cells", visible=False),
+            ],
+            answer,
+            ADAPTATIONS | {"api_visibility": "public"},
+        )
 
     def classify(self, picture: dict | None) -> dict:
         """Classify one cell."""
@@ -128,12 +156,13 @@ class Endpoints:
         leucocytes: float | None,
         corrections: dict | None,
         reviewer: str,
+        laboratory: str,
         request: gr.Request,
     ) -> dict:
         """Count the leucocytes of a specimen. Whoever signed in corrects under that name and no other."""
         reviewer = request.username or reviewer
         snapshot, unreadable = self.count_specimen(
-            read_uploads(pictures), show, name, leucocytes, corrections, reviewer
+            read_uploads(pictures), show, name, leucocytes, corrections, reviewer, laboratory
         )
         return json.loads(to_json(snapshot)) | {"unreadable": unreadable}
 
@@ -146,6 +175,7 @@ class Endpoints:
         leucocytes: float | None,
         corrections: dict | None,
         reviewer: str,
+        laboratory: str,
         request: gr.Request,
     ) -> Iterator[str]:
         """Count the leucocytes of a specimen, and make one of the exports."""
@@ -153,7 +183,9 @@ class Endpoints:
         if export is None:
             raise _error(f"{form}: exports are {', '.join(export.key for export in EXPORTS)}.")
         reviewer = request.username or reviewer
-        snapshot, _ = self.count_specimen(read_uploads(pictures), show, name, leucocytes, corrections, reviewer)
+        snapshot, _ = self.count_specimen(
+            read_uploads(pictures), show, name, leucocytes, corrections, reviewer, laboratory
+        )
         with TemporaryDirectory() as folder, _errors_as_answers():
             path = Path(folder) / file_name(snapshot, export)
             path.write_bytes(export.make(snapshot))
@@ -172,6 +204,7 @@ class Endpoints:
         leucocytes: float | None = None,
         corrections: Mapping[str, str | None] | None = None,
         reviewer: str = "",
+        laboratory: str = "",
     ) -> tuple[Snapshot, list[dict]]:
         """Count the leucocytes in pictures of one specimen, and list the files that cannot be read.
 
@@ -184,27 +217,102 @@ class Endpoints:
             leucocytes: Total leucocyte count in 10⁹/l; None and 0 are none.
             corrections: Classes by number of the cell, as an earlier call gave it; None for none of the five.
             reviewer: Who corrects.
+            laboratory: Name of a kept laboratory; "" for the model as it is.
 
         Raises:
             gr.Error: No files, too many of them, or a value that is not allowed.
         """
-        _check_number(uploads)
-        if not uploads:
-            raise _error("No file was given.")
-        specimen, unreadable = Specimen(str(name or "").strip()), []
+        specimen = Specimen(str(name or "").strip())
         with _errors_as_answers():
-            corrections = corrections or {}
-            _check(show, leucocytes, corrections)
+            _check(show, leucocytes, corrections or {})
             specimen.leucocyte_count = check_leucocyte_count(leucocytes)
-            counter = CellCounter(self.predictor, specimen)
-            for upload in uploads:
-                try:
-                    counter.add_image(read_image(upload.source, upload.name), upload.name, whole_field=show == FIELD)
-                except UnreadableImageError as error:
-                    unreadable.append(_to_json(error))
-            for number, label in corrections.items():
-                specimen.review(int(number), label, str(reviewer or ""))
-        return specimen.snapshot(self.predictor.identity, self.ranges), unreadable
+            predictor = self._predictor_of(laboratory)
+        unreadable = _read_into(CellCounter(predictor, specimen), uploads, show, corrections or {}, reviewer)
+        return specimen.snapshot(predictor.identity, self.ranges), unreadable
+
+    def laboratories(self) -> list[dict]:
+        """List the kept laboratories: what each has learned, and since when its specimens look unlike it."""
+        return [
+            {
+                "name": laboratory.name,
+                "made": laboratory.made,
+                "changed": laboratory.changed,
+                "version": laboratory.version,
+                "labelled": laboratory.labelled,
+                "unlabelled": laboratory.unlabelled,
+                "keeps_cells": laboratory.keep_cells,
+                "unlike_since": laboratory.drift(),
+            }
+            for laboratory in (() if self.kept is None else self.kept.list())
+        ]
+
+    def adapt(
+        self,
+        pictures: list[dict] | None,
+        show: str,
+        laboratory: str,
+        corrections: dict | None,
+        keep_cells: bool,
+        progress: gr.Progress = _PROGRESS,
+    ) -> dict:
+        """Adapt the model to pictures, and keep the result under the name of their laboratory."""
+        specimen, specimen_key = Specimen(), uuid4().hex
+        with _errors_as_answers():
+            if self.kept is None:
+                raise WbcError("This page keeps no laboratories: start it with --laboratories FOLDER.")
+            _check(show, None, corrections or {})
+        counter = CellCounter(self.predictor, specimen)
+        unreadable = _read_into(counter, read_uploads(pictures), show, corrections or {}, "")
+        with _errors_as_answers():
+            adapted = adapt_model(
+                self.predictor.name,
+                with_usable_labels(cells_to_learn(specimen.cells, specimen_key)),
+                lambda step, share: progress(share, desc=step),
+                lambda: False,
+            )
+            kept = None
+            if adapted.adaptation.warning is None:
+                kept = self.kept.keep(
+                    laboratory, self.predictor, adapted.folder, adapted.adaptation, keep_cells=bool(keep_cells)
+                ).name
+                if keep_cells:
+                    reviewed = [cell for cell in specimen.cells if is_reviewed(cell)]
+                    self.kept.add_cells(kept, cells_to_learn(reviewed, specimen_key))
+        return {
+            "laboratory": kept,
+            "adaptation": json.loads(json.dumps(asdict(adapted.adaptation))),
+            "unreadable": unreadable,
+        }
+
+    def _predictor_of(self, laboratory: object) -> Predictor:
+        if not laboratory:
+            return self.predictor
+        if self.kept is None:
+            raise WbcError(f"{laboratory}: this page keeps no laboratories.")
+        return self.kept.load(str(laboratory), self.predictor)
+
+
+def _read_into(
+    counter: CellCounter, uploads: Sequence[Upload], show: str, corrections: Mapping[str, str | None], reviewer: object
+) -> list[dict]:
+    """Read pictures into a specimen and correct its cells. Returns the files that cannot be read.
+
+    Raises:
+        gr.Error: No files, too many of them, or a correction that is not allowed.
+    """
+    _check_number(uploads)
+    if not uploads:
+        raise _error("No file was given.")
+    unreadable = []
+    with _errors_as_answers():
+        for upload in uploads:
+            try:
+                counter.add_image(read_image(upload.source, upload.name), upload.name, whole_field=show == FIELD)
+            except UnreadableImageError as error:
+                unreadable.append(_to_json(error))
+        for number, label in corrections.items():
+            counter.specimen.review(int(number), label, str(reviewer or ""))
+    return unreadable
 
 
 def _check(show: str, leucocytes: object, corrections: object) -> None:
@@ -266,6 +374,7 @@ def _specimen_fields() -> list[gr.components.Component]:
         gr.Number(0, label="Leucocytes", visible=False),
         gr.JSON({}, label="Corrections", visible=False),
         gr.Textbox("", label="Reviewer", visible=False),
+        gr.Textbox("", label="Laboratory", visible=False),
     ]
 
 

@@ -4,12 +4,24 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.inference import Predictor
-from wbc_hf.smear import Cell, CellCounter, CellState, Picture, Specimen
+from wbc_hf.inference import ModelIdentity, Predictor
+from wbc_hf.smear import (
+    Cell,
+    CellCounter,
+    CellState,
+    LaboratoryCheck,
+    Origin,
+    Picture,
+    Specimen,
+    check_laboratory,
+    next_to_teach,
+)
+from wbc_hf.web.adapting import Adapted
 from wbc_hf.web.uploads import MAX_FILES, Upload
 
 # Of the pictures that are kept, in bytes: what a machine with 4 GB has to spare beside a model.
@@ -59,7 +71,11 @@ class Session:
     """One visitor's specimen.
 
     Attributes:
-        model: Name and version of the model.
+        key: Tells this specimen from all others.
+        predictor: The model in use: the page's, or one adapted to the visitor's laboratory.
+        laboratory: Name of the kept laboratory in use; None without one.
+        adapted: The model that was adapted in this session last, and is not kept under a name.
+        cancelled: Whether the adaptation that runs is to stop.
         specimen: What was found and reviewed so far.
         counter: Adds pictures to it.
         thumbnails: Of each cell by its number, as data URLs: made once, sent often.
@@ -69,7 +85,11 @@ class Session:
     """
 
     def __init__(self, predictor: Predictor):
-        self.model = predictor.identity
+        self.key = uuid4().hex
+        self.predictor = predictor
+        self.laboratory: str | None = None
+        self.adapted: Adapted | None = None
+        self.cancelled = False
         self.specimen = Specimen()
         self.counter = CellCounter(predictor, self.specimen)
         self.thumbnails: dict[int, str] = {}
@@ -79,6 +99,27 @@ class Session:
         # Numbers from 1; 0 for none.
         self._picture = self._cell = self._last = 0
         self._shown = Shown.WAITING
+
+    @property
+    def model(self) -> ModelIdentity:
+        """Name and version of the model in use."""
+        return self.predictor.identity
+
+    @property
+    def check(self) -> LaboratoryCheck:
+        """Whether the cells are of a laboratory that the model in use has learned."""
+        return check_laboratory(self.specimen.cells, self.predictor.calibration)
+
+    def use(self, predictor: Predictor, laboratory: str | None = None) -> None:
+        """Predict all cells again by another model, and what is read from now on; reviews stay.
+
+        Args:
+            predictor: Of the page's model, or of one that was adapted from it.
+            laboratory: Name of the kept laboratory that it is of.
+        """
+        self.counter.use(predictor)
+        with self.lock:
+            self.predictor, self.laboratory = predictor, laboratory
 
     @property
     def view(self) -> View:
@@ -205,9 +246,23 @@ class Session:
         was_waiting = number in {cell.number for cell in _waiting(self.specimen.cells)}
         self.specimen.review(number, label, reviewer)
         self._last = number
-        waiting = [cell.number for cell in _waiting(self.specimen.cells)]
-        following = [other for other in waiting if other > number] or waiting
-        self.show_cell(following[0] if was_waiting and following else number)
+        self.show_cell((self._next_waiting(number) or number) if was_waiting else number)
+
+    def start_review(self) -> None:
+        """Choose the first cell to review, where nobody has reviewed one and the chosen one does not wait."""
+        cells = self.specimen.cells
+        untouched = all(cell.review is None for cell in cells)
+        if untouched and self._cell and cells[self._cell - 1].state is not CellState.WAITING:
+            self.show_cell(self._next_waiting(0) or self._cell)
+
+    def _next_waiting(self, number: int) -> int | None:
+        """The next waiting cell after one that was reviewed; of another laboratory the one that teaches most."""
+        cells = self.specimen.cells
+        if self.check.origin is Origin.ANOTHER:
+            best = next_to_teach(cells)
+            return None if best is None else best.number
+        waiting = [cell.number for cell in _waiting(cells)]
+        return next((other for other in waiting if other > number), waiting[0] if waiting else None)
 
 
 class Sessions:

@@ -12,6 +12,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import EXPORTS, Export, file_name
 from wbc_hf.smear import ReferenceRanges, check_leucocyte_count, count_cells, differentiate
+from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.rendering import example_buttons, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
 from wbc_hf.web.specimen_html import render_card, render_differential, render_field, render_gallery, render_pager
@@ -36,10 +37,11 @@ class SpecimenTab:
         page: The page.
         sessions: Where the specimens are.
         ranges: Reference ranges of the laboratory.
+        panel: For what concerns the laboratory of the photographs.
     """
 
-    def __init__(self, page: gr.Blocks, sessions: Sessions, ranges: ReferenceRanges):
-        self.sessions, self.ranges = sessions, ranges
+    def __init__(self, page: gr.Blocks, sessions: Sessions, ranges: ReferenceRanges, panel: LaboratoryPanel):
+        self.sessions, self.ranges, self.panel = sessions, ranges, panel
         self.painted_fields = paint_example_fields()
         self.session = gr.State()
         self._lay_out()
@@ -59,12 +61,14 @@ class SpecimenTab:
                 self.kind = gr.Radio(
                     [FIELDS, CELLS], value=FIELDS, label="Each photograph shows", elem_classes="wbc-kind"
                 )
+                self.panel.lay_out_menu()
                 example = Image.fromarray(self.painted_fields[0])
                 self.painted = example_buttons(
                     "Or try it on", ["A painted smear"], [example], elem_classes="wbc-one-example"
                 )
         self.progress, self.notice = gr.HTML(), gr.HTML()
         self.stop = gr.Button("Stop reading", size="sm", visible=False, elem_classes="wbc-stop")
+        self.panel.lay_out()
         with gr.Column(visible=False, elem_classes="wbc-specimen") as self.work:
             with gr.Row(equal_height=False, elem_classes="wbc-row"):
                 with gr.Column(scale=5):
@@ -92,7 +96,7 @@ class SpecimenTab:
     def _listen(self, page: gr.Blocks) -> None:
         hidden = AT_ONCE | {"show_progress": "hidden"}
         reading = SPECIMENS | {"api_visibility": "private", "show_progress": "hidden"}
-        results = [self.session, self.files, self.progress, self.stop, self.work, *self.views]
+        results = [self.session, self.files, self.progress, self.stop, self.work, *self.views, *self.panel.outputs]
         self.files.upload(
             self.on_files,
             [self.files, self.kind, self.leucocytes],
@@ -123,6 +127,7 @@ class SpecimenTab:
             sending.then(None, self.sent, None, js="file => file && wbc.save(file)").then(
                 lambda: None, None, self.sent, **AT_ONCE
             )
+        self.panel.listen(page, self.session, self.leucocytes, [self.work, *self.views], self._show)
         page.load(self.on_load, None, [self.reviewer, self.signed_in], **AT_ONCE)
 
     def on_load(self, request: gr.Request) -> tuple[gr.Textbox, str]:
@@ -160,12 +165,13 @@ class SpecimenTab:
             # Also what is shown: Gradio keeps the last value of every component.
             emptied = dict.fromkeys([self.progress, self.notice, self.name, self.leucocytes, *self.views], "")
             hidden = {self.work: gr.Column(visible=False), self.stop: gr.Button(visible=False), self.sent: None}
-            return {self.session: self.sessions.renew(request.session_hash)} | hidden | emptied
+            renewed = self.sessions.renew(request.session_hash)
+            return {self.session: renewed} | hidden | emptied | self.panel.state(renewed)
         try:
             session.act(event.action, event.number, event.value, request.username or reviewer)
         except WbcError as error:
             return {self.notice: render_problem("Not done", str(error))}
-        return {self.notice: ""} | self._show(session, leucocytes)
+        return {self.notice: ""} | self._show(session, leucocytes) | self.panel.state(session)
 
     def on_leucocytes(self, session: Session | None, leucocytes: str) -> str:
         """Render the differential with another total leucocyte count."""
@@ -220,7 +226,11 @@ class SpecimenTab:
                 session.readings -= 1
         if self.sessions.of(request.session_hash) is session:
             said = "".join(render_problem("Please look", problem) for problem in problems)
-            yield {self.progress: said} | self._visible_parts(session)
+            self.panel.record(session)
+            with session.lock:
+                session.start_review()
+            shown = self._show(session, leucocytes) if session.specimen.pictures else {}
+            yield {self.progress: said} | self._visible_parts(session) | shown | self.panel.state(session)
 
     def _visible_parts(self, session: Session) -> dict:
         """Say what is visible while pictures are read. Every state that `_read` yields must, also if nothing changed.
