@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import ResNetForImageClassification
 
 from wbc_hf.adaptation import Adaptation, Scores
 from wbc_hf.adaptation.weight_difference import round_to_difference
 from wbc_hf.files import write_json
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import Calibration, LaboratoryDistance, OutOfDistributionScore
+from wbc_hf.modeling import Calibration, LaboratoryDistance, OutOfDistributionScore, build_from_scratch
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ class AdaptedModel:
     folder: Path
     adaptation: Adaptation
     version: str
+
+
+def write_tiny_model(folder: Path) -> ResNetForImageClassification:
+    """Write an untrained network with its processor, and nothing of a calibration, to a new folder."""
+    network, processor = build_from_scratch(0.0625, image_size=32)
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return network
 
 
 def change_weights(network: torch.nn.Module, seed: int, share: float = 0.05) -> None:

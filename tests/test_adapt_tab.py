@@ -8,12 +8,12 @@ import gradio as gr
 import pytest
 from PIL import Image
 
+from tests.adapted_models import write_tiny_model
 from tests.test_session import waiting
 from wbc_hf.adaptation import Adaptation, Scores
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.web import build_page
 from wbc_hf.web.adapt_tab import (
     NO_CELLS,
@@ -30,11 +30,9 @@ from wbc_hf.web.uploads import Upload
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """Not calibrated, so that every cell waits for a person."""
-    network, processor = build_from_scratch(0.0625, image_size=32)
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    network.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return Predictor(network, processor, str(folder), folder=folder)
+    write_tiny_model(folder)
+    return Predictor.from_pretrained(folder, "torch")
 
 
 @pytest.fixture

@@ -334,3 +334,14 @@ def test_where_an_adapted_model_goes_by_default(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "cells").mkdir(parents=True)
     assert (tmp_path / expected) == cli.adapt._default_output(model).absolute()
+
+
+def test_counting_goes_on_where_there_are_too_few_cells_to_adapt_to(tiny_run: TinyRun, tmp_path: Path):
+    """What was counted is written all the same, and nothing is kept."""
+    Image.fromarray(paint_cells([2], size=48, seed=6)[0]).save(tmp_path / "cell.png")
+    options = ["--model", tiny_run.folder, "--show", "cell", "--adapt", "--laboratory", "Ward 3"]
+    result = run("count", tmp_path / "cell.png", *options, "--laboratories", tmp_path / "kept")
+    assert result.exit_code == 1
+    assert "at least 200 are needed" in result.stderr
+    assert "lymphocyte" in result.stdout
+    assert not (tmp_path / "kept").exists()

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.adapted_models import make_adapted
+from tests.adapted_models import make_adapted, write_tiny_model
 from tests.test_session import waiting
 from wbc_hf.adaptation import Laboratories
 from wbc_hf.data import paint_cells
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import Calibration, LaboratoryDistance, OutOfDistributionScore, build_from_scratch
+from wbc_hf.modeling import Calibration, LaboratoryDistance, OutOfDistributionScore
 from wbc_hf.smear import CellState, Origin
 from wbc_hf.web import build_page
 from wbc_hf.web.laboratory_panel import NO_LABORATORY
@@ -28,10 +28,8 @@ FOREIGN = LaboratoryDistance(np.zeros(20, np.int8), (1.0,), 1e-6)
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """A calibrated network without training, to which every laboratory is another one."""
-    network, processor = build_from_scratch(0.0625, image_size=32)
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    network.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    network = write_tiny_model(folder)
     features = np.random.default_rng(0).random((20, sum(network.config.hidden_sizes[-3:])), dtype=np.float32)
     score = OutOfDistributionScore.fit(features)
     Calibration(1.0, 1.0, False, 100.0, 20, "painted cells", score, laboratory_distance=FOREIGN).save(folder)
@@ -135,10 +133,15 @@ def test_a_laboratory_is_adapted_to_kept_and_used_by_the_next(tab: Tab, predicto
         tab.session.use(tab.session.adapted.predictor)
     assert tab.session.model.version != predictor.identity.version
     assert all(cell.review is not None for cell in tab.session.specimen.cells if cell.state is CellState.COUNTED)
+    adapted = tab.session.adapted
     tab.keep("Ward 3", cells=True)
     assert store.names() == ("Ward 3",)
     assert len(store.cells("Ward 3")) == 12
     assert "Counted under Ward 3." in tab.text()
+    # Kept again without the tick, the pictures stay: nobody asked to delete them.
+    tab.session.adapted = adapted
+    tab.keep("Ward 3")
+    assert len(store.cells("Ward 3")) == 12
 
     other = Tab(predictor, store, tmp_path)
     other.read()

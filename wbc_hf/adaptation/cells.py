@@ -100,6 +100,9 @@ def read_fields(folder: Path, predictor: Predictor, progress: ProgressCallback) 
         predictor: Of the model that is adapted: of its framings it is shown the one that is most familiar to it.
         progress: Callback.
 
+    Returns:
+        The cells, and the number of photographs that cannot be read.
+
     Raises:
         WbcError: It is not a folder, or holds no photographs.
     """

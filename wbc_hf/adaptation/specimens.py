@@ -14,7 +14,6 @@ from wbc_hf.smear import Cell, CellState
 
 MIN_PICTURES = 2  # cells of one picture are held back together, so that none can be held back of a single one
 
-
 # Of the error on held-back cells by the number of labels, as measured in four laboratories: see
 # docs/unseen-laboratory.md.
 _LEARNING_EXPONENT = 0.5

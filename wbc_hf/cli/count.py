@@ -59,7 +59,8 @@ def count(
     """Find and count leucocytes in photographs of one smear: a differential with exact 95 % limits.
 
     Cells of which the model is not sure wait for review and are not counted: the page (`wbc-hf serve`) shows them.
-    A file that cannot be read or counted is named on standard error, the others are counted, and the exit status is 1.
+    A file that cannot be read or counted is named on standard error, the others are counted, and the exit status is 1,
+    as it is where --adapt does not help or has too few cells; the model then counts as it is.
 
         wbc-hf count smear/ --model runs/cells --leucocytes 6.4 --format pdf --output smear.pdf
 
@@ -93,35 +94,47 @@ def count(
         tqdm(files, desc="Counting", unit="image", delay=2, leave=False), whole_fields=show is Shows.FIELD
     )
     if adapt:
-        predictor = _adapt(counter, base, store, laboratory)
+        _adapt(counter, store, laboratory)
     else:
         _report_laboratory(counter, predictor, store, laboratory)
-    snapshot = replace(counter.specimen.snapshot(predictor.identity, reference_ranges), unreadable=unreadable)
+    identity = counter.predictor.identity
+    snapshot = replace(counter.specimen.snapshot(identity, reference_ranges), unreadable=unreadable)
     for error in snapshot.unreadable:
         print(f"wbc-hf: {on_one_line(str(error))}", file=sys.stderr)
     _write(snapshot, format, output)
     exit_if_unreadable(len(snapshot.unreadable), len(files), "could not be counted")
+    if adapt and counter.predictor is base:
+        raise typer.Exit(1)
 
 
-def _adapt(counter: "CellCounter", base: "Predictor", store: "Laboratories", name: str | None) -> "Predictor":
-    """Adapt to the cells that were found and predict them again, keep the result if a name is given, and say so."""
+def _adapt(counter: "CellCounter", store: "Laboratories", name: str | None) -> None:
+    """Adapt the counter's model to the cells that it found, predict them again, and keep the result under a name.
+
+    Where that cannot be done or does not help, it says so, and the cells stay as they were counted.
+    """
     from wbc_hf.adaptation import adapt, cells_to_learn, describe_adaptation, with_usable_labels
     from wbc_hf.cli.adapt import progress_bar
     from wbc_hf.inference import Predictor
 
-    with TemporaryDirectory() as temporary, progress_bar() as progress:
+    base = counter.predictor
+    with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "adapted"
         cells = cells_to_learn(counter.specimen.cells, "specimen")
-        if name is not None and name in store.names():
-            cells += store.cells(name)
-        adaptation = adapt(base.name, with_usable_labels(cells), folder, progress=progress)
-        adapted = Predictor.from_pretrained(folder, fresh=True)
-        _ = adapted.identity  # before its folder goes
-        counter.use(adapted)
-        if name is not None:
-            store.keep(name, base, folder, adaptation)
-    print(describe_adaptation(adaptation), file=sys.stderr)
-    return adapted
+        try:
+            if name is not None and name in store.names():
+                cells += store.cells(name)
+            with progress_bar() as progress:
+                adaptation = adapt(base.name, with_usable_labels(cells), folder, progress=progress)
+            print(describe_adaptation(adaptation), file=sys.stderr)
+            if adaptation.warning is not None:
+                return
+            adapted = Predictor.from_pretrained(folder, fresh=True)
+            _ = adapted.identity  # before its folder goes
+            counter.use(adapted)
+            if name is not None:
+                store.keep(name, base, folder, adaptation)
+        except WbcError as error:
+            print(f"wbc-hf: {error}", file=sys.stderr)
 
 
 def _report_laboratory(

@@ -273,7 +273,11 @@ class Endpoints:
             kept = None
             if adapted.adaptation.warning is None:
                 kept = self.kept.keep(
-                    laboratory, self.predictor, adapted.folder, adapted.adaptation, keep_cells=bool(keep_cells)
+                    laboratory,
+                    self.predictor,
+                    adapted.folder,
+                    adapted.adaptation,
+                    keep_cells=True if keep_cells else None,
                 ).name
                 if keep_cells:
                     reviewed = [cell for cell in specimen.cells if is_reviewed(cell)]

@@ -173,7 +173,7 @@ class LaboratoryPanel:
             return {self.panel: gr.Column(visible=True), self.note: render_problem("Not used", str(error))}
         session.adapted = None
         shown = self._show(session, leucocytes) if session.specimen.pictures else {}
-        return {self.session: session} | shown | self.state(session)
+        return {self.session: session} | shown | self.state_with_menu(session)
 
     def on_keep(self, session: Session | None, name: str, keep_cells: bool) -> dict:
         """Keep the adapted model under a name, and the reviewed cells where the visitor asks for it."""
@@ -181,7 +181,12 @@ class LaboratoryPanel:
             return {}
         try:
             laboratory = self.laboratories.keep(
-                name, self.predictor, session.adapted.folder, session.adapted.adaptation, keep_cells=keep_cells
+                name,
+                self.predictor,
+                session.adapted.folder,
+                session.adapted.adaptation,
+                # Unticked, cells that were kept before stay: only `wbc-hf laboratories remove` deletes them.
+                keep_cells=True if keep_cells else None,
             )
             if keep_cells:
                 reviewed = [cell for cell in session.specimen.cells if is_reviewed(cell)]
@@ -189,7 +194,7 @@ class LaboratoryPanel:
         except WbcError as error:
             return {self.note: render_problem("Not kept", str(error))}
         session.adapted, session.laboratory = None, laboratory.name
-        return self.state(session)
+        return self.state_with_menu(session)
 
     def record(self, session: Session) -> None:
         """Record what was read under a kept laboratory, so that a change of it is noticed."""
@@ -199,6 +204,12 @@ class LaboratoryPanel:
                 session.laboratory, check.cells, check.distance, check.origin is Origin.ANOTHER
             )
 
+    def state_with_menu(self, session: Session) -> dict:
+        """What is said and offered, after another laboratory was chosen or kept. The menu takes reading the store."""
+        choices = self._choices()
+        menu = gr.Dropdown(choices, value=session.laboratory or NO_LABORATORY, visible=len(choices) > 1)
+        return {self.menu: menu} | self.state(session)
+
     def state(self, session: Session) -> dict:
         """What is said and offered now."""
         text, tone = self._describe(session)
@@ -207,7 +218,6 @@ class LaboratoryPanel:
         labelled = count_usable_labels(session.specimen.cells)
         with_labels = f" and to {plural(labelled, 'cell')} that you reviewed" if labelled else ""
         return {
-            self.menu: self._menu(session),
             self.panel: gr.Column(visible=bool(text)),
             self.note: render("laboratory_note", text=text, tone=tone) if text else "",
             self.adapt: gr.Button(
@@ -237,10 +247,6 @@ class LaboratoryPanel:
             advice = ADAPT_NOW if can_adapt(session.specimen.cells) else REVIEW_FIRST
             return ANOTHER.format(cells=check.cells, waiting=waiting, advice=advice), "caution"
         return "", "neutral"
-
-    def _menu(self, session: Session) -> gr.Dropdown:
-        choices = self._choices()
-        return gr.Dropdown(choices, value=session.laboratory or NO_LABORATORY, visible=len(choices) > 1)
 
     def _choices(self) -> list[str]:
         return [NO_LABORATORY, *(self.laboratories.names() if self.laboratories is not None else ())]

@@ -166,7 +166,7 @@ class SpecimenTab:
             emptied = dict.fromkeys([self.progress, self.notice, self.name, self.leucocytes, *self.views], "")
             hidden = {self.work: gr.Column(visible=False), self.stop: gr.Button(visible=False), self.sent: None}
             renewed = self.sessions.renew(request.session_hash)
-            return {self.session: renewed} | hidden | emptied | self.panel.state(renewed)
+            return {self.session: renewed} | hidden | emptied | self.panel.state_with_menu(renewed)
         try:
             session.act(event.action, event.number, event.value, request.username or reviewer)
         except WbcError as error:
