@@ -86,6 +86,39 @@ def test_more_cells_turn_a_doubt_into_a_flag():
     assert many.shares[CLASS_NAMES.index("monocyte")].flag is Flag.HIGH
 
 
+# ---- while cells wait
+
+
+def test_limits_are_those_of_the_worst_case_while_cells_wait():
+    """Eight of twenty, ten more to come: all of other classes, or all of this one."""
+    assert exact_limits(8, 20, waiting=10) == (exact_limits(8, 30)[0], exact_limits(18, 30)[1])
+
+
+@pytest.mark.parametrize("of_this_class", range(0, 11, 2))
+@pytest.mark.parametrize("rejected", [0, 5])
+def test_the_worst_case_holds_whatever_the_waiting_cells_turn_out_to_be(of_this_class: int, rejected: int):
+    others = max(0, 10 - rejected - of_this_class)
+    low, high = exact_limits(8 + of_this_class, 20 + of_this_class + others)
+    lowest, highest = exact_limits(8, 20, waiting=10)
+    assert lowest <= low
+    assert high <= highest
+
+
+def test_no_flag_is_certain_while_cells_wait():
+    """Half of the cells lymphocytes, a tenth neutrophils: low beyond doubt, but for the one that waits."""
+    counts = {"lymphocyte": 500, "monocyte": 400, "neutrophil": 100}
+    settled, open_ = differentiate(counts), differentiate(counts, waiting=1)
+    assert [share.flag for share in settled.shares[2:]] == [Flag.HIGH, Flag.HIGH, Flag.LOW]
+    assert [share.flag for share in open_.shares[2:]] == [Flag.MAYBE_HIGH, Flag.MAYBE_HIGH, Flag.MAYBE_LOW]
+    assert open_.waiting == 1
+
+
+def test_many_waiting_cells_leave_no_flag():
+    """54 of 77 wait: whatever the other 23 are, the limits hold every range."""
+    differential = differentiate({"lymphocyte": 20, "neutrophil": 3}, waiting=54)
+    assert {share.flag for share in differential.shares} == {Flag.NONE}
+
+
 # ---- differentials
 
 

@@ -77,6 +77,15 @@ def _specimen(name: str = "S 17") -> Specimen:
     return specimen
 
 
+def _without_waiting(snapshot: Snapshot) -> Snapshot:
+    """As if the cells that wait had been seen before."""
+    specimen = Specimen(snapshot.specimen)
+    specimen.leucocyte_count = snapshot.differential.leucocyte_count
+    cells = [cell for cell in snapshot.cells if cell.state is not CellState.WAITING]
+    specimen.add_picture("all.jpg", (640, 480), b"", cells, is_field=True)
+    return _take_snapshot(specimen)
+
+
 @pytest.fixture(scope="module")
 def snapshot() -> Snapshot:
     """Cells 1 to 5 accepted, 6 corrected, 7 rejected."""
@@ -283,7 +292,9 @@ def test_pdf_shows_the_differential(snapshot: Snapshot, contents: dict[str, byte
     assert DEFAULT_RANGES.source in text
     assert "Signature" in text
     assert "5 fields" in text
-    assert "1 – 4 high 1.21" in text
+    assert "whatever those turn out to be" in text
+    assert "1 – 4 possibly high" in text
+    assert "1 – 4 high 1.21" in _page(to_pdf(_without_waiting(snapshot)))
 
 
 def test_pdf_says_a_flag_in_words():
@@ -408,6 +419,15 @@ def test_fhir_interprets_only_what_the_limits_support():
     assert "interpretation" not in neutrophils
     assert neutrophils["note"][0]["text"] == "Possibly high: more cells would tell"
     assert "26464-8" not in observations
+
+
+def test_fhir_interprets_nothing_while_cells_wait():
+    specimen = Specimen()
+    cells = [_new(4, PAINTED[4])] * 40 + [_new(1, PAINTED[1])] * 60 + [_new(2, PAINTED[2], "review")]
+    specimen.add_picture("a.png", (48, 48), b"", cells, is_field=True)
+    observations = _by_code(_resources(to_fhir(_take_snapshot(specimen)))["Observation"])
+    assert observations["26450-7"]["note"][0]["text"] == "Possibly high: more cells would tell"
+    assert not any("interpretation" in observation for observation in observations.values())
 
 
 def test_fhir_is_preliminary_once_nothing_waits():

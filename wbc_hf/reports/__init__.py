@@ -12,7 +12,7 @@ from wbc_hf.reports.cell_folder import to_cell_folder
 from wbc_hf.reports.fhir import to_fhir
 from wbc_hf.reports.tables import to_csv, to_json
 from wbc_hf.reports.terminal import to_text
-from wbc_hf.reports.texts import FEW_CELLS, FLAG_TEXTS, NONE_OF_THESE, RESEARCH_USE, file_stem
+from wbc_hf.reports.texts import FEW_CELLS, FLAG_TEXTS, NONE_OF_THESE, RESEARCH_USE, WORST_CASE, file_stem
 from wbc_hf.smear import Snapshot
 
 
@@ -75,6 +75,7 @@ __all__ = [
     "FLAG_TEXTS",
     "NONE_OF_THESE",
     "RESEARCH_USE",
+    "WORST_CASE",
     "Export",
     "file_name",
     "to_cell_folder",

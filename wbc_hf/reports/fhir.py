@@ -14,7 +14,8 @@ reviewed, and "preliminary" otherwise. It is never "final": that says that an au
 report, and a snapshot holds only reviews of single cells. Whoever signs it raises the status. Observations are always
 "preliminary", which in R4 covers both.
 
-**Interpretation.** H and L stand only where the exact limits support them; what is only possible is a note. The
+**Interpretation.** H and L stand only where the exact limits support them, and none while cells wait for review; what
+is only possible is a note. The
 limits are components with a code in words, since LOINC has none for them.
 
 The bundle is validated by `fhir.resources`. Its package R4B (4.3.0) defines the resources used here as R4 does.

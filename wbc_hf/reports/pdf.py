@@ -13,7 +13,7 @@ from fpdf.fonts import TTFFont
 
 from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.labels import LEUCOCYTES, Leucocyte
-from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
+from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, WORST_CASE, correction_text, reviewer_text
 from wbc_hf.smear import ENOUGH_COUNTED, Cell, CellState, Picture, Share, Snapshot
 
 # matplotlib's font: it has Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic letters.
@@ -164,7 +164,7 @@ def _count_pictures(pictures: Sequence[Picture]) -> str:
 
 
 def _draw_notices(page: _Page, snapshot: Snapshot, y: float) -> float:
-    total, waiting = snapshot.differential.total, len(snapshot.cells_in(CellState.WAITING))
+    total, waiting = snapshot.differential.total, snapshot.differential.waiting
     notices = []
     if not snapshot.differential.enough:
         cells = "No cells were" if total == 0 else f"Only {total} cell{' was' if total == 1 else 's were'}"
@@ -173,7 +173,7 @@ def _draw_notices(page: _Page, snapshot: Snapshot, y: float) -> float:
         )
     if waiting:
         cells = "1 cell waits for review and is" if waiting == 1 else f"{waiting} cells wait for review and are"
-        notices.append(f"{cells} not counted yet.")
+        notices.append(f"{cells} not counted yet. {WORST_CASE}")
     if not snapshot.reviewers and snapshot.cells:
         notices.append("No person has reviewed these cells yet: all classes are the model's.")
     for notice in notices:

@@ -61,9 +61,10 @@ def to_json(snapshot: Snapshot) -> str:
     `format` is 2. It grows when a key changes its meaning or is removed; new keys may come at any time.
 
     - `specimen`, `time` (ISO 8601, UTC), `notice`, `model` (`name`, `version`, `trained_on`, `software`), `reviewers`;
-    - `differential`: `total`, `enough`, `leucocytes` (10⁹/l or null), `ranges_source`, `confidence`, and `shares`, one
-      per class: `class`, `count`, `percent` (null if no cells were counted), `limits`, `reference` (both in percent),
-      `flag` ("", "high", "low", "high?", "low?") and `absolute` (null, or `value` and `limits` in 10⁹/l);
+    - `differential`: `total`, `enough`, `waiting` (cells that the limits allow for), `leucocytes` (10⁹/l or null),
+      `ranges_source`, `confidence`, and `shares`, one per class: `class`, `count`, `percent` (null if no cells were
+      counted), `limits`, `reference` (both in percent), `flag` ("", "high", "low", "high?", "low?") and `absolute`
+      (null, or `value` and `limits` in 10⁹/l);
     - `pictures`: `number`, `name`, `width`, `height`, `is_field`;
     - `cells`: `number`, `picture`, `box` (x0, y0, x1, y1 in pixels, half-open), `state`, `class`, `cut`,
       `duplicate_of`, `prediction` (`class`, `probability`, `status`, `probabilities`), `review` (null, or `class`,
@@ -127,6 +128,7 @@ def _differential(differential: Differential) -> dict[str, Any]:
     return {
         "total": differential.total,
         "enough": differential.enough,
+        "waiting": differential.waiting,
         "leucocytes": differential.leucocyte_count,
         "ranges_source": differential.ranges_source,
         "confidence": CONFIDENCE,

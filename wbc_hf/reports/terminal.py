@@ -3,7 +3,7 @@
 from collections import Counter
 
 from wbc_hf.evaluation import format_figure, format_interval, format_table, plain_table
-from wbc_hf.reports.texts import FEW_CELLS, FLAG_TEXTS, RESEARCH_USE
+from wbc_hf.reports.texts import FEW_CELLS, FLAG_TEXTS, RESEARCH_USE, WORST_CASE
 from wbc_hf.smear import CellState, Snapshot
 
 _WIDTH = 100
@@ -31,6 +31,8 @@ def to_text(snapshot: Snapshot) -> str:
     states = Counter(cell.state for cell in snapshot.cells)
     lines = [] if differential.enough else [FEW_CELLS]
     lines += [f"{text}: {states[state]}." for state, text in _NOT_COUNTED.items() if states[state]]
+    if differential.waiting:
+        lines.append(WORST_CASE)
     lines.append(f"Reference ranges: {differential.ranges_source}.")
     model = snapshot.model
     lines.append(f"Model {model.name}, version {model.version}, {model.software}. {RESEARCH_USE}")

@@ -8,6 +8,7 @@ from wbc_hf.smear import ENOUGH_COUNTED, Cell, Flag, Snapshot
 RESEARCH_USE = "Research use, not for diagnosis."
 NONE_OF_THESE = "none of the five"
 FEW_CELLS = f"Fewer than {ENOUGH_COUNTED} cells: the limits are wide, and say how wide."
+WORST_CASE = "While cells wait for review, the limits hold whatever those turn out to be, and no flag is certain."
 
 FLAG_TEXTS = {
     Flag.NONE: "",

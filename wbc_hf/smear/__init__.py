@@ -14,6 +14,7 @@ from wbc_hf.smear.differential import (
     Share,
     check_leucocyte_count,
     differentiate,
+    differentiate_cells,
     load_ranges,
 )
 from wbc_hf.smear.finder import Finder, FoundCell, find_cells
@@ -49,6 +50,7 @@ __all__ = [
     "count",
     "count_cells",
     "differentiate",
+    "differentiate_cells",
     "find_cells",
     "load_ranges",
     "next_to_teach",

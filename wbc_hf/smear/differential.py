@@ -4,9 +4,12 @@ A differential of 100 cells is weak evidence: 5 eosinophils among them are compa
 percentage has its exact limits (Clopper & Pearson 1934, Biometrika 26:404; for differentials Rümke 1979, "The
 statistically expected variability in differential leukocyte counting"), and a value outside its reference range is
 flagged only as far as those limits support it.
+
+Cells that wait for a review are no random sample of all: they are the difficult ones, often of the rare classes. While
+some wait, the limits are those of the worst case, whatever the waiting cells turn out to be, and no flag is certain.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +19,7 @@ from scipy.stats import binomtest
 
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
+from wbc_hf.smear.cell import Cell, CellState, count_cells
 
 CONFIDENCE = 0.95
 # A manual differential counts at least as many (CLSI H20-A2 asks for 200 where a method is evaluated with it).
@@ -69,7 +73,8 @@ class Share:
         label: Class name.
         count: Counted cells of the class.
         percent: Of all counted cells, 0 to 100; None if none were counted.
-        limits: Exact 95 % confidence limits of the percentage; 0 and 100 if no cells were counted.
+        limits: Exact 95 % confidence limits of the percentage, whatever the waiting cells turn out to be; 0 and 100 if
+            no cells were counted.
         reference: Lower and upper limit of the reference range in percent.
         flag: How the percentage compares with that range.
         absolute: In 10⁹/l; None if no cells were counted or the total leucocyte count is unknown.
@@ -93,12 +98,14 @@ class Differential:
         total: Counted cells.
         leucocyte_count: Total leucocyte count in 10⁹/l, or None.
         ranges_source: Source of the reference ranges.
+        waiting: Cells that wait for a review, not counted.
     """
 
     shares: tuple[Share, ...]
     total: int
     leucocyte_count: float | None
     ranges_source: str
+    waiting: int = 0
 
     @property
     def enough(self) -> bool:
@@ -107,7 +114,11 @@ class Differential:
 
 
 def differentiate(
-    counts: Mapping[str, int], ranges: ReferenceRanges = DEFAULT_RANGES, leucocyte_count: float | None = None
+    counts: Mapping[str, int],
+    ranges: ReferenceRanges = DEFAULT_RANGES,
+    leucocyte_count: float | None = None,
+    *,
+    waiting: int = 0,
 ) -> Differential:
     """Compute a differential from the number of cells per class.
 
@@ -115,36 +126,68 @@ def differentiate(
         counts: Cells by class name; a missing class has none.
         ranges: Reference ranges.
         leucocyte_count: Total leucocyte count in 10⁹/l, for absolute counts.
+        waiting: Cells that wait for a review. Each may turn out to be of any class, or of none.
 
     Raises:
         WbcError: A total leucocyte count that `check_leucocyte_count` refuses.
     """
     leucocyte_count = check_leucocyte_count(leucocyte_count)
     total = sum(counts.values())
-    shares = (_share(name, counts.get(name, 0), total, ranges.percent[name], leucocyte_count) for name in CLASS_NAMES)
-    return Differential(tuple(shares), total, leucocyte_count, ranges.source)
+    shares = (
+        _share(name, counts.get(name, 0), total, waiting, ranges.percent[name], leucocyte_count)
+        for name in CLASS_NAMES
+    )
+    return Differential(tuple(shares), total, leucocyte_count, ranges.source, waiting)
 
 
-def exact_limits(count: int, total: int) -> tuple[float, float]:
-    """Clopper-Pearson 95 % confidence limits of `count` out of `total`, in percent; 0 and 100 if `total` is 0."""
+def differentiate_cells(
+    cells: Sequence[Cell], ranges: ReferenceRanges = DEFAULT_RANGES, leucocyte_count: float | None = None
+) -> Differential:
+    """Compute the differential of cells of one specimen: of those that are counted, and for those that wait.
+
+    Raises:
+        WbcError: A total leucocyte count that `check_leucocyte_count` refuses.
+    """
+    waiting = sum(cell.state is CellState.WAITING for cell in cells)
+    return differentiate(count_cells(cells), ranges, leucocyte_count, waiting=waiting)
+
+
+def exact_limits(count: int, total: int, waiting: int = 0) -> tuple[float, float]:
+    """Clopper-Pearson 95 % confidence limits of `count` out of `total`, in percent; 0 and 100 if `total` is 0.
+
+    Args:
+        count: Counted cells of one class.
+        total: Counted cells.
+        waiting: Cells that are not counted yet. The lower limit is that where all of them turn out to be of other
+            classes, the upper that where all turn out to be of this one.
+    """
     if total == 0:
         return 0.0, 100.0
-    interval = binomtest(count, total).proportion_ci(CONFIDENCE, method="exact")
-    return 100 * float(interval.low), 100 * float(interval.high)
+    lowest = binomtest(count, total + waiting).proportion_ci(CONFIDENCE, method="exact").low
+    highest = binomtest(count + waiting, total + waiting).proportion_ci(CONFIDENCE, method="exact").high
+    return 100 * float(lowest), 100 * float(highest)
 
 
-def flag_of(percent: float, limits: tuple[float, float], reference: tuple[float, float]) -> Flag:
+def flag_of(
+    percent: float, limits: tuple[float, float], reference: tuple[float, float], *, final: bool = True
+) -> Flag:
     """Compare a percentage and its confidence limits with a reference range; the range includes its ends.
 
     Limits that enclose the whole range give no flag: with few cells every class would have one, and nobody heed them.
+
+    Args:
+        percent: Of all counted cells.
+        limits: Of that percentage.
+        reference: Lower and upper limit of the range.
+        final: Whether all cells are counted; while some wait, a flag is possible at most.
     """
     low, high = reference
     if limits[0] <= low and high <= limits[1]:
         return Flag.NONE
     if percent > high:
-        return Flag.HIGH if limits[0] > high else Flag.MAYBE_HIGH
+        return Flag.HIGH if final and limits[0] > high else Flag.MAYBE_HIGH
     if percent < low:
-        return Flag.LOW if limits[1] < low else Flag.MAYBE_LOW
+        return Flag.LOW if final and limits[1] < low else Flag.MAYBE_LOW
     return Flag.NONE
 
 
@@ -194,8 +237,10 @@ def load_ranges(path: Path) -> ReferenceRanges:
     return ReferenceRanges({**DEFAULT_RANGES.percent, **percent}, source)
 
 
-def _share(name: str, count: int, total: int, reference: tuple[float, float], leucocyte_count: float | None) -> Share:
-    limits = exact_limits(count, total)
+def _share(
+    name: str, count: int, total: int, waiting: int, reference: tuple[float, float], leucocyte_count: float | None
+) -> Share:
+    limits = exact_limits(count, total, waiting)
     if total == 0:
         return Share(name, 0, None, limits, reference, Flag.NONE, None)
     percent = 100 * count / total
@@ -203,7 +248,8 @@ def _share(name: str, count: int, total: int, reference: tuple[float, float], le
     if leucocyte_count is not None:
         low, high = (leucocyte_count * limit / 100 for limit in limits)
         absolute = Absolute(leucocyte_count * percent / 100, (low, high))
-    return Share(name, count, percent, limits, reference, flag_of(percent, limits, reference), absolute)
+    flag = flag_of(percent, limits, reference, final=waiting == 0)
+    return Share(name, count, percent, limits, reference, flag, absolute)
 
 
 def _check_range(path: Path, name: object, value: object) -> tuple[float, float]:

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import ModelIdentity, Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
-from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells
-from wbc_hf.smear.differential import ReferenceRanges, differentiate
+from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
+from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
 from wbc_hf.smear.snapshot import Picture, Snapshot
 
 
@@ -54,7 +54,7 @@ class Specimen:
         """Everything that is known now, with the differential of the counted cells."""
         pictures, cells = self.contents()
         time = datetime.now(UTC).replace(microsecond=0)
-        differential = differentiate(count_cells(cells), ranges, self.leucocyte_count)
+        differential = differentiate_cells(cells, ranges, self.leucocyte_count)
         return Snapshot(self.name, time, model, pictures, cells, differential)
 
     def add_picture(

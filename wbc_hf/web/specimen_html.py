@@ -5,7 +5,7 @@ from collections import Counter
 
 from PIL import Image
 
-from wbc_hf.reports import FEW_CELLS
+from wbc_hf.reports import FEW_CELLS, WORST_CASE
 from wbc_hf.smear import NEVER_COUNTED, Cell, CellState, Differential, Flag
 from wbc_hf.web.rendering import render, thumbnail_url
 from wbc_hf.web.session import Shown, View
@@ -123,6 +123,8 @@ def render_differential(differential: Differential, view: View, problem: str = "
         notes.append(FEW_CELLS)
     if any(share.flag in MAYBE for share in differential.shares):
         notes.append(POSSIBLY)
+    if differential.waiting:
+        notes.append(WORST_CASE)
     not_counted = [
         f"{states[state]} {STATE_TEXTS[state].removesuffix(', not counted')}" for state in NOT_COUNTED if states[state]
     ]
@@ -134,7 +136,6 @@ def render_differential(differential: Differential, view: View, problem: str = "
         differential=differential,
         maybe=MAYBE,
         problem=problem,
-        waiting=states[CellState.WAITING],
         notes=notes,
     )
 

@@ -11,7 +11,7 @@ from wbc_hf.data import paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import EXPORTS, Export, file_name
-from wbc_hf.smear import ReferenceRanges, check_leucocyte_count, count_cells, differentiate
+from wbc_hf.smear import ReferenceRanges, check_leucocyte_count, differentiate_cells
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.rendering import example_buttons, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
@@ -277,7 +277,7 @@ def render_table(session: Session, ranges: ReferenceRanges, leucocytes: str) -> 
         total = parse_leucocytes(leucocytes)
     except WbcError as error:
         problem = str(error)
-    return render_differential(differentiate(count_cells(view.cells), ranges, total), view, problem)
+    return render_differential(differentiate_cells(view.cells, ranges, total), view, problem)
 
 
 def parse_leucocytes(written: str) -> float | None:
