@@ -435,3 +435,12 @@ def test_each_laboratory_has_a_row():
     assert front_matter(card)["datasets"] == ["somebody/cells"]
     assert front_matter(card)["model-index"][0]["results"][0]["dataset"]["type"] == "imagefolder"
     assert "| laboratory |" not in render_card(RUN, METRICS)
+
+
+def test_card_says_what_to_expect_in_laboratories_that_the_model_has_not_seen():
+    elsewhere = METRICS | {"count": 351, "accuracy": 0.7752, "review": REVIEW}
+    card = render_card(RUN, METRICS | {"review": REVIEW, "unseen": {"Somewhere": elsewhere}})
+    [row] = [line for line in card.splitlines() if line.startswith("| Somewhere | 351 | 0.775")]
+    assert row.count("|") == 7
+    assert "### In laboratories that it has not seen" in card
+    assert "not seen\n" not in render_card(RUN, METRICS)

@@ -2,12 +2,14 @@
 
 import io
 import json
+import shutil
 import socket
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import gradio as gr
@@ -19,7 +21,7 @@ from gradio_client.exceptions import AppError
 from markupsafe import escape
 from PIL import Image
 
-from wbc_hf.adaptation import Laboratories
+from wbc_hf.adaptation import SCORES, Adaptation, Laboratories, Scores
 from wbc_hf.data import PAINTED_TITLE, paint_cells, paint_field
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Prediction, Predictor, ReferenceCells
@@ -360,6 +362,36 @@ def test_the_model_tab_shows_figures_with_intervals_and_the_card(tiny_run):
     card = read_card(predictor.folder)
     assert "## Limits" in card
     assert "model-index" not in card and "](figures/" not in card
+
+
+def test_the_model_tab_says_what_to_expect_elsewhere(tiny_run, tmp_path: Path):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "model")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    elsewhere = metrics | {"accuracy": 0.4321, "count": 77}
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"unseen": {"North": elsewhere}}))
+
+    html = render_report(Predictor.from_pretrained(folder))
+
+    assert "North, 77 images" in html
+    assert "<span>Accuracy</span><b>43.2 %</b>" in html
+    assert html.count("Confident answers that are right") == 2
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_model_tab_of_an_adapted_model_says_what_that_changed(tiny_run, tmp_path: Path, labelled: bool):
+    before = Scores(0.5, 0.5, 0.5, dict.fromkeys(SCORES), dict.fromkeys(CLASS_NAMES, 0.5))
+    scores = {"scores_before": before, "scores_after": replace(before, accuracy=0.8123)}
+    facts = {"labelled": dict.fromkeys(CLASS_NAMES, 8), "held_back": 40, "folds": 4} | scores if labelled else {}
+    adaptation = Adaptation("starter", "0123456789ab", "wbc_hf 1", "2026-11-29", 0, 40, 0, 0, 0.9, True, **facts)
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "model", ignore=shutil.ignore_patterns("metrics.json"))
+    (folder / "adaptation.json").write_text(json.dumps(asdict(adaptation)))
+
+    html = render_report(Predictor.from_pretrained(folder))
+
+    assert "starter, version <code>0123456789ab</code>" in html
+    assert ("<b>81.2 %</b>" in html) == labelled
+    assert ("nothing is known of how good it is there" in html) != labelled
+    assert escape(NO_REPORT) not in html
 
 
 def test_a_broken_report_is_named(predictor: Predictor, tmp_path: Path):

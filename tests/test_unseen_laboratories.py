@@ -1,10 +1,12 @@
 """Training for laboratories that a model has not seen: its arguments, painted cells beside real ones, the starter."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import concatenate_datasets
 from safetensors.torch import load_file
 
 import train
@@ -13,6 +15,8 @@ from tests.scripts import ROOT, script
 from wbc_hf.data import OtherLaboratories, load_leucocytes, read_image, with_painted
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.modeling import Calibration
+from wbc_hf.training import calibrate_on_left_out
 from wbc_hf.training.transforms import build_augmentation, training_edge
 
 
@@ -104,3 +108,19 @@ def test_figures_of_several_models_are_taken_together():
     assert row["accuracy"][0] == 0.5
     assert row["confident"] == 0.25
     assert row["right"] == 0.5
+
+
+def test_figures_of_a_laboratory_that_was_left_out(tiny_run: TinyRun, folder_of_cells: Path, tmp_path: Path):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    unseen = calibrate_on_left_out(folder, [(tiny_run.folder, folder_of_cells)])
+
+    [(name, figures)] = unseen.items()
+    fitted = Calibration.load(folder)
+    assert fitted.left_out == (name,)
+    rows = concatenate_datasets(list(load_leucocytes(folder_of_cells).values()))
+    probabilities, statuses = Predictor.from_pretrained(folder).classify([read_image(row) for row in rows["image"]])
+    assert figures["count"] == len(rows)
+    right = probabilities.argmax(1) == np.array(rows["label"])
+    assert figures["accuracy"] == pytest.approx(right.mean())
+    # Both models are the same one here, so the accepted cells are those that it now calls confident.
+    assert figures["review"]["coverage"] == pytest.approx(np.mean(np.array(statuses) == "confident"), abs=0.02)

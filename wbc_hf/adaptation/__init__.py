@@ -1,6 +1,6 @@
 """Domain adaptation of a model to another laboratory, its evaluation, and the laboratories that are kept by name."""
 
-from wbc_hf.adaptation.adaptation import adapt
+from wbc_hf.adaptation.adaptation import ADAPTATION_FILE, adapt
 from wbc_hf.adaptation.card import describe_adaptation
 from wbc_hf.adaptation.cells import MIN_CELLS, MIN_CLASSES, AdaptationCell, enough_labelled
 from wbc_hf.adaptation.laboratories import Laboratories, laboratories_folder
@@ -17,6 +17,7 @@ from wbc_hf.adaptation.specimens import (
 )
 
 __all__ = [
+    "ADAPTATION_FILE",
     "MIN_CELLS",
     "MIN_CLASSES",
     "MIN_PICTURES",

@@ -1,6 +1,6 @@
 """`evaluate`: the one function that evaluates a classifier. It takes predictions, not a model."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,7 @@ class Evaluation:
               cells of the others, None if there are no others.
             - `laboratories`, with images of several: by name, figures, intervals and distinct cells of its images,
               and with statuses their `review`.
+            - `unseen`, where given: the same by name of a laboratory for models that were trained without it.
     """
 
     labels: np.ndarray
@@ -77,6 +78,7 @@ def evaluate(
     laboratories: Sequence[str] | None = None,
     calibration: Calibration | None = None,
     leaked: np.ndarray | None = None,
+    unseen: Mapping[str, dict] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate predictions against true labels, with 95 % confidence intervals.
@@ -92,6 +94,7 @@ def evaluate(
         laboratories: Laboratory of each image; of several, each gets figures of its own.
         calibration: Of the model, if it has one: its temperature and its review threshold.
         leaked: True for each image whose group was also in training or validation, bool (n,).
+        unseen: What to expect elsewhere: metrics by name of a laboratory, by models that were trained without it.
         seed: Random seed of the bootstrap.
 
     Raises:
@@ -131,6 +134,8 @@ def evaluate(
             )
             for name in dict.fromkeys(laboratories)
         }
+    if unseen:
+        metrics["unseen"] = dict(unseen)
     if leaked is not None:
         metrics["leaked"] = int(np.sum(leaked))
         if leaked.any():

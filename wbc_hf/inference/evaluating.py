@@ -20,6 +20,7 @@ def evaluate_predictor(
     folder: Path | None = None,
     *,
     leaked: np.ndarray | None = None,
+    unseen: Mapping[str, dict] | None = None,
     log_history: Sequence[dict] = (),
 ) -> Evaluation:
     """Classify labelled images, evaluate the predictions, and write a report of them.
@@ -28,7 +29,7 @@ def evaluate_predictor(
         predictor: Of a model whose classes are leucocytes.
         rows: A split of `load_leucocytes`, also a streamed one; it is read once.
         folder: Where the report goes; by default none is written.
-        leaked, log_history: As for `evaluate` and `write_report`.
+        leaked, unseen, log_history: As for `evaluate` and `write_report`.
 
     Raises:
         WbcError: There are no rows, or the model has other classes.
@@ -63,6 +64,7 @@ def evaluate_predictor(
         laboratories=laboratories,
         calibration=predictor.calibration,
         leaked=leaked,
+        unseen=unseen,
     )
     if folder is not None:
         write_report(folder, evaluation, names=names, image_at=mistakes.__getitem__, log_history=log_history)

@@ -28,12 +28,14 @@ class LeftOut:
         logits: float (n, classes).
         labels: int (n,), class indices.
         distances: float (n,), out-of-distribution scores in units of the model's threshold.
+        groups: Cell or photograph that each image shows, n of them; empty where unknown.
     """
 
     laboratory: str
     logits: np.ndarray
     labels: np.ndarray
     distances: np.ndarray
+    groups: Sequence[str] = ()
 
 
 def recalibrate(calibration: Calibration, left_out: Sequence[LeftOut]) -> tuple[float, Calibration]:

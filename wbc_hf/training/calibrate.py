@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from wbc_hf.data import Leucocytes, load_leucocytes, read_image
 from wbc_hf.errors import WbcError
+from wbc_hf.evaluation import evaluate
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import (
     Calibration,
@@ -70,7 +71,7 @@ def calibrate(
     return calibration
 
 
-def calibrate_on_left_out(folder: Path, left_out: Sequence[tuple[Path, str | Path]]) -> Calibration:
+def calibrate_on_left_out(folder: Path, left_out: Sequence[tuple[Path, str | Path]]) -> dict[str, dict]:
     """Fit a calibrated model's temperature and thresholds anew, on laboratories that models like it have not seen.
 
     Args:
@@ -78,15 +79,29 @@ def calibrate_on_left_out(folder: Path, left_out: Sequence[tuple[Path, str | Pat
         left_out: For each laboratory the folder of a model that was trained alike without it, and its images, as
             `load_leucocytes` takes them; all of them are predicted.
 
+    Returns:
+        What to expect of a laboratory that the model has not seen: for each that was left out, by its name, the
+        metrics of `evaluate` for the model without it. Its temperature and thresholds are those that are fitted here,
+        so that the figures of the accepted predictions are a little too good.
+
     Raises:
         WbcError: A model has no calibration.
     """
-    predictor, calibration = _calibrated(folder)
-    factor, calibration = recalibrate(calibration, [_predict_left_out(model, spec) for model, spec in left_out])
+    predictor, before = _calibrated(folder)
+    predicted = [_predict_left_out(model, spec) for model, spec in left_out]
+    factor, calibration = recalibrate(before, predicted)
     fold_temperature(predictor.model, factor)  # type: ignore[arg-type]
     predictor.model.save_pretrained(folder)
     calibration.save(folder)
-    return calibration
+    farthest = calibration.out_of_distribution_threshold / before.out_of_distribution_threshold
+    return {each.laboratory: _evaluate_left_out(each, factor, farthest, calibration) for each in predicted}
+
+
+def _evaluate_left_out(left_out: LeftOut, factor: float, farthest: float, calibration: Calibration) -> dict:
+    probabilities = softmax(left_out.logits / factor, axis=1)
+    accepted = (probabilities.max(1) >= calibration.review_threshold) & (left_out.distances <= farthest)
+    statuses = ["confident" if each else "review" for each in accepted]
+    return evaluate(left_out.labels, probabilities, groups=left_out.groups or None, statuses=statuses).metrics
 
 
 def _predict_left_out(model: Path, spec: str | Path) -> LeftOut:
@@ -94,7 +109,11 @@ def _predict_left_out(model: Path, spec: str | Path) -> LeftOut:
     rows = concatenate_datasets(list(load_leucocytes(spec).values()))
     predicted = _predict(predictor, rows, f"Predicting {spec}")
     return LeftOut(
-        predicted.laboratories[0], predicted.logits, predicted.labels, calibration.distances(predicted.features)
+        predicted.laboratories[0],
+        predicted.logits,
+        predicted.labels,
+        calibration.distances(predicted.features),
+        predicted.groups,
     )
 
 
@@ -107,26 +126,29 @@ def _calibrated(folder: Path) -> tuple[Predictor, Calibration]:
 
 @dataclass(frozen=True)
 class _Predicted:
-    """Logits (n, classes) and features (n, d) of images, their labels (n,) and laboratories."""
+    """Logits (n, classes) and features (n, d) of images, their labels (n,), laboratories and groups."""
 
     logits: np.ndarray
     features: np.ndarray
     labels: np.ndarray
     laboratories: list[str]
+    groups: list[str]
 
 
 def _predict(predictor: Predictor, rows: Iterable[dict], what: str) -> _Predicted:
     labels: list[int] = []
     laboratories: list[str] = []
+    groups: list[str] = []
 
     def images() -> Iterator[Image.Image]:
         for row in tqdm(rows, desc=what, unit="image", delay=2, leave=False):
             labels.append(row["label"])
             laboratories.append(row["laboratory"])
+            groups.append(row["group"])
             yield read_image(row["image"])
 
     logits, features = predictor.logits_and_features(images())
-    return _Predicted(logits, features, np.array(labels), laboratories)
+    return _Predicted(logits, features, np.array(labels), laboratories, groups)
 
 
 def measure_spans(rows: Iterable[dict]) -> list[float]:

@@ -96,13 +96,12 @@ def _save_and_evaluate(
     trainer.processing_class.save_pretrained(folder)
     has_notice = not model.from_scratch and copy_notice(Path(str(trainer.model.name_or_path)), folder)
     calibrate(folder, leucocytes, title(leucocytes, " ".join(data.dataset)), training.seed)
-    if data.left_out:
-        calibrate_on_left_out(folder, data.left_out_runs)
+    unseen = calibrate_on_left_out(folder, data.left_out_runs) if data.left_out else None
     # An export in the folder would be of an earlier run.
     predictor = Predictor.from_pretrained(folder, fresh=True)
     leaked = leaked_test_images(leucocytes) if isinstance(leucocytes, Leucocytes) else None
     metrics = evaluate_predictor(
-        predictor, leucocytes["test"], folder, leaked=leaked, log_history=trainer.state.log_history
+        predictor, leucocytes["test"], folder, leaked=leaked, unseen=unseen, log_history=trainer.state.log_history
     ).metrics
     record = make_record(arguments, leucocytes, trainer, metrics, answered_by=predictor.backend.name)
     return record | {"notice": has_notice}, metrics

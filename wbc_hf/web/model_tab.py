@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from wbc_hf.adaptation import ADAPTATION_FILE, SCORES, Adaptation
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.web.rendering import render
@@ -77,6 +78,23 @@ def read_metrics(folder: Path | None) -> dict | None:
     return metrics if isinstance(metrics, dict) and metrics.keys() >= reported else None
 
 
+def read_adaptation(folder: Path | None) -> Adaptation | None:
+    """Read what an adapted model's folder says of its adaptation; None of another model's.
+
+    Raises:
+        WbcError: It cannot be read.
+    """
+    path = _find(folder, ADAPTATION_FILE)
+    if path is None:
+        return None
+    try:
+        return Adaptation.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise WbcError(
+            f"{path}: is not what an adaptation of this version wrote ({error}). Adapt it again."
+        ) from error
+
+
 def read_card(folder: Path | None) -> str:
     """Read the card as Markdown, without its front matter and without figures, which stand beside it."""
     path = _find(folder, CARD_FILE)
@@ -86,7 +104,7 @@ def read_card(folder: Path | None) -> str:
 
 
 def render_report(predictor: Predictor) -> str:
-    """Render what the model is, and the metrics of its test with their intervals and charts."""
+    """Render what the model is, its metrics at home and elsewhere with their intervals, and its charts."""
     model = describe_model(predictor)
     charts = [
         (title, path.read_bytes())
@@ -94,7 +112,14 @@ def render_report(predictor: Predictor) -> str:
         if (path := _find(predictor.folder, f"{FIGURES_FOLDER}/{name}.png"))
     ]
     return render(
-        "model", model=model, metrics=model["metrics"], headline=HEADLINE, charts=charts, no_report=NO_REPORT
+        "model",
+        model=model,
+        metrics=model["metrics"],
+        adaptation=read_adaptation(predictor.folder),
+        scores=SCORES,
+        headline=HEADLINE,
+        charts=charts,
+        no_report=NO_REPORT,
     )
 
 
