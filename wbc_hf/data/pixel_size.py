@@ -55,7 +55,10 @@ def _candidates(image: Image.Image) -> Iterator[float | None]:
     resolution = exif.get(_X_RESOLUTION), exif.get(_Y_RESOLUTION)
     if pixels := _OME_PIXELS.search(description):
         sizes = [
-            _micrometres(_attribute(pixels[0], f"PhysicalSize{axis}"), _attribute(pixels[0], f"PhysicalSize{axis}Unit"))
+            _micrometres(
+                _attribute(pixels[0], f"PhysicalSize{axis}"),
+                _attribute(pixels[0], f"PhysicalSize{axis}Unit") or "µm",  # as OME defines it
+            )
             for axis in "XY"
         ]
         yield _square(*sizes)
@@ -73,8 +76,8 @@ def _attribute(tag: str, name: str) -> str | None:
 
 
 def _micrometres(length: str | float | None, unit: str | None) -> float | None:
-    """A length in µm. OME leaves the unit out where it is µm; "pixel" and the like are no lengths."""
-    name = _UNITS.get("µm" if unit is None else unit.lower())
+    """A length in µm; "pixel" and the like are no units of it."""
+    name = None if unit is None else _UNITS.get(unit.lower())
     return None if length is None or name is None else float(length) * _MICROMETRES[name]
 
 
