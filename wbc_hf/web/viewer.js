@@ -79,10 +79,17 @@ function boxOfChosen() {
     return {middle: [x + across / 2, y + down / 2], inView};
 }
 
+function showChosen() {
+    const box = boxOfChosen();
+    if (box && !box.inView) centre = box.middle;
+    place();
+}
+
 // Buttons and keys zoom at the chosen cell while it is in view.
 function zoomBy(factor) {
     const box = boxOfChosen();
     zoomTo(zoom * factor, box?.inView ? onScreen(box.middle) : undefined);
+    if (box?.inView) showChosen();
 }
 
 // ---- which picture it is, and how much of it
@@ -167,9 +174,8 @@ function update() {
         note.textContent = '';
         point(false);
         showPreview();
-    } else if (boxes.dataset.chosen !== chosen && zoom > 1) {
-        const box = boxOfChosen();
-        if (box && !box.inView) centre = box.middle;
+    } else if (boxes.dataset.chosen !== chosen) {
+        showChosen();
     }
     chosen = boxes.dataset.chosen;
     place();
@@ -211,6 +217,8 @@ function moveCross(x, y, fine) {
 document.addEventListener('click', event => {
     const button = event.target.closest('.wbc-point');
     if (button && element.isConnected) point(!pointing(), event.detail === 0);
+    // Choosing the chosen cell once more renders nothing.
+    if (boxes && event.target.closest(`[data-action=cell][data-number="${chosen}"]`)) showChosen();
 });
 
 // ---- mouse and fingers
