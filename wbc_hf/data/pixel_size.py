@@ -43,7 +43,7 @@ def read_pixel_size(source: ImageSource | None) -> float | None:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source), formats=FORMATS) as image:
             sizes = list(_candidates(image))
     except Exception:
-        # Metadata may be broken in as many ways as pictures (see `read_image`); a picture without a scale is still one.
+        # Metadata may be broken in as many ways as pictures (see `read_image`); that is no reason to refuse a picture.
         return None
     return next((size for size in sizes if size is not None and SMALLEST <= size < LARGEST), None)
 

@@ -288,9 +288,10 @@ class Session:
     def start_review(self) -> None:
         """Choose the first cell to review, unless the chosen one waits or a person chose something."""
         chosen = self.view.cell
-        if not self._touched and (chosen is None or chosen.state is not CellState.WAITING):
-            if (first := self._next_waiting(0)) is not None:
-                self.show_cell(first)
+        if self._touched or (chosen is not None and chosen.state is CellState.WAITING):
+            return
+        if (first := self._next_waiting(0)) is not None:
+            self.show_cell(first)
 
     def _next_waiting(self, number: int) -> int | None:
         """The next waiting cell after one that was reviewed; of another laboratory the one that teaches most."""
