@@ -263,6 +263,176 @@ def test_a_missed_cell_is_pointed_at(page: "sync_api.Page", fields: list[Path]):
     _wait_for_count(page, "eosinophil", 1)
 
 
+@pytest.fixture
+def desktop(browser: "sync_api.Browser", url: str) -> Iterator["sync_api.Page"]:
+    """The page on a wide screen, where there are a keyboard and a mouse."""
+    page = browser.new_page(viewport=DESKTOP)
+    page.set_default_timeout(60_000)
+    page.goto(url)
+    page.wait_for_selector(".wbc-examples button")
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def large_field(tmp_path: Path) -> Path:
+    """A painted field of 2592 x 1944 pixels: more than its preview has."""
+    file = tmp_path / "large.jpg"
+    Image.fromarray(paint_field([0, 1, 2, 4], width=480, height=360, seed=1).image).resize((2592, 1944)).save(file)
+    return file
+
+
+def _zoom(page: "sync_api.Page") -> float:
+    return float(page.locator(".wbc-zoom").inner_text().split()[0])
+
+
+def _choose(page: "sync_api.Page", number: int) -> None:
+    page.locator(f".wbc-card[data-number='{number}']").wait_for()
+
+
+def _is_within(page: "sync_api.Page", box: str) -> bool:
+    inner, outer = (page.locator(part).bounding_box() for part in (f"{box} .wbc-line", ".wbc-stage"))
+    return all(
+        outer[edge] - 2 <= inner[edge] and inner[edge] + inner[side] <= outer[edge] + outer[side] + 2
+        for edge, side in (("x", "width"), ("y", "height"))
+    )
+
+
+def test_a_field_is_zoomed_to_full_resolution_and_stays_so_at_a_review(desktop: "sync_api.Page", large_field: Path):
+    page = desktop
+    _examine(page, [large_field], "Field 1 of 1")
+    width = "document.querySelector('.wbc-stage img').naturalWidth"
+    page.wait_for_function(f"{width} === 1280")
+    box = page.locator(".wbc-box.wbc-waiting:not(.wbc-chosen)").first
+    number, tag = int(box.get_attribute("data-number")), box.locator(".wbc-tag").bounding_box()
+    small = box.locator(".wbc-line").bounding_box()
+    page.mouse.move(small["x"] + small["width"] / 2, small["y"] + small["height"] / 2)
+
+    for _ in range(2):
+        page.mouse.wheel(0, -500)
+
+    page.wait_for_function(f"{width} === 2592")
+    zoomed = _zoom(page)
+    assert 2 < zoomed < 3
+    large = box.locator(".wbc-line").bounding_box()
+    # Lines keep their width, so that a box grows a little less than the field.
+    assert large["width"] == pytest.approx(zoomed * small["width"], rel=0.1)
+    assert box.locator(".wbc-tag").bounding_box()["width"] == pytest.approx(tag["width"], rel=0.1)
+
+    page.mouse.click(large["x"] + large["width"] / 2, large["y"] + large["height"] / 2)
+    _choose(page, number)
+    page.locator("h1").click()
+    page.keyboard.press("1")
+    _wait_for_count(page, "basophil", 1)
+    assert _zoom(page) == zoomed and page.evaluate(width) == 2592
+    assert _is_within(page, ".wbc-chosen")
+
+    page.locator(".wbc-stage").focus()
+    for key, expected in (("+", 1.5 * zoomed), ("-", zoomed), ("0", 1)):
+        page.keyboard.press(key)
+        assert _zoom(page) == pytest.approx(expected, abs=0.11)
+    assert _count_of(page, "basophil") == 1
+
+
+def test_the_gallery_brings_a_cell_into_view_and_dragging_chooses_none(desktop: "sync_api.Page", large_field: Path):
+    page = desktop
+    _examine(page, [large_field], "Field 1 of 1")
+    page.get_by_role("button", name="All cells").click()
+    page.locator(".wbc-stage").focus()
+    for _ in range(2):
+        page.keyboard.press("+")
+    for number in (1, 3):
+        page.locator(f".wbc-cells button[data-number='{number}']").click()
+        _choose(page, number)
+        assert _is_within(page, ".wbc-chosen")
+
+    box = page.locator(".wbc-chosen .wbc-line").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.keyboard.press("ArrowLeft")
+    _choose(page, 2)
+    before = page.locator(".wbc-chosen .wbc-line").bounding_box()
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 30, y + 20, steps=4)
+    page.mouse.up()
+    after = page.locator(".wbc-chosen .wbc-line").bounding_box()
+    assert (before["x"], before["y"]) != (after["x"], after["y"])
+    assert _chosen(page) == 2
+
+
+def test_arrow_keys_lead_from_cell_to_cell_and_from_field_to_field(desktop: "sync_api.Page", fields: list[Path]):
+    page = desktop
+    _examine(page, [*fields, fields[0]], "Field 1 of 3")
+    page.locator("h1").click()
+    first = _chosen(page)
+    page.keyboard.press("ArrowRight")
+    _choose(page, first + 1)
+    page.keyboard.press("ArrowLeft")
+    _choose(page, first)
+    for number in (2, 3):
+        page.keyboard.press("PageDown")
+        page.get_by_text(f"Field {number} of 3").wait_for()
+    # From a cell that was seen before, too.
+    page.get_by_text("not counted again").first.wait_for()
+    seen = _chosen(page)
+    page.keyboard.press("ArrowLeft")
+    _choose(page, seen - 1)
+    page.keyboard.press("l")
+    assert page.locator(".wbc-box").first.evaluate("it => getComputedStyle(it).opacity") == "0"
+    # Not where somebody writes.
+    page.get_by_role("textbox", name="Reviewed by").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(300)
+    assert _chosen(page) == seen - 1
+
+
+def test_a_missed_cell_is_pointed_at_by_keyboard(desktop: "sync_api.Page", fields: list[Path]):
+    page = desktop
+    _examine(page, fields, "Field 1 of 2")
+    before = page.locator(".wbc-box").count()
+    pointing = page.get_by_role("button", name="Missed cell")
+    page.keyboard.press("m")
+    sync_api.expect(pointing).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    sync_api.expect(pointing).to_have_attribute("aria-pressed", "false")
+    sync_api.expect(pointing).to_be_focused()
+
+    page.keyboard.press("Enter")
+    assert page.locator(".wbc-cross").is_visible()
+    # To the corner, where the margin of the outermost box leaves room.
+    for key, times in (("ArrowLeft", 40), ("ArrowDown", 40)):
+        for _ in range(times):
+            page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"document.querySelectorAll('.wbc-box').length === {before + 1}")
+    assert not page.locator(".wbc-cross").is_visible()
+
+
+def test_own_keys_are_kept_in_the_browser(desktop: "sync_api.Page", fields: list[Path]):
+    page = desktop
+    page.on("dialog", lambda dialog: dialog.accept())
+    _examine(page, fields, "Field 1 of 2")
+    page.get_by_text("Keys", exact=True).click()
+    keys = page.locator(".wbc-key-fields input")
+    keys.nth(0).fill("a")
+    page.get_by_text("A accepts already").wait_for()
+    keys.nth(0).fill("5")
+    page.get_by_text("5 is the key of “Neutrophil” already").wait_for()
+    keys.nth(0).fill("q")
+    assert page.locator(".wbc-key-problem").inner_text() == ""
+    page.locator("h1").click()
+    page.keyboard.press("1")
+    page.keyboard.press("q")
+    _wait_for_count(page, "basophil", 1)
+
+    page.reload()
+    _examine(page, fields, "Field 1 of 2")
+    assert page.locator(".wbc-classes kbd").all_inner_texts() == ["Q", "2", "3", "4", "5", "0"]
+    page.get_by_text("Keys", exact=True).click()
+    page.locator(".wbc-key-fields button").click()
+    assert page.locator(".wbc-classes kbd").first.inner_text() == "1"
+
+
 def test_what_can_be_taken_away(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
     page.get_by_role("textbox", name="Specimen").fill("S 17")

@@ -23,6 +23,7 @@ from wbc_hf.data.nuclei import (
     optical_densities,
     purple_of,
 )
+from wbc_hf.data.pixel_size import read_pixel_size
 from wbc_hf.data.plausibility import may_be_stained_cell
 from wbc_hf.data.reading import NO_IMAGE, SUFFIXES, ImageSource, image_content, read_image
 from wbc_hf.data.splits import check_new_folder, write_clean_split
@@ -83,6 +84,7 @@ __all__ = [
     "purple_of",
     "read_boxed_fields",
     "read_image",
+    "read_pixel_size",
     "remove_cell",
     "scan_folder",
     "segment_cell",

@@ -11,7 +11,7 @@ from statistics import median
 
 from PIL import Image
 
-from wbc_hf.data import Box, ImageSource, read_image
+from wbc_hf.data import Box, ImageSource, read_image, read_pixel_size
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
@@ -100,12 +100,19 @@ class CellCounter:
         for number, image in enumerate(images, 1):
             label = str(image) if isinstance(image, str | Path) else f"image {number}"
             try:
-                self.add_image(read_image(image, label), Path(label).name, whole_field=whole_fields)
+                self.add_image(
+                    read_image(image, label),
+                    Path(label).name,
+                    whole_field=whole_fields,
+                    pixel_size=read_pixel_size(image),
+                )
             except UnreadableImageError as error:
                 unreadable.append(UnreadableImageError(label, error.reason))
         return tuple(unreadable)
 
-    def add_image(self, image: Image.Image, name: str, *, whole_field: bool) -> Picture:
+    def add_image(
+        self, image: Image.Image, name: str, *, whole_field: bool, pixel_size: float | None = None
+    ) -> Picture:
         """Find and classify the cells of an image, and add them to the specimen.
 
         A cell that an earlier image shows too, in an overlapping field or because a file is given twice, is marked as
@@ -115,6 +122,7 @@ class CellCounter:
             image: RGB, from `read_image`.
             name: File name.
             whole_field: Whether to look for cells; else the whole image is one.
+            pixel_size: Width of a pixel in µm, from `read_pixel_size`.
 
         Raises:
             UnreadableImageError: Its cells cannot be found or classified; the specimen stays as it was.
@@ -132,7 +140,9 @@ class CellCounter:
                 for index, (cell, view) in enumerate(zip(found, views, strict=True))
             ]
             preview = _encode(image, PREVIEW_SIDE, "JPEG", quality=88)
-            picture = self.specimen.add_picture(name, image.size, preview, cells, is_field=whole_field)
+            picture = self.specimen.add_picture(
+                name, image.size, preview, cells, is_field=whole_field, pixel_size=pixel_size
+            )
             self._numbers[-1] = picture.number
             return picture
 

@@ -20,6 +20,7 @@ class Picture:
         is_field: Whether it is a photograph of a smear; else it shows one cell.
         preview: JPEG, of the size of the picture or smaller.
         removed: Whether a person removed it from the specimen.
+        pixel_size: Width of a pixel in µm, or None where the file does not say it credibly.
     """
 
     number: int
@@ -28,6 +29,7 @@ class Picture:
     is_field: bool
     preview: bytes
     removed: bool = False
+    pixel_size: float | None = None
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,14 @@ class Specimen:
         return Snapshot(self.name, time, model, pictures, cells, differential)
 
     def add_picture(
-        self, name: str, size: tuple[int, int], preview: bytes, cells: Sequence[Cell], *, is_field: bool
+        self,
+        name: str,
+        size: tuple[int, int],
+        preview: bytes,
+        cells: Sequence[Cell],
+        *,
+        is_field: bool,
+        pixel_size: float | None = None,
     ) -> Picture:
         """Add a picture with the cells found in it, and number both.
 
@@ -66,7 +73,7 @@ class Specimen:
         """
         name = name.encode(errors="backslashreplace").decode()
         with self._lock:
-            picture = Picture(len(self._pictures) + 1, name, size, is_field, preview)
+            picture = Picture(len(self._pictures) + 1, name, size, is_field, preview, pixel_size=pixel_size)
             self._pictures.append(picture)
             self.size += len(preview)
             for cell in cells:

@@ -1,8 +1,5 @@
-// One handler for all buttons: each names its action and the number of the cell or picture that it is about. While a
-// missed cell is to be pointed at, a click on the field is its place.
+// One handler for all buttons: each names its action and the number of the cell or picture that it is about.
 element.addEventListener('click', event => {
-    const place = wbc.pointedAt(event);
-    if (place) { trigger('click', place); return; }
     const button = event.target.closest('[data-action]');
     if (!button || (button.dataset.confirm && !confirm(button.dataset.confirm))) return;
     const {action, number, value} = button.dataset;

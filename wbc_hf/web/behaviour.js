@@ -1,6 +1,8 @@
 () => {
     const typing = target => target.closest('input:not([type=radio], [type=checkbox]), textarea, select, [contenteditable]');
-    const session = () => document.querySelector('.wbc-specimen:not(.hidden) .wbc-card');
+    const session = () => document.querySelector('.wbc-specimen:not(.hidden):has(.wbc-pager)');
+    // What moves by arrow keys itself.
+    const ownArrows = target => target.closest('input, [role=radiogroup], [role=tablist], [role=listbox], [role=dialog]');
     let focused = null, busySince = 0, inputs = 0;
 
     window.wbc = {
@@ -9,16 +11,6 @@
         showNewest(preview, answer) { return answer?.number === inputs ? [preview, answer.html] : undefined; },
         // Rendering again takes the focus away from what was clicked; whoever uses the keyboard wants to go on from there.
         remember(button) { focused = button === document.activeElement ? button.dataset.focus : null; },
-        // A click on the field, while a cell that was not found is to be pointed at.
-        pointedAt(event) {
-            const button = event.target.closest('.wbc-point');
-            if (button) button.setAttribute('aria-pressed', document.body.classList.toggle('wbc-pointing'));
-            const field = event.target.closest('.wbc-boxes');
-            if (!field || !document.body.classList.contains('wbc-pointing')) return null;
-            document.body.classList.remove('wbc-pointing');
-            const {x, y} = new DOMPoint(event.clientX, event.clientY).matrixTransform(field.getScreenCTM().inverse());
-            return {action: 'add', number: Number(field.dataset.number), value: `${Math.round(x)},${Math.round(y)}`};
-        },
         refocus() {
             busySince = 0;
             if (!focused || document.activeElement !== document.body) return;
@@ -44,12 +36,14 @@
             box.dispatchEvent(new MouseEvent('click', {bubbles: true}));
             return;
         }
-        const card = session();
-        if (!card || !card.offsetParent || event.repeat || !document.querySelector('.wbc-keys').checked) return;
-        const button = card.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
+        const specimen = session();
+        if (!specimen || !specimen.offsetParent || event.repeat || !document.querySelector('.wbc-keys').checked) return;
+        if (event.key.length > 1 && ownArrows(event.target)) return;
+        const button = specimen.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]:not(:disabled)`);
         // A key that comes before the last one's answer would be meant for a cell that is not shown yet.
-        if (!button || Date.now() - busySince < 3000) return;
-        busySince = Date.now();
+        if (!button || (button.dataset.action && Date.now() - busySince < 3000)) return;
+        if (button.dataset.action) busySince = Date.now();
+        event.preventDefault();
         button.click();
     });
 

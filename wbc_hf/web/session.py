@@ -1,13 +1,15 @@
 """The session of one visitor: a specimen, and which picture and cell of it are shown."""
 
+import secrets
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
-from wbc_hf.data import read_image
+from wbc_hf.data import read_image, read_pixel_size
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import ModelIdentity, Predictor
 from wbc_hf.smear import (
@@ -22,6 +24,7 @@ from wbc_hf.smear import (
     next_to_teach,
 )
 from wbc_hf.web.adapting import Adapted
+from wbc_hf.web.full_pictures import FullPictures
 from wbc_hf.web.uploads import MAX_FILES, Upload
 
 # Of the pictures that are kept, in bytes: what a machine with 4 GB has to spare beside a model.
@@ -47,6 +50,8 @@ class View:
         cell: The one that is chosen, or None.
         last: The one that was reviewed last, or None.
         shown: Which cells the gallery shows.
+        secret: Of the session.
+        in_full: Whether the picture is kept in full resolution, beside its preview.
     """
 
     pictures: tuple[Picture, ...]
@@ -55,6 +60,8 @@ class View:
     cell: Cell | None
     last: Cell | None
     shown: Shown
+    secret: str
+    in_full: bool
 
     @property
     def cells_of_picture(self) -> tuple[Cell, ...]:
@@ -66,18 +73,31 @@ class View:
         """Those that the gallery shows."""
         return tuple(cell for cell in self.cells if self.shown is Shown.ALL or cell.state == self.shown)
 
+    @property
+    def neighbours(self) -> tuple[int | None, int | None]:
+        """Numbers of the cells before and after the chosen one, picture by picture; without removed pictures."""
+        here = (self.picture.number if self.picture else 0, self.cell.number if self.cell else 0)
+        places = sorted((cell.picture, cell.number) for cell in self.cells if not cell.removed)
+        before, after = bisect_left(places, here), bisect_right(places, here)
+        return (
+            places[before - 1][1] if before else None,
+            places[after][1] if after < len(places) else None,
+        )
+
 
 class Session:
     """One visitor's specimen.
 
     Attributes:
         key: Tells this specimen from all others.
+        secret: Opens the pictures of this specimen; only the visitor's page knows it.
         predictor: The model in use: the page's, or one adapted to the visitor's laboratory.
         laboratory: Name of the kept laboratory in use; None without one.
         adapted: The model that was adapted in this session last, and is not kept under a name.
         cancelled: Whether the adaptation that runs is to stop.
         specimen: What was found and reviewed so far.
         counter: Adds pictures to it.
+        full_pictures: Pictures in full resolution, as many as there is room for.
         thumbnails: Of each cell by its number, as data URLs: made once, sent often.
         lock: Hold it to change what is shown and to render that, so that the last rendering shows the last change.
         readings: Number of uploads that are being read.
@@ -86,12 +106,14 @@ class Session:
 
     def __init__(self, predictor: Predictor):
         self.key = uuid4().hex
+        self.secret = secrets.token_urlsafe()
         self.predictor = predictor
         self.laboratory: str | None = None
         self.adapted: Adapted | None = None
         self.cancelled = False
         self.specimen = Specimen()
         self.counter = CellCounter(predictor, self.specimen)
+        self.full_pictures = FullPictures()
         self.thumbnails: dict[int, str] = {}
         self.lock = threading.RLock()
         self.readings = 0
@@ -99,6 +121,7 @@ class Session:
         # Numbers from 1; 0 for none.
         self._picture = self._cell = self._last = 0
         self._shown = Shown.WAITING
+        self._touched = False  # by a person, who then decides what is shown
 
     @property
     def model(self) -> ModelIdentity:
@@ -132,7 +155,14 @@ class Session:
             cells[self._cell - 1] if self._cell else None,
             cells[self._last - 1] if self._last else None,
             self._shown,
+            self.secret,
+            self._picture in self.full_pictures,
         )
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pictures that are kept."""
+        return self.specimen.size + self.full_pictures.size
 
     def check_room(self, count: int) -> None:
         """Check that the specimen has room for `count` more pictures.
@@ -152,7 +182,8 @@ class Session:
     def read(self, upload: Upload, *, is_field: bool) -> str:
         """Read a picture into the specimen.
 
-        The first one with a cell is shown. Later ones are not: they would interrupt the review.
+        The first one is shown, then the first with a cell that waits. Later ones are not, and none once a person acts:
+        that would interrupt the review.
 
         Returns:
             What a person should know of the picture, or "".
@@ -163,13 +194,17 @@ class Session:
         self.check_room(1)
         try:
             image = read_image(upload.source, upload.name)
-            picture = self.counter.add_image(image, upload.name, whole_field=is_field)
+            picture = self.counter.add_image(
+                image, upload.name, whole_field=is_field, pixel_size=read_pixel_size(upload.source)
+            )
+            self.full_pictures.keep(picture, image)
         except UnreadableImageError as error:
             return f"{error.name} {error.reason}"
         cells = [cell for cell in self.specimen.cells if cell.picture == picture.number]
         with self.lock:
             if self.view.picture is None or (self.view.cell is None and cells):
                 self.show_picture(picture.number)
+            self.start_review()
         if not cells:
             return f"{upload.name}: no leucocyte was found in it"
         states = {cell.state for cell in cells}
@@ -192,6 +227,7 @@ class Session:
             WbcError: There is no such action, picture or cell, or the cell cannot be reviewed or added.
         """
         with self.lock:
+            self._touched = True
             match action:
                 case "picture":
                     self.show_picture(number)
@@ -206,6 +242,7 @@ class Session:
                     self.show_cell(number)
                 case "remove":
                     self.specimen.remove(number)
+                    self.full_pictures.drop(number)
                     self.show_picture(number)
                 case "add":
                     self.check_room(0)
@@ -249,11 +286,12 @@ class Session:
         self.show_cell((self._next_waiting(number) or number) if was_waiting else number)
 
     def start_review(self) -> None:
-        """Choose the first cell to review, where nobody has reviewed one and the chosen one does not wait."""
-        cells = self.specimen.cells
-        untouched = all(cell.review is None for cell in cells)
-        if untouched and self._cell and cells[self._cell - 1].state is not CellState.WAITING:
-            self.show_cell(self._next_waiting(0) or self._cell)
+        """Choose the first cell to review, unless the chosen one waits or a person chose something."""
+        chosen = self.view.cell
+        if self._touched or (chosen is not None and chosen.state is CellState.WAITING):
+            return
+        if (first := self._next_waiting(0)) is not None:
+            self.show_cell(first)
 
     def _next_waiting(self, number: int) -> int | None:
         """The next waiting cell after one that was reviewed; of another laboratory the one that teaches most."""
@@ -286,7 +324,11 @@ class Sessions:
         with self._lock:
             if session := self._sessions.get(str(session_hash)):
                 return session
-            if sum(session.specimen.size for session in self._sessions.values()) > MAX_BYTES_OF_ALL:
+            if self._size() > MAX_BYTES_OF_ALL:
+                # Before a visitor is refused, the others do without full resolution.
+                for session in self._sessions.values():
+                    session.full_pictures.clear()
+            if self._size() > MAX_BYTES_OF_ALL:
                 raise WbcError("This page holds as many specimens as it can. Try again in some minutes.")
             return self._add(session_hash)
 
@@ -296,6 +338,14 @@ class Sessions:
             if old := self._sessions.pop(str(session_hash), None):
                 old.stopped = True
             return self._add(session_hash)
+
+    def find(self, secret: str) -> Session | None:
+        """The session with this secret, if there still is one."""
+        with self._lock:
+            return next((it for it in self._sessions.values() if secrets.compare_digest(it.secret, secret)), None)
+
+    def _size(self) -> int:
+        return sum(session.size for session in self._sessions.values())
 
     def _add(self, session_hash: str | None) -> Session:
         session = Session(self._predictor)

@@ -35,9 +35,17 @@ def render_pager(view: View) -> str:
 
 
 def render_field(view: View) -> str:
-    """Render the shown picture with a numbered box for each cell."""
+    """Render a numbered box for each cell of the shown picture; the viewer under it asks for the picture itself."""
     boxes = [_Box(cell, view) for cell in view.cells_of_picture]
-    return render("field", picture=view.picture, boxes=boxes, describe=_describe)
+    return render(
+        "field",
+        picture=view.picture,
+        boxes=boxes,
+        chosen=view.cell and view.cell.number,
+        secret=view.secret,
+        in_full=view.in_full,
+        describe=_describe,
+    )
 
 
 class _Box:
@@ -63,13 +71,20 @@ def render_card(view: View) -> str:
     """Render the chosen cell: its image, what the model says, what a person says, and the buttons of the review."""
     cell = view.cell
     if cell is None:
-        return render("empty", text=NO_CELL) if view.cells else ""
+        return render("no_cell", text=NO_CELL, neighbours=view.neighbours) if view.cells else ""
     status = STATUS_TEXTS[cell.prediction.status]
     reviewed = "good" if cell.review is not None else status.tone
     tone = "neutral" if cell.state in NOT_COUNTED else reviewed
     picture = view.pictures[cell.picture - 1]
     return render(
-        "card", cell=cell, picture=picture, status=status, tone=tone, last=view.last, never_counted=NEVER_COUNTED
+        "card",
+        cell=cell,
+        picture=picture,
+        status=status,
+        tone=tone,
+        last=view.last,
+        never_counted=NEVER_COUNTED,
+        neighbours=view.neighbours,
     )
 
 

@@ -1,7 +1,7 @@
 """The tab of a specimen: fields in, cells reviewed by a person, a differential out."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import gradio as gr
 import numpy as np
@@ -73,8 +73,14 @@ class SpecimenTab:
             with gr.Row(equal_height=False, elem_classes="wbc-row"):
                 with gr.Column(scale=5):
                     self.pager = gr.HTML(js_on_load=actions)
-                    self.field = gr.HTML(js_on_load=actions)
-                    gr.HTML(render("legend"))
+                    with gr.Column(elem_classes="wbc-viewer"):
+                        self.viewer = gr.HTML(
+                            render("viewer"),
+                            js_on_load=read_text("viewer.js"),
+                            server_functions=[picture_sender(self.sessions)],
+                        )
+                        self.field = gr.HTML(js_on_load=actions)
+                    gr.HTML(render("legend"), js_on_load=read_text("keys.js"))
                 with gr.Column(scale=4):
                     self.card = gr.HTML(js_on_load=actions)
                     self.table = gr.HTML()
@@ -107,7 +113,7 @@ class SpecimenTab:
         )
         self.painted.click(self.on_example, [self.session, self.leucocytes], results, **reading)
         self.stop.click(self.on_stop, self.session, self.stop, **AT_ONCE)
-        for component in (self.pager, self.field, self.card, self.gallery):
+        for component in (self.pager, self.viewer, self.field, self.card, self.gallery):
             component.click(
                 self.on_action,
                 [self.session, self.leucocytes, self.reviewer],
@@ -255,6 +261,23 @@ def paint_example_fields() -> list[np.ndarray]:
         labels = np.random.default_rng(seed).choice(len(CLASS_NAMES), EXAMPLE_CELLS, p=EXAMPLE_SHARES)
         fields.append(paint_field(labels, seed=seed).image)
     return fields
+
+
+def picture_sender(sessions: Sessions) -> Callable[[dict], str | None]:
+    """Make the function by which a visitor's page asks for a picture, so that it is sent once and not at each review.
+
+    It answers the JPEG in base64, or None where there is no such picture.
+    """
+
+    def send_picture(asked: dict) -> str | None:
+        session = sessions.find(str(asked.get("secret")))
+        number, pictures = asked.get("number"), session.specimen.pictures if session else ()
+        if session is None or not isinstance(number, int) or not 1 <= number <= len(pictures):
+            return None
+        content = session.full_pictures.get(number) if asked.get("full") else pictures[number - 1].preview
+        return None if content is None else base64.b64encode(content).decode()
+
+    return send_picture
 
 
 def render_views(session: Session, ranges: ReferenceRanges, leucocytes: str) -> tuple[str, str, str, str, str]:

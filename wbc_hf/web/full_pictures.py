@@ -1,0 +1,62 @@
+"""Pictures of one specimen in full resolution, for the viewer to zoom into, in bounded memory."""
+
+import io
+import threading
+
+from PIL import Image
+
+from wbc_hf.smear import Picture
+
+# For one visitor, in bytes: 80 to 100 photographs of 5 million pixels. What comes later is seen as its preview.
+MAX_BYTES = 2**26
+
+
+class FullPictures:
+    """Pictures in full resolution by their number, as JPEG. Thread-safe.
+
+    The file itself is not kept: browsers show no TIFF, no CMYK and no 16 bits as `read_image` does, turn and colour
+    others in their own way, and it may be ten times as large.
+
+    Attributes:
+        size: Bytes of all.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._pictures: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._pictures
+
+    def get(self, number: int) -> bytes | None:
+        """A picture, or None if it is not kept."""
+        return self._pictures.get(number)
+
+    def keep(self, picture: Picture, image: Image.Image) -> None:
+        """Keep a picture, unless its preview is as large or there is no room.
+
+        Args:
+            picture: With the preview.
+            image: RGB.
+        """
+        with Image.open(io.BytesIO(picture.preview)) as preview:
+            if preview.size == image.size or self.size >= MAX_BYTES:
+                return
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=88)  # as the preview
+        with self._lock:
+            if self.size + file.tell() <= MAX_BYTES:
+                self._pictures[picture.number] = file.getvalue()
+                self.size += file.tell()
+
+    def drop(self, number: int) -> None:
+        """Forget a picture, if it is kept."""
+        with self._lock:
+            self.size -= len(self._pictures.pop(number, b""))
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._pictures.clear()
+            self.size = 0
