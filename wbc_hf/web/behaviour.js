@@ -44,8 +44,9 @@
             box.dispatchEvent(new MouseEvent('click', {bubbles: true}));
             return;
         }
-        const card = session();
-        if (!card || !card.offsetParent || event.repeat || !document.querySelector('.wbc-keys').checked) return;
+        const card = session(), byKey = document.querySelector('.wbc-keys')?.checked;
+        if (byKey && wbc.galleryKey?.(event)) return;
+        if (!card || !card.offsetParent || event.repeat || !byKey) return;
         const button = card.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
         // A key that comes before the last one's answer would be meant for a cell that is not shown yet.
         if (!button || Date.now() - busySince < 3000) return;
