@@ -94,7 +94,8 @@ def render_card(view: View, neighbours: Sequence[Neighbour] = ()) -> str:
 
 def render_gallery_frame() -> str:
     """Render the gallery without cells: a column for each class, and the buttons. The browser fills it."""
-    return render("gallery", others=NONE_OF_THE_FIVE, never=NEVER_OR_CUT, states=STATE_TEXTS)
+    columns = [*CLASS_NAMES, "none of the five", "not counted"]
+    return render("gallery", columns=columns, others=NONE_OF_THE_FIVE, never=NEVER_OR_CUT, states=STATE_TEXTS)
 
 
 def describe_gallery(session: Session) -> str:
