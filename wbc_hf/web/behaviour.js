@@ -77,6 +77,14 @@
         give();
     });
 
+    // Gradio names its upload fields otherwise than they are labelled: whoever speaks to the page says what is written.
+    new MutationObserver(() => {
+        for (const button of document.querySelectorAll('.wbc-upload button[aria-label]')) {
+            const text = button.textContent.trim().replace(/\s+/g, ' ');
+            if (text && button.getAttribute('aria-label') !== text) button.setAttribute('aria-label', text);
+        }
+    }).observe(document.body, {childList: true, subtree: true});
+
     // A specimen is kept nowhere but in this session.
     window.addEventListener('beforeunload', event => { if (session()) event.preventDefault(); });
 }

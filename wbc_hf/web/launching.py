@@ -78,6 +78,6 @@ def _theme() -> gr.themes.Base:
     return theme.set(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
-        color_accent="*primary_600",
+        color_accent="*primary_700",
         loader_color="*primary_600",
     )
