@@ -272,6 +272,7 @@ def test_cells_are_dragged_to_their_class_and_keys_review_the_one_under_the_mous
     page: "sync_api.Page", fields: list[Path]
 ):
     _examine(page, fields, "Field 1 of 2")
+    page.locator(".wbc-cell").first.scroll_into_view_if_needed()
     page.wait_for_function("[...document.querySelectorAll('.wbc-cell img')].some(image => image.naturalWidth)")
     columns = {name: _numbers(page, name, ".wbc-waiting") for name in map(str.capitalize, CLASS_NAMES)}
     start = max(columns, key=lambda name: len(columns[name]))

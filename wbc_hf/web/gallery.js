@@ -36,7 +36,7 @@ function forget() {
 
 function change(action, numbers, value = null) {
     changes.push({action, numbers, value, ticket: ++ticket});
-    if (action !== 'cell') selected.clear();
+    if (action !== 'cell') { selected.clear(); anchor = 0; }
     draw();
     send();
 }
@@ -315,6 +315,7 @@ function neighbour(it, key) {
 
 root.addEventListener('keydown', event => {
     const it = cellOf(event.target);
+    if (event.key === 'Tab') anchor = 0;
     if (!it || event.altKey) return;
     if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === 'a') select([...it.parentElement.children]);
     else if (event.ctrlKey || event.metaKey) return;

@@ -132,9 +132,7 @@ class SpecimenTab:
                 trigger_mode="multiple" if component is self.gallery else "once",
                 **hidden,
             )
-        self.gallery.input(
-            self.on_thumbnails, self.session, self.thumbnails, trigger_mode="multiple", **hidden
-        ).then(
+        self.gallery.input(self.on_thumbnails, self.session, self.thumbnails, trigger_mode="multiple", **hidden).then(
             None, self.thumbnails, None, js="given => wbc.takeThumbnails(given)"
         )
         self.leucocytes.change(self.on_leucocytes, [self.session, self.leucocytes], self.table, **hidden)
@@ -188,9 +186,9 @@ class SpecimenTab:
             # Also what is shown: Gradio keeps the last value of every component.
             emptied = dict.fromkeys([self.progress, self.notice, self.name, self.leucocytes, *self.views], "")
             hidden = {self.work: gr.Column(visible=False), self.stop: gr.Button(visible=False)}
-            hidden |= {self.sent: None, self.thumbnails: None}
+            unsent = dict.fromkeys([self.sent, self.thumbnails])
             renewed = self.sessions.renew(request.session_hash)
-            return {self.session: renewed} | hidden | emptied | self.panel.state_with_menu(renewed)
+            return {self.session: renewed} | hidden | unsent | emptied | self.panel.state_with_menu(renewed)
         try:
             with session.lock:  # no other event shows the ticket without the change
                 session.ticket = getattr(event, "ticket", session.ticket)
