@@ -80,8 +80,7 @@
     // Gradio names its upload fields otherwise than they are labelled: whoever speaks to the page says what is written.
     new MutationObserver(() => {
         for (const button of document.querySelectorAll('.wbc-upload button[aria-label]')) {
-            const text = button.textContent.trim().replace(/\s+/g, ' ');
-            if (text && button.getAttribute('aria-label') !== text) button.setAttribute('aria-label', text);
+            if (button.textContent.trim()) button.removeAttribute('aria-label');
         }
     }).observe(document.body, {childList: true, subtree: true});
 
