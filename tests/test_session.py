@@ -1,5 +1,7 @@
 """The session of one visitor, without the page."""
 
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +12,13 @@ from PIL import Image
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Prediction, Predictor
+from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import EXPORTS
-from wbc_hf.smear import DEFAULT_RANGES, CellState, count_cells
+from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, count_cells
 from wbc_hf.smear.differential import exact_limits
-from wbc_hf.web.session import Session, Shown
-from wbc_hf.web.specimen_html import MAX_THUMBNAILS
+from wbc_hf.web.session import Session
+from wbc_hf.web.specimen_html import MAX_THUMBNAILS, NEVER_OR_CUT, NONE_OF_THE_FIVE, make_thumbnails
 from wbc_hf.web.specimen_tab import make_file, paint_example_fields, parse_leucocytes, render_table, render_views
 from wbc_hf.web.uploads import MAX_FILES, Upload
 
@@ -41,6 +44,12 @@ def session(predictor: Predictor, fields: list[Upload]) -> Session:
     for field in fields:
         assert session.read(field, is_field=True) == ""
     return session
+
+
+def png(side: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (side, side)).save(file, "PNG")
+    return file.getvalue()
 
 
 def waiting(session: Session) -> list[int]:
@@ -81,8 +90,8 @@ def test_the_last_review_can_be_undone_from_the_next_cell(session: Session):
     session.act("label", first, "monocyte", "")
     assert session.view.cell.number == second
     assert f"Undo cell {first}<kbd>U</kbd>" in render_views(session, DEFAULT_RANGES, "")[2]
-    session.act("withdraw", first)
-    assert session.view.cell.number == first
+    session.act("undo", 0)
+    assert session.view.cell.number == first and session.view.cell.review is None
     assert "Undo cell" not in render_views(session, DEFAULT_RANGES, "")[2]
 
 
@@ -183,14 +192,104 @@ def test_a_cell_that_did_not_wait_stays_chosen(session: Session):
     assert session.view.cell.state is CellState.WAITING
 
 
-def test_the_gallery_shows_what_is_asked_for(session: Session):
+def gallery(session: Session) -> dict:
+    """What the browser is told of the gallery; `cells` by number: column, state, tag, unsureness, reviewed."""
+    told = json.loads(render_views(session, DEFAULT_RANGES, "")[3])
+    return told | {"cells": {number: rest for number, *rest in told["cells"]}}
+
+
+def set_prediction(session: Session, number: int, **changes) -> None:
+    cells = session.specimen._cells
+    cells[number - 1] = replace(cells[number - 1], prediction=replace(cells[number - 1].prediction, **changes))
+
+
+def test_several_cells_are_reviewed_at_once_and_undone_at_once(session: Session):
+    numbers = waiting(session)[:3]
+    session.act("label", numbers[0], "basophil", "Ana")
+    before = session.specimen.cells
+    session.act("label", numbers, "monocyte", "Ana")
+    assert [session.specimen.cells[number - 1].label for number in numbers] == ["monocyte"] * 3
+    assert gallery(session)["undo"] == numbers
+    assert "Undo 3 cells<kbd>U</kbd>" in render_views(session, DEFAULT_RANGES, "")[2]
+
+    session.act("undo", 0)
+
+    assert session.specimen.cells == before  # the first is a basophil again
+    assert gallery(session)["undo"] == []
+    session.act("undo", 0)
+    assert session.specimen.cells == before
+
+
+def test_what_the_model_proposes_is_accepted_of_several_cells(session: Session):
+    one, two, none, reviewed = waiting(session)[:4]
+    set_prediction(session, one, label="monocyte")
+    set_prediction(session, two, label="neutrophil")
+    set_prediction(session, none, label="neutrophil", status="not_a_cell")
+    session.act("label", reviewed, "basophil", "Ana")
+
+    session.act("accept", [one, two, none, reviewed], None, "Ben")
+
+    cells = session.specimen.cells
+    labels = {number: cells[number - 1].review.label for number in (one, two, none, reviewed)}
+    assert labels == {one: "monocyte", two: "neutrophil", none: None, reviewed: "basophil"}
+    assert cells[reviewed - 1].reviewer == "Ana"
+    assert gallery(session)["undo"] == [one, two, none]
+
+
+def test_of_several_cells_all_are_reviewed_or_none(session: Session):
+    number, *_ = waiting(session)
+    session.act("remove", 3)
+    removed = next(cell.number for cell in session.specimen.cells if cell.picture == 3)
+    with pytest.raises(WbcError, match=f"cell {removed}: is never counted, since its picture was removed"):
+        session.act("label", [number, removed], "monocyte")
+    assert session.specimen.cells[number - 1].review is None
+    with pytest.raises(WbcError, match="cell: concerns one picture or cell, not 2"):
+        session.act("cell", [1, 2])
+
+
+def test_the_gallery_has_a_column_for_each_class(session: Session):
+    one, doubtful, none, *_ = waiting(session)
+    session.act("label", one, "monocyte", "")
+    set_prediction(session, doubtful, label="neutrophil", status="not_a_cell")
+    session.act("label", none, None, "")
+    cells = gallery(session)["cells"]
+    monocytes = CLASS_NAMES.index("monocyte")
+    assert cells[one][:3] == [monocytes, "counted", "Mon"] and cells[one][4] == 1
+    assert cells[doubtful][:3] == [NONE_OF_THE_FIVE, "waiting", "no?"] and cells[doubtful][4] == 0
+    assert cells[none][:3] == [NONE_OF_THE_FIVE, "rejected", "none"]
+    session.act("remove", 1)
+    assert gallery(session)["cells"][one][:3] == [NEVER_OR_CUT, "removed", "out"]
+
+
+def test_what_the_model_says_nothing_of_is_more_unsure_than_all_else(session: Session):
+    for number, (status, probability, distance) in enumerate(
+        [("confident", 0.99, 0.2), ("review", 0.5, 0.9), ("unfamiliar", 0.99, 1.2), ("not_a_cell", 0.9, 3.0)], start=1
+    ):
+        set_prediction(session, number, status=status, probability=probability, distance=distance)
+    unsure = [gallery(session)["cells"][number][3] for number in (1, 2, 3, 4)]
+    assert unsure == pytest.approx([0.01, 0.5, 2.2, 4.0])
+
+
+def test_the_box_on_the_field_and_the_card_say_the_same_of_what_is_no_leucocyte(session: Session):
     number = waiting(session)[0]
-    session.act("label", number, "monocyte", "")
-    assert number not in [cell.number for cell in session.view.gallery]
-    session.act("gallery", 0, Shown.COUNTED, "")
-    assert [cell.number for cell in session.view.gallery] == [number]
-    session.act("gallery", 0, Shown.ALL, "")
-    assert session.view.gallery == session.specimen.cells
+    set_prediction(session, number, label="neutrophil", status="not_a_cell")
+    _, field, card, *_ = render_views(session, DEFAULT_RANGES, "")
+    assert "No leucocyte?" in card
+    assert f">{number} no?<" in field and f">{number} Neu?<" not in field
+    assert f'aria-label="{number} no?: ' in field
+
+
+def test_each_answer_of_the_gallery_is_newer_than_the_last(session: Session):
+    first, second = gallery(session), gallery(session)
+    assert second["version"] > first["version"] and first["key"] == second["key"] == session.key
+
+
+def test_images_of_the_gallery_are_made_for_those_who_ask(session: Session):
+    assert "data:image" not in render_views(session, DEFAULT_RANGES, "")[3]
+    made = make_thumbnails(session, [2, 99, 1, 0])
+    assert made["key"] == session.key
+    assert list(made["urls"]) == ["2", "1"]
+    assert all(url.startswith("data:image/jpeg;base64,") for url in made["urls"].values())
 
 
 @pytest.mark.parametrize(
@@ -264,7 +363,7 @@ def test_what_is_drawn_follows_what_is_said(session: Session):
     assert "Field 1 of 3" in pager
     assert field.count('class="wbc-box ') == len(session.view.cells_of_picture)
     assert f'data-number="{number}"' in card and "Waits for your word" in card
-    assert f"<b>{len(waiting(session))}</b>" in gallery
+    assert [state for _, _, state, *_ in json.loads(gallery)["cells"]].count("waiting") == len(waiting(session))
     assert f"<b>{len(waiting(session))} cells</b> wait for review" in table
 
     session.act("label", number, "basophil", "<Ana>")
@@ -273,7 +372,8 @@ def test_what_is_drawn_follows_what_is_said(session: Session):
     assert f">{number} Bas<" in field
     assert "&lt;Ana&gt;" in card and "<Ana>" not in card
     low, high = exact_limits(1, 1, waiting=len(waiting(session)))
-    assert f"Basophil</th><td>1</td><td><b>100.0</b></td><td>{low:.1f} – {high:.1f}</td>" in table
+    limits = f"<td>{low:.1f} – {high:.1f}</td>"
+    assert f"Basophil<small>0.5 – 1</small></th><td>1</td><td><b>100.0</b></td>{limits}" in table
 
 
 def test_names_of_files_are_no_html(predictor: Predictor):
@@ -282,17 +382,11 @@ def test_names_of_files_are_no_html(predictor: Predictor):
     assert not any("<script>" in part for part in render_views(session, DEFAULT_RANGES, ""))
 
 
-def test_a_large_gallery_shows_what_lies_round_the_chosen_cell(predictor: Predictor):
+def test_not_all_images_of_a_large_gallery_come_at_once(predictor: Predictor):
     session = Session(predictor)
-    many = 70
-    for number in range(many):
-        noise = np.random.default_rng(number).integers(0, 255, (24, 24, 3), dtype=np.uint8)
-        session.read(Upload(noise, f"{number}.png"), is_field=False)
-    session.act("cell", many)
-    gallery = render_views(session, DEFAULT_RANGES, "")[3]
-    assert gallery.count("<img") == MAX_THUMBNAILS
-    assert f'data-number="{many}"' in gallery and 'data-focus="cell-1"' not in gallery
-    assert f"{MAX_THUMBNAILS} of {many}" in gallery
+    cell = Cell((0, 0, 8, 8), Prediction("monocyte", 0.9, (), "confident"), png(8))
+    session.specimen.add_picture("many.png", (64, 64), b"", [cell] * 150, is_field=True)
+    assert len(make_thumbnails(session, range(1, 151))["urls"]) == MAX_THUMBNAILS
 
 
 @pytest.mark.parametrize(("written", "read"), [("", None), (" 6.4 ", 6.4), ("6,4", 6.4), ("0", None)])

@@ -107,7 +107,7 @@ def test_a_review_while_pictures_are_read_is_kept_and_drawn(tab: Tab):
     list(reading)
     assert tab.session.specimen.cells[first - 1].label == "basophil"
     assert tab.session.view.cell.number == chosen
-    assert "Basophil</th><td>1</td>" in tab.text()
+    assert "Basophil<small>0.5 – 1</small></th><td>1</td>" in tab.text()
 
 
 def test_a_specimen_that_was_put_away_does_not_come_back(tab: Tab):

@@ -151,22 +151,22 @@ def test_every_cell_has_neighbours_in_the_order_of_the_pictures(session: Session
     # A cell that was pointed at has the last number, and its place in the first picture.
     added = session.specimen.add_cell(1, replace(cells[0], box=(0, 0, 9, 9))).number
     session.act("cell", first[-1])
-    assert session.view.neighbours == (first[-2], added)
+    assert session.view.beside == (first[-2], added)
     session.act("cell", added)
-    assert session.view.neighbours == (first[-1], first[-1] + 1)
+    assert session.view.beside == (first[-1], first[-1] + 1)
     session.act("cell", 1)
-    assert session.view.neighbours == (None, 2)
+    assert session.view.beside == (None, 2)
     card = render_views(session, DEFAULT_RANGES, "")[2]
     assert 'data-key="arrowright" aria-keyshortcuts="ArrowRight"' in card
     session.act("remove", 1)
     session.act("cell", first[-1] + 1)
-    assert session.view.neighbours[0] is None
+    assert session.view.beside[0] is None
 
 
 def test_the_way_on_from_a_field_without_cells(session: Session):
     session.read(Upload(np.full((200, 300, 3), 230, np.uint8), "empty.png"), is_field=True)
     session.act("picture", 3)
-    assert session.view.neighbours == (session.specimen.cells[-1].number, None)
+    assert session.view.beside == (session.specimen.cells[-1].number, None)
     assert "Previous cell" in render_views(session, DEFAULT_RANGES, "")[2]
 
 

@@ -224,13 +224,13 @@ def test_fields_give_numbered_boxes_and_a_click_shows_the_cell(page: "sync_api.P
 
 def test_a_person_relabels_by_click_and_by_key_and_the_table_follows(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
-    waiting = page.locator(".wbc-cells button").count()
+    waiting = page.locator(".wbc-cell.wbc-waiting").count()
     first = _chosen(page)
     assert _count_of(page, "basophil") == 0
 
     page.locator(".wbc-classes").get_by_role("button", name="Basophil").click()
     _wait_for_count(page, "basophil", 1)
-    assert page.locator(".wbc-cells button").count() == waiting - 1
+    assert page.locator(".wbc-cell.wbc-waiting").count() == waiting - 1
     assert _chosen(page) != first
 
     page.locator("h1").click()
@@ -248,6 +248,96 @@ def test_a_person_relabels_by_click_and_by_key_and_the_table_follows(page: "sync
     page.wait_for_selector(f".wbc-card[data-number='{first}']")
     page.keyboard.press("u")
     _wait_for_count(page, "basophil", 1)
+
+
+def _numbers(page: "sync_api.Page", column: str, state: str = "") -> list[int]:
+    """Of the cells in a column of the gallery, in the order in which they are shown."""
+    cells = page.locator(f".wbc-cells[aria-label='{column}'] .wbc-cell{state}")
+    return cells.evaluate_all("cells => cells.map(cell => Number(cell.dataset.number))")
+
+
+def _cell(page: "sync_api.Page", number: int) -> "sync_api.Locator":
+    return page.locator(f".wbc-cell[data-number='{number}']")
+
+
+def _wait_for_cells(page: "sync_api.Page", column: str, numbers: list[int]) -> None:
+    """Wait until a column holds these reviewed cells and no others, and the server has answered."""
+    sync_api.expect(page.locator(f".wbc-cells[aria-label='{column}'] .wbc-reviewed")).to_have_count(len(numbers))
+    assert sorted(_numbers(page, column, ".wbc-reviewed")) == sorted(numbers)
+    if column in (name.capitalize() for name in CLASS_NAMES):
+        _wait_for_count(page, column, len(numbers))
+
+
+def test_cells_are_dragged_to_their_class_and_keys_review_the_one_under_the_mouse(
+    page: "sync_api.Page", fields: list[Path]
+):
+    _examine(page, fields, "Field 1 of 2")
+    page.locator(".wbc-cell").first.scroll_into_view_if_needed()
+    page.wait_for_function("[...document.querySelectorAll('.wbc-cell img')].some(image => image.naturalWidth)")
+    columns = {name: _numbers(page, name, ".wbc-waiting") for name in map(str.capitalize, CLASS_NAMES)}
+    start = max(columns, key=lambda name: len(columns[name]))
+    goal, other = [name for name in columns if name != start][:2]
+    dragged, hovered, *_ = columns[start]
+
+    _cell(page, dragged).drag_to(page.locator("section[data-column]", has=page.get_by_role("heading", name=goal)))
+    _wait_for_cells(page, goal, [dragged])
+
+    _cell(page, hovered).hover()
+    page.keyboard.press(str(1 + [name.capitalize() for name in CLASS_NAMES].index(other)))
+    _wait_for_cells(page, other, [hovered])
+    page.locator("h1").hover()
+    page.locator(".wbc-toolbar").get_by_role("button", name=f"Undo cell {hovered}").click()
+    _wait_for_cells(page, other, [])
+    _wait_for_cells(page, goal, [dragged])
+
+
+def test_several_cells_are_accepted_or_moved_at_once_and_undone_at_once(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields, "Field 1 of 2")
+    columns = {name: _numbers(page, name, ".wbc-waiting") for name in map(str.capitalize, CLASS_NAMES)}
+    start = max(columns, key=lambda name: len(columns[name]))
+    numbers, goal = columns[start], next(name for name in columns if name != start)
+    assert len(numbers) > 2
+    selection = page.get_by_role("toolbar", name="Selected cells")
+
+    _cell(page, numbers[0]).click(modifiers=["Control"])
+    _cell(page, numbers[1]).click(modifiers=["Shift"])
+    page.get_by_text("2 cells selected").wait_for()
+    selection.get_by_role("button", name="Accept all of these").click()
+    _wait_for_cells(page, start, numbers[:2])
+    assert selection.is_hidden()
+
+    # By keyboard alone: from a cell to the next one, both to another class.
+    first, second = _numbers(page, start)[:2]
+    _cell(page, first).focus()
+    page.keyboard.press("Shift+ArrowRight")
+    page.get_by_text("2 cells selected").wait_for()
+    page.keyboard.press(str(1 + [name.capitalize() for name in CLASS_NAMES].index(goal)))
+    _wait_for_cells(page, goal, [first, second])
+    page.locator(".wbc-toolbar").get_by_role("button", name="Undo 2 cells").click()
+    _wait_for_cells(page, goal, [])
+    _wait_for_cells(page, start, numbers[:2])
+
+    page.locator("section[data-column]", has=page.get_by_role("heading", name=start)).get_by_role(
+        "button", name="Accept"
+    ).click()
+    _wait_for_cells(page, start, numbers)
+    page.keyboard.press("Escape")
+
+
+def test_a_rubber_band_selects_cells(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields, "Field 1 of 2")
+    first = page.locator(".wbc-cell").first
+    first.scroll_into_view_if_needed()
+    place = first.bounding_box()
+    page.mouse.move(place["x"] - 4, place["y"] - 3)
+    page.mouse.down()
+    page.mouse.move(place["x"] + 20, place["y"] + 30, steps=3)
+    assert first.get_attribute("aria-selected") == "true"
+    page.mouse.up()
+    assert page.locator(".wbc-band").count() == 0
+    page.get_by_text("1 cell selected").wait_for()
+    page.keyboard.press("Escape")
+    assert first.get_attribute("aria-selected") == "false"
 
 
 def test_a_missed_cell_is_pointed_at(page: "sync_api.Page", fields: list[Path]):
@@ -536,7 +626,7 @@ def test_a_model_is_adapted_to_reviewed_cells_and_taken_away(
     sync_api.expect(button).to_be_disabled()
     page.get_by_role("tab", name="Specimen").click()
     _examine(page, fields, "Field 1 of 2")
-    waiting = page.locator(".wbc-cells button").count()
+    waiting = page.locator(".wbc-cell.wbc-waiting").count()
     for left in range(waiting - 1, -1, -1):
         name = ("Lymphocyte", "Neutrophil")[left % 2]
         page.locator(".wbc-classes").get_by_role("button", name=name).click()

@@ -90,6 +90,11 @@ class Cell:
         return None if index is None else CLASS_NAMES[index]
 
     @property
+    def proposal(self) -> str | None:
+        """What a reviewer who accepts the prediction says: its class; None where it sees no leucocyte, or another."""
+        return None if self.prediction.status == "not_a_cell" else self.suggestion
+
+    @property
     def label(self) -> str | None:
         """The reviewer's class, without a review the model's; None for a cell that is not one of the five."""
         return self.suggestion if self.review is None else self.review.label

@@ -6,7 +6,7 @@ never.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -108,11 +108,20 @@ class Specimen:
         Raises:
             WbcError: No such cell, a cell that is never counted, or no such class.
         """
-        index = None if label is None else class_index(label)
-        if label is not None and index is None:
-            raise WbcError(f"{label}: is not one of {', '.join(CLASS_NAMES)}.")
-        name = None if index is None else CLASS_NAMES[index]
-        return self._set_review(number, Review(name, reviewer.strip(), datetime.now(UTC)))
+        return self.review_many({number: label}, reviewer)[0]
+
+    def review_many(self, labels: Mapping[int, str | None], reviewer: str = "") -> list[Cell]:
+        """Record reviews of several cells, of all or of none.
+
+        Args:
+            labels: By number of the cell: a class in any known spelling, or None: not one of the five.
+            reviewer: Name of the reviewer.
+
+        Raises:
+            WbcError: No such cell, a cell that is never counted, or no such class.
+        """
+        name, now = reviewer.strip(), datetime.now(UTC)
+        return self.set_reviews({number: Review(_class_name(label), name, now) for number, label in labels.items()})
 
     def withdraw(self, number: int) -> Cell:
         """Delete the review of a cell: the model's class holds again.
@@ -120,7 +129,23 @@ class Specimen:
         Raises:
             WbcError: No such cell, or a cell that is never counted.
         """
-        return self._set_review(number, None)
+        return self.set_reviews({number: None})[0]
+
+    def set_reviews(self, reviews: Mapping[int, Review | None]) -> list[Cell]:
+        """Replace the reviews of cells by others, of all or of none. Reviews from before undo what came after them.
+
+        Args:
+            reviews: By number of the cell; None for a cell that nobody reviewed.
+
+        Raises:
+            WbcError: No such cell, or a cell that is never counted.
+        """
+        with self._lock:
+            for number in reviews:
+                self._check_reviewable(number)
+            for number, review in reviews.items():
+                self._cells[number - 1] = replace(self._cells[number - 1], review=review)
+            return [self._cells[number - 1] for number in reviews]
 
     def remove(self, number: int) -> None:
         """Remove a picture that does not belong to the specimen: its cells are no longer counted.
@@ -158,16 +183,20 @@ class Specimen:
         self.size += len(cell.image)
         return numbered
 
-    def _set_review(self, number: int, review: Review | None) -> Cell:
-        with self._lock:
-            if not 1 <= number <= len(self._cells):
-                raise WbcError(f"cell {number}: there are {len(self._cells)} cells, numbered from 1.")
-            cell = self._cells[number - 1]
-            if cell.state in NEVER_COUNTED:
-                reasons = {
-                    CellState.REMOVED: "its picture was removed",
-                    CellState.DUPLICATE: f"it is cell {cell.duplicate_of} again",
-                }
-                raise WbcError(f"cell {number}: is never counted, since {reasons[cell.state]}.")
-            self._cells[number - 1] = replace(cell, review=review)
-            return self._cells[number - 1]
+    def _check_reviewable(self, number: int) -> None:
+        if not 1 <= number <= len(self._cells):
+            raise WbcError(f"cell {number}: there are {len(self._cells)} cells, numbered from 1.")
+        cell = self._cells[number - 1]
+        if cell.state in NEVER_COUNTED:
+            reasons = {
+                CellState.REMOVED: "its picture was removed",
+                CellState.DUPLICATE: f"it is cell {cell.duplicate_of} again",
+            }
+            raise WbcError(f"cell {number}: is never counted, since {reasons[cell.state]}.")
+
+
+def _class_name(label: str | None) -> str | None:
+    index = None if label is None else class_index(label)
+    if label is not None and index is None:
+        raise WbcError(f"{label}: is not one of {', '.join(CLASS_NAMES)}.")
+    return None if index is None else CLASS_NAMES[index]

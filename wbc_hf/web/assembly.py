@@ -52,7 +52,7 @@ def build_page(
     with gr.Blocks(title="Leucocytes", analytics_enabled=False, delete_cache=(DAY, DAY)) as page:
         gr.HTML(_render_header(predictor))
         with gr.Tab("Specimen"):
-            SpecimenTab(page, sessions, ranges, LaboratoryPanel(sessions, predictor, laboratories))
+            SpecimenTab(page, sessions, ranges, LaboratoryPanel(sessions, predictor, laboratories), references)
         with gr.Tab("One cell"):
             CellTab(predictor, references)
         with gr.Tab("Adapt") as tab:

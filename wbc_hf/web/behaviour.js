@@ -36,8 +36,9 @@
             box.dispatchEvent(new MouseEvent('click', {bubbles: true}));
             return;
         }
-        const specimen = session();
-        if (!specimen || !specimen.offsetParent || event.repeat || !document.querySelector('.wbc-keys').checked) return;
+        const specimen = session(), byKey = document.querySelector('.wbc-keys')?.checked;
+        if (byKey && wbc.galleryKey?.(event)) return;
+        if (!specimen || !specimen.offsetParent || event.repeat || !byKey) return;
         if (event.key.length > 1 && ownArrows(event.target)) return;
         const button = specimen.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]:not(:disabled)`);
         // A key that comes before the last one's answer would be meant for a cell that is not shown yet.
@@ -69,6 +70,13 @@
         };
         give();
     });
+
+    // Gradio names its upload fields otherwise than they are labelled: whoever speaks to the page says what is written.
+    new MutationObserver(() => {
+        for (const button of document.querySelectorAll('.wbc-upload button[aria-label]')) {
+            if (button.textContent.trim()) button.removeAttribute('aria-label');
+        }
+    }).observe(document.body, {childList: true, subtree: true});
 
     // A specimen is kept nowhere but in this session.
     window.addEventListener('beforeunload', event => { if (session()) event.preventDefault(); });

@@ -24,6 +24,7 @@ function stored() {
 let keys = stored();
 
 function write() {
+    wbc.classKeys = keys;
     for (const [index, field] of fields.entries()) if (field !== document.activeElement || !problem.textContent) field.value = keys[index];
     for (const [index, button] of [...specimen.querySelectorAll('.wbc-classes button')].entries()) {
         if (button.dataset.key === keys[index]) continue;

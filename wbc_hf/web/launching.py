@@ -10,7 +10,10 @@ from wbc_hf.web.rendering import read_text
 from wbc_hf.web.uploads import MAX_FILE_SIZE
 
 # Gradio lets a style sheet reach no further out than the page's content.
-NARROW_MARGINS = "<style>@media (max-width: 640px) { .main.fillable { padding: 12px !important; } }</style>"
+PAGE_STYLE = (
+    "<style>@media (max-width: 640px) { .main.fillable { padding: 12px !important; } } "
+    "@media print { footer { display: none !important; } }</style>"
+)
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO_FONTS = ("ui-monospace", "Consolas", "monospace")
@@ -48,7 +51,7 @@ def launch_page(
             theme=_theme(),
             css=read_text("style.css"),
             js=read_text("behaviour.js"),
-            head=NARROW_MARGINS,
+            head=PAGE_STYLE,
             auth=list(users) or None,
             root_path=root_path,
             max_file_size=MAX_FILE_SIZE,
@@ -78,6 +81,6 @@ def _theme() -> gr.themes.Base:
     return theme.set(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
-        color_accent="*primary_600",
+        color_accent="*primary_700",
         loader_color="*primary_600",
     )

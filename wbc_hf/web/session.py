@@ -5,20 +5,21 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from wbc_hf.data import read_image, read_pixel_size
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.inference import ModelIdentity, Predictor
+from wbc_hf.inference import ModelIdentity, Neighbour, Predictor
 from wbc_hf.smear import (
+    NEVER_COUNTED,
     Cell,
     CellCounter,
     CellState,
     LaboratoryCheck,
     Origin,
     Picture,
+    Review,
     Specimen,
     check_laboratory,
     next_to_teach,
@@ -31,12 +32,8 @@ from wbc_hf.web.uploads import MAX_FILES, Upload
 MAX_BYTES, MAX_BYTES_OF_ALL = 2**28, 2**30
 
 
-class Shown(StrEnum):
-    """Which cells the gallery shows."""
-
-    WAITING = "waiting"
-    COUNTED = "counted"
-    ALL = "all"
+# In place of a class: what the model proposes for each cell.
+ACCEPT = "accept"
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,7 @@ class View:
         cells: Of the specimen.
         picture: The one that is shown, or None where there is none.
         cell: The one that is chosen, or None.
-        last: The one that was reviewed last, or None.
-        shown: Which cells the gallery shows.
+        last: Those that were reviewed last, together; none where there is nothing to undo.
         secret: Of the session.
         in_full: Whether the picture is kept in full resolution, beside its preview.
     """
@@ -58,8 +54,7 @@ class View:
     cells: tuple[Cell, ...]
     picture: Picture | None
     cell: Cell | None
-    last: Cell | None
-    shown: Shown
+    last: tuple[Cell, ...]
     secret: str
     in_full: bool
 
@@ -69,12 +64,7 @@ class View:
         return tuple(cell for cell in self.cells if self.picture and cell.picture == self.picture.number)
 
     @property
-    def gallery(self) -> tuple[Cell, ...]:
-        """Those that the gallery shows."""
-        return tuple(cell for cell in self.cells if self.shown is Shown.ALL or cell.state == self.shown)
-
-    @property
-    def neighbours(self) -> tuple[int | None, int | None]:
+    def beside(self) -> tuple[int | None, int | None]:
         """Numbers of the cells before and after the chosen one, picture by picture; without removed pictures."""
         here = (self.picture.number if self.picture else 0, self.cell.number if self.cell else 0)
         places = sorted((cell.picture, cell.number) for cell in self.cells if not cell.removed)
@@ -98,7 +88,9 @@ class Session:
         specimen: What was found and reviewed so far.
         counter: Adds pictures to it.
         full_pictures: Pictures in full resolution, as many as there is room for.
-        thumbnails: Of each cell by its number, as data URLs: made once, sent often.
+        neighbours: Reference cells most similar to a cell, by its number: searched once.
+        version: Number of times that the gallery was rendered, so that the browser knows the newest.
+        ticket: Number that the browser gave to the last change of the gallery that was answered.
         lock: Hold it to change what is shown and to render that, so that the last rendering shows the last change.
         readings: Number of uploads that are being read.
         stopped: Whether reading is to stop, because the visitor says so or the specimen was put away.
@@ -114,13 +106,15 @@ class Session:
         self.specimen = Specimen()
         self.counter = CellCounter(predictor, self.specimen)
         self.full_pictures = FullPictures()
-        self.thumbnails: dict[int, str] = {}
+        self.neighbours: dict[int, tuple[Neighbour, ...]] = {}
+        self.version = self.ticket = 0
         self.lock = threading.RLock()
         self.readings = 0
         self.stopped = False
         # Numbers from 1; 0 for none.
-        self._picture = self._cell = self._last = 0
-        self._shown = Shown.WAITING
+        self._picture = self._cell = 0
+        # Of the cells that were reviewed last, by number: what was said of them before.
+        self._before: dict[int, Review | None] = {}
         self._touched = False  # by a person, who then decides what is shown
 
     @property
@@ -153,8 +147,7 @@ class Session:
             cells,
             pictures[self._picture - 1] if self._picture else None,
             cells[self._cell - 1] if self._cell else None,
-            cells[self._last - 1] if self._last else None,
-            self._shown,
+            tuple(cell for number in self._before if (cell := cells[number - 1]).state not in NEVER_COUNTED),
             self.secret,
             self._picture in self.full_pictures,
         )
@@ -212,33 +205,38 @@ class Session:
             return f"{upload.name}: shows nothing that was not seen before, so none of its cells is counted again"
         return ""
 
-    def act(self, action: str, number: int, value: str | None = None, reviewer: str = "") -> None:
+    def act(self, action: str, number: int | Sequence[int], value: str | None = None, reviewer: str = "") -> None:
         """Do what a button of the page says.
 
         Args:
-            action: "picture" or "cell" shows one, "gallery" chooses which cells the gallery shows, "label" reviews a
-                cell, "withdraw" takes a review back, "add" adds a cell that was not found, "remove" takes a picture
-                out.
-            number: Of the picture or cell.
-            value: One of `Shown`, the class of the cell (None for none of the five), or "x,y" of a new cell in pixels.
-            reviewer: Who reviews the cell.
+            action: "picture" or "cell" shows one, "label" reviews cells, "accept" reviews them as the model proposes,
+                "undo" takes the last of these back, "withdraw" deletes a review, "add" adds a cell that was not
+                found, "remove" takes a picture out.
+            number: Of the picture or cell, or several of cells to review.
+            value: The class of the cells (None for none of the five), or "x,y" of a new cell in pixels.
+            reviewer: Who reviews the cells.
 
         Raises:
             WbcError: There is no such action, picture or cell, or the cell cannot be reviewed or added.
         """
         with self.lock:
             self._touched = True
+            if action in ("label", "accept"):
+                numbers = [number] if isinstance(number, int) else number
+                self.review_many(numbers, ACCEPT if action == "accept" else value, reviewer)
+                return
+            if not isinstance(number, int):
+                raise WbcError(f"{action}: concerns one picture or cell, not {len(number)}.")
             match action:
                 case "picture":
                     self.show_picture(number)
                 case "cell":
                     self.show_cell(number)
-                case "gallery":
-                    self._shown = Shown(value or "")
-                case "label":
-                    self.review(number, value, reviewer)
+                case "undo":
+                    self.undo()
                 case "withdraw":
                     self.specimen.withdraw(number)
+                    self._before.pop(number, None)
                     self.show_cell(number)
                 case "remove":
                     self.specimen.remove(number)
@@ -274,16 +272,36 @@ class Session:
         self._cell = number
         self._picture = self.specimen.cells[number - 1].picture
 
-    def review(self, number: int, label: str | None, reviewer: str) -> None:
-        """Record a person's class of a cell, and choose the next waiting cell if this one was waiting.
+    def review_many(self, numbers: Sequence[int], label: str | None, reviewer: str) -> None:
+        """Record a person's class of cells, and choose the next waiting cell if the last of these was waiting.
+
+        Args:
+            numbers: Of the cells.
+            label: Their class; None for none of the five; `ACCEPT` for what the model proposes for each. Those that a
+                person has reviewed, and those that are never counted, have nothing to accept and stay as they are.
+            reviewer: Who reviews them.
 
         Raises:
-            WbcError: From `Specimen.review`.
+            WbcError: From `Specimen.review_many`.
         """
-        was_waiting = number in {cell.number for cell in _waiting(self.specimen.cells)}
-        self.specimen.review(number, label, reviewer)
-        self._last = number
-        self.show_cell((self._next_waiting(number) or number) if was_waiting else number)
+        cells = {cell.number: cell for cell in self.specimen.cells}
+        if label == ACCEPT:
+            numbers = [it for it in numbers if it in cells and _can_be_accepted(cells[it])]
+        if not numbers:
+            return
+        labels = {it: cells[it].proposal if label == ACCEPT and it in cells else label for it in numbers}
+        self.specimen.review_many(labels, reviewer)
+        self._before = {it: cells[it].review for it in numbers}
+        last = cells[numbers[-1]]
+        self.show_cell((self._next_waiting(last.number) or last.number) if _waiting([last]) else last.number)
+
+    def undo(self) -> None:
+        """Give the cells that were reviewed last what was said of them before, and choose the first of them."""
+        before = {cell.number: self._before[cell.number] for cell in self.view.last}
+        self._before = {}
+        if before:
+            self.specimen.set_reviews(before)
+            self.show_cell(next(iter(before)))
 
     def start_review(self) -> None:
         """Choose the first cell to review, unless the chosen one waits or a person chose something."""
@@ -355,3 +373,7 @@ class Sessions:
 
 def _waiting(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.state is CellState.WAITING]
+
+
+def _can_be_accepted(cell: Cell) -> bool:
+    return cell.review is None and cell.state not in NEVER_COUNTED

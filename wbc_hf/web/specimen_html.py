@@ -1,18 +1,22 @@
 """HTML of a specimen: the field with its numbered boxes, the chosen cell, the gallery, the differential."""
 
 import io
+import json
 from collections import Counter
+from collections.abc import Sequence
 
 from PIL import Image
 
+from wbc_hf.inference import Neighbour
+from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import FEW_CELLS, WORST_CASE
 from wbc_hf.smear import NEVER_COUNTED, Cell, CellState, Differential, Flag
 from wbc_hf.web.rendering import render, thumbnail_url
-from wbc_hf.web.session import Shown, View
+from wbc_hf.web.session import Session, View
 from wbc_hf.web.status_text import STATUS_TEXTS
 
 THUMBNAIL_SIDE = 112  # pixels; shown at less, so that it is sharp on a fine screen
-MAX_THUMBNAILS = 60  # in the gallery at once: they are sent anew with every change
+MAX_THUMBNAILS = 100  # in one answer
 
 NO_CELL = "Click on a box, or on a cell of the gallery."
 POSSIBLY = "High? and Low?: outside the range, but so few cells do not prove it."
@@ -27,6 +31,9 @@ STATE_TEXTS = {
 }
 NOT_COUNTED = (CellState.CUT, *NEVER_COUNTED, CellState.REJECTED)
 MAYBE = (Flag.MAYBE_HIGH, Flag.MAYBE_LOW)
+
+# Columns of the gallery after those of the five classes.
+NONE_OF_THE_FIVE, NEVER_OR_CUT = len(CLASS_NAMES), len(CLASS_NAMES) + 1
 
 
 def render_pager(view: View) -> str:
@@ -55,7 +62,7 @@ class _Box:
         assert view.picture is not None
         self.cell = cell
         self.chosen = view.cell is not None and cell.number == view.cell.number
-        self.label = cell.label if cell.state in (CellState.COUNTED, CellState.WAITING) else None
+        self.label = _label_or_proposal(cell) if cell.state in (CellState.COUNTED, CellState.WAITING) else None
         self.x, self.y, right, bottom = cell.box
         self.width, self.height = right - self.x, bottom - self.y
         self.tag = f"{cell.number} {_tag(cell)}"
@@ -67,11 +74,16 @@ class _Box:
         self.tag_x = min(self.x, max(0, view.picture.size[0] - self.tag_width))
 
 
-def render_card(view: View) -> str:
-    """Render the chosen cell: its image, what the model says, what a person says, and the buttons of the review."""
+def render_card(view: View, neighbours: Sequence[Neighbour] = ()) -> str:
+    """Render the chosen cell: its image, what the model says, what a person says, and the buttons of the review.
+
+    Args:
+        view: What is shown.
+        neighbours: The reference cells that are most similar to the chosen one.
+    """
     cell = view.cell
     if cell is None:
-        return render("no_cell", text=NO_CELL, neighbours=view.neighbours) if view.cells else ""
+        return render("no_cell", text=NO_CELL, beside=view.beside) if view.cells else ""
     status = STATUS_TEXTS[cell.prediction.status]
     reviewed = "good" if cell.review is not None else status.tone
     tone = "neutral" if cell.state in NOT_COUNTED else reviewed
@@ -84,44 +96,71 @@ def render_card(view: View) -> str:
         tone=tone,
         last=view.last,
         never_counted=NEVER_COUNTED,
-        neighbours=view.neighbours,
+        beside=view.beside,
+        neighbours=neighbours,
     )
 
 
-def render_gallery(view: View, thumbnails: dict[int, str]) -> str:
-    """Render small images of the cells that wait, that are counted, or of all.
+def render_gallery_frame() -> str:
+    """Render the gallery without cells: a column for each class, and the buttons. The browser fills it."""
+    columns = [*CLASS_NAMES, "none of the five", "not counted"]
+    return render("gallery", columns=columns, others=NONE_OF_THE_FIVE, never=NEVER_OR_CUT, states=STATE_TEXTS)
 
-    Args:
-        view: What is shown.
-        thumbnails: Of each cell by its number, as data URLs; missing ones are added.
+
+def describe_gallery(session: Session) -> str:
+    """Describe all cells as JSON for the gallery, without their images; "" where there is no picture.
+
+    Of each cell: its number, column, state, tag, how unsure the model is, and whether a person reviewed it. Each text
+    has a higher `version` than those before it.
     """
-    if not view.cells:
-        return ""
-    states = Counter(cell.state for cell in view.cells)
-    filters = [
-        (Shown.WAITING, "Wait for review", states[CellState.WAITING]),
-        (Shown.COUNTED, "Counted", states[CellState.COUNTED]),
-        (Shown.ALL, "All cells", len(view.cells)),
-    ]
-    cells = view.gallery
-    # Those round the chosen one, where there are more than can be shown.
-    place = next((index for index, cell in enumerate(cells) if view.cell and cell.number >= view.cell.number), -1)
-    start = max(0, min(place - MAX_THUMBNAILS // 2, len(cells) - MAX_THUMBNAILS))
-    part = cells[start : start + MAX_THUMBNAILS]
-    for cell in part:
-        if cell.number not in thumbnails:
-            thumbnails[cell.number] = thumbnail_url(Image.open(io.BytesIO(cell.image)), THUMBNAIL_SIDE)
-    return render(
-        "gallery",
-        filters=filters,
-        shown=view.shown,
-        cells=part,
-        total=len(cells),
-        chosen=view.cell and view.cell.number,
-        thumbnails=thumbnails,
-        describe=_describe,
-        tag=_tag,
-    )
+    with session.lock:
+        view = session.view
+        if not view.pictures:
+            return ""
+        session.version += 1
+        return json.dumps(
+            {
+                "key": session.key,
+                "version": session.version,
+                "ticket": session.ticket,
+                "chosen": view.cell and view.cell.number,
+                "undo": [cell.number for cell in view.last],
+                "cells": [_summary(cell) for cell in view.cells],
+            },
+            separators=(",", ":"),
+        )
+
+
+def make_thumbnails(session: Session, numbers: Sequence[int]) -> dict[str, object]:
+    """Make small images of cells as data URLs, by number, with the key of their specimen; at most `MAX_THUMBNAILS`."""
+    cells = session.specimen.cells
+    known = [number for number in numbers if 1 <= number <= len(cells)][:MAX_THUMBNAILS]
+    images = {number: Image.open(io.BytesIO(cells[number - 1].image)) for number in known}
+    return {
+        "key": session.key,
+        "urls": {str(number): str(thumbnail_url(image, THUMBNAIL_SIDE)) for number, image in images.items()},
+    }
+
+
+def _summary(cell: Cell) -> list[object]:
+    unsure = round(_unsureness(cell), 3)
+    return [cell.number, _column(cell), cell.state, _tag(cell), unsure, int(cell.review is not None)]
+
+
+def _column(cell: Cell) -> int:
+    """The column of a cell: that of its class, without a review that of its proposed class."""
+    if cell.state in (CellState.CUT, *NEVER_COUNTED):
+        return NEVER_OR_CUT
+    label = _label_or_proposal(cell)
+    return NONE_OF_THE_FIVE if label is None else CLASS_NAMES.index(label)
+
+
+def _unsureness(cell: Cell) -> float:
+    """How unsure the model is: 0 to 1; above 1 where its probability says nothing, the more unlike known cells."""
+    prediction = cell.prediction
+    if prediction.status in ("unfamiliar", "not_a_cell"):
+        return 1 + (prediction.distance or 0)
+    return 1 - prediction.probability
 
 
 def render_differential(differential: Differential, view: View, problem: str = "") -> str:
@@ -155,6 +194,10 @@ def render_differential(differential: Differential, view: View, problem: str = "
     )
 
 
+def _label_or_proposal(cell: Cell) -> str | None:
+    return cell.proposal if cell.review is None else cell.label
+
+
 def _tag(cell: Cell) -> str:
     """Three letters that tell the classes apart without colours, with a question mark while the cell waits."""
     if cell.state is CellState.REMOVED:
@@ -163,10 +206,12 @@ def _tag(cell: Cell) -> str:
         return "cut"
     if cell.state is CellState.DUPLICATE:
         return f"= {cell.duplicate_of}"
-    if cell.label is None:
-        return "none"
-    return cell.label[:3].capitalize() + ("?" if cell.state is CellState.WAITING else "")
+    label = _label_or_proposal(cell)
+    if cell.state is CellState.WAITING:
+        return "no?" if label is None else f"{label[:3].capitalize()}?"
+    return "none" if label is None else label[:3].capitalize()
 
 
 def _describe(cell: Cell) -> str:
-    return f"Cell {cell.number}, {cell.label or 'none of the five'}, {STATE_TEXTS[cell.state]}"
+    """What a screen reader says of a box; it begins with what is written on it."""
+    return f"{cell.number} {_tag(cell)}: {_label_or_proposal(cell) or 'none of the five'}, {STATE_TEXTS[cell.state]}"

@@ -1,6 +1,7 @@
 """The tab of a specimen: fields in, cells reviewed by a person, a differential out."""
 
 import base64
+import io
 from collections.abc import Callable, Iterator, Sequence
 
 import gradio as gr
@@ -9,13 +10,22 @@ from PIL import Image
 
 from wbc_hf.data import paint_field
 from wbc_hf.errors import WbcError
+from wbc_hf.inference import Neighbour, ReferenceCells
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import EXPORTS, Export, file_name
-from wbc_hf.smear import ReferenceRanges, check_leucocyte_count, differentiate_cells
+from wbc_hf.smear import Cell, ReferenceRanges, check_leucocyte_count, differentiate_cells
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.rendering import example_buttons, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
-from wbc_hf.web.specimen_html import render_card, render_differential, render_field, render_gallery, render_pager
+from wbc_hf.web.specimen_html import (
+    describe_gallery,
+    make_thumbnails,
+    render_card,
+    render_differential,
+    render_field,
+    render_gallery_frame,
+    render_pager,
+)
 from wbc_hf.web.uploads import AT_ONCE, MAX_FILE_SIZE, MAX_FILES, SPECIMENS, Upload, read_uploads
 
 FORGOTTEN = "This specimen was not touched for long and is forgotten: give its photographs once more"
@@ -38,10 +48,18 @@ class SpecimenTab:
         sessions: Where the specimens are.
         ranges: Reference ranges of the laboratory.
         panel: For what concerns the laboratory of the photographs.
+        references: Cells to compare the one under review with, or None.
     """
 
-    def __init__(self, page: gr.Blocks, sessions: Sessions, ranges: ReferenceRanges, panel: LaboratoryPanel):
-        self.sessions, self.ranges, self.panel = sessions, ranges, panel
+    def __init__(
+        self,
+        page: gr.Blocks,
+        sessions: Sessions,
+        ranges: ReferenceRanges,
+        panel: LaboratoryPanel,
+        references: ReferenceCells | None = None,
+    ):
+        self.sessions, self.ranges, self.panel, self.references = sessions, ranges, panel, references
         self.painted_fields = paint_example_fields()
         self.session = gr.State()
         self._lay_out()
@@ -84,19 +102,17 @@ class SpecimenTab:
                 with gr.Column(scale=4):
                     self.card = gr.HTML(js_on_load=actions)
                     self.table = gr.HTML()
-            with gr.Row(equal_height=False, elem_classes="wbc-row"):
-                with gr.Column(scale=5):
-                    self.gallery = gr.HTML(js_on_load=actions)
-                with gr.Column(scale=4):
-                    with gr.Row():
-                        self.name = _text_field("Specimen", "number or name", 80)
-                        self.leucocytes = _text_field("Leucocytes, 10⁹/l", "6.4", 20)
-                        self.reviewer = _text_field("Reviewed by", "your name", 80)
-                    self.signed_in = gr.HTML()
-                    with gr.Row(elem_classes="wbc-exports"):
-                        self.exports = [gr.Button(export.title, size="sm", min_width=200) for export in EXPORTS]
-                    self.refusal = gr.HTML()
-        self.sent = gr.JSON(visible=False)
+            # Its value is JSON, which the script draws: the frame holds no `${value}`, so Gradio renders it once.
+            self.gallery = gr.HTML("", html_template=render_gallery_frame(), js_on_load=read_text("gallery.js"))
+            with gr.Row():
+                self.name = _text_field("Specimen", "number or name", 80)
+                self.leucocytes = _text_field("Leucocytes, 10⁹/l", "6.4", 20)
+                self.reviewer = _text_field("Reviewed by", "your name", 80)
+            self.signed_in = gr.HTML()
+            with gr.Row(elem_classes="wbc-exports"):
+                self.exports = [gr.Button(export.title, size="sm", min_width=200) for export in EXPORTS]
+            self.refusal = gr.HTML()
+        self.sent, self.thumbnails = gr.JSON(visible=False), gr.JSON(visible=False)
         self.views = [self.pager, self.field, self.card, self.gallery, self.table]
 
     def _listen(self, page: gr.Blocks) -> None:
@@ -117,9 +133,14 @@ class SpecimenTab:
             component.click(
                 self.on_action,
                 [self.session, self.leucocytes, self.reviewer],
-                [*results, self.sent, self.notice, self.name, self.leucocytes],
+                [*results, self.sent, self.thumbnails, self.notice, self.name, self.leucocytes],
+                # The gallery sends one change after another by itself.
+                trigger_mode="multiple" if component is self.gallery else "once",
                 **hidden,
             )
+        self.gallery.input(self.on_thumbnails, self.session, self.thumbnails, trigger_mode="multiple", **hidden).then(
+            None, self.thumbnails, None, js="given => wbc.takeThumbnails(given)"
+        )
         self.leucocytes.change(self.on_leucocytes, [self.session, self.leucocytes], self.table, **hidden)
         for button in self.exports:
             sending = button.click(
@@ -170,14 +191,21 @@ class SpecimenTab:
         if event.action == "clear":
             # Also what is shown: Gradio keeps the last value of every component.
             emptied = dict.fromkeys([self.progress, self.notice, self.name, self.leucocytes, *self.views], "")
-            hidden = {self.work: gr.Column(visible=False), self.stop: gr.Button(visible=False), self.sent: None}
+            hidden = {self.work: gr.Column(visible=False), self.stop: gr.Button(visible=False)}
+            unsent = dict.fromkeys([self.sent, self.thumbnails])
             renewed = self.sessions.renew(request.session_hash)
-            return {self.session: renewed} | hidden | emptied | self.panel.state_with_menu(renewed)
+            return {self.session: renewed} | hidden | unsent | emptied | self.panel.state_with_menu(renewed)
         try:
-            session.act(event.action, event.number, event.value, request.username or reviewer)
+            with session.lock:  # no other event shows the ticket without the change
+                session.ticket = getattr(event, "ticket", session.ticket)
+                session.act(event.action, event.number, event.value, request.username or reviewer)
         except WbcError as error:
-            return {self.notice: render_problem("Not done", str(error))}
+            return {self.notice: render_problem("Not done", str(error)), self.gallery: describe_gallery(session)}
         return {self.notice: ""} | self._show(session, leucocytes) | self.panel.state(session)
+
+    def on_thumbnails(self, event: gr.EventData, session: Session | None) -> dict | None:
+        """Make the images of cells that the browser has not got yet."""
+        return None if session is None else make_thumbnails(session, event.numbers)
 
     def on_leucocytes(self, session: Session | None, leucocytes: str) -> str:
         """Render the differential with another total leucocyte count."""
@@ -251,7 +279,7 @@ class SpecimenTab:
         }
 
     def _show(self, session: Session, leucocytes: str) -> dict:
-        return dict(zip(self.views, render_views(session, self.ranges, leucocytes), strict=True))
+        return dict(zip(self.views, render_views(session, self.ranges, leucocytes, self.references), strict=True))
 
 
 def paint_example_fields() -> list[np.ndarray]:
@@ -280,17 +308,28 @@ def picture_sender(sessions: Sessions) -> Callable[[dict], str | None]:
     return send_picture
 
 
-def render_views(session: Session, ranges: ReferenceRanges, leucocytes: str) -> tuple[str, str, str, str, str]:
-    """Render pager, field, chosen cell, gallery and differential as they are now."""
+def render_views(
+    session: Session, ranges: ReferenceRanges, leucocytes: str, references: ReferenceCells | None = None
+) -> tuple[str, str, str, str, str]:
+    """Render pager, field, chosen cell, gallery (JSON) and differential as they are now."""
     with session.lock:
         view = session.view
         return (
             render_pager(view),
             render_field(view),
-            render_card(view),
-            render_gallery(view, session.thumbnails),
+            render_card(view, _neighbours(session, view.cell, references)),
+            describe_gallery(session),
             render_table(session, ranges, leucocytes),
         )
+
+
+def _neighbours(session: Session, cell: Cell | None, references: ReferenceCells | None) -> tuple[Neighbour, ...]:
+    """The reference cells that are most similar to a cell; none of what does not look like a cell."""
+    if cell is None or references is None or cell.prediction.status == "not_a_cell":
+        return ()
+    if cell.number not in session.neighbours:
+        session.neighbours[cell.number] = references.nearest(Image.open(io.BytesIO(cell.image)))
+    return session.neighbours[cell.number]
 
 
 def render_table(session: Session, ranges: ReferenceRanges, leucocytes: str) -> str:
