@@ -34,6 +34,8 @@ class Specimen:
         self._lock = threading.Lock()
         self._pictures: list[Picture] = []
         self._cells: list[Cell] = []
+        # By removed picture: which cell each of the duplicates of its cells was a duplicate of.
+        self._stand_ins: dict[int, dict[int, int]] = {}
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -158,7 +160,10 @@ class Specimen:
         with self._lock:
             if not 1 <= number <= len(self._pictures):
                 raise WbcError(f"picture {number}: there are {len(self._pictures)}, numbered from 1.")
+            if self._pictures[number - 1].removed:
+                return
             self._pictures[number - 1] = replace(self._pictures[number - 1], removed=True)
+            stand_ins = self._stand_ins[number] = {}
             removed = {cell.number for cell in self._cells if cell.picture == number}
             successors: dict[int, int] = {}
             for index, cell in enumerate(self._cells):
@@ -166,9 +171,31 @@ class Specimen:
                 if cell.number in removed:
                     self._cells[index] = replace(cell, removed=True)
                 elif original is not None and original in removed:
+                    stand_ins[cell.number] = original
                     self._cells[index] = replace(cell, duplicate_of=successors.get(original))
                     if not cell.cut or cell.review is not None:
                         successors.setdefault(original, cell.number)
+
+    def discard(self, number: int) -> None:
+        """Take out one cell, that a person pointed at by mistake."""
+        with self._lock:
+            self._cells[number - 1] = replace(self._cells[number - 1], removed=True)
+
+    def put_back(self, number: int) -> None:
+        """Put a removed picture back: its cells are counted as before, and those that stood in for them are not.
+
+        Raises:
+            WbcError: No such picture, or one that was not removed.
+        """
+        with self._lock:
+            if number not in self._stand_ins:
+                raise WbcError(f"picture {number}: was not taken out.")
+            self._pictures[number - 1] = replace(self._pictures[number - 1], removed=False)
+            for duplicate, original in self._stand_ins.pop(number).items():
+                self._cells[duplicate - 1] = replace(self._cells[duplicate - 1], duplicate_of=original)
+            for index, cell in enumerate(self._cells):
+                if cell.picture == number:
+                    self._cells[index] = replace(cell, removed=False)
 
     def sign(self, reviewer: str) -> None:
         """Give all reviews without a name the name of this reviewer."""

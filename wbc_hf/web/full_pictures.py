@@ -50,11 +50,6 @@ class FullPictures:
                 self._pictures[picture.number] = file.getvalue()
                 self.size += file.tell()
 
-    def drop(self, number: int) -> None:
-        """Forget a picture, if it is kept."""
-        with self._lock:
-            self.size -= len(self._pictures.pop(number, b""))
-
     def clear(self) -> None:
         """Forget all."""
         with self._lock:

@@ -114,8 +114,8 @@ function drawButtons() {
     for (const chip of root.querySelectorAll('[data-sort]')) chip.setAttribute('aria-pressed', chip.dataset.sort === sort);
     root.querySelector('[data-do=several]').setAttribute('aria-pressed', several);
     const undo = root.querySelector('[data-do=undo]');
-    undo.hidden = !given.undo.length;
-    undo.textContent = given.undo.length > 1 ? `Undo ${given.undo.length} cells` : `Undo cell ${given.undo[0]}`;
+    undo.hidden = !given.undo;
+    undo.textContent = `Undo ${given.undo}`;
     const bar = root.querySelector('.wbc-selection');
     bar.hidden = !selected.size;
     bar.querySelector('b').textContent = plural(selected.size);
@@ -352,7 +352,7 @@ wbc.galleryKey = event => {
     if (key === 'a') accept(open);
     else if (place >= 0) move(open, columns[place].value);
     else if (open.length === 1 && cells.get(open[0]).reviewed) change('withdraw', open);
-    else if (given.undo.length) change('undo', [0]);
+    else if (given.undo) change('undo', [0]);
     return true;
 };
 

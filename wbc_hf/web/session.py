@@ -3,7 +3,7 @@
 import secrets
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -45,7 +45,7 @@ class View:
         cells: Of the specimen.
         picture: The one that is shown, or None where there is none.
         cell: The one that is chosen, or None.
-        last: Those that were reviewed last, together; none where there is nothing to undo.
+        undo: What would be undone next, in words; "" where there is nothing.
         secret: Of the session.
         in_full: Whether the picture is kept in full resolution, beside its preview.
     """
@@ -54,14 +54,17 @@ class View:
     cells: tuple[Cell, ...]
     picture: Picture | None
     cell: Cell | None
-    last: tuple[Cell, ...]
+    undo: str
     secret: str
     in_full: bool
 
     @property
     def cells_of_picture(self) -> tuple[Cell, ...]:
-        """Those in the picture that is shown."""
-        return tuple(cell for cell in self.cells if self.picture and cell.picture == self.picture.number)
+        """Those in the picture that is shown, without those that were pointed at by mistake."""
+        if self.picture is None:
+            return ()
+        cells = (cell for cell in self.cells if cell.picture == self.picture.number)
+        return tuple(cell for cell in cells if self.picture.removed or not cell.removed)
 
     @property
     def beside(self) -> tuple[int | None, int | None]:
@@ -73,6 +76,14 @@ class View:
             places[before - 1][1] if before else None,
             places[after][1] if after < len(places) else None,
         )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Something that a person did to a specimen: what, in words that follow "Undo", and what undoes it."""
+
+    title: str
+    undo: Callable[[], None]
 
 
 class Session:
@@ -113,8 +124,7 @@ class Session:
         self.stopped = False
         # Numbers from 1; 0 for none.
         self._picture = self._cell = 0
-        # Of the cells that were reviewed last, by number: what was said of them before.
-        self._before: dict[int, Review | None] = {}
+        self._steps: list[_Step] = []
         self._touched = False  # by a person, who then decides what is shown
 
     @property
@@ -147,7 +157,7 @@ class Session:
             cells,
             pictures[self._picture - 1] if self._picture else None,
             cells[self._cell - 1] if self._cell else None,
-            tuple(cell for number in self._before if (cell := cells[number - 1]).state not in NEVER_COUNTED),
+            self._steps[-1].title if self._steps else "",
             self.secret,
             self._picture in self.full_pictures,
         )
@@ -210,8 +220,8 @@ class Session:
 
         Args:
             action: "picture" or "cell" shows one, "label" reviews cells, "accept" reviews them as the model proposes,
-                "undo" takes the last of these back, "withdraw" deletes a review, "add" adds a cell that was not
-                found, "remove" takes a picture out.
+                "withdraw" deletes a review, "add" adds a cell that was not found, "remove" takes a picture out, "undo"
+                takes the last of these back, and then the one before.
             number: Of the picture or cell, or several of cells to review.
             value: The class of the cells (None for none of the five), or "x,y" of a new cell in pixels.
             reviewer: Who reviews the cells.
@@ -235,17 +245,17 @@ class Session:
                 case "undo":
                     self.undo()
                 case "withdraw":
-                    self.specimen.withdraw(number)
-                    self._before.pop(number, None)
-                    self.show_cell(number)
+                    self.withdraw(number)
                 case "remove":
                     self.specimen.remove(number)
-                    self.full_pictures.drop(number)
+                    self._steps.append(_Step(f"taking out picture {number}", lambda: self._put_back(number)))
                     self.show_picture(number)
                 case "add":
                     self.check_room(0)
                     x, y = map(float, (value or "").split(","))
-                    self.show_cell(self.counter.add_missed_cell(number, x, y).number)
+                    added = self.counter.add_missed_cell(number, x, y).number
+                    self._steps.append(_Step(f"missed cell {added}", lambda: self._discard(added)))
+                    self.show_cell(added)
                 case _:
                     raise WbcError(f"{action}: no button of the page does this.")
 
@@ -291,17 +301,41 @@ class Session:
             return
         labels = {it: cells[it].proposal if label == ACCEPT and it in cells else label for it in numbers}
         self.specimen.review_many(labels, reviewer)
-        self._before = {it: cells[it].review for it in numbers}
+        before = {it: cells[it].review for it in numbers}
+        title = f"cell {numbers[0]}" if len(before) == 1 else f"{len(before)} cells"
+        self._steps.append(_Step(title, lambda: self._review_again(before)))
         last = cells[numbers[-1]]
         self.show_cell((self._next_waiting(last.number) or last.number) if _waiting([last]) else last.number)
 
+    def withdraw(self, number: int) -> None:
+        """Delete the review of a cell, and choose it.
+
+        Raises:
+            WbcError: From `Specimen.withdraw`.
+        """
+        cell = next((cell for cell in self.specimen.cells if cell.number == number), None)
+        self.specimen.withdraw(number)
+        if cell is not None and cell.review is not None:
+            before = {number: cell.review}
+            self._steps.append(_Step(f"taking back cell {number}", lambda: self._review_again(before)))
+        self.show_cell(number)
+
     def undo(self) -> None:
-        """Give the cells that were reviewed last what was said of them before, and choose the first of them."""
-        before = {cell.number: self._before[cell.number] for cell in self.view.last}
-        self._before = {}
-        if before:
-            self.specimen.set_reviews(before)
-            self.show_cell(next(iter(before)))
+        """Undo the last thing that a person did to the specimen; nothing where there is none."""
+        if self._steps:
+            self._steps.pop().undo()
+
+    def _review_again(self, reviews: Mapping[int, Review | None]) -> None:
+        self.specimen.set_reviews(reviews)
+        self.show_cell(next(iter(reviews)))
+
+    def _put_back(self, picture: int) -> None:
+        self.specimen.put_back(picture)
+        self.show_picture(picture)
+
+    def _discard(self, number: int) -> None:
+        self.specimen.discard(number)
+        self.show_picture(self.specimen.cells[number - 1].picture)
 
     def start_review(self) -> None:
         """Choose the first cell to review, unless the chosen one waits or a person chose something."""
