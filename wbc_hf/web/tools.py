@@ -42,7 +42,9 @@ def mend_tools(page: gr.Blocks) -> None:
     server.convert_strings_to_filedata = lambda arguments, _: {
         name: _mark_addresses(value) for name, value in arguments.items()
     }
-    server._get_or_create_client = lambda: client_of(*_credentials(server.mcp_server.request_context.request))
+    server._get_or_create_client = lambda: client_of(
+        *(_credentials(server.mcp_server.request_context.request) if page.auth else ((), ""))
+    )
     server.postprocess_output_data = lambda answers, root: content_of([_to_text(answer) for answer in answers], root)
 
 
