@@ -30,7 +30,16 @@ ANYWHERE = [
     "x" * 100_000,
 ]
 # Right values, and wrong ones beside those of `ANYWHERE`. None is left out where it means "not given".
-NO_FILE = [None, 5, True, {}, {"path": 5}, {"path": "x.jpg"}, "data:image/png;base64,???", "/gradio_api/file=/etc/passwd"]
+NO_FILE = [
+    None,
+    5,
+    True,
+    {},
+    {"path": 5},
+    {"path": "x.jpg"},
+    "data:image/png;base64,???",
+    "/gradio_api/file=/etc/passwd",
+]
 NO_TEXT = [5, True, 6.4, {}, [], "a\nb"]
 NO_NUMBER = [True, "6.4", "", [], {}, -1, 1e6, "five"]
 NO_CORRECTIONS = ["monocyte", 5, True, ["monocyte"], {"one": "monocyte"}, {"1": 4}, {"1": "blast"}, {"99": None}]

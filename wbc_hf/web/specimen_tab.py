@@ -4,14 +4,12 @@ import base64
 from collections.abc import Iterator, Sequence
 
 import gradio as gr
-import numpy as np
-from PIL import Image
 
-from wbc_hf.data import paint_field
+from wbc_hf.data import read_image
 from wbc_hf.errors import WbcError
-from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import EXPORTS, Export, file_name
 from wbc_hf.smear import ReferenceRanges, check_leucocyte_count, count_cells, differentiate
+from wbc_hf.web.examples import FIELD_CREDIT, example_fields
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.rendering import example_buttons, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
@@ -20,14 +18,7 @@ from wbc_hf.web.uploads import AT_ONCE, MAX_FILE_SIZE, MAX_FILES, SPECIMENS, Upl
 
 FORGOTTEN = "This specimen was not touched for long and is forgotten: give its photographs once more"
 
-PAINTED = "Painted field"
 FIELDS, CELLS = "Whole fields", "One cell each"
-
-# A painted smear to try the page with: in each field about as many of each class as in healthy blood, and of the
-# rare ones more, so that they are met.
-EXAMPLE_SEEDS = (21, 22, 23)
-EXAMPLE_CELLS = 8
-EXAMPLE_SHARES = (0.05, 0.1, 0.27, 0.1, 0.48)
 
 
 class SpecimenTab:
@@ -42,7 +33,7 @@ class SpecimenTab:
 
     def __init__(self, page: gr.Blocks, sessions: Sessions, ranges: ReferenceRanges, panel: LaboratoryPanel):
         self.sessions, self.ranges, self.panel = sessions, ranges, panel
-        self.painted_fields = paint_example_fields()
+        self.examples = example_fields()
         self.session = gr.State()
         self._lay_out()
         self._listen(page)
@@ -62,9 +53,12 @@ class SpecimenTab:
                     [FIELDS, CELLS], value=FIELDS, label="Each photograph shows", elem_classes="wbc-kind"
                 )
                 self.panel.lay_out_menu()
-                example = Image.fromarray(self.painted_fields[0])
-                self.painted = example_buttons(
-                    "Or try it on", ["A painted smear"], [example], elem_classes="wbc-one-example"
+                self.example = example_buttons(
+                    "Or try it on",
+                    ["An example smear"],
+                    [read_image(self.examples[0].source)],
+                    FIELD_CREDIT,
+                    elem_classes="wbc-one-example",
                 )
         self.progress, self.notice = gr.HTML(), gr.HTML()
         self.stop = gr.Button("Stop reading", size="sm", visible=False, elem_classes="wbc-stop")
@@ -105,7 +99,7 @@ class SpecimenTab:
             trigger_mode="multiple",
             **reading,
         )
-        self.painted.click(self.on_example, [self.session, self.leucocytes], results, **reading)
+        self.example.click(self.on_example, [self.session, self.leucocytes], results, **reading)
         self.stop.click(self.on_stop, self.session, self.stop, **AT_ONCE)
         for component in (self.pager, self.field, self.card, self.gallery):
             component.click(
@@ -141,13 +135,13 @@ class SpecimenTab:
         yield from self._read(read_uploads(given), kind, leucocytes, request)
 
     def on_example(self, session: Session | None, leucocytes: str, request: gr.Request) -> Iterator[dict]:
-        """Read the painted fields, unless there are photographs that they would be counted with."""
+        """Read the example fields, unless there are photographs that they would be counted with."""
+        names = {example.name for example in self.examples}
         pictures = session.specimen.pictures if session else ()
-        if any(not picture.name.startswith(PAINTED) for picture in pictures):
-            yield {self.progress: render_problem("Not read", "painted fields would be counted with your own")}
+        if any(picture.name not in names for picture in pictures):
+            yield {self.progress: render_problem("Not read", "example fields would be counted with your own")}
             return
-        uploads = [Upload(pixels, f"{PAINTED} {number}") for number, pixels in enumerate(self.painted_fields, start=1)]
-        yield from self._read(uploads, FIELDS, leucocytes, request)
+        yield from self._read(self.examples, FIELDS, leucocytes, request)
 
     def on_stop(self, session: Session | None) -> gr.Button:
         """Stop reading. The current picture is finished and kept; `_read` says so."""
@@ -246,15 +240,6 @@ class SpecimenTab:
 
     def _show(self, session: Session, leucocytes: str) -> dict:
         return dict(zip(self.views, render_views(session, self.ranges, leucocytes), strict=True))
-
-
-def paint_example_fields() -> list[np.ndarray]:
-    """Paint fields to try the page with, RGB (480, 640, 3) uint8."""
-    fields = []
-    for seed in EXAMPLE_SEEDS:
-        labels = np.random.default_rng(seed).choice(len(CLASS_NAMES), EXAMPLE_CELLS, p=EXAMPLE_SHARES)
-        fields.append(paint_field(labels, seed=seed).image)
-    return fields
 
 
 def render_views(session: Session, ranges: ReferenceRanges, leucocytes: str) -> tuple[str, str, str, str, str]:

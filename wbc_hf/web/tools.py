@@ -97,4 +97,6 @@ def _read_basic(authorization: str) -> tuple[str, str] | None:
 
 def _to_text(answer: object) -> object:
     """Write a record as JSON; leave a file as it is."""
-    return answer if is_file_obj_with_meta(answer) or isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    return (
+        answer if is_file_obj_with_meta(answer) or isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    )
