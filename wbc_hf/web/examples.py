@@ -1,6 +1,6 @@
 """Real pictures to try the page with: a cell of each class, and fields of one smear.
 
-`example_pictures/CREDITS.txt` says whose they are, under which licence, and whether the default model learned from them.
+`example_pictures/CREDITS.txt` says whose they are, under which licence, and what the shipped models know of them.
 """
 
 from pathlib import Path

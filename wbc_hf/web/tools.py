@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_CLIENTS = 32  # users at a time; each has threads of its own
 SIGN_IN = (
-    "This page admits only users who sign in. Send their name and password as the header Authorization (Basic), or the "
+    "This page admits only users who sign in. Send a name and password as the header Authorization (Basic), or the "
     "cookie that /login gives."
 )
 
