@@ -1,4 +1,4 @@
-"""Make the README's images: painted cells, and the page with a painted smear on it.
+"""Make the README's images: painted cells, and the page with the example smear on it.
 
 python docs/pictures.py --model models/starter
 """
@@ -28,7 +28,7 @@ def paint_sheet() -> Image.Image:
 
 
 def take_screenshot(model: str, path: Path) -> None:
-    """The page in a browser, with the painted smear that it offers and one cell that a person has accepted."""
+    """The page in a browser, with the example smear that it offers and one cell that a person has accepted."""
     from playwright.sync_api import sync_playwright
 
     page = build_page(Predictor.from_pretrained(model))
@@ -37,8 +37,8 @@ def take_screenshot(model: str, path: Path) -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         tab = browser.new_page(viewport=VIEWPORT)
         tab.goto(url)
-        tab.get_by_role("button", name="A painted smear").click()
-        tab.locator(".wbc-pager", has_text="Field 1 of 3").wait_for()
+        tab.get_by_role("button", name="An example smear").click()
+        tab.locator(".wbc-pager", has_text="Field 1 of 4").wait_for()
         tab.locator(".wbc-progress").wait_for(state="detached")
         tab.get_by_role("textbox", name="Specimen").fill("S 17")
         tab.get_by_role("textbox", name="Leucocytes").fill("6.4")

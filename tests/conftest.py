@@ -54,6 +54,7 @@ SLOW_FILES = [
     "test_laboratories.py",
     "test_laboratory_panel.py",
     "test_memory.py",
+    "test_misuse.py",
     "test_near_duplicates.py",
     "test_packaging.py",
     "test_page.py",
@@ -68,6 +69,7 @@ SLOW_FILES = [
     "test_sources.py",
     "test_specimen_tab.py",
     "test_togacar_2020.py",
+    "test_tools.py",
     "test_trainer.py",
     "test_weight_difference.py",
 ]

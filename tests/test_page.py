@@ -23,13 +23,14 @@ from PIL import Image
 
 from wbc_hf.adaptation import SCORES, Adaptation, Laboratories, Scores
 from wbc_hf.data import PAINTED_TITLE, paint_cells, paint_field
+from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Prediction, Predictor, ReferenceCells
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
 from wbc_hf.modeling import Calibration, OutOfDistributionScore, build_from_scratch
 from wbc_hf.reports import EXPORTS, RESEARCH_USE
 from wbc_hf.smear import DEFAULT_RANGES, CellCounter, CellState, FoundCell, Specimen, counting
-from wbc_hf.web import build_page, launch_page
+from wbc_hf.web import build_page, examples, launch_page
 from wbc_hf.web.assembly import PAINTED_ONLY
 from wbc_hf.web.cell_tab import NO_PICTURE, CellTab, Inputs, ShownAnswer, render_answer
 from wbc_hf.web.endpoints import Endpoints
@@ -111,7 +112,7 @@ def cell_tab(predictor: Predictor, references: ReferenceCells | None = None) -> 
 
 def _given(upload: Upload) -> dict:
     """A file as Gradio passes it on."""
-    return {"path": upload.source, "orig_name": upload.name}
+    return {"path": upload.source, "orig_name": upload.name, "meta": {"_type": "gradio.FileData"}}
 
 
 def test_shows_the_answer_and_then_the_heat_map(predictor: Predictor, uploads: list[Upload]):
@@ -258,6 +259,30 @@ def test_files_keep_the_names_they_came_with():
     assert read_uploads(given) == [Upload("/tmp/gradio/abc/Zelle1.png", "Zelle #1.png")]
     assert read_uploads([given | {"orig_name": None}]) == [Upload("/tmp/gradio/abc/Zelle1.png", "Zelle1.png")]
     assert read_uploads(None) == []
+
+
+# ---- examples
+
+
+def test_examples_are_real_small_and_credited():
+    folder = Path(examples.__file__).with_name("example_pictures")
+    files = {Path(str(upload.source)) for upload in (*examples.example_cells(), *examples.example_fields())}
+    assert files == set(folder.glob("*.jpg"))
+    assert sum(file.stat().st_size for file in files) < 600_000
+    credits = (folder / "CREDITS.txt").read_text(encoding="utf-8")
+    assert all(file.name in credits for file in files)
+    assert "CC BY 4.0" in credits and "Permission is hereby granted" in credits
+
+
+def test_the_default_model_knows_the_example_cells_and_counts_in_the_example_fields():
+    predictor, specimen = Predictor.from_pretrained(DEFAULT_MODEL_FOLDER), Specimen()
+    predictions = predictor.predict([upload.source for upload in examples.example_cells()])
+    assert [prediction.label for prediction in predictions] == list(CLASS_NAMES)
+    assert {prediction.status for prediction in predictions} == {"confident"}
+    counter = CellCounter(predictor, specimen)
+    for upload in examples.example_fields():
+        counter.add_image(Image.open(upload.source), upload.name, whole_field=True)
+    assert sum(cell.state is CellState.COUNTED for cell in specimen.cells) >= 3
 
 
 # ---- HTML and CSV
@@ -414,7 +439,7 @@ def field(tmp_path: Path) -> Upload:
 
 def ask_count(predictor: Predictor, uploads: list[Upload], **changes: object):
     asked = {"name": "S 1", "leucocytes": 8.0, "reviewer": "Ana"} | changes
-    return endpoints(predictor).count_specimen(uploads, **asked)
+    return endpoints(predictor).count_specimen([_given(upload) for upload in uploads], **asked)
 
 
 def test_counts_what_a_cell_counter_finds(predictor: Predictor, field: Upload, uploads: list[Upload]):
@@ -461,14 +486,14 @@ def test_corrections_count(predictor: Predictor, field: Upload):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"show": "smear"}, "smear: pictures show"),
+        ({"show": "smear"}, "show: 'smear' is not one of field, cell"),
         ({"leucocytes": 6500.0}, "6500: a total leucocyte count"),
-        ({"corrections": {"one": "monocyte"}}, "one: cells are named by their numbers"),
+        ({"corrections": {"one": "monocyte"}}, "corrections: 'one' is not the number of a cell"),
         ({"corrections": {"99": "monocyte"}}, "cell 99: there are"),
         ({"corrections": {"1": "blast"}}, "blast: is not one of"),
-        ({"corrections": {"1": 4}}, "4: a class is a name"),
-        ({"corrections": ["monocyte"]}, "corrections are classes by number"),
-        ({"leucocytes": "6.4"}, "'6.4': a total leucocyte count is a number"),
+        ({"corrections": {"1": 4}}, "corrections: 4 is not a class by name"),
+        ({"corrections": ["monocyte"]}, "corrections: .* does not give classes by number"),
+        ({"leucocytes": "6.4"}, "leucocytes: '6.4' is not a number"),
     ],
 )
 def test_what_cannot_be_counted_is_named(predictor: Predictor, field: Upload, changes: dict, message: str):
@@ -547,7 +572,7 @@ def test_endpoint_for_a_specimen(client: Client, field: Upload):
     assert document["cells"][0]["review"]["reviewer"] == "Ana"
     assert document["unreadable"] == []
 
-    with pytest.raises(AppError, match="one: cells are named by their numbers"):
+    with pytest.raises(AppError, match="'one' is not the number of a cell"):
         client.predict([handle_file(field.source)], "field", "", None, {"one": "monocyte"}, "", api_name="/count")
 
 

@@ -19,7 +19,7 @@ from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, count_cells
 from wbc_hf.smear.differential import exact_limits
 from wbc_hf.web.session import Session
 from wbc_hf.web.specimen_html import MAX_THUMBNAILS, NEVER_OR_CUT, NONE_OF_THE_FIVE, make_thumbnails
-from wbc_hf.web.specimen_tab import make_file, paint_example_fields, parse_leucocytes, render_table, render_views
+from wbc_hf.web.specimen_tab import make_file, parse_leucocytes, render_table, render_views
 from wbc_hf.web.uploads import MAX_FILES, Upload
 
 
@@ -405,7 +405,7 @@ def test_what_is_drawn_follows_what_is_said(session: Session):
 
 def test_names_of_files_are_no_html(predictor: Predictor):
     session = Session(predictor)
-    session.read(Upload(paint_example_fields()[0], "<script>1</script>"), is_field=True)
+    session.read(Upload(paint_field([4] * 8, seed=21).image, "<script>1</script>"), is_field=True)
     assert not any("<script>" in part for part in render_views(session, DEFAULT_RANGES, ""))
 
 
@@ -445,7 +445,7 @@ def test_cells_that_nobody_looked_at_teach_nothing(session: Session):
 
 def test_large_pictures_are_shown_smaller_and_kept_small(predictor: Predictor):
     session = Session(predictor)
-    pixels = np.asarray(Image.fromarray(paint_example_fields()[0]).resize((2560, 1920)))
+    pixels = np.asarray(Image.fromarray(paint_field([4] * 8, seed=21).image).resize((2560, 1920)))
     session.read(Upload(pixels, "large.png"), is_field=True)
     assert session.view.picture.size == (2560, 1920)
     assert len(session.view.picture.preview) < 600_000

@@ -146,12 +146,12 @@ def test_two_uploads_at_once_make_one_specimen(tab: Tab):
     assert tab.session.readings == 0
 
 
-def test_painted_fields_are_not_counted_with_a_patients(tab: Tab):
+def test_example_fields_are_not_counted_with_a_patients(tab: Tab):
     list(tab.read("one", 1))
     for update in tab.handler("on_example")(tab.session, "", _request("one")):
         tab.take(update)
     assert len(tab.session.specimen.pictures) == 1
-    assert "painted fields would be counted with your own" in tab.text()
+    assert "example fields would be counted with your own" in tab.text()
 
 
 def test_whoever_signed_in_reviews_under_that_name(tab: Tab):

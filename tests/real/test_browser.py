@@ -131,7 +131,7 @@ def test_examples(page: "sync_api.Page"):
     page.get_by_role("tab", name="One cell").click()
     page.get_by_role("button", name="Monocyte").click()
     page.wait_for_selector(".wbc-answer")
-    assert "Painted monocyte" in page.inner_text(".wbc-file")
+    assert "Example monocyte" in page.inner_text(".wbc-file")
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.15, 0.5, 2])
@@ -152,12 +152,12 @@ def test_the_newest_of_two_quick_examples_wins(page: "sync_api.Page", cells: lis
         page.get_by_role("button", name=first).click()
         page.wait_for_timeout(1000 * seconds)
         page.get_by_role("button", name=second).click()
-        _wait_for_last(page, f"Painted {second.lower()}")
+        _wait_for_last(page, f"Example {second.lower()}")
 
     page.evaluate(PASTE_JS, [cells[0].name, list(cells[0].read_bytes())])
     page.wait_for_timeout(1000 * seconds)
     page.get_by_role("button", name="Monocyte").click()
-    _wait_for_last(page, "Painted monocyte")
+    _wait_for_last(page, "Example monocyte")
 
     page.wait_for_timeout(1000 * seconds)
     page.get_by_label("Remove Image").click()

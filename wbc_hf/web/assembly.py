@@ -11,6 +11,7 @@ from wbc_hf.reports import RESEARCH_USE
 from wbc_hf.smear import DEFAULT_RANGES, ReferenceRanges
 from wbc_hf.web.adapt_tab import AdaptTab
 from wbc_hf.web.cell_tab import CellTab
+from wbc_hf.web.checked_blocks import CheckedBlocks
 from wbc_hf.web.endpoints import Endpoints
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.model_tab import add_model_tab
@@ -49,7 +50,7 @@ def build_page(
             "Fine-tune it first: python train.py --model …"
         )
     sessions = Sessions(predictor)
-    with gr.Blocks(title="Leucocytes", analytics_enabled=False, delete_cache=(DAY, DAY)) as page:
+    with CheckedBlocks(title="Leucocytes", analytics_enabled=False, delete_cache=(DAY, DAY)) as page:
         gr.HTML(_render_header(predictor))
         with gr.Tab("Specimen"):
             SpecimenTab(page, sessions, ranges, LaboratoryPanel(sessions, predictor, laboratories), references)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import gradio as gr
 from PIL import Image
 
-from wbc_hf.data import paint_cells
+from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Neighbour, Predictor, ReferenceCells, heat_map, overlay
 from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.web.examples import CELL_CREDIT, example_cells
 from wbc_hf.web.rendering import example_buttons, render, render_problem, thumbnail_url
 from wbc_hf.web.status_text import STATUS_TEXTS
 from wbc_hf.web.uploads import AT_ONCE, PREVIEW_SIDE, Answer, Upload, answer_uploads, read_uploads
@@ -18,7 +19,6 @@ from wbc_hf.web.uploads import AT_ONCE, PREVIEW_SIDE, Answer, Upload, answer_upl
 NO_PICTURE = "The answer appears here as soon as there is a picture."
 
 HEAT_SIDE = 320  # pixels
-PAINTED_SIDE, PAINTED_SEED = 256, 11
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ class CellTab:
 
     def __init__(self, predictor: Predictor, references: ReferenceCells | None):
         self.predictor, self.references = predictor, references
-        self.examples = [
-            Image.fromarray(cell) for cell in paint_cells(range(len(CLASS_NAMES)), PAINTED_SIDE, PAINTED_SEED)
-        ]
+        self.examples = example_cells()
         self._counting, self._computing = threading.Lock(), threading.Lock()
         with gr.Row(equal_height=False, elem_classes="wbc-row"):
             with gr.Column():
@@ -82,7 +80,8 @@ class CellTab:
                     elem_classes=["wbc-picture", "wbc-upload"],
                 )
                 names = [name.capitalize() for name in CLASS_NAMES]
-                painted = example_buttons("Or try a painted cell", names, self.examples)
+                images = [read_image(example.source) for example in self.examples]
+                examples = example_buttons("Or try one of these", names, images, CELL_CREDIT)
             with gr.Column():
                 result = gr.HTML(render("empty", text=NO_PICTURE))
         preview, answer = gr.Image(format="png", visible=False), gr.JSON(visible=False)
@@ -97,7 +96,7 @@ class CellTab:
                 preprocess=False,
                 **options,
             ),
-            painted.click(
+            examples.click(
                 self.on_example, [number, inputs], [preview, answer], js="() => [wbc.countInput(), null]", **options
             ),
         )
@@ -111,9 +110,8 @@ class CellTab:
         return self._answer_newest(read_uploads(file), number, inputs)
 
     def on_example(self, event: gr.EventData, number: int, inputs: Inputs) -> tuple | dict:
-        """Answer one of the painted cells."""
-        upload = Upload(self.examples[event.index], f"Painted {CLASS_NAMES[event.index]}")
-        return self._answer_newest([upload], number, inputs)
+        """Answer one of the examples."""
+        return self._answer_newest([self.examples[event.index]], number, inputs)
 
     def on_answered(self, inputs: Inputs) -> tuple | dict:
         """Give the newest answer once more, now with its heat map, which takes longer.

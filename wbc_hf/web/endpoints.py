@@ -4,7 +4,7 @@ They keep nothing between two calls. What a person corrects on the page, a progr
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,29 +13,40 @@ from typing import Any
 from uuid import uuid4
 
 import gradio as gr
+from gradio.utils import get_function_description
 from PIL import Image
 
 from wbc_hf.adaptation import Laboratories, cells_to_learn, is_reviewed, with_usable_labels
 from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor, ReferenceCells, heat_map, overlay
-from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.labels import class_index
 from wbc_hf.reports import EXPORTS, file_name, to_json
 from wbc_hf.smear import CellCounter, ReferenceRanges, Snapshot, Specimen, check_leucocyte_count
 from wbc_hf.web.adapting import ADAPTATIONS, adapt_model
-from wbc_hf.web.model_tab import describe_model
-from wbc_hf.web.uploads import (
-    MAX_FILES,
-    ONE_CELL,
-    SPECIMENS,
-    Answer,
-    Upload,
-    answer_uploads,
-    read_or_error,
-    read_uploads,
+from wbc_hf.web.arguments import (
+    check_choice,
+    check_corrections,
+    check_flag,
+    check_number,
+    check_picture,
+    check_pictures,
+    check_text,
+    check_whole_number,
+    choice_field,
+    corrections_field,
+    describe,
+    flag_field,
+    number_field,
+    picture_field,
+    pictures_field,
+    record_answer,
+    text_field,
 )
+from wbc_hf.web.model_tab import describe_model
+from wbc_hf.web.uploads import MAX_FILES, ONE_CELL, SPECIMENS, Answer, Upload, answer_uploads
 
-FIELD, CELL = "field", "cell"
+SHOWN = FIELD, CELL = "field", "cell"
 _PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
 MAX_NEIGHBOURS = 100
 UNREADABLE = "unreadable"
@@ -62,176 +73,213 @@ class Endpoints:
         self.kept = laboratories
 
     def add(self) -> None:
-        """Add them to a page, within it. They have hidden fields of their own: Gradio checks what fields are given."""
-        answer = gr.JSON(visible=False)
-        _add(self.classify, "Says which leucocyte a picture of one cell shows.", [_picture_field()], answer)
-        _add(
-            self.classify_many,
-            f"Says which leucocyte each picture of one cell shows, of at most {MAX_FILES}.",
-            [_pictures_field()],
-            answer,
-        )
+        """Add them to a page, within it. Their hidden fields are what programs and MCP clients are told of them."""
+        _add(self.classify, [picture_field()], record_answer("Prediction"))
+        _add(self.classify_many, [pictures_field("cell.jpg")], record_answer("Predictions", several=True))
         _add(
             self.explain,
-            "Draws over a cell what speaks for a class; without a class, for the likeliest.",
-            [_picture_field(), gr.Textbox("", label="Class", visible=False)],
-            gr.Image(format="png", visible=False),
+            [picture_field(), text_field("Class", "monocyte")],
+            gr.Image(label="Drawing", format="png", visible=False),
         )
         _add(
             self.nearest,
-            "Names the reference cells that look most alike, where the page was started with some.",
-            [_picture_field(), gr.Number(5, precision=0, label="How many", visible=False)],
-            answer,
+            [picture_field(), number_field("How many", 5, 3, whole=True)],
+            record_answer("Neighbours", several=True),
         )
-        _add(
-            self.count,
-            "Finds and counts the leucocytes in pictures of one specimen. Corrections say what cells are, by number: "
-            f'{{"3": "monocyte", "7": null}}, where null is none of {", ".join(CLASS_NAMES)}.',
-            _specimen_fields(),
-            answer,
-            SPECIMENS,
-        )
+        _add(self.count, _specimen_fields(), record_answer("Differential"), SPECIMENS)
         forms = [export.key for export in EXPORTS]
         _add(
             self.export,
-            f"Counts like /count and gives a file: {', '.join(forms)}.",
-            [gr.Radio(forms, value=forms[0], label="Form", visible=False), *_specimen_fields()],
-            gr.File(visible=False),
+            [choice_field("Form", forms), *_specimen_fields()],
+            gr.File(label="Export", visible=False),
             SPECIMENS,
         )
-        _add(self.model, "Which model this is, and how good it was in its test.", [], answer)
-        _add(self.laboratories, "Lists the laboratories that are kept.", [], answer)
+        _add(self.model, [], record_answer("Model"))
+        _add(self.laboratories, [], record_answer("Laboratories", several=True))
         _add(
             self.adapt,
-            "Adapts the model to pictures of one laboratory, and keeps the result under its name for /count. "
-            "Corrections label cells by number, as /count numbers them; without any, nothing is labelled.",
             [
-                _pictures_field(),
-                gr.Radio([FIELD, CELL], value=FIELD, label="Show", visible=False),
-                gr.Textbox("", label="Laboratory", visible=False),
-                gr.JSON({}, label="Corrections", visible=False),
-                gr.Checkbox(False, label="Keep the corrected cells", visible=False),
+                pictures_field("field.jpg"),
+                choice_field("Show", SHOWN),
+                text_field("Laboratory", "Ward 3"),
+                corrections_field(),
+                flag_field("Keep the corrected cells"),
             ],
-            answer,
+            record_answer("Adaptation"),
             ADAPTATIONS | {"api_visibility": "public"},
         )
 
-    def classify(self, picture: dict | None) -> dict:
-        """Classify one cell."""
-        (answer,) = answer_uploads(self.predictor, [_one_upload(picture)])
-        if isinstance(answer, UnreadableImageError):
-            raise _error(str(answer))
-        return _to_json(answer)
+    def classify(self, picture: object) -> dict:
+        """Say which leucocyte a picture of one cell shows.
 
-    def classify_many(self, pictures: list[dict] | None) -> list[dict]:
-        """Classify cells, in order. A file that cannot be read has the status "unreadable" and a problem."""
-        uploads = read_uploads(pictures)
-        _check_number(uploads)
-        return [_to_json(answer) for answer in answer_uploads(self.predictor, uploads)]
+        Args:
+            picture: Photograph of a single cell.
 
-    def explain(self, picture: dict | None, label: str | None) -> Image.Image:
-        """Draw the heat map of a class, in any spelling, over a cell."""
-        image = _read_one(picture)
+        Returns:
+            The label, its probability (0 to 1), the status (confident, review, …) and the probability of each class.
+        """
+        with _errors_as_answers():
+            (answer,) = answer_uploads(self.predictor, [check_picture("picture", picture)])
+            if isinstance(answer, UnreadableImageError):
+                raise answer
+            return _to_json(answer)
+
+    def classify_many(self, pictures: object) -> list[dict]:
+        """Say which leucocyte each picture of one cell shows, of at most 100.
+
+        Args:
+            pictures: Photographs of one cell each.
+
+        Returns:
+            A record as of /classify for each, in order; a file that cannot be read has the status "unreadable".
+        """
+        with _errors_as_answers():
+            uploads = _check_number(check_pictures("pictures", pictures))
+            return [_to_json(answer) for answer in answer_uploads(self.predictor, uploads)]
+
+    def explain(self, picture: object, label: object) -> Image.Image:
+        """Draw over a picture of one cell what speaks for a class.
+
+        Args:
+            picture: Photograph of a single cell.
+            label: Name of the class, such as monocyte; without one, the likeliest.
+
+        Returns:
+            The picture under its heat map.
+        """
         known = {class_index(name): name for name in self.predictor.labels}
         with _errors_as_answers():
-            heat = heat_map(self.predictor, image, known.get(class_index(label or ""), label or None))
-            return overlay(image, heat)
+            name = check_text("label", label)
+            image = _read_one(picture)
+            return overlay(image, heat_map(self.predictor, image, known.get(class_index(name), name or None)))
 
-    def nearest(self, picture: dict | None, number: float) -> list[dict]:
-        """Name the most similar reference cells."""
-        if self.references is None:
-            raise _error("This page was started without reference cells (--references).")
-        if not isinstance(number, int | float) or not 1 <= number <= MAX_NEIGHBOURS:
-            raise _error(f"{number!r}: between 1 and {MAX_NEIGHBOURS} reference cells can be named.")
-        return [
-            {"label": neighbour.label, "name": neighbour.name, "similarity": neighbour.similarity}
-            for neighbour in self.references.nearest(_read_one(picture), int(number))
-        ]
+    def nearest(self, picture: object, number: object) -> list[dict]:
+        """Name the reference cells that look most like a cell, where the page was started with some.
+
+        Args:
+            picture: Photograph of a single cell.
+            number: How many to name, 1 to 100.
+
+        Returns:
+            The label, the name and the similarity (at most 1) of each, the most similar first.
+        """
+        with _errors_as_answers():
+            count = check_whole_number("number", number, 1, MAX_NEIGHBOURS)
+            image = _read_one(picture)
+            if self.references is None:
+                raise WbcError("This page was started without reference cells (--references).")
+            return [
+                {"label": neighbour.label, "name": neighbour.name, "similarity": neighbour.similarity}
+                for neighbour in self.references.nearest(image, count)
+            ]
 
     def count(
         self,
-        pictures: list[dict] | None,
-        show: str,
-        name: str,
-        leucocytes: float | None,
-        corrections: dict | None,
-        reviewer: str,
-        laboratory: str,
+        pictures: object,
+        show: object,
+        name: object,
+        leucocytes: object,
+        corrections: object,
+        reviewer: object,
+        laboratory: object,
         request: gr.Request,
     ) -> dict:
-        """Count the leucocytes of a specimen. Whoever signed in corrects under that name and no other."""
-        reviewer = request.username or reviewer
+        """Find and count the leucocytes in pictures of one specimen, at most 100 pictures.
+
+        Args:
+            pictures: Photographs of one specimen.
+            show: What each picture shows: a whole field of the smear, or one cell.
+            name: Number or name of the specimen.
+            leucocytes: Total leucocyte count in 10⁹/l, such as 6.4, for absolute counts; 0 if unknown.
+            corrections: Right classes of cells by number, as an earlier answer numbers them; null is none of the five.
+            reviewer: Who says so. Whoever signed in corrects under that name and no other.
+            laboratory: Name of a kept laboratory whose adapted model is to count; by default the page's model counts.
+
+        Returns:
+            The differential with 95 % limits, every cell with its box and class, and the files that cannot be read.
+        """
         snapshot, unreadable = self.count_specimen(
-            read_uploads(pictures), show, name, leucocytes, corrections, reviewer, laboratory
+            pictures, show, name, leucocytes, corrections, request.username or reviewer, laboratory
         )
         return json.loads(to_json(snapshot)) | {"unreadable": unreadable}
 
     def export(
         self,
-        form: str,
-        pictures: list[dict] | None,
-        show: str,
-        name: str,
-        leucocytes: float | None,
-        corrections: dict | None,
-        reviewer: str,
-        laboratory: str,
+        form: object,
+        pictures: object,
+        show: object,
+        name: object,
+        leucocytes: object,
+        corrections: object,
+        reviewer: object,
+        laboratory: object,
         request: gr.Request,
     ) -> Iterator[str]:
-        """Count the leucocytes of a specimen, and make one of the exports."""
-        export = next((export for export in EXPORTS if export.key == form), None)
-        if export is None:
-            raise _error(f"{form}: exports are {', '.join(export.key for export in EXPORTS)}.")
-        reviewer = request.username or reviewer
-        snapshot, _ = self.count_specimen(
-            read_uploads(pictures), show, name, leucocytes, corrections, reviewer, laboratory
-        )
+        """Count the leucocytes in pictures of one specimen like /count, and give a file.
+
+        Args:
+            form: Of the file: a report (pdf), tables (csv), all data (json, fhir), or reviewed cells (cells, a ZIP).
+            pictures: Photographs of one specimen.
+            show: What each picture shows: a whole field of the smear, or one cell.
+            name: Number or name of the specimen.
+            leucocytes: Total leucocyte count in 10⁹/l, such as 6.4, for absolute counts; 0 if unknown.
+            corrections: Right classes of cells by number, as an earlier answer numbers them; null is none of the five.
+            reviewer: Who says so. Whoever signed in corrects under that name and no other.
+            laboratory: Name of a kept laboratory whose adapted model is to count; by default the page's model counts.
+
+        Returns:
+            The file.
+        """
         with TemporaryDirectory() as folder, _errors_as_answers():
+            key = check_choice("form", form, [export.key for export in EXPORTS])
+            export = next(export for export in EXPORTS if export.key == key)
+            snapshot, _ = self.count_specimen(
+                pictures, show, name, leucocytes, corrections, request.username or reviewer, laboratory
+            )
             path = Path(folder) / file_name(snapshot, export)
             path.write_bytes(export.make(snapshot))
             # Gradio copies it to where it keeps temporary files for a while; then this resumes and removes it.
             yield str(path)
 
     def model(self) -> dict:
-        """Describe the model."""
+        """Say which model this is, and how good it was in its test.
+
+        Returns:
+            Name, version, classes, what it was trained on, and the figures of its test.
+        """
         return describe_model(self.predictor)
 
     def count_specimen(
         self,
-        uploads: Sequence[Upload],
-        show: str = FIELD,
-        name: str = "",
-        leucocytes: float | None = None,
-        corrections: Mapping[str, str | None] | None = None,
-        reviewer: str = "",
-        laboratory: str = "",
+        pictures: object,
+        show: object = FIELD,
+        name: object = "",
+        leucocytes: object = None,
+        corrections: object = None,
+        reviewer: object = "",
+        laboratory: object = "",
     ) -> tuple[Snapshot, list[dict]]:
         """Count the leucocytes in pictures of one specimen, and list the files that cannot be read.
 
-        Gradio passes on values of whatever types it was sent.
-
-        Args:
-            uploads: The pictures.
-            show: "field" or "cell": what each picture shows.
-            name: Of the specimen.
-            leucocytes: Total leucocyte count in 10⁹/l; None and 0 are none.
-            corrections: Classes by number of the cell, as an earlier call gave it; None for none of the five.
-            reviewer: Who corrects.
-            laboratory: Name of a kept laboratory; "" for the model as it is.
+        Arguments are those of `count`, of whatever types a program sent.
 
         Raises:
             gr.Error: No files, too many of them, or a value that is not allowed.
         """
-        specimen = Specimen(str(name or "").strip())
         with _errors_as_answers():
-            _check(show, leucocytes, corrections or {})
-            specimen.leucocyte_count = check_leucocyte_count(leucocytes)
-            predictor = self._predictor_of(laboratory)
-        unreadable = _read_into(CellCounter(predictor, specimen), uploads, show, corrections or {}, reviewer)
+            specimen = Specimen(check_text("name", name))
+            specimen.leucocyte_count = check_leucocyte_count(check_number("leucocytes", leucocytes))
+            predictor = self._predictor_of(check_text("laboratory", laboratory))
+            counter = CellCounter(predictor, specimen)
+            unreadable = _read_into(counter, pictures, show, corrections, check_text("reviewer", reviewer))
         return specimen.snapshot(predictor.identity, self.ranges), unreadable
 
     def laboratories(self) -> list[dict]:
-        """List the kept laboratories: what each has learned, and since when its specimens look unlike it."""
+        """List the laboratories that are kept.
+
+        Returns:
+            What each has learned, and since when its specimens look unlike it.
+        """
         return [
             {
                 "name": laboratory.name,
@@ -248,22 +296,31 @@ class Endpoints:
 
     def adapt(
         self,
-        pictures: list[dict] | None,
-        show: str,
-        laboratory: str,
-        corrections: dict | None,
-        keep_cells: bool,
+        pictures: object,
+        show: object,
+        laboratory: object,
+        corrections: object,
+        keep_cells: object,
         progress: gr.Progress = _PROGRESS,
     ) -> dict:
-        """Adapt the model to pictures, and keep the result under the name of their laboratory."""
+        """Adapt the model to pictures of one laboratory, and keep the result under its name for /count.
+
+        Args:
+            pictures: Photographs from one laboratory, of one or more specimens.
+            show: What each picture shows: a whole field of the smear, or one cell.
+            laboratory: Name to keep the result under.
+            corrections: Right classes of cells by number, as /count numbers them; without any, nothing is labelled.
+            keep_cells: Whether to keep the corrected cells for the next adaptation.
+
+        Returns:
+            The laboratory's name (null if adapting helped nothing), what was done and measured, and unreadable files.
+        """
         specimen, specimen_key = Specimen(), uuid4().hex
         with _errors_as_answers():
+            name, keep = check_text("laboratory", laboratory), check_flag("keep_cells", keep_cells)
             if self.kept is None:
                 raise WbcError("This page keeps no laboratories: start it with --laboratories FOLDER.")
-            _check(show, None, corrections or {})
-        counter = CellCounter(self.predictor, specimen)
-        unreadable = _read_into(counter, read_uploads(pictures), show, corrections or {}, "")
-        with _errors_as_answers():
+            unreadable = _read_into(CellCounter(self.predictor, specimen), pictures, show, corrections, "")
             adapted = adapt_model(
                 self.predictor.name,
                 with_usable_labels(cells_to_learn(specimen.cells, specimen_key)),
@@ -273,13 +330,9 @@ class Endpoints:
             kept = None
             if adapted.adaptation.warning is None:
                 kept = self.kept.keep(
-                    laboratory,
-                    self.predictor,
-                    adapted.folder,
-                    adapted.adaptation,
-                    keep_cells=True if keep_cells else None,
+                    name, self.predictor, adapted.folder, adapted.adaptation, keep_cells=True if keep else None
                 ).name
-                if keep_cells:
+                if keep:
                     reviewed = [cell for cell in specimen.cells if is_reviewed(cell)]
                     self.kept.add_cells(kept, cells_to_learn(reviewed, specimen_key))
         return {
@@ -288,54 +341,31 @@ class Endpoints:
             "unreadable": unreadable,
         }
 
-    def _predictor_of(self, laboratory: object) -> Predictor:
+    def _predictor_of(self, laboratory: str) -> Predictor:
         if not laboratory:
             return self.predictor
         if self.kept is None:
             raise WbcError(f"{laboratory}: this page keeps no laboratories.")
-        return self.kept.load(str(laboratory), self.predictor)
+        return self.kept.load(laboratory, self.predictor)
 
 
-def _read_into(
-    counter: CellCounter, uploads: Sequence[Upload], show: str, corrections: Mapping[str, str | None], reviewer: object
-) -> list[dict]:
+def _read_into(counter: CellCounter, pictures: object, show: object, corrections: object, reviewer: str) -> list[dict]:
     """Read pictures into a specimen and correct its cells. Returns the files that cannot be read.
 
     Raises:
-        gr.Error: No files, too many of them, or a correction that is not allowed.
+        WbcError: No files, too many of them, or a correction that is not allowed.
     """
-    _check_number(uploads)
-    if not uploads:
-        raise _error("No file was given.")
+    whole_field = check_choice("show", show, SHOWN) == FIELD
+    labels = check_corrections("corrections", corrections)
     unreadable = []
-    with _errors_as_answers():
-        for upload in uploads:
-            try:
-                counter.add_image(read_image(upload.source, upload.name), upload.name, whole_field=show == FIELD)
-            except UnreadableImageError as error:
-                unreadable.append(_to_json(error))
-        for number, label in corrections.items():
-            counter.specimen.review(int(number), label, str(reviewer or ""))
+    for upload in _check_number(check_pictures("pictures", pictures)):
+        try:
+            counter.add_image(read_image(upload.source, upload.name), upload.name, whole_field=whole_field)
+        except UnreadableImageError as error:
+            unreadable.append(_to_json(error))
+    for number, label in labels.items():
+        counter.specimen.review(number, label, reviewer)
     return unreadable
-
-
-def _check(show: str, leucocytes: object, corrections: object) -> None:
-    """Check what a program sent.
-
-    Raises:
-        WbcError: A value of another type or outside its range.
-    """
-    if show not in (FIELD, CELL):
-        raise WbcError(f"{show}: pictures show a {FIELD!r} or a {CELL!r}.")
-    if not isinstance(leucocytes, int | float | None):
-        raise WbcError(f"{leucocytes!r}: a total leucocyte count is a number, in 10⁹/l.")
-    if not isinstance(corrections, Mapping):
-        raise WbcError(f'{corrections!r}: corrections are classes by number of the cell, as {{"3": "monocyte"}}.')
-    for number, label in corrections.items():
-        if not number.isdecimal():
-            raise WbcError(f"{number}: cells are named by their numbers.")
-        if not isinstance(label, str | None):
-            raise WbcError(f"{label!r}: a class is a name, or null for none of the five.")
 
 
 def _to_json(answer: Answer | UnreadableImageError) -> dict:
@@ -353,53 +383,42 @@ def _to_json(answer: Answer | UnreadableImageError) -> dict:
 
 def _add(
     function: Callable,
-    description: str,
-    fields: list[gr.components.Component],
+    fields: Sequence[gr.components.Component],
     answer: gr.components.Component,
     queue: dict[str, Any] = ONE_CELL,
 ) -> None:
-    options = queue | {"api_name": function.__name__, "api_description": description}
-    gr.on([], function, fields, answer, preprocess=False, **options)
-
-
-def _picture_field() -> gr.File:
-    return gr.File(label="Picture", visible=False)
-
-
-def _pictures_field() -> gr.File:
-    return gr.File(label="Pictures", file_count="multiple", visible=False)
+    """Add an endpoint, which its docstring describes. Gradio reads one line for each argument."""
+    _, arguments, returned = get_function_description(function)
+    # Without what Gradio itself passes, which comes last.
+    for field, name in zip(fields, arguments, strict=False):
+        describe(field, arguments[name])
+    describe(answer, returned[0])
+    gr.on([], function, list(fields), answer, preprocess=False, api_name=function.__name__, **queue)
 
 
 def _specimen_fields() -> list[gr.components.Component]:
     return [
-        _pictures_field(),
-        gr.Radio([FIELD, CELL], value=FIELD, label="Show", visible=False),
-        gr.Textbox("", label="Specimen", visible=False),
-        gr.Number(0, label="Leucocytes", visible=False),
-        gr.JSON({}, label="Corrections", visible=False),
-        gr.Textbox("", label="Reviewer", visible=False),
-        gr.Textbox("", label="Laboratory", visible=False),
+        pictures_field("field.jpg"),
+        choice_field("Show", SHOWN),
+        text_field("Specimen", "S 17"),
+        number_field("Leucocytes", 0, 6.4),
+        corrections_field(),
+        text_field("Reviewer", "A. Meyer"),
+        text_field("Laboratory", "Ward 3"),
     ]
 
 
-def _one_upload(picture: dict | None) -> Upload:
-    if not picture:
-        raise _error("No file was given.")
-    return read_uploads(picture)[0]
+def _read_one(picture: object) -> Image.Image:
+    upload = check_picture("picture", picture)
+    return read_image(upload.source, upload.name)
 
 
-def _read_one(picture: dict | None) -> Image.Image:
-    image = read_or_error(_one_upload(picture))
-    if isinstance(image, UnreadableImageError):
-        raise _error(str(image))
-    return image
-
-
-def _check_number(uploads: Sequence[Upload]) -> None:
+def _check_number(uploads: list[Upload]) -> list[Upload]:
     if len(uploads) > MAX_FILES:
-        raise _error(
+        raise WbcError(
             f"{len(uploads)} were given, at most {MAX_FILES} are answered at once: split them, or use `wbc-hf`"
         )
+    return uploads
 
 
 @contextmanager
@@ -408,8 +427,4 @@ def _errors_as_answers() -> Iterator[None]:
     try:
         yield
     except WbcError as error:
-        raise _error(str(error)) from error
-
-
-def _error(message: str) -> gr.Error:
-    return gr.Error(message, print_exception=False)
+        raise gr.Error(str(error), print_exception=False) from error

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from wbc_hf.errors import WbcError
+from wbc_hf.web.checked_blocks import answer_wrong_names
 from wbc_hf.web.housekeeping import start_housekeeping
 from wbc_hf.web.rendering import read_text
 from wbc_hf.web.uploads import MAX_FILE_SIZE
@@ -60,6 +61,7 @@ def launch_page(
             run_history=False,  # it would keep pictures of cells in the browser
             enable_monitoring=False,
             mcp_server=mcp,
+            app_kwargs={"exception_handlers": dict.fromkeys((KeyError, TypeError), answer_wrong_names)},
             ssr_mode=False,  # needs Node.js, which a laboratory need not have
             prevent_thread_lock=True,
             quiet=True,  # its lines advertise public links
@@ -72,6 +74,10 @@ def launch_page(
     except ImportError as error:
         raise WbcError("MCP needs one more package: pip install 'wbc-hf[mcp]'.") from error
     start_housekeeping(page)
+    if mcp:
+        from wbc_hf.web.tools import mend_tools
+
+        mend_tools(page)
     return url
 
 

@@ -34,14 +34,19 @@ def render_problem(title: str, text: str) -> str:
 
 
 def example_buttons(
-    caption: str, names: Sequence[str], images: Sequence[Image.Image], side: int = 192, elem_classes: str | None = None
+    caption: str,
+    names: Sequence[str],
+    images: Sequence[Image.Image],
+    credit: str,
+    side: int = 192,
+    elem_classes: str | None = None,
 ) -> gr.HTML:
-    """Add a button for each example: its picture, at most `side` pixels wide and high, with its name.
+    """Add a button for each example: its picture, at most `side` pixels wide and high, with its name, and a credit.
 
     A click is an event with the button's `index`.
     """
     urls = [thumbnail_url(image, side) for image in images]
-    html = render("examples", caption=caption, examples=list(zip(names, urls, strict=True)))
+    html = render("examples", caption=caption, credit=credit, examples=list(zip(names, urls, strict=True)))
     return gr.HTML(html, js_on_load=read_text("examples.js"), elem_classes=elem_classes)
 
 

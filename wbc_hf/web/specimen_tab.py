@@ -5,15 +5,14 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 
 import gradio as gr
-import numpy as np
 from PIL import Image
 
-from wbc_hf.data import paint_field
+from wbc_hf.data import read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Neighbour, ReferenceCells
-from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import EXPORTS, Export, file_name
 from wbc_hf.smear import Cell, ReferenceRanges, check_leucocyte_count, differentiate_cells
+from wbc_hf.web.examples import FIELD_CREDIT, example_fields
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.rendering import example_buttons, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
@@ -30,14 +29,7 @@ from wbc_hf.web.uploads import AT_ONCE, MAX_FILE_SIZE, MAX_FILES, SPECIMENS, Upl
 
 FORGOTTEN = "This specimen was not touched for long and is forgotten: give its photographs once more"
 
-PAINTED = "Painted field"
 FIELDS, CELLS = "Whole fields", "One cell each"
-
-# A painted smear to try the page with: in each field about as many of each class as in healthy blood, and of the
-# rare ones more, so that they are met.
-EXAMPLE_SEEDS = (21, 22, 23)
-EXAMPLE_CELLS = 8
-EXAMPLE_SHARES = (0.05, 0.1, 0.27, 0.1, 0.48)
 
 
 class SpecimenTab:
@@ -60,7 +52,7 @@ class SpecimenTab:
         references: ReferenceCells | None = None,
     ):
         self.sessions, self.ranges, self.panel, self.references = sessions, ranges, panel, references
-        self.painted_fields = paint_example_fields()
+        self.examples = example_fields()
         self.session = gr.State()
         self._lay_out()
         self._listen(page)
@@ -80,9 +72,12 @@ class SpecimenTab:
                     [FIELDS, CELLS], value=FIELDS, label="Each photograph shows", elem_classes="wbc-kind"
                 )
                 self.panel.lay_out_menu()
-                example = Image.fromarray(self.painted_fields[0])
-                self.painted = example_buttons(
-                    "Or try it on", ["A painted smear"], [example], elem_classes="wbc-one-example"
+                self.example = example_buttons(
+                    "Or try it on",
+                    ["An example smear"],
+                    [read_image(self.examples[0].source)],
+                    FIELD_CREDIT,
+                    elem_classes="wbc-one-example",
                 )
         self.progress, self.notice = gr.HTML(), gr.HTML()
         self.stop = gr.Button("Stop reading", size="sm", visible=False, elem_classes="wbc-stop")
@@ -127,7 +122,7 @@ class SpecimenTab:
             trigger_mode="multiple",
             **reading,
         )
-        self.painted.click(self.on_example, [self.session, self.leucocytes], results, **reading)
+        self.example.click(self.on_example, [self.session, self.leucocytes], results, **reading)
         self.stop.click(self.on_stop, self.session, self.stop, **AT_ONCE)
         for component in (self.pager, self.viewer, self.field, self.card, self.gallery):
             component.click(
@@ -168,13 +163,13 @@ class SpecimenTab:
         yield from self._read(read_uploads(given), kind, leucocytes, request)
 
     def on_example(self, session: Session | None, leucocytes: str, request: gr.Request) -> Iterator[dict]:
-        """Read the painted fields, unless there are photographs that they would be counted with."""
+        """Read the example fields, unless there are photographs that they would be counted with."""
+        names = {example.name for example in self.examples}
         pictures = session.specimen.pictures if session else ()
-        if any(not picture.name.startswith(PAINTED) for picture in pictures):
-            yield {self.progress: render_problem("Not read", "painted fields would be counted with your own")}
+        if any(picture.name not in names for picture in pictures):
+            yield {self.progress: render_problem("Not read", "example fields would be counted with your own")}
             return
-        uploads = [Upload(pixels, f"{PAINTED} {number}") for number, pixels in enumerate(self.painted_fields, start=1)]
-        yield from self._read(uploads, FIELDS, leucocytes, request)
+        yield from self._read(self.examples, FIELDS, leucocytes, request)
 
     def on_stop(self, session: Session | None) -> gr.Button:
         """Stop reading. The current picture is finished and kept; `_read` says so."""
@@ -280,15 +275,6 @@ class SpecimenTab:
 
     def _show(self, session: Session, leucocytes: str) -> dict:
         return dict(zip(self.views, render_views(session, self.ranges, leucocytes, self.references), strict=True))
-
-
-def paint_example_fields() -> list[np.ndarray]:
-    """Paint fields to try the page with, RGB (480, 640, 3) uint8."""
-    fields = []
-    for seed in EXAMPLE_SEEDS:
-        labels = np.random.default_rng(seed).choice(len(CLASS_NAMES), EXAMPLE_CELLS, p=EXAMPLE_SHARES)
-        fields.append(paint_field(labels, seed=seed).image)
-    return fields
 
 
 def picture_sender(sessions: Sessions) -> Callable[[dict], str | None]:

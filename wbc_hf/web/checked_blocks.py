@@ -1,0 +1,59 @@
+"""Gradio's blocks, whose endpoints answer in a sentence also where Gradio itself cannot use what it was sent."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from gradio.block_function import BlockFunction
+from gradio.state_holder import SessionState
+
+from wbc_hf.web.arguments import HOW_TO_SEND, shown
+
+
+class CheckedBlocks(gr.Blocks):
+    """A page whose endpoints say what is wrong with the number of values, or with a file among them.
+
+    Gradio (6.31) answers `{"error": null}` to both, before it calls an endpoint.
+    """
+
+    async def preprocess_data(
+        self, block_fn: BlockFunction, inputs: list[Any], state: SessionState | None, explicit_call: bool = False
+    ) -> list[Any]:
+        """Check what an endpoint was sent; `gr.Error` says what is wrong."""
+        if block_fn.api_visibility != "public":
+            return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        names = [str(name) for name in block_fn.input_parameter_names]
+        if len(inputs) != len(names):
+            problem = (
+                f"/{block_fn.api_name} takes {len(names)} values ({', '.join(names)}), and {len(inputs)} were given."
+            )
+            raise gr.Error(problem, print_exception=False)
+        try:
+            return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        except Exception as error:  # whatever: it looks for files only, and fails on paths, addresses and types
+            raise gr.Error(_describe_file(names, inputs), print_exception=False) from error
+
+
+async def answer_wrong_names(request: Request, error: Exception) -> JSONResponse:
+    """Name an endpoint or an argument that does not exist, of a request that names its arguments (/call/v2)."""
+    if "/call/v2/" not in request.url.path:
+        raise error
+    if isinstance(error, KeyError):
+        return JSONResponse({"error": f"There is no endpoint {error}."}, status_code=404)
+    return JSONResponse({"error": str(error)}, status_code=422)
+
+
+def _describe_file(names: Sequence[str], values: Sequence[object]) -> str:
+    """Say which value holds a file that was not uploaded."""
+    name, value = next(
+        ((name, value) for name, value in zip(names, values, strict=True) if _holds_file(value)), (names[0], values[0])
+    )
+    return f"{name}: {shown(value)} is not a file that was uploaded here. {HOW_TO_SEND}"
+
+
+def _holds_file(value: object) -> bool:
+    if isinstance(value, dict):
+        return {"path", "meta"} <= value.keys() or any(map(_holds_file, value.values()))
+    return isinstance(value, list) and any(map(_holds_file, value))
