@@ -17,7 +17,6 @@ from wbc_hf.web import build_page, launch_page
 JSON = {"content-type": "application/json"}
 FILE = {"meta": {"_type": "gradio.FileData"}}
 ANYWHERE = [
-    "x.jpg",
     "\ud800",
     {"path": "/etc/passwd"} | FILE,
     {"path": "x.jpg", "meta": 5},
@@ -31,6 +30,7 @@ ANYWHERE = [
 ]
 # Right values, and wrong ones beside those of `ANYWHERE`. None is left out where it means "not given".
 NO_FILE = [
+    "x.jpg",
     None,
     5,
     True,
