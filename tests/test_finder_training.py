@@ -12,9 +12,7 @@ from wbc_hf.training.finder import detection_loss, train_finder
 from wbc_hf.training.finder_views import VIEW, Example, TrainingViews, make_targets
 
 CONFIG = FinderConfig()
-# With 2 or 4 channels inside, oneDNN's backward pass over channels-last images writes beyond its memory (torch 2.13, a
-# processor with AVX-512), and the process is aborted, here or later.
-SMALL = FinderConfig(stem=16, widths=(64, 64, 64), depths=(1, 1, 1), deepest=64, neck=16)
+SMALL = FinderConfig(stem=4, widths=(8, 8, 8), depths=(1, 1, 1), deepest=8, neck=8)
 NOTHING = np.zeros((VIEW, VIEW), bool)
 
 

@@ -18,7 +18,7 @@ from wbc_hf.adaptation.progress import ProgressCallback, no_progress, subprogres
 from wbc_hf.data import Augmentation, frame, locate_nuclei
 from wbc_hf.hardware import has_fast_bf16
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import Normalise, cropped_edge
+from wbc_hf.modeling import Normalise, cropped_edge, training_memory_format
 
 # With 85 cells of a laboratory that a model had not seen, self-training took accuracy from .741 to .553.
 MIN_UNLABELLED = 200
@@ -179,14 +179,14 @@ def _train(
     optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(2, steps), pct_start=0.15)
     soft_labels, sampling = torch.from_numpy(targets).float(), torch.from_numpy(weights)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+    network.to(memory_format=training_memory_format(network))  # type: ignore[call-arg]
     network.train()
     for layer in _batch_norms(network):
         layer.eval()
     for step in range(steps):
         chosen = torch.multinomial(sampling, _BATCH, replacement=True, generator=generator)
         seeds = np.stack([np.full(_BATCH, seed), np.full(_BATCH, step), np.arange(_BATCH)], axis=1)
-        images = _network_input(augment(squares[chosen], seeds), processor).to(network.device)
+        images = _network_input(augment(squares[chosen], seeds), processor, network)
         with _autocast(network.device):
             logits = network(pixel_values=images).logits
         F.cross_entropy(logits.float(), soft_labels[chosen].to(network.device)).backward()
@@ -201,9 +201,9 @@ def _train(
 @torch.no_grad()
 def _logits(network: ResNetForImageClassification, images: torch.Tensor, processor: BaseImageProcessor) -> np.ndarray:
     """Logits of float images of 0 to 1, float32 (n, classes)."""
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+    network.to(memory_format=training_memory_format(network))  # type: ignore[call-arg]
     network.eval()
-    parts = [_network_input(part, processor).to(network.device) for part in images.split(2 * _BATCH)]
+    parts = [_network_input(part, processor, network) for part in images.split(2 * _BATCH)]
     with _autocast(network.device):
         return torch.cat([network(pixel_values=part).logits.float().cpu() for part in parts]).numpy()
 
@@ -212,8 +212,11 @@ def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device.type))
 
 
-def _network_input(images: torch.Tensor, processor: BaseImageProcessor) -> torch.Tensor:
-    return Normalise(processor, images.device)(images).contiguous(memory_format=torch.channels_last)
+def _network_input(
+    images: torch.Tensor, processor: BaseImageProcessor, network: ResNetForImageClassification
+) -> torch.Tensor:
+    normalised = Normalise(processor, images.device)(images)
+    return normalised.contiguous(memory_format=training_memory_format(network)).to(network.device)
 
 
 def _batch_norms(network: ResNetForImageClassification) -> list[nn.BatchNorm2d]:

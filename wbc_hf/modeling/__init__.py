@@ -23,6 +23,7 @@ from wbc_hf.modeling.export_formats import (
 from wbc_hf.modeling.finder_network import MULTIPLE, FinderConfig, FinderNetwork, decode, suppress
 from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, InferenceGraph, finder_to_openvino, to_onnx, to_openvino
 from wbc_hf.modeling.laboratory_distance import MIN_DROP, LaboratoryDistance
+from wbc_hf.modeling.memory_format import training_memory_format
 from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore
 from wbc_hf.modeling.preprocessing import (
     Normalise,
@@ -103,5 +104,6 @@ __all__ = [
     "suppress",
     "to_onnx",
     "to_openvino",
+    "training_memory_format",
     "undo_temperature",
 ]

@@ -25,7 +25,7 @@ from transformers import get_cosine_schedule_with_warmup, set_seed
 from wbc_hf.data import frame, segment_cell
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
-from wbc_hf.modeling import Normalise, build_processor
+from wbc_hf.modeling import Normalise, build_processor, training_memory_format
 from wbc_hf.survey.networks import Recipe, Residual, convolution
 from wbc_hf.survey.system import pictures
 
@@ -71,7 +71,8 @@ class RegionDetector:
         set_seed(seed)
         # Not in bf16: for maps of this size that takes half as long again on a CPU.
         self.network = _RegionNetwork(groups)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._memory_format = training_memory_format(self.network)
+        self.network.to(memory_format=self._memory_format)  # type: ignore[call-overload]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._normalise = Normalise(build_processor(recipe.image_size), self.device)
 
@@ -147,7 +148,7 @@ class RegionDetector:
                 views, boxes, batch = views[seen], boxes[seen], batch[seen]
                 if not len(batch):
                     continue
-                views = self._normalise(views.to(self.device)).contiguous(memory_format=torch.channels_last)
+                views = self._normalise(views.to(self.device)).contiguous(memory_format=self._memory_format)
                 loss = self._loss(views, boxes.to(self.device), labels[batch].to(self.device))
                 optimizer.zero_grad()
                 loss.backward()

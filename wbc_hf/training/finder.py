@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import ResNetModel
 
 from wbc_hf.hardware import has_fast_bf16, usable_cores
-from wbc_hf.modeling import FinderConfig, FinderNetwork, load_processor
+from wbc_hf.modeling import FinderConfig, FinderNetwork, load_processor, training_memory_format
 from wbc_hf.training.finder_views import Example, TrainingViews
 
 logger = logging.getLogger(__name__)
@@ -145,8 +145,9 @@ def train_finder(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.safetensors"
     done = _resume(checkpoint, network, average, optimizer) if checkpoint.exists() else 0
+    memory_format = training_memory_format(network)
     # The stubs do not know this argument.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=memory_format)  # type: ignore[call-overload]
 
     counts = {source: sum(example.source == source for example in examples) for source in shares}
     weights = np.array([shares[example.source] / counts[example.source] for example in examples])
@@ -163,7 +164,7 @@ def train_finder(
     for step, batch in enumerate(loader, done):
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * learning_rate * _schedule(step / steps)
-        pixels = batch.pop("pixels").to(memory_format=torch.channels_last)
+        pixels = batch.pop("pixels").to(memory_format=memory_format)
         with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16("cpu")):
             outputs = network(pixels)
         value = detection_loss(outputs, batch, config)

@@ -20,7 +20,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Augmentation, OtherLaboratories
 from wbc_hf.evaluation import LeucocyteMetrics, headline
-from wbc_hf.modeling import Normalise, keep_frozen_in_eval
+from wbc_hf.modeling import Normalise, keep_frozen_in_eval, training_memory_format
 from wbc_hf.training.arguments import LeucocyteTrainingArguments
 from wbc_hf.training.caches import CachedRows
 from wbc_hf.training.callbacks import EvaluationLines
@@ -57,8 +57,8 @@ class LeucocyteTrainer(Trainer):
         sampler: BalancedSampler | None = None,
         **kwargs,
     ):
-        if args.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+        self._memory_format = training_memory_format(model) if args.channels_last else torch.contiguous_format
+        model = model.to(memory_format=self._memory_format)  # type: ignore[call-arg]
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         patience = args.early_stopping_patience
         super().__init__(
@@ -89,8 +89,7 @@ class LeucocyteTrainer(Trainer):
         if "hidden" in inputs:
             return inputs["hidden"]
         images = self._augmented(inputs) if "pixels" in inputs else inputs["crops"]
-        layout = torch.channels_last if self.args.channels_last else torch.contiguous_format
-        return self._normalise(images).contiguous(memory_format=layout)
+        return self._normalise(images).contiguous(memory_format=self._memory_format)
 
     def _augmented(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         seeds = view_seeds(self.args.seed, self.state.global_step, inputs["index"].cpu().numpy())
