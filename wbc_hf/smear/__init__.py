@@ -18,6 +18,7 @@ from wbc_hf.smear.differential import (
 )
 from wbc_hf.smear.finder import Finder, FoundCell, find_cells
 from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
+from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
 from wbc_hf.smear.review_order import next_to_teach
 from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen
@@ -39,6 +40,7 @@ __all__ = [
     "LaboratoryCheck",
     "Origin",
     "Picture",
+    "PictureKind",
     "ReferenceRanges",
     "Review",
     "Share",
@@ -50,6 +52,7 @@ __all__ = [
     "count_cells",
     "differentiate",
     "find_cells",
+    "kind_of_picture",
     "load_ranges",
     "next_to_teach",
     "predict_cells",

@@ -20,6 +20,7 @@ from wbc_hf.smear.cell_views import CellView, predict_cells
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
 from wbc_hf.smear.finder import FoundCell, find_cells
 from wbc_hf.smear.overlaps import FieldIndex, match_cells
+from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
 from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
@@ -36,7 +37,7 @@ def count(
     predictor: Predictor | None = None,
     *,
     ranges: ReferenceRanges = DEFAULT_RANGES,
-    whole_fields: bool = True,
+    whole_fields: bool | None = True,
     name: str = "",
     leucocyte_count: float | None = None,
 ) -> Snapshot:
@@ -50,7 +51,7 @@ def count(
             order. They are read one at a time.
         predictor: Classifier of single cells; the default model if None.
         ranges: Reference ranges in percent.
-        whole_fields: Whether each image is a photograph of a smear; else it shows one cell.
+        whole_fields: Whether each image is a photograph of a smear; else it shows one cell. None finds out.
         name: The laboratory's identifier of the specimen.
         leucocyte_count: Total leucocyte count in 10⁹/l, for absolute counts.
 
@@ -88,13 +89,13 @@ class CellCounter:
         self._lock = threading.Lock()
 
     def add_images(
-        self, images: Iterable[ImageSource], *, whole_fields: bool = True
+        self, images: Iterable[ImageSource], *, whole_fields: bool | None = True
     ) -> tuple[UnreadableImageError, ...]:
         """Add images one at a time, and return the errors of those that cannot be read or counted.
 
         Args:
             images: As for `count`.
-            whole_fields: Whether each is a photograph of a smear; else it shows one cell.
+            whole_fields: Whether each is a photograph of a smear; else it shows one cell. None finds out.
         """
         unreadable = []
         for number, image in enumerate(images, 1):
@@ -105,7 +106,7 @@ class CellCounter:
                 unreadable.append(UnreadableImageError(label, error.reason))
         return tuple(unreadable)
 
-    def add_image(self, image: Image.Image, name: str, *, whole_field: bool) -> Picture:
+    def add_image(self, image: Image.Image, name: str, *, whole_field: bool | None) -> Picture:
         """Find and classify the cells of an image, and add them to the specimen.
 
         A cell that an earlier image shows too, in an overlapping field or because a file is given twice, is marked as
@@ -114,13 +115,18 @@ class CellCounter:
         Args:
             image: RGB, from `read_image`.
             name: File name.
-            whole_field: Whether to look for cells; else the whole image is one.
+            whole_field: Whether to look for cells; else the whole image is one. None finds out.
 
         Raises:
             UnreadableImageError: Its cells cannot be found or classified; the specimen stays as it was.
         """
         with self._lock, _failures_named(name):
-            found = find_cells(image) if whole_field else [FoundCell((0, 0, *image.size), cut=False)]
+            found = find_cells(image)
+            kind = kind_of_picture(found, image.size)
+            if whole_field is None:
+                whole_field = kind is not PictureKind.CELL
+            if not whole_field:
+                found = [FoundCell((0, 0, *image.size), cut=False)]
             boxes = [cell.box for cell in found]
             if whole_field:
                 views = predict_cells(self.predictor, image, boxes)
@@ -132,7 +138,7 @@ class CellCounter:
                 for index, (cell, view) in enumerate(zip(found, views, strict=True))
             ]
             preview = _encode(image, PREVIEW_SIDE, "JPEG", quality=88)
-            picture = self.specimen.add_picture(name, image.size, preview, cells, is_field=whole_field)
+            picture = self.specimen.add_picture(name, image.size, preview, cells, is_field=whole_field, kind=kind)
             self._numbers[-1] = picture.number
             return picture
 

@@ -15,7 +15,11 @@ from wbc_hf.inference import ModelIdentity, Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells
 from wbc_hf.smear.differential import ReferenceRanges, differentiate
+from wbc_hf.smear.picture_kind import PictureKind
+from wbc_hf.smear.picture_store import PictureStore
 from wbc_hf.smear.snapshot import Picture, Snapshot
+
+_AT_ONCE = 64  # cells that are predicted again together
 
 
 class Specimen:
@@ -24,7 +28,7 @@ class Specimen:
     Attributes:
         name: The laboratory's identifier.
         leucocyte_count: Total leucocyte count in 10⁹/l, or None.
-        size: Bytes of all previews and crops.
+        size: Bytes of all previews and crops, which lie in a temporary file.
     """
 
     def __init__(self, name: str = "", leucocyte_count: float | None = None):
@@ -32,6 +36,7 @@ class Specimen:
         self.leucocyte_count = leucocyte_count
         self.size = 0
         self._lock = threading.Lock()
+        self._store = PictureStore()
         self._pictures: list[Picture] = []
         self._cells: list[Cell] = []
 
@@ -58,7 +63,14 @@ class Specimen:
         return Snapshot(self.name, time, model, pictures, cells, differential)
 
     def add_picture(
-        self, name: str, size: tuple[int, int], preview: bytes, cells: Sequence[Cell], *, is_field: bool
+        self,
+        name: str,
+        size: tuple[int, int],
+        preview: bytes,
+        cells: Sequence[Cell],
+        *,
+        is_field: bool,
+        kind: PictureKind = PictureKind.UNCLEAR,
     ) -> Picture:
         """Add a picture with the cells found in it, and number both.
 
@@ -66,7 +78,7 @@ class Specimen:
         """
         name = name.encode(errors="backslashreplace").decode()
         with self._lock:
-            picture = Picture(len(self._pictures) + 1, name, size, is_field, preview)
+            picture = Picture(len(self._pictures) + 1, name, size, is_field, self._store.keep(preview), kind)
             self._pictures.append(picture)
             self.size += len(preview)
             for cell in cells:
@@ -85,7 +97,9 @@ class Specimen:
             predictor: Of the cells' images as they are.
         """
         cells = self.cells
-        predictions = predictor.predict([cell.image for cell in cells])
+        predictions = []
+        for start in range(0, len(cells), _AT_ONCE):
+            predictions += predictor.predict([cell.image for cell in cells[start : start + _AT_ONCE]])
         with self._lock:
             for index, prediction in enumerate(predictions):
                 self._cells[index] = replace(self._cells[index], prediction=prediction)
@@ -146,9 +160,10 @@ class Specimen:
                     self._cells[index] = replace(cell, review=replace(cell.review, reviewer=reviewer.strip()))
 
     def _append(self, picture: int, cell: Cell) -> Cell:
-        numbered = replace(cell, number=len(self._cells) + 1, picture=picture)
+        image = cell.image
+        numbered = replace(cell, crop=self._store.keep(image), number=len(self._cells) + 1, picture=picture)
         self._cells.append(numbered)
-        self.size += len(cell.image)
+        self.size += len(image)
         return numbered
 
     def _set_review(self, number: int, review: Review | None) -> Cell:
