@@ -133,7 +133,7 @@ def test_stop_ends_the_reading_and_keeps_what_was_read(tab: Tab):
     list(reading)
     count = len(tab.session.specimen.pictures)
     assert count < 3
-    assert f"stopped: {count} of 3 pictures were read" in tab.text()
+    assert f"Stopped: {count} of 3 pictures were read" in tab.text()
 
 
 def test_two_uploads_at_once_make_one_specimen(tab: Tab):

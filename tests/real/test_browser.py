@@ -300,7 +300,7 @@ def test_an_export_without_reviewed_cells_says_why(page: "sync_api.Page", fields
 
 def test_a_broken_file_stops_nothing_and_a_field_counts_once(page: "sync_api.Page", fields: list[Path], notes: Path):
     _examine(page, [notes, *fields], "Field 1 of 2")
-    assert "notes.jpg is not a picture" in page.inner_text(".wbc-problem")
+    assert "notes.jpg: is not a picture" in page.inner_text(".wbc-remarks")
 
     _examine(page, fields[:1], "Field 1 of 3")
     page.get_by_text("none of its cells is counted again").wait_for()

@@ -11,7 +11,7 @@ from statistics import median
 
 from PIL import Image
 
-from wbc_hf.data import Box, ImageSource, read_image
+from wbc_hf.data import Box, ImageSource, NamedSource, read_image, split_pages, unpack
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
@@ -93,6 +93,8 @@ class CellCounter:
     ) -> tuple[UnreadableImageError, ...]:
         """Add images one at a time, and return the errors of those that cannot be read or counted.
 
+        All pages of a TIFF and all pictures in a ZIP file are added.
+
         Args:
             images: As for `count`.
             whole_fields: Whether each is a photograph of a smear; else it shows one cell. None finds out.
@@ -100,10 +102,15 @@ class CellCounter:
         unreadable = []
         for number, image in enumerate(images, 1):
             label = str(image) if isinstance(image, str | Path) else f"image {number}"
-            try:
-                self.add_image(read_image(image, label), Path(label).name, whole_field=whole_fields)
-            except UnreadableImageError as error:
-                unreadable.append(UnreadableImageError(label, error.reason))
+            for part in _split(image, label):
+                if isinstance(part, UnreadableImageError):
+                    unreadable.append(part)
+                    continue
+                try:
+                    picture = read_image(part.source, part.name)
+                    self.add_image(picture, Path(part.name).name, whole_field=whole_fields)
+                except UnreadableImageError as error:
+                    unreadable.append(UnreadableImageError(part.name, error.reason))
         return tuple(unreadable)
 
     def add_image(self, image: Image.Image, name: str, *, whole_field: bool | None) -> Picture:
@@ -195,6 +202,15 @@ class CellCounter:
             for new, old in match_cells(boxes, [cell.box for cell in earlier], overlap).items():
                 duplicates.setdefault(new, earlier[old].duplicate_of or earlier[old].number)
         return duplicates
+
+
+def _split(image: ImageSource, label: str) -> Iterator[NamedSource | UnreadableImageError]:
+    """Yield the pictures of a source, and what is left out of it."""
+    for part in unpack(image, label):
+        if isinstance(part, UnreadableImageError):
+            yield part
+        else:
+            yield from split_pages(part.source, part.name)
 
 
 @contextmanager
