@@ -72,7 +72,7 @@ _REASONS: dict[type[Exception], str] = {
 _TILE_WIDTH, _TILE_HEIGHT, _SUBFILE = 322, 323, 254  # TIFF tags
 _SMALLER_OR_MASK = 5  # bits of the last: a smaller copy of another page, or a mask of it
 MAX_PAGES = 1000
-# Formats whose further frames are pictures of their own time. Those of a phone (MPO, HEIC) are depth, or a smaller copy.
+# Further frames of these are later pictures; those of a phone (MPO, HEIC) are depth, or a smaller copy.
 _ANIMATIONS = ("GIF", "PNG", "WEBP")
 
 # Pillow warns of broken metadata without the file's name; what matters is raised. Set once for the whole process:
@@ -87,12 +87,13 @@ def read_image(source: ImageSource | None, name: str | None = None) -> Image.Ima
 
     The conversion is Pillow's `exif_transpose` and `convert("RGB")`, as in transformers' own pipeline, so that both
     see the same picture. The exception is grey of more than 8 bits, which Pillow would clip to white: of the bits in
-    use the upper 8 are kept. Of an animation the first frame is taken, of a file with pages the first page: `find_pages`
-    lists them, and a `FilePart` names another.
+    use the upper 8 are kept. Of an animation the first frame is taken, of a file with pages the first page:
+    `find_pages` lists them, and a `FilePart` names another.
 
     Args:
-        source: A path, the bytes of an image file, a `FilePart`, a PIL image of any mode, or a uint8 array (height, width) or
-            (height, width, 1, 3 or 4), RGB order, values 0 to 255. None, as of a row without an image, is an error.
+        source: A path, the bytes of an image file, a `FilePart`, a PIL image of any mode, or a uint8 array (height,
+            width) or (height, width, 1, 3 or 4), RGB order, values 0 to 255. None, as of a row without an image, is an
+            error.
         name: What errors call the input; by default its path, or "image".
 
     Raises:

@@ -33,7 +33,7 @@ def unpack(source: ImageSource, name: str) -> list[NamedSource | UnreadableImage
     found: list[NamedSource | UnreadableImageError] = []
     for member in members:
         path = PurePosixPath(member.filename)
-        if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+        if any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in path.parts):
             continue
         suffix = path.suffix.lower()
         if suffix == ".zip":
