@@ -68,7 +68,7 @@ class SpecimenTab:
         with gr.Row(equal_height=False, elem_classes=["wbc-row", "wbc-intake"]):
             with gr.Column(scale=5):
                 self.files = gr.File(
-                    label=f"Photographs of one specimen, up to {MAX_PICTURES:,}, also as a folder or a ZIP file",
+                    label=f"Photographs, a folder or a ZIP file, up to {MAX_PICTURES:,}",
                     file_count="multiple",
                     height=150,
                     elem_classes=["wbc-upload", "wbc-many"],
