@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -345,3 +346,23 @@ def test_counting_goes_on_where_there_are_too_few_cells_to_adapt_to(tiny_run: Ti
     assert "at least 200 are needed" in result.stderr
     assert "lymphocyte" in result.stdout
     assert not (tmp_path / "kept").exists()
+
+
+def test_counting_reads_zip_files_and_pages_and_finds_out_what_images_show(tiny_run: TinyRun, tmp_path: Path):
+    first, second = (Image.fromarray(paint_field([0, 4], width=480, height=360, seed=seed).image) for seed in (1, 2))
+    first.save(tmp_path / "stack.tif", save_all=True, append_images=[second])
+    cell = Image.fromarray(paint_cells([4], size=128, seed=4)[0])
+    cell.save(tmp_path / "cell.png")
+    with zipfile.ZipFile(tmp_path / "smear.zip", "w") as archive:
+        archive.write(tmp_path / "stack.tif", "stack.tif")
+        archive.write(tmp_path / "cell.png", "cell.png")
+    options = ["--model", tiny_run.folder]
+    result = run("count", tmp_path / "smear.zip", *options, "--format", "json")
+    names = [picture["name"] for picture in json.loads(result.stdout)["pictures"]]
+    assert names == ["cell.png", "stack.tif", "stack.tif, page 2"]
+    assert "1 of 3 images were read as pictures of one cell, the others as fields" in result.stderr
+
+    result = run("count", tmp_path / "cell.png", *options, "--show", "field")
+    assert "1 of 1 images look as if they showed one cell each: --show cell reads them so" in result.stderr
+    result = run("predict", tmp_path / "stack.tif", *options)
+    assert "stack.tif: only the first picture in it is classified, 1 more are left out" in result.stderr

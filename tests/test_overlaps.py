@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from wbc_hf.data import describe, match, paint_field
+from wbc_hf.smear import overlaps
 from wbc_hf.smear.overlaps import FieldIndex, Overlap, match_cells
 
 SIZE = (640, 480)
@@ -138,3 +139,17 @@ def test_turned_cells_meet():
     quarter = Overlap(0, np.array([[0.0, -1, 0], [1, 0, 0]]), 99)
     assert match_cells([(100, -60, 130, -10)], [(10, 100, 60, 130)], quarter) == {0: 0}
     assert match_cells([(100, -60, 130, -10)], [(100, 10, 130, 60)], quarter) == {}
+
+
+def test_of_many_fields_the_likeliest_are_compared(monkeypatch: pytest.MonkeyPatch):
+    """A field that overlaps the first of many is still found, and the number of comparisons does not grow."""
+    fields = [Image.fromarray(paint_field([0, 2, 4], width=320, height=240, seed=seed).image) for seed in range(30)]
+    index = FieldIndex()
+    for field in fields:
+        index.add(field)
+    compared = []
+    compare = overlaps._compare
+    monkeypatch.setattr(overlaps, "_compare", lambda *given: compared.append(given[2]) or compare(*given))
+    assert [overlap.earlier for overlap in index.add(fields[0].crop((20, 10, 320, 240)))] == [0]
+    assert len(compared) <= overlaps._CANDIDATES
+    assert [overlap.earlier for overlap in index.add(fields[7])] == [7]

@@ -17,10 +17,11 @@ from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import EXPORTS
 from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, count_cells
 from wbc_hf.smear.differential import exact_limits
+from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.session import Session
 from wbc_hf.web.specimen_html import MAX_THUMBNAILS, NEVER_OR_CUT, NONE_OF_THE_FIVE, make_thumbnails
 from wbc_hf.web.specimen_tab import make_file, parse_leucocytes, render_table, render_views
-from wbc_hf.web.uploads import MAX_FILES, Upload
+from wbc_hf.web.uploads import MAX_PICTURES, Upload
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def fields() -> list[Upload]:
 def session(predictor: Predictor, fields: list[Upload]) -> Session:
     session = Session(predictor)
     for field in fields:
-        assert session.read(field, is_field=True) == ""
+        assert session.read(field, is_field=True) is None
     return session
 
 
@@ -331,7 +332,7 @@ def test_what_is_not_there_is_named(session: Session, action: str, number: int, 
 def test_the_same_field_once_more_adds_nothing(session: Session, fields: list[Upload]):
     before = count_cells(session.specimen.cells), len(waiting(session))
     said = session.read(fields[1], is_field=True)
-    assert "shows nothing that was not seen before" in said
+    assert said.kind is RemarkKind.SEEN and "shows nothing that was not seen before" in said.reason
     assert session.view.picture.number == 1
     session.act("picture", 4)
     assert all(cell.state is CellState.DUPLICATE for cell in session.view.cells_of_picture)
@@ -348,18 +349,19 @@ def test_the_same_field_once_more_adds_nothing(session: Session, fields: list[Up
 def test_pictures_of_one_cell_are_one_cell_each(predictor: Predictor):
     session = Session(predictor)
     for number, pixels in enumerate(paint_cells([0, 1, 2], size=96, seed=4)):
-        assert session.read(Upload(pixels, f"{number}.png"), is_field=False) == ""
+        assert session.read(Upload(pixels, f"{number}.png"), is_field=False) is None
     assert [cell.box for cell in session.specimen.cells] == [(0, 0, 96, 96)] * 3
     assert len(waiting(session)) == 3
 
 
 def test_empty_and_broken_pictures_are_named_and_stop_nothing(session: Session, tmp_path: Path):
     empty = Upload(np.full((200, 300, 3), 230, np.uint8), "empty.png")
-    assert session.read(empty, is_field=True) == "empty.png: no leucocyte was found in it"
+    assert session.read(empty, is_field=True) == Remark(RemarkKind.EMPTY, "empty.png", "no leucocyte was found in it")
     session.act("picture", 4)
     assert session.view.cell is None
     (tmp_path / "notes").write_text("no picture")
-    assert "notes.jpg is not a picture" in session.read(Upload(str(tmp_path / "notes"), "notes.jpg"), is_field=True)
+    notes = session.read(Upload(str(tmp_path / "notes"), "notes.jpg"), is_field=True)
+    assert notes.kind is RemarkKind.UNREADABLE and "notes.jpg: is not a picture" in str(notes)
     assert len(session.specimen.pictures) == 4
 
 
@@ -373,15 +375,15 @@ def test_a_picture_on_which_the_finder_fails_is_named_and_stops_nothing(
     with monkeypatch.context() as patch:
         patch.setattr("wbc_hf.smear.counting.find_cells", fail)
         said = session.read(fields[0], is_field=True)
-    assert said.startswith(f"{fields[0].name} its cells cannot be counted (ValueError('an odd field'))")
+    assert str(said).startswith(f"{fields[0].name}: its cells cannot be counted (ValueError('an odd field'))")
     assert session.specimen.contents() == before
-    assert "shows nothing that was not seen before" in session.read(fields[0], is_field=True)
+    assert session.read(fields[0], is_field=True).kind is RemarkKind.SEEN
 
 
 def test_a_specimen_has_room_for_so_many(session: Session):
-    session.check_room(MAX_FILES - 3)
-    with pytest.raises(WbcError, match=f"{MAX_FILES - 2} pictures and 3 that are here already"):
-        session.check_room(MAX_FILES - 2)
+    session.check_room(MAX_PICTURES - 3)
+    with pytest.raises(WbcError, match="holds 1,000 pictures at most"):
+        session.check_room(MAX_PICTURES - 2)
 
 
 def test_what_is_drawn_follows_what_is_said(session: Session):

@@ -228,3 +228,16 @@ def test_a_snapshot_never_has_half_a_picture():
         snapshot = _take_snapshot(specimen)
         assert [cell.picture for cell in snapshot.cells] == [picture.number for picture in snapshot.pictures]
     adding.join()
+
+
+def test_pictures_lie_in_a_file_and_come_back_byte_for_byte():
+    specimen = Specimen()
+    contents = [bytes([number]) * 1000 for number in range(3)]
+    for number, content in enumerate(contents):
+        cell = Cell((0, 0, 9, 9), Prediction("monocyte", 0.9, (), "confident"), content + b"cell")
+        specimen.add_picture(f"{number}.png", (9, 9), content, [cell], is_field=True)
+    assert [picture.preview for picture in specimen.pictures] == contents
+    assert [cell.image for cell in specimen.cells] == [content + b"cell" for content in contents]
+    assert not any(isinstance(cell.crop, bytes) for cell in specimen.cells)
+    assert specimen.review(2, "basophil").image == contents[1] + b"cell"
+    assert specimen.size == sum(2 * len(content) + 4 for content in contents)

@@ -1,18 +1,20 @@
 """What the tab of a specimen does with events, without a browser; and what a page forgets."""
 
 import time
+import zipfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
+import numpy as np
 import pytest
 from gradio.state_holder import SessionState, StateHolder
 from PIL import Image
 
 from tests.test_session import waiting
-from wbc_hf.data import paint_field
+from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import build_from_scratch
@@ -133,7 +135,7 @@ def test_stop_ends_the_reading_and_keeps_what_was_read(tab: Tab):
     list(reading)
     count = len(tab.session.specimen.pictures)
     assert count < 3
-    assert f"stopped: {count} of 3 pictures were read" in tab.text()
+    assert f"Stopped: {count} of 3 pictures were read" in tab.text()
 
 
 def test_two_uploads_at_once_make_one_specimen(tab: Tab):
@@ -173,6 +175,74 @@ def test_a_click_on_a_forgotten_specimen_says_so(tab: Tab):
     event = SimpleNamespace(action="cell", number=1, value=None)
     tab.take(tab.handler("on_action")(event, None, "", "", _request("one")))
     assert "is forgotten" in tab.text()
+
+
+def _read_files(tab: Tab, given: list[dict], kind: str = "Find out") -> str:
+    for update in tab.handler("on_files")(given, kind, "", _request("one")):
+        tab.take(update)
+    return tab.text()
+
+
+def _file(path: Path, content: bytes | np.ndarray) -> dict:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        Image.fromarray(content).save(path)
+    return {"path": str(path), "orig_name": path.name}
+
+
+def test_what_is_missing_is_said_in_one_calm_line_that_unfolds(tab: Tab):
+    empty = [_file(tab.folder / f"empty {n}.png", np.full((200, 300, 3), 200 + n, np.uint8)) for n in (1, 2)]
+    text = _read_files(tab, [*empty, tab.paint(1)])
+    assert "<summary>2 of 3 photographs: 2 without a leucocyte</summary>" in text
+    assert "<li><b>empty 2.png</b>: no leucocyte was found in it</li>" in text
+    assert 'class="wbc-remarks wbc-neutral"' in text and "wbc-problem" not in text
+    text = _read_files(tab, [*empty, _file(tab.folder / "notes.jpg", b"no picture"), tab.paint(1)])
+    assert "4 of 4 photographs: 2 without a leucocyte, 1 seen before, 1 cannot be read" in text
+    assert 'class="wbc-remarks wbc-caution"' in text
+
+
+def test_good_files_are_read_beside_those_that_are_too_large_or_too_many(tab: Tab, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("wbc_hf.web.uploads.MAX_PICTURE_BYTES", 2 * 1024**2)
+    monkeypatch.setattr(session_module, "MAX_PICTURES", 3)
+    unsent = _file(tab.folder / "slide.svs", b"wbc-hf left out: is too large (3.1 GiB)")
+    large = _file(tab.folder / "large.tif", bytes(3 * 1024**2))
+    text = _read_files(tab, [unsent, tab.paint(1), large, tab.paint(2), tab.paint(3), tab.paint(4), tab.paint(5)])
+    assert [picture.name for picture in tab.session.specimen.pictures] == [f"field {n}.png" for n in (1, 2, 3)]
+    assert "4 of 7 photographs: 4 left out" in text
+    assert "<b>slide.svs</b>: is too large (3.1 GiB)" in text
+    assert "<b>large.tif</b>: is too large (3 MiB); pictures of at most 2 MiB are read" in text
+    assert "<b>field 5.png</b>: is not read. A specimen on this page holds 3 pictures at most." in text
+
+
+def test_a_zip_file_and_all_pages_are_read(tab: Tab):
+    first, second = (paint_field([0, 2], width=480, height=360, seed=seed).image for seed in (11, 12))
+    Image.fromarray(first).save(tab.folder / "stack.tif", save_all=True, append_images=[Image.fromarray(second)])
+    with zipfile.ZipFile(tab.folder / "smear.zip", "w") as archive:
+        archive.write(tab.folder / "stack.tif", "slide 1/stack.tif")
+        archive.writestr("notes.txt", "none")
+    text = _read_files(tab, [{"path": str(tab.folder / "smear.zip"), "orig_name": "smear.zip"}])
+    names = [picture.name for picture in tab.session.specimen.pictures]
+    assert names == ["slide 1/stack.tif", "slide 1/stack.tif, page 2"]
+    assert "<b>smear.zip: notes.txt</b>: is no picture by the ending of its name" in text
+
+
+@pytest.mark.parametrize(("chosen", "read_as_fields"), [("Find out", [True, False]), ("Whole fields", [True, True])])
+def test_the_page_finds_out_what_photographs_show(tab: Tab, chosen: str, read_as_fields: list[bool]):
+    cell = _file(tab.folder / "cell.png", paint_cells([4], size=128, seed=4)[0])
+    text = _read_files(tab, [tab.paint(1), cell], chosen)
+    assert [picture.is_field for picture in tab.session.specimen.pictures] == read_as_fields
+    assert ("cell.png</b>: was read as a picture of one cell" in text) == (chosen == "Find out")
+
+
+def test_a_wrong_choice_is_noticed(tab: Tab):
+    text = _read_files(tab, [tab.paint(1), tab.paint(2)], "One cell each")
+    assert "2 of 2 look like whole fields, but were read as “One cell each”" in text
+    painted = paint_cells([1, 4], size=128, seed=4)
+    cells = [_file(tab.folder / f"cell {number}.png", cell) for number, cell in enumerate(painted)]
+    _act(tab, "one", "clear", 0)
+    text = _read_files(tab, cells, "Whole fields")
+    assert "2 of 2 look like pictures of one cell each, but were read as “Whole fields”" in text
 
 
 # ---- whose session is whose, and for how long

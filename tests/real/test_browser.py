@@ -107,6 +107,14 @@ def test_one_cell(page: "sync_api.Page", cells: list[Path]):
     page.get_by_text(NO_PICTURE).wait_for()
 
 
+def test_a_field_on_the_tab_of_one_cell_leads_to_the_specimen(page: "sync_api.Page", fields: list[Path]):
+    page.get_by_role("tab", name="One cell").click()
+    _upload(page, fields[0])
+    page.get_by_text("This looks like a photograph of a whole field").wait_for()
+    page.get_by_role("button", name="Open Specimen").click()
+    page.get_by_text("Each photograph shows").wait_for()
+
+
 def test_a_text_that_calls_itself_a_picture(page: "sync_api.Page", notes: Path, cells: list[Path]):
     page.get_by_role("tab", name="One cell").click()
     _upload(page, notes)
@@ -560,7 +568,7 @@ def test_an_export_without_reviewed_cells_says_why(page: "sync_api.Page", fields
 
 def test_a_broken_file_stops_nothing_and_a_field_counts_once(page: "sync_api.Page", fields: list[Path], notes: Path):
     _examine(page, [notes, *fields], "Field 1 of 2")
-    assert "notes.jpg is not a picture" in page.inner_text(".wbc-problem")
+    assert "notes.jpg: is not a picture" in page.inner_text(".wbc-remarks")
 
     _examine(page, fields[:1], "Field 1 of 3")
     page.get_by_text("none of its cells is counted again").wait_for()
@@ -568,6 +576,41 @@ def test_a_broken_file_stops_nothing_and_a_field_counts_once(page: "sync_api.Pag
         page.get_by_label("Next picture").click()
         page.get_by_text(f"Field {number} of 3").wait_for()
     assert page.locator(".wbc-box.wbc-duplicate").count() == page.locator(".wbc-box").count()
+
+
+def _drop(page: "sync_api.Page", selector: str, files: list[Path]) -> None:
+    """Drop files or folders of this machine on a part of the page, as a hand does."""
+    box = page.locator(selector).first.bounding_box()
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + min(box["height"], 200) / 2}
+    data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+    devtools = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        devtools.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+
+
+def test_files_and_folders_are_dropped_anywhere_and_one_too_large_is_named(
+    browser: "sync_api.Browser", url: str, fields: list[Path], tmp_path: Path
+):
+    tab = browser.new_page(viewport=DESKTOP)
+    tab.set_default_timeout(60_000)
+    tab.goto(url)
+    tab.wait_for_selector(".wbc-examples button")
+    folder = tmp_path / "smear" / "slide 1"
+    folder.mkdir(parents=True)
+    shutil.copy(fields[0], folder)
+    (tmp_path / "smear" / "notes.txt").write_text("no picture")
+    with (tmp_path / "smear" / "whole slide.svs").open("wb") as slide:
+        slide.truncate(2 * 2**30)
+    _drop(tab, ".wbc-many", [tmp_path / "smear"])
+    tab.locator(".wbc-pager", has_text="Field 1 of 1").wait_for()
+    tab.locator(".wbc-remarks summary", has_text="2 of 3 photographs: 1 cannot be read, 1 left out").click()
+    assert "whole slide.svs: is too large (2.0 GiB)" in tab.inner_text(".wbc-remarks")
+
+    _drop(tab, ".wbc-boxes", [fields[1]])
+    tab.locator(".wbc-pager", has_text="Field 1 of 2").wait_for()
+    _upload(tab, [fields[0], tmp_path / "smear" / "whole slide.svs"])
+    tab.locator(".wbc-remarks summary", has_text="2 of 2 photographs: 1 seen before, 1 left out").wait_for()
+    tab.close()
 
 
 def test_answers_that_arrive_all_at_once(browser: "sync_api.Browser", url: str, fields: list[Path], notes: Path):

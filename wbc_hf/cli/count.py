@@ -1,6 +1,7 @@
 """`wbc-hf count`: the differential of one smear."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -16,12 +17,13 @@ from wbc_hf.errors import WbcError
 if TYPE_CHECKING:
     from wbc_hf.adaptation import Laboratories
     from wbc_hf.inference import Predictor
-    from wbc_hf.smear import CellCounter, Snapshot
+    from wbc_hf.smear import CellCounter, Picture, Snapshot
 
 
 class Shows(StrEnum):
     """What each image shows."""
 
+    AUTO = "auto"
     FIELD = "field"
     CELL = "cell"
 
@@ -37,9 +39,9 @@ class Format(StrEnum):
 
 
 def count(
-    paths: Annotated[list[Path], typer.Argument(help="Photographs of one smear, or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(help="Photographs of one smear, folders or ZIP files of them.")],
     model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
-    show: Annotated[Shows, typer.Option(help="What each image shows: a field, or one cell.")] = Shows.FIELD,
+    show: Annotated[Shows, typer.Option(help="What each image shows: a field, one cell, or find out.")] = Shows.AUTO,
     specimen: Annotated[str, typer.Option(help="The laboratory's identifier of the specimen.")] = "",
     leucocytes: Annotated[float | None, typer.Option(help="Total count in 10⁹/l, for absolute counts.")] = None,
     adapt: Annotated[
@@ -91,8 +93,10 @@ def count(
     predictor = base if laboratory is None or adapt else store.load(laboratory, base)
     counter = CellCounter(predictor, Specimen(specimen, leucocyte_count))
     unreadable = counter.add_images(
-        tqdm(files, desc="Counting", unit="image", delay=2, leave=False), whole_fields=show is Shows.FIELD
+        tqdm(files, desc="Counting", unit="image", delay=2, leave=False),
+        whole_fields=None if show is Shows.AUTO else show is Shows.FIELD,
     )
+    _report_kinds(counter.specimen.pictures, show)
     if adapt:
         _adapt(counter, store, laboratory)
     else:
@@ -135,6 +139,25 @@ def _adapt(counter: "CellCounter", store: "Laboratories", name: str | None) -> N
                 store.keep(name, base, folder, adaptation)
         except WbcError as error:
             print(f"wbc-hf: {error}", file=sys.stderr)
+
+
+def _report_kinds(pictures: Sequence["Picture"], show: Shows) -> None:
+    """Say on standard error where images look like something else than --show says, or where there are both kinds."""
+    otherwise = [picture for picture in pictures if picture.read_otherwise]
+    if 2 * len(otherwise) > len(pictures):
+        seen, right = ("one cell each", Shows.CELL) if show is Shows.FIELD else ("a whole field each", Shows.FIELD)
+        print(
+            f"wbc-hf: {len(otherwise)} of {len(pictures)} images look as if they showed {seen}: --show {right} reads "
+            "them so, and --show auto finds out.",
+            file=sys.stderr,
+        )
+    cells = [picture for picture in pictures if not picture.is_field]
+    if show is Shows.AUTO and 0 < len(cells) < len(pictures):
+        print(
+            f"wbc-hf: {len(cells)} of {len(pictures)} images were read as pictures of one cell, the others as fields; "
+            "--show field or --show cell reads all alike.",
+            file=sys.stderr,
+        )
 
 
 def _report_laboratory(

@@ -74,7 +74,13 @@ def predict(
 
 def _rows(predictor: "Predictor", files: list[Path], unreadable: list[UnreadableImageError]) -> Iterator[dict]:
     """Yield a row for each readable file; report the others and append their errors to `unreadable`."""
+    from wbc_hf.data import find_pages
+
     for file, prediction in zip(files, predictor.predict_each(files), strict=True):
+        pages = find_pages(file)
+        if left_out := len(pages.numbers) - 1 + pages.frames:
+            said = f"{file}: only the first picture in it is classified, {left_out} more are left out"
+            print(f"wbc-hf: {on_one_line(said)}", file=sys.stderr)
         if isinstance(prediction, UnreadableImageError):
             print(f"wbc-hf: {on_one_line(str(prediction))}", file=sys.stderr)
             unreadable.append(prediction)

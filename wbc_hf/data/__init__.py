@@ -25,10 +25,21 @@ from wbc_hf.data.nuclei import (
 )
 from wbc_hf.data.pixel_size import read_pixel_size
 from wbc_hf.data.plausibility import may_be_stained_cell
-from wbc_hf.data.reading import NO_IMAGE, SUFFIXES, ImageSource, image_content, read_image
+from wbc_hf.data.reading import (
+    NO_IMAGE,
+    SUFFIXES,
+    FilePart,
+    ImageSource,
+    find_pages,
+    image_content,
+    part_name,
+    read_image,
+)
 from wbc_hf.data.splits import check_new_folder, write_clean_split
 from wbc_hf.data.stain_augmentation import OtherLaboratories
 from wbc_hf.data.synthetic import paint_cells, paint_field
+from wbc_hf.data.unpacking import NamedSource, split_pages, unpack
+from wbc_hf.data.zip_files import MAX_MEMBER_BYTES, is_zip
 
 __all__ = [
     "ARTEFACTS",
@@ -36,6 +47,7 @@ __all__ = [
     "DOUBTED_BELOW",
     "IMAGE_COLUMN",
     "KNOWN_FIELDS",
+    "MAX_MEMBER_BYTES",
     "NOT_SMEAR",
     "NO_IMAGE",
     "PAINTED_LABORATORY",
@@ -46,6 +58,7 @@ __all__ = [
     "Box",
     "BoxedField",
     "CellMasks",
+    "FilePart",
     "FolderImage",
     "ImageSource",
     "KeyPoints",
@@ -53,6 +66,7 @@ __all__ = [
     "LabelIssues",
     "LaboratoryStyles",
     "Leucocytes",
+    "NamedSource",
     "OtherLaboratories",
     "audit",
     "cell_mask",
@@ -64,11 +78,13 @@ __all__ = [
     "distance_inside",
     "ellipse",
     "find_near_duplicates",
+    "find_pages",
     "find_pictures",
     "format_audit",
     "frame",
     "group_images",
     "image_content",
+    "is_zip",
     "leaked_test_images",
     "load_leucocytes",
     "locate_nuclei",
@@ -81,6 +97,7 @@ __all__ = [
     "optimal_transport",
     "paint_cells",
     "paint_field",
+    "part_name",
     "purple_of",
     "read_boxed_fields",
     "read_image",
@@ -90,6 +107,8 @@ __all__ = [
     "segment_cell",
     "source_name",
     "split_boxed_fields",
+    "split_pages",
+    "unpack",
     "with_painted",
     "write_audit_page",
     "write_clean_split",

@@ -121,11 +121,12 @@ def match(first: KeyPoints, second: KeyPoints, *, as_is: bool = False) -> Match 
 
 def _matches(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of descriptors, (k, 128) and (l, 128), that are mutually nearest and clearly nearer than the next."""
-    # As float32: OpenCV is ten times slower on bytes.
+    # Squared distances by one product of matrices, ten times as fast as `cv2.batchDistance`. They are exact: float32
+    # holds whole numbers up to 2 ** 24, and these are below 128 * 255 ** 2.
     first, second = first.astype(np.float32), second.astype(np.float32)
-    distance, nearest = cv2.batchDistance(first, second, cv2.CV_32F, normType=cv2.NORM_L2, K=2)
-    _, back = cv2.batchDistance(second, first, cv2.CV_32F, normType=cv2.NORM_L2, K=1)
-    partner = nearest[:, 0]
-    mutual = back[partner, 0] == np.arange(len(first))
-    good = np.flatnonzero(mutual & (distance[:, 0] < _RATIO * distance[:, 1]))
+    squares = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2 * (first @ second.T)
+    partner = squares.argmin(axis=1)
+    mutual = squares.argmin(axis=0)[partner] == np.arange(len(first))
+    nearest, next_nearest = np.partition(squares, 1, axis=1)[:, :2].T
+    good = np.flatnonzero(mutual & (nearest < _RATIO**2 * next_nearest))
     return good, partner[good]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wbc_hf.data.reading import FORMATS, ImageSource
+from wbc_hf.data.reading import FORMATS, FilePart, ImageSource
+from wbc_hf.data.zip_files import read_member
 
 # What is trusted: OME metadata, ImageJ's calibration, and a resolution in pixels per inch or centimetre, each only if
 # a pixel is then as large as a microscope shows it. Light resolves 0.2 µm, so that cameras take 0.02 to 1 µm; in wider
@@ -32,7 +33,8 @@ def read_pixel_size(source: ImageSource | None) -> float | None:
     """Read how wide a pixel is in the specimen, in µm.
 
     Args:
-        source: As for `read_image`; only the file's header is read. An array or a PIL image has no file.
+        source: As for `read_image`; only the file's header is read. An array or a PIL image has no file. Of a file with
+            several pages the first tells for all.
 
     Returns:
         0.02 to 1, or None where the file does not say it credibly.
@@ -40,6 +42,8 @@ def read_pixel_size(source: ImageSource | None) -> float | None:
     if source is None or isinstance(source, (Image.Image, np.ndarray)):
         return None
     try:
+        if isinstance(source, FilePart):
+            source = read_member(source.file, source.member, str(source)) if source.member else source.file
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source), formats=FORMATS) as image:
             sizes = list(_candidates(image))
     except Exception:

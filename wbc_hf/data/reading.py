@@ -8,15 +8,37 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pi_heif
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
+from wbc_hf.data.zip_files import read_member
 from wbc_hf.errors import UnreadableImageError
 
-ImageSource = str | Path | bytes | Image.Image | np.ndarray
+
+@dataclass(frozen=True)
+class FilePart:
+    """A picture within a file: a page of a TIFF, a member of a ZIP file, or a page of a member.
+
+    Attributes:
+        file: The file.
+        member: Path in the ZIP file; "" where the file is a picture itself.
+        page: From 0.
+    """
+
+    file: str | Path
+    member: str = ""
+    page: int = 0
+
+    def __str__(self) -> str:
+        return part_name(f"{self.file}: {self.member}" if self.member else str(self.file), self.page)
+
+
+ImageSource = str | Path | bytes | Image.Image | np.ndarray | FilePart
 
 # A cell is at most a few hundred pixels wide and a field at most a few thousand: more is a mistake or an attack.
 MAX_PIXELS = 50_000_000
@@ -28,10 +50,10 @@ MAX_SCANS = 50
 # OpenJPEG allocates 90 bytes a pixel (measured), even for a file of a few hundred bytes.
 MAX_PIXELS_JPEG2000 = 12_000_000
 # Pillow can open formats that call outside programs (EPS) or hold no photograph: only these are tried.
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000", "HEIF")
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif"}
-    | {".ppm", ".pgm", ".pnm", ".jp2", ".j2k"}
+    | {".ppm", ".pgm", ".pnm", ".jp2", ".j2k", ".heic", ".heif"}
 )
 
 NO_IMAGE = "the row holds no image"
@@ -47,12 +69,17 @@ _REASONS: dict[type[Exception], str] = {
     Image.UnidentifiedImageError: f"is not a picture in a known format ({', '.join(FORMATS)})",
     MemoryError: "needs more memory than there is",
 }
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # TIFF tags
+_TILE_WIDTH, _TILE_HEIGHT, _SUBFILE = 322, 323, 254  # TIFF tags
+_SMALLER_OR_MASK = 5  # bits of the last: a smaller copy of another page, or a mask of it
+MAX_PAGES = 1000
+# Further frames of these are later pictures; those of a phone (MPO, HEIC) are depth, or a smaller copy.
+_ANIMATIONS = ("GIF", "PNG", "WEBP")
 
 # Pillow warns of broken metadata without the file's name; what matters is raised. Set once for the whole process:
 # `warnings.catch_warnings` is not safe in the threads that read.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
+pi_heif.register_heif_opener(thumbnails=False)
 
 
 def read_image(source: ImageSource | None, name: str | None = None) -> Image.Image:
@@ -60,17 +87,19 @@ def read_image(source: ImageSource | None, name: str | None = None) -> Image.Ima
 
     The conversion is Pillow's `exif_transpose` and `convert("RGB")`, as in transformers' own pipeline, so that both
     see the same picture. The exception is grey of more than 8 bits, which Pillow would clip to white: of the bits in
-    use the upper 8 are kept. Of an animation the first frame is taken.
+    use the upper 8 are kept. Of an animation the first frame is taken, of a file with pages the first page:
+    `find_pages` lists them, and a `FilePart` names another.
 
     Args:
-        source: A path, the bytes of an image file, a PIL image of any mode, or a uint8 array (height, width) or
-            (height, width, 1, 3 or 4), RGB order, values 0 to 255. None, as of a row without an image, is an error.
+        source: A path, the bytes of an image file, a `FilePart`, a PIL image of any mode, or a uint8 array (height,
+            width) or (height, width, 1, 3 or 4), RGB order, values 0 to 255. None, as of a row without an image, is an
+            error.
         name: What errors call the input; by default its path, or "image".
 
     Raises:
         UnreadableImageError: Not an image, broken, of a kind that cannot be classified, or of an impossible size.
     """
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (str, Path, FilePart)):
         name = name or str(source)
     elif isinstance(source, Image.Image):
         name = name or getattr(source, "filename", None) or "image"
@@ -83,6 +112,54 @@ def read_image(source: ImageSource | None, name: str | None = None) -> Image.Ima
         error.__cause__ = error.__context__ = None
         problem = error.with_traceback(None)
     raise problem
+
+
+@dataclass(frozen=True)
+class Pages:
+    """What a file holds.
+
+    Attributes:
+        numbers: Of its pages, from 0: each is a picture.
+        frames: How many frames of an animation follow the first; they are not read.
+    """
+
+    numbers: tuple[int, ...] = (0,)
+    frames: int = 0
+
+
+def find_pages(source: ImageSource) -> Pages:
+    """Find the pages of an image file; a TIFF may have several.
+
+    Smaller copies of a page and masks are passed over. A file that cannot be read has one page: `read_image` says what
+    is wrong with it. No more than `MAX_PAGES` are looked for.
+    """
+    if isinstance(source, Image.Image | np.ndarray):
+        return Pages()
+    try:
+        image = _open(source, "")
+        if image.format in _ANIMATIONS:
+            return Pages(frames=min(getattr(image, "n_frames", 1), MAX_PAGES) - 1)
+        if not isinstance(image, TiffImagePlugin.TiffImageFile):
+            return Pages()
+    except Exception:
+        return Pages()
+    numbers = [0]
+    for number in range(1, MAX_PAGES):
+        try:
+            image.seek(number)
+        except EOFError:
+            break
+        except Exception:
+            numbers.append(number)  # broken: reading it says so
+            break
+        if not image.tag_v2.get(_SUBFILE, 0) & _SMALLER_OR_MASK:
+            numbers.append(number)
+    return Pages(tuple(numbers))
+
+
+def part_name(name: str, page: int) -> str:
+    """`"stack.tif", 1` → `"stack.tif, page 2"`; the first page has the name of its file."""
+    return f"{name}, page {page + 1}" if page else name
 
 
 def image_content(image: dict | None) -> str | bytes | None:
@@ -137,6 +214,10 @@ def _open(source: ImageSource | None, name: str) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _from_array(source, name)
     opened: BinaryIO | str | Path
+    page = 0
+    if isinstance(source, FilePart):
+        page = source.page
+        source = read_member(source.file, source.member, name) if source.member else source.file
     if isinstance(source, bytes):
         size, opened = len(source), io.BytesIO(source)
     else:
@@ -152,6 +233,8 @@ def _open(source: ImageSource | None, name: str) -> Image.Image:
             name, f"is too large ({size // 1024**2} MiB); files of at most {MAX_BYTES // 1024**2} MiB are read"
         )
     image = Image.open(opened, formats=FORMATS)
+    if page:
+        image.seek(page)
     _check_structure(image, name)
     return image
 

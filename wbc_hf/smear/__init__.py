@@ -19,6 +19,8 @@ from wbc_hf.smear.differential import (
 )
 from wbc_hf.smear.finder import Finder, FoundCell, find_cells
 from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
+from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
+from wbc_hf.smear.picture_store import KeptPicture, PictureStore
 from wbc_hf.smear.review_order import next_to_teach
 from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen
@@ -37,9 +39,12 @@ __all__ = [
     "Finder",
     "Flag",
     "FoundCell",
+    "KeptPicture",
     "LaboratoryCheck",
     "Origin",
     "Picture",
+    "PictureKind",
+    "PictureStore",
     "ReferenceRanges",
     "Review",
     "Share",
@@ -52,6 +57,7 @@ __all__ = [
     "differentiate",
     "differentiate_cells",
     "find_cells",
+    "kind_of_picture",
     "load_ranges",
     "next_to_teach",
     "predict_cells",

@@ -9,6 +9,7 @@ from enum import StrEnum
 from wbc_hf.data import Box
 from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.smear.picture_store import KeptPicture, picture_bytes
 
 
 class CellState(StrEnum):
@@ -48,7 +49,7 @@ class Cell:
     Attributes:
         box: x0, y0, x1, y1 in pixels of the picture, half-open.
         prediction: Of the model.
-        image: The crop that the model classified, PNG, RGB.
+        crop: What the model classified, PNG, RGB: bytes, or where a specimen keeps them.
         cut: Whether the border of the field cuts the cell off. It is counted only where a review says what it is.
         duplicate_of: Number of the cell in an earlier picture that is the same leucocyte, or None.
         number: From 1 over all pictures of the specimen; 0 until `Specimen.add_picture` assigns it.
@@ -60,7 +61,7 @@ class Cell:
 
     box: Box
     prediction: Prediction
-    image: bytes
+    crop: bytes | KeptPicture
     cut: bool = False
     duplicate_of: int | None = None
     number: int = 0
@@ -68,6 +69,11 @@ class Cell:
     review: Review | None = None
     removed: bool = False
     pointed_at: bool = False
+
+    @property
+    def image(self) -> bytes:
+        """The crop that the model classified, PNG, RGB."""
+        return picture_bytes(self.crop)
 
     @property
     def state(self) -> CellState:

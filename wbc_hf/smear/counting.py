@@ -11,7 +11,7 @@ from statistics import median
 
 from PIL import Image
 
-from wbc_hf.data import Box, ImageSource, read_image, read_pixel_size
+from wbc_hf.data import Box, ImageSource, NamedSource, read_image, read_pixel_size, split_pages, unpack
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
@@ -20,6 +20,7 @@ from wbc_hf.smear.cell_views import CellView, predict_cells
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
 from wbc_hf.smear.finder import FoundCell, find_cells
 from wbc_hf.smear.overlaps import FieldIndex, match_cells
+from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
 from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
@@ -36,7 +37,7 @@ def count(
     predictor: Predictor | None = None,
     *,
     ranges: ReferenceRanges = DEFAULT_RANGES,
-    whole_fields: bool = True,
+    whole_fields: bool | None = True,
     name: str = "",
     leucocyte_count: float | None = None,
 ) -> Snapshot:
@@ -50,7 +51,7 @@ def count(
             order. They are read one at a time.
         predictor: Classifier of single cells; the default model if None.
         ranges: Reference ranges in percent.
-        whole_fields: Whether each image is a photograph of a smear; else it shows one cell.
+        whole_fields: Whether each image is a photograph of a smear; else it shows one cell. None finds out.
         name: The laboratory's identifier of the specimen.
         leucocyte_count: Total leucocyte count in 10⁹/l, for absolute counts.
 
@@ -88,30 +89,32 @@ class CellCounter:
         self._lock = threading.Lock()
 
     def add_images(
-        self, images: Iterable[ImageSource], *, whole_fields: bool = True
+        self, images: Iterable[ImageSource], *, whole_fields: bool | None = True
     ) -> tuple[UnreadableImageError, ...]:
         """Add images one at a time, and return the errors of those that cannot be read or counted.
 
+        All pages of a TIFF and all pictures in a ZIP file are added.
+
         Args:
             images: As for `count`.
-            whole_fields: Whether each is a photograph of a smear; else it shows one cell.
+            whole_fields: Whether each is a photograph of a smear; else it shows one cell. None finds out.
         """
         unreadable = []
         for number, image in enumerate(images, 1):
             label = str(image) if isinstance(image, str | Path) else f"image {number}"
-            try:
-                self.add_image(
-                    read_image(image, label),
-                    Path(label).name,
-                    whole_field=whole_fields,
-                    pixel_size=read_pixel_size(image),
-                )
-            except UnreadableImageError as error:
-                unreadable.append(UnreadableImageError(label, error.reason))
+            for part in _split(image, label):
+                if isinstance(part, UnreadableImageError):
+                    unreadable.append(part)
+                    continue
+                try:
+                    picture, pixel_size = read_image(part.source, part.name), read_pixel_size(part.source)
+                    self.add_image(picture, Path(part.name).name, whole_field=whole_fields, pixel_size=pixel_size)
+                except UnreadableImageError as error:
+                    unreadable.append(UnreadableImageError(part.name, error.reason))
         return tuple(unreadable)
 
     def add_image(
-        self, image: Image.Image, name: str, *, whole_field: bool, pixel_size: float | None = None
+        self, image: Image.Image, name: str, *, whole_field: bool | None, pixel_size: float | None = None
     ) -> Picture:
         """Find and classify the cells of an image, and add them to the specimen.
 
@@ -121,14 +124,19 @@ class CellCounter:
         Args:
             image: RGB, from `read_image`.
             name: File name.
-            whole_field: Whether to look for cells; else the whole image is one.
+            whole_field: Whether to look for cells; else the whole image is one. None finds out.
             pixel_size: Width of a pixel in µm, from `read_pixel_size`.
 
         Raises:
             UnreadableImageError: Its cells cannot be found or classified; the specimen stays as it was.
         """
         with self._lock, _failures_named(name):
-            found = find_cells(image) if whole_field else [FoundCell((0, 0, *image.size), cut=False)]
+            found = find_cells(image)
+            kind = kind_of_picture(found, image.size)
+            if whole_field is None:
+                whole_field = kind is not PictureKind.CELL
+            if not whole_field:
+                found = [FoundCell((0, 0, *image.size), cut=False)]
             boxes = [cell.box for cell in found]
             if whole_field:
                 views = predict_cells(self.predictor, image, boxes)
@@ -141,7 +149,7 @@ class CellCounter:
             ]
             preview = _encode(image, PREVIEW_SIDE, "JPEG", quality=88)
             picture = self.specimen.add_picture(
-                name, image.size, preview, cells, is_field=whole_field, pixel_size=pixel_size
+                name, image.size, preview, cells, is_field=whole_field, kind=kind, pixel_size=pixel_size
             )
             self._numbers[-1] = picture.number
             return picture
@@ -199,6 +207,15 @@ class CellCounter:
             for new, old in match_cells(boxes, [cell.box for cell in earlier], overlap).items():
                 duplicates.setdefault(new, earlier[old].duplicate_of or earlier[old].number)
         return duplicates
+
+
+def _split(image: ImageSource, label: str) -> Iterator[NamedSource | UnreadableImageError]:
+    """Yield the pictures of a source, and what is left out of it."""
+    for part in unpack(image, label):
+        if isinstance(part, UnreadableImageError):
+            yield part
+        else:
+            yield from split_pages(part.source, part.name)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import ModelIdentity
 from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.differential import Differential
+from wbc_hf.smear.picture_kind import PictureKind
+from wbc_hf.smear.picture_store import KeptPicture, picture_bytes
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Picture:
         name: File name without folders.
         size: Width and height in pixels.
         is_field: Whether it is a photograph of a smear; else it shows one cell.
-        preview: JPEG, of the size of the picture or smaller.
+        small: JPEG, of the size of the picture or smaller: bytes, or where a specimen keeps them.
+        kind: What it looks like, however it was read.
         removed: Whether a person removed it from the specimen.
         pixel_size: Width of a pixel in µm, or None where the file does not say it credibly.
     """
@@ -27,9 +30,20 @@ class Picture:
     name: str
     size: tuple[int, int]
     is_field: bool
-    preview: bytes
+    small: bytes | KeptPicture
+    kind: PictureKind = PictureKind.UNCLEAR
     removed: bool = False
     pixel_size: float | None = None
+
+    @property
+    def preview(self) -> bytes:
+        """JPEG, of the size of the picture or smaller."""
+        return picture_bytes(self.small)
+
+    @property
+    def read_otherwise(self) -> bool:
+        """Whether it was read as one thing and looks like the other."""
+        return self.kind is (PictureKind.CELL if self.is_field else PictureKind.FIELD)
 
 
 @dataclass(frozen=True)

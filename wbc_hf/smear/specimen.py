@@ -15,7 +15,11 @@ from wbc_hf.inference import ModelIdentity, Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
+from wbc_hf.smear.picture_kind import PictureKind
+from wbc_hf.smear.picture_store import PictureStore
 from wbc_hf.smear.snapshot import Picture, Snapshot
+
+_AT_ONCE = 64  # cells that are predicted again together
 
 
 class Specimen:
@@ -24,7 +28,7 @@ class Specimen:
     Attributes:
         name: The laboratory's identifier.
         leucocyte_count: Total leucocyte count in 10⁹/l, or None.
-        size: Bytes of all previews and crops.
+        size: Bytes of all previews and crops, which lie in a temporary file.
     """
 
     def __init__(self, name: str = "", leucocyte_count: float | None = None):
@@ -32,6 +36,7 @@ class Specimen:
         self.leucocyte_count = leucocyte_count
         self.size = 0
         self._lock = threading.Lock()
+        self._store = PictureStore()
         self._pictures: list[Picture] = []
         self._cells: list[Cell] = []
         # By removed picture: which cell each of the duplicates of its cells was a duplicate of.
@@ -67,6 +72,7 @@ class Specimen:
         cells: Sequence[Cell],
         *,
         is_field: bool,
+        kind: PictureKind = PictureKind.UNCLEAR,
         pixel_size: float | None = None,
     ) -> Picture:
         """Add a picture with the cells found in it, and number both.
@@ -75,7 +81,8 @@ class Specimen:
         """
         name = name.encode(errors="backslashreplace").decode()
         with self._lock:
-            picture = Picture(len(self._pictures) + 1, name, size, is_field, preview, pixel_size=pixel_size)
+            kept = self._store.keep(preview)
+            picture = Picture(len(self._pictures) + 1, name, size, is_field, kept, kind, pixel_size=pixel_size)
             self._pictures.append(picture)
             self.size += len(preview)
             for cell in cells:
@@ -94,7 +101,9 @@ class Specimen:
             predictor: Of the cells' images as they are.
         """
         cells = self.cells
-        predictions = predictor.predict([cell.image for cell in cells])
+        predictions = []
+        for start in range(0, len(cells), _AT_ONCE):
+            predictions += predictor.predict([cell.image for cell in cells[start : start + _AT_ONCE]])
         with self._lock:
             for index, prediction in enumerate(predictions):
                 self._cells[index] = replace(self._cells[index], prediction=prediction)
@@ -205,9 +214,10 @@ class Specimen:
                     self._cells[index] = replace(cell, review=replace(cell.review, reviewer=reviewer.strip()))
 
     def _append(self, picture: int, cell: Cell) -> Cell:
-        numbered = replace(cell, number=len(self._cells) + 1, picture=picture)
+        image = cell.image
+        numbered = replace(cell, crop=self._store.keep(image), number=len(self._cells) + 1, picture=picture)
         self._cells.append(numbered)
-        self.size += len(cell.image)
+        self.size += len(image)
         return numbered
 
     def _check_reviewable(self, number: int) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import gradio as gr
 from PIL import Image
 
-from wbc_hf.data import read_image
+from wbc_hf.data import find_pages, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Neighbour, Predictor, ReferenceCells, heat_map, overlay
 from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.smear import PictureKind, find_cells, kind_of_picture
 from wbc_hf.web.examples import CELL_CREDIT, example_cells
 from wbc_hf.web.rendering import example_buttons, render, render_problem, thumbnail_url
 from wbc_hf.web.status_text import STATUS_TEXTS
@@ -30,12 +31,16 @@ class ShownAnswer:
         answer: Its image is the preview.
         size: Width and height of the image that was given, in pixels.
         neighbours: The most similar reference cells.
+        is_field: Whether it looks like a photograph of a field.
+        left_out: How many further pages or frames the file has, which are not shown.
     """
 
     number: int
     answer: Answer
     size: tuple[int, int]
     neighbours: Sequence[Neighbour] = ()
+    is_field: bool = False
+    left_out: int = 0
 
 
 @dataclass
@@ -155,9 +160,18 @@ class CellTab:
             return render_problem("Not classified", f"{answer.name} {answer.reason}")
         is_cell = answer.prediction.status != "not_a_cell"
         neighbours = self.references.nearest(answer.image) if self.references and is_cell else ()
+        is_field = kind_of_picture(find_cells(answer.image), answer.image.size) is PictureKind.FIELD
+        pages = find_pages(uploads[0].source)
         preview = answer.image.copy()
         preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-        return ShownAnswer(number, replace(answer, image=preview), answer.image.size, neighbours)
+        return ShownAnswer(
+            number,
+            replace(answer, image=preview),
+            answer.image.size,
+            neighbours,
+            is_field,
+            len(pages.numbers) - 1 + pages.frames,
+        )
 
     def explain(self, shown: ShownAnswer) -> str | None:
         """Render an answer with its heat map; None where there is none."""
@@ -186,4 +200,6 @@ def render_answer(shown: ShownAnswer, heat: Image.Image | None = None) -> str:
         status=STATUS_TEXTS[shown.answer.prediction.status],
         heat=heat and thumbnail_url(heat, HEAT_SIDE),
         neighbours=shown.neighbours,
+        is_field=shown.is_field,
+        left_out=shown.left_out,
     )

@@ -1,14 +1,14 @@
-"""Pictures of one specimen in full resolution, for the viewer to zoom into, in bounded memory."""
+"""Pictures of one specimen in full resolution, for the viewer to zoom into, in bounded room."""
 
 import io
 import threading
 
 from PIL import Image
 
-from wbc_hf.smear import Picture
+from wbc_hf.smear import KeptPicture, Picture, PictureStore
 
-# For one visitor, in bytes: 80 to 100 photographs of 5 million pixels. What comes later is seen as its preview.
-MAX_BYTES = 2**26
+# For one visitor, in bytes on the disk: some 300 photographs of 5 million pixels. Later ones are seen as previews.
+MAX_BYTES = 2**28
 
 
 class FullPictures:
@@ -23,7 +23,8 @@ class FullPictures:
 
     def __init__(self) -> None:
         self.size = 0
-        self._pictures: dict[int, bytes] = {}
+        self._store = PictureStore()
+        self._pictures: dict[int, KeptPicture] = {}
         self._lock = threading.Lock()
 
     def __contains__(self, number: int) -> bool:
@@ -31,7 +32,8 @@ class FullPictures:
 
     def get(self, number: int) -> bytes | None:
         """A picture, or None if it is not kept."""
-        return self._pictures.get(number)
+        kept = self._pictures.get(number)
+        return None if kept is None else kept.read()
 
     def keep(self, picture: Picture, image: Image.Image) -> None:
         """Keep a picture, unless its preview is as large or there is no room.
@@ -47,11 +49,12 @@ class FullPictures:
         image.save(file, "JPEG", quality=88)  # as the preview
         with self._lock:
             if self.size + file.tell() <= MAX_BYTES:
-                self._pictures[picture.number] = file.getvalue()
+                self._pictures[picture.number] = self._store.keep(file.getvalue())
                 self.size += file.tell()
 
     def clear(self) -> None:
         """Forget all."""
         with self._lock:
             self._pictures.clear()
+            self._store = PictureStore()
             self.size = 0

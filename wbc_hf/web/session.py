@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
-from wbc_hf.data import read_image, read_pixel_size
+from wbc_hf.data import read_pixel_size
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import ModelIdentity, Neighbour, Predictor
 from wbc_hf.smear import (
@@ -26,10 +26,11 @@ from wbc_hf.smear import (
 )
 from wbc_hf.web.adapting import Adapted
 from wbc_hf.web.full_pictures import FullPictures
-from wbc_hf.web.uploads import MAX_FILES, Upload
+from wbc_hf.web.remarks import Remark, RemarkKind
+from wbc_hf.web.uploads import MAX_PICTURES, Upload, read_upload
 
-# Of the pictures that are kept, in bytes: what a machine with 4 GB has to spare beside a model.
-MAX_BYTES, MAX_BYTES_OF_ALL = 2**28, 2**30
+# Of the pictures that are kept, in bytes on the disk.
+MAX_BYTES, MAX_BYTES_OF_ALL = 2**30, 2**32
 
 
 # In place of a class: what the model proposes for each cell.
@@ -167,53 +168,56 @@ class Session:
         """Bytes of all pictures that are kept."""
         return self.specimen.size + self.full_pictures.size
 
-    def check_room(self, count: int) -> None:
+    def check_room(self, count: int = 1) -> None:
         """Check that the specimen has room for `count` more pictures.
 
         Raises:
-            WbcError: There would be more than `MAX_FILES`, or the specimen is too large already.
+            WbcError: There would be more than `MAX_PICTURES`, or the specimen is too large already.
         """
-        there = len(self.specimen.pictures)
-        if there + count > MAX_FILES:
+        if len(self.specimen.pictures) + count > MAX_PICTURES:
             raise WbcError(
-                f"{count} pictures and {there} that are here already: at most {MAX_FILES} make a specimen. "
-                "Choose fewer, or count them with `wbc-hf count`."
+                f"A specimen on this page holds {MAX_PICTURES:,} pictures at most. `wbc-hf count` reads any number."
             )
         if self.specimen.size > MAX_BYTES:
             raise WbcError(f"{len(self.specimen.cells)} cells are as many as a specimen on this page can hold.")
 
-    def read(self, upload: Upload, *, is_field: bool) -> str:
+    def read(self, upload: Upload, *, is_field: bool | None) -> Remark | None:
         """Read a picture into the specimen.
 
         The first one is shown, then the first with a cell that waits. Later ones are not, and none once a person acts:
         that would interrupt the review.
 
+        Args:
+            upload: The picture.
+            is_field: Whether it is a photograph of a smear, else of one cell; None finds out.
+
         Returns:
-            What a person should know of the picture, or "".
+            What a person should know of the picture; None where there is nothing.
 
         Raises:
             WbcError: The specimen has no room for it.
         """
-        self.check_room(1)
+        self.check_room()
         try:
-            image = read_image(upload.source, upload.name)
+            image = read_upload(upload)
             picture = self.counter.add_image(
                 image, upload.name, whole_field=is_field, pixel_size=read_pixel_size(upload.source)
             )
             self.full_pictures.keep(picture, image)
         except UnreadableImageError as error:
-            return f"{error.name} {error.reason}"
+            return Remark(RemarkKind.UNREADABLE, error.name, error.reason)
         cells = [cell for cell in self.specimen.cells if cell.picture == picture.number]
         with self.lock:
             if self.view.picture is None or (self.view.cell is None and cells):
                 self.show_picture(picture.number)
             self.start_review()
         if not cells:
-            return f"{upload.name}: no leucocyte was found in it"
+            return Remark(RemarkKind.EMPTY, upload.name, "no leucocyte was found in it")
         states = {cell.state for cell in cells}
         if CellState.DUPLICATE in states and states <= {CellState.DUPLICATE, CellState.CUT}:
-            return f"{upload.name}: shows nothing that was not seen before, so none of its cells is counted again"
-        return ""
+            reason = "shows nothing that was not seen before, so none of its cells is counted again"
+            return Remark(RemarkKind.SEEN, upload.name, reason)
+        return None
 
     def act(self, action: str, number: int | Sequence[int], value: str | None = None, reviewer: str = "") -> None:
         """Do what a button of the page says.

@@ -2,18 +2,20 @@
 
 import base64
 import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import gradio as gr
 from PIL import Image
 
 from wbc_hf.data import read_image
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Neighbour, ReferenceCells
 from wbc_hf.reports import EXPORTS, Export, file_name
-from wbc_hf.smear import Cell, ReferenceRanges, check_leucocyte_count, differentiate_cells
+from wbc_hf.smear import Cell, Picture, ReferenceRanges, check_leucocyte_count, differentiate_cells
 from wbc_hf.web.examples import FIELD_CREDIT, example_fields
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
+from wbc_hf.web.remarks import Remark, RemarkKind, render_remarks
 from wbc_hf.web.rendering import example_buttons, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
 from wbc_hf.web.specimen_html import (
@@ -25,11 +27,25 @@ from wbc_hf.web.specimen_html import (
     render_gallery_frame,
     render_pager,
 )
-from wbc_hf.web.uploads import AT_ONCE, MAX_FILE_SIZE, MAX_FILES, SPECIMENS, Upload, read_uploads
+from wbc_hf.web.uploads import (
+    AT_ONCE,
+    MAX_PICTURES,
+    SPECIMENS,
+    Upload,
+    read_uploads,
+    split_upload,
+    unpack_upload,
+)
 
 FORGOTTEN = "This specimen was not touched for long and is forgotten: give its photographs once more"
 
-FIELDS, CELLS = "Whole fields", "One cell each"
+FIND_OUT, FIELDS, CELLS = "Find out", "Whole fields", "One cell each"
+IS_FIELD = {FIND_OUT: None, FIELDS: True, CELLS: False}
+SHOW_EVERY = 0.3  # seconds, while pictures are read: what is sent grows with the specimen
+OTHERWISE = (
+    "{count} of {total} look like {seen}, but were read as “{chosen}”. “{better}” or “{find_out}” reads "
+    "them otherwise: choose it, press New specimen, and give the photographs once more."
+)
 
 
 class SpecimenTab:
@@ -62,14 +78,14 @@ class SpecimenTab:
         with gr.Row(equal_height=False, elem_classes=["wbc-row", "wbc-intake"]):
             with gr.Column(scale=5):
                 self.files = gr.File(
-                    label=f"Photographs of one specimen, up to {MAX_FILES}, {MAX_FILE_SIZE.upper()} each",
+                    label=f"Photographs, a folder or a ZIP file, up to {MAX_PICTURES:,}",
                     file_count="multiple",
                     height=150,
-                    elem_classes="wbc-upload",
+                    elem_classes=["wbc-upload", "wbc-many"],
                 )
             with gr.Column(scale=4):
                 self.kind = gr.Radio(
-                    [FIELDS, CELLS], value=FIELDS, label="Each photograph shows", elem_classes="wbc-kind"
+                    [FIND_OUT, FIELDS, CELLS], value=FIND_OUT, label="Each photograph shows", elem_classes="wbc-kind"
                 )
                 self.panel.lay_out_menu()
                 self.example = example_buttons(
@@ -229,32 +245,45 @@ class SpecimenTab:
         """Read pictures one after the other, and show each state of the specimen in between."""
         try:
             session = self.sessions.of(request.session_hash)
-            session.check_room(len(uploads))
         except WbcError as error:
             yield {self.files: None, self.progress: render_problem("Not read", str(error))}
             return
         with session.lock:
             session.readings, session.stopped = session.readings + 1, False
-        problems = []
+        remarks: list[Remark] = []
+        before, read, stopped, shown_at = len(session.specimen.pictures), 0, "", 0.0
         try:
             yield {self.session: session, self.files: None} | self._visible_parts(session)
-            for index, upload in enumerate(uploads):
-                progress = render("progress", done=index, total=len(uploads), name=upload.name)
-                yield {self.progress: progress} | self._visible_parts(session)
-                if problem := session.read(upload, is_field=kind == FIELDS):
-                    problems.append(problem)
-                if session.specimen.pictures and self.sessions.of(request.session_hash) is session:
-                    yield self._visible_parts(session) | self._show(session, leucocytes)
+            given = [found for upload in uploads for found in unpack_upload(upload)]
+            for index, found in enumerate(given):
+                for upload in [found] if isinstance(found, UnreadableImageError) else split_upload(found):
+                    if isinstance(upload, UnreadableImageError):
+                        remarks.append(Remark(RemarkKind.LEFT_OUT, upload.name, upload.reason))
+                        read += isinstance(found, UnreadableImageError)
+                        continue
+                    read += 1
+                    progress = render("progress", done=index, total=len(given), name=upload.name)
+                    yield {self.progress: progress} | self._visible_parts(session)
+                    if remark := _read_one(session, upload, IS_FIELD[kind]):
+                        remarks.append(remark)
+                    current = session.specimen.pictures and self.sessions.of(request.session_hash) is session
+                    if current and time.monotonic() - shown_at > SHOW_EVERY:
+                        yield self._visible_parts(session) | self._show(session, leucocytes)
+                        shown_at = time.monotonic()
+                    if session.stopped:
+                        break
                 if session.stopped:
-                    problems.append(f"stopped: {index + 1} of {len(uploads)} pictures were read and are kept")
+                    stopped = f"Stopped: {index + 1} of {len(given)} pictures were read and are kept."
                     break
-        except WbcError as error:
-            problems.append(str(error))
         finally:
             with session.lock:
                 session.readings -= 1
         if self.sessions.of(request.session_hash) is session:
-            said = "".join(render_problem("Please look", problem) for problem in problems)
+            pictures = session.specimen.pictures[before:]
+            if kind == FIND_OUT:
+                remarks += remarks_of_minority(pictures)
+            notes = [note for note in (stopped, describe_otherwise(pictures, kind)) if note]
+            said = render_remarks(remarks, read, notes)
             self.panel.record(session)
             with session.lock:
                 session.start_review()
@@ -292,6 +321,35 @@ def picture_sender(sessions: Sessions) -> Callable[[dict], str | None]:
         return None if content is None else base64.b64encode(content).decode()
 
     return send_picture
+
+
+def _read_one(session: Session, upload: Upload, is_field: bool | None) -> Remark | None:
+    """Read a picture into a specimen; one for which there is no room is left out, with the reason."""
+    try:
+        return session.read(upload, is_field=is_field)
+    except WbcError as error:
+        return Remark(RemarkKind.LEFT_OUT, upload.name, f"is not read. {error}")
+
+
+def describe_otherwise(pictures: Sequence[Picture], chosen: str) -> str:
+    """Say that most pictures look like something else than a person chose; "" where they do not."""
+    count = sum(picture.read_otherwise for picture in pictures)
+    if chosen == FIND_OUT or 2 * count <= len(pictures):
+        return ""
+    seen, better = ("pictures of one cell each", CELLS) if chosen == FIELDS else ("whole fields", FIELDS)
+    return OTHERWISE.format(
+        count=count, total=len(pictures), seen=seen, chosen=chosen, better=better, find_out=FIND_OUT
+    )
+
+
+def remarks_of_minority(pictures: Sequence[Picture]) -> list[Remark]:
+    """Name the pictures that were read otherwise than most of those given with them."""
+    cells = [picture for picture in pictures if not picture.is_field]
+    fields = [picture for picture in pictures if picture.is_field]
+    if not cells or not fields:
+        return []
+    kind, few = (RemarkKind.AS_CELL, cells) if len(cells) <= len(fields) else (RemarkKind.AS_FIELD, fields)
+    return [Remark(kind, picture.name, f"was {kind.value}") for picture in few]
 
 
 def render_views(

@@ -1,5 +1,7 @@
 """Files that come in through the page, and the answers for those that show one cell."""
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +9,16 @@ from typing import Any
 
 from PIL import Image
 
-from wbc_hf.data import ImageSource, read_image
+from wbc_hf.data import MAX_MEMBER_BYTES, ImageSource, is_zip, read_image, split_pages, unpack
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import Prediction, Predictor
 
-MAX_FILES = 100  # at once, and pictures of one specimen
-MAX_FILE_SIZE = "50 mb"
+MAX_FILES = 100  # of an endpoint at once
+MAX_PICTURES = 1000  # of one specimen
+# Of any upload, as Gradio writes it, in the browser as on the server. One file beyond it, and Gradio refuses all that
+# were given with it: behaviour.js leaves such a file out before. A ZIP file may be as large, a picture may not.
+MAX_FILE_SIZE = "1 gb"
+MAX_PICTURE_BYTES = MAX_MEMBER_BYTES
 PREVIEW_SIDE = 640  # pixels
 CHUNK = 8  # files read and answered together: few, because each may hold 50 million pixels
 
@@ -31,6 +37,11 @@ class Upload:
 
     source: ImageSource
     name: str
+
+
+# What the browser sends in place of a file that it does not send, as behaviour.js writes it.
+_LEFT_OUT = re.compile(rb"wbc-hf left out: ([^\n]{1,200})")
+_LEFT_OUT_SIZE = 300
 
 
 @dataclass(frozen=True)
@@ -58,10 +69,52 @@ def read_uploads(given: dict | list[dict] | None) -> list[Upload]:
     return [Upload(file["path"], file["orig_name"] or Path(file["path"]).name) for file in files]
 
 
+def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
+    """List the pictures of an upload, which may be a ZIP file, and what is left out of it."""
+    try:
+        _check_upload(upload)
+    except UnreadableImageError as error:
+        return [error]
+    return [
+        found if isinstance(found, UnreadableImageError) else Upload(found.source, found.name)
+        for found in unpack(upload.source, upload.name)
+    ]
+
+
+def split_upload(upload: Upload) -> Iterator[Upload | UnreadableImageError]:
+    """Yield the pages of a picture, and what is left out of it."""
+    for found in split_pages(upload.source, upload.name):
+        yield found if isinstance(found, UnreadableImageError) else Upload(found.source, found.name)
+
+
+def read_upload(upload: Upload) -> Image.Image:
+    """Read a picture as RGB.
+
+    Raises:
+        UnreadableImageError: It is too large, or from `read_image`.
+    """
+    _check_upload(upload)
+    return read_image(upload.source, upload.name)
+
+
+def _check_upload(upload: Upload) -> None:
+    """Raise an error where a file is too large for a picture, or stands for one that was not sent."""
+    if not isinstance(upload.source, str) or not os.path.isfile(upload.source):
+        return
+    size = os.path.getsize(upload.source)
+    if size > MAX_PICTURE_BYTES and not is_zip(upload.source):
+        raise UnreadableImageError(
+            upload.name,
+            f"is too large ({size // 1024**2} MiB); pictures of at most {MAX_PICTURE_BYTES // 1024**2} MiB are read",
+        )
+    if size < _LEFT_OUT_SIZE and (said := _LEFT_OUT.fullmatch(Path(upload.source).read_bytes())):
+        raise UnreadableImageError(upload.name, said[1].decode(errors="replace"))
+
+
 def read_or_error(upload: Upload) -> Image.Image | UnreadableImageError:
     """Read a picture as RGB, or return what is wrong with the file."""
     try:
-        return read_image(upload.source, upload.name)
+        return read_upload(upload)
     except UnreadableImageError as error:
         return error
 
