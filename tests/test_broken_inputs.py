@@ -174,7 +174,8 @@ def test_the_command_names_or_answers_each(broken: Broken, tiny_run: TinyRun, tm
     output = done.stdout.decode(errors="surrogateescape")
     rows = json.loads(output) if form == "json" else list(csv.DictReader(io.StringIO(output, newline="")))
     answered = {number(Path(row["file"]).name) for row in rows}
-    named = set(re.findall(rf"{re.escape(str(folder))}/\D*(\d{{4}})", problems))
+    # A picture that is answered may be the first of several in its file.
+    named = set(re.findall(rf"{re.escape(str(folder))}/\D*(\d{{4}})(?!.*: only the first picture)", problems))
     assert not answered & named
     tried = {number(path.name) for path in broken if not path.is_dir()}
     assert answered | named == tried

@@ -33,8 +33,8 @@ def read_pixel_size(source: ImageSource | None) -> float | None:
     """Read how wide a pixel is in the specimen, in µm.
 
     Args:
-        source: As for `read_image`; only the file's header is read. An array or a PIL image has no file. Of a file with
-            several pages the first tells for all.
+        source: As for `read_image`; only the file's header is read. An array or a PIL image has no file. Of several
+            pages of a file the first tells for all.
 
     Returns:
         0.02 to 1, or None where the file does not say it credibly.

@@ -8,6 +8,8 @@ import numpy as np
 
 _BITS, _TABLES = 24, 16
 _SIZE = 128  # of a SIFT descriptor
+# Subtracted from descriptors, which are positive: without it most lie on the same side of every plane.
+_MEAN = 16
 # An entry is one number: the bucket, and in the lower bits the field. Sorted, they take 30 kB a field; a dictionary of
 # lists takes twenty times as much.
 _FIELD_BITS = 32
@@ -20,8 +22,6 @@ class FieldVotes:
 
     def __init__(self) -> None:
         self._planes = np.random.default_rng(0).standard_normal((_SIZE, _TABLES * _BITS), dtype=np.float32)
-        # Subtracted from descriptors, which are positive: without it most lie on the same side of every plane.
-        self._mean: np.ndarray | None = None
         self._old = self._recent = np.zeros(0, np.int64)
         self._fields = 0
 
@@ -60,10 +60,6 @@ class FieldVotes:
 
     def _buckets(self, descriptors: np.ndarray) -> np.ndarray:
         """The buckets of the descriptors, each once: int64, below 2 ** 28."""
-        if not len(descriptors):
-            return np.zeros(0, np.int64)
-        if self._mean is None:
-            self._mean = descriptors.mean(axis=0, dtype=np.float32)
-        sides = ((descriptors - self._mean) @ self._planes > 0).reshape(-1, _TABLES, _BITS)
+        sides = ((descriptors.astype(np.float32) - _MEAN) @ self._planes > 0).reshape(-1, _TABLES, _BITS)
         high, middle, low = np.moveaxis(np.packbits(sides, axis=2).astype(np.int64), 2, 0)
         return np.unique((high << 16) + (middle << 8) + low + (np.arange(_TABLES) << _BITS))

@@ -24,7 +24,8 @@ _SCALE = 1.1  # at most, in any direction
 # BCCD at least 26 % do. Text that is burnt into every photograph agrees too, but has few key points beside the cells'.
 _SHARE = 0.2
 _IOU = 0.3
-# Earlier fields that a new one is compared with. Of BCCD's 40 overlaps the earlier field was among the first five.
+# Earlier fields that a new one is compared with. Of BCCD's 40 overlaps, the earlier field was among the first six of
+# 1,091 each time; with other random planes one of the 40, with 13 key points that agree, was not.
 _CANDIDATES = 12
 
 
