@@ -121,10 +121,23 @@ def match(first: KeyPoints, second: KeyPoints, *, as_is: bool = False) -> Match 
 
 def _matches(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of descriptors, (k, 128) and (l, 128), that are mutually nearest and clearly nearer than the next."""
-    # Squared distances by one product of matrices, ten times as fast as `cv2.batchDistance`. They are exact: float32
-    # holds whole numbers up to 2 ** 24, and these are below 128 * 255 ** 2.
+    # Squared distances by one product of matrices, faster than `cv2.batchDistance`. They are exact: float32 holds
+    # whole numbers up to 2 ** 24, and these are below 128 * 255 ** 2. numpy's product would wake threads for it, which
+    # wait busily: where the processor has other work, that took three times as long.
     first, second = first.astype(np.float32), second.astype(np.float32)
-    squares = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2 * (first @ second.T)
+    squares = (
+        (first**2).sum(1)[:, None]
+        + (second**2).sum(1)
+        - 2
+        * cv2.gemm(
+            first,
+            second,
+            1,
+            None,  # type: ignore[call-overload]
+            0,
+            flags=cv2.GEMM_2_T,
+        )
+    )
     partner = squares.argmin(axis=1)
     mutual = squares.argmin(axis=0)[partner] == np.arange(len(first))
     nearest, next_nearest = np.partition(squares, 1, axis=1)[:, :2].T

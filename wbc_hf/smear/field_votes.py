@@ -4,6 +4,7 @@ Descriptors are hashed by random hyperplanes (Charikar 2002, doi:10.1145/509907.
 descriptors in one bucket vote for each other; a bucket that many fields share says less, and its votes weigh less.
 """
 
+import cv2
 import numpy as np
 
 _BITS, _TABLES = 24, 16
@@ -60,6 +61,10 @@ class FieldVotes:
 
     def _buckets(self, descriptors: np.ndarray) -> np.ndarray:
         """The buckets of the descriptors, each once: int64, below 2 ** 28."""
-        sides = ((descriptors.astype(np.float32) - _MEAN) @ self._planes > 0).reshape(-1, _TABLES, _BITS)
+        if not len(descriptors):
+            return np.zeros(0, np.int64)
+        # Not numpy's product: see `wbc_hf.data.key_points`.
+        product = cv2.gemm(descriptors.astype(np.float32) - _MEAN, self._planes, 1, None, 0)  # type: ignore[call-overload]
+        sides = (product > 0).reshape(-1, _TABLES, _BITS)
         high, middle, low = np.moveaxis(np.packbits(sides, axis=2).astype(np.int64), 2, 0)
         return np.unique((high << 16) + (middle << 8) + low + (np.arange(_TABLES) << _BITS))
