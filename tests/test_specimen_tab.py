@@ -4,6 +4,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from wbc_hf.web import build_page
 from wbc_hf.web import session as session_module
 from wbc_hf.web.housekeeping import KEEP_CLOSED, KEEP_OPEN, drop_idle_sessions, remove_files
 from wbc_hf.web.session import Session, Sessions
+from wbc_hf.web.specimen_tab import ALL, GOALS, next_goal
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +45,10 @@ class Tab:
     def take(self, update: dict) -> None:
         self.shown |= {component._id: value for component, value in update.items()}
 
-    def read(self, session: str, *seeds: int) -> Iterator[None]:
+    def read(self, session: str, *seeds: int, goal: str = ALL) -> Iterator[None]:
         """Reads painted fields; stands still after each event that the page would get."""
         for update in self.handler("on_files")(
-            [self.paint(seed) for seed in seeds], "Whole fields", "", _request(session)
+            [self.paint(seed) for seed in seeds], "Whole fields", goal, "", _request(session)
         ):
             self.take(update)
             yield
@@ -84,7 +86,7 @@ def test_every_state_of_a_reading_says_what_is_visible(tab: Tab):
     notes = tab.folder / "notes.jpg"
     notes.write_text("no picture")
     given = [{"path": str(notes), "orig_name": notes.name}, tab.paint(1), tab.paint(2)]
-    states = list(tab.handler("on_files")(given, "Whole fields", "", _request("one")))
+    states = list(tab.handler("on_files")(given, "Whole fields", ALL, "", _request("one")))
     said = [
         {
             type(value): value.visible
@@ -135,7 +137,31 @@ def test_stop_ends_the_reading_and_keeps_what_was_read(tab: Tab):
     list(reading)
     count = len(tab.session.specimen.pictures)
     assert count < 3
-    assert f"Stopped: {count} of 3 pictures were read" in tab.text()
+    assert f"Stopped: {count} of 3 photographs were read" in tab.text()
+    for update in tab.handler("on_go_on")(tab.session, "Whole fields", ALL, "", _request("one")):
+        tab.take(update)
+    assert [picture.name for picture in tab.session.specimen.pictures] == [f"field {seed}.png" for seed in (1, 2, 3)]
+    assert tab.session.unread == []
+
+
+def test_reading_stops_at_the_goal_and_goes_on_to_the_next(tab: Tab, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(GOALS, "100 cells", 6)
+    list(tab.read("one", 1, 2, 3, 4, goal="100 cells"))
+    assert tab.session.leucocytes >= 6
+    count = len(tab.session.specimen.pictures)
+    assert count < 4
+    assert [upload.name for upload in tab.session.unread] == [f"field {seed}.png" for seed in range(count + 1, 5)]
+    assert f"Stopped: {count} of 4 photographs were read" in tab.text()
+    for update in tab.handler("on_go_on")(tab.session, "Whole fields", "100 cells", "", _request("one")):
+        tab.take(update)
+    assert tab.session.leucocytes >= 12 or not tab.session.unread
+
+
+@pytest.mark.parametrize(
+    ("leucocytes", "goal", "enough"), [(0, 100, 100), (99, 100, 100), (100, 100, 200), (130, 200, 200), (5, None, inf)]
+)
+def test_the_next_goal_is_beyond_what_is_there(leucocytes: int, goal: int | None, enough: float):
+    assert next_goal(leucocytes, goal) == enough
 
 
 def test_two_uploads_at_once_make_one_specimen(tab: Tab):
@@ -178,7 +204,7 @@ def test_a_click_on_a_forgotten_specimen_says_so(tab: Tab):
 
 
 def _read_files(tab: Tab, given: list[dict], kind: str = "Find out") -> str:
-    for update in tab.handler("on_files")(given, kind, "", _request("one")):
+    for update in tab.handler("on_files")(given, kind, ALL, "", _request("one")):
         tab.take(update)
     return tab.text()
 

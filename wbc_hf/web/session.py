@@ -105,6 +105,7 @@ class Session:
         ticket: Number that the browser gave to the last change of the gallery that was answered.
         lock: Hold it to change what is shown and to render that, so that the last rendering shows the last change.
         readings: Number of uploads that are being read.
+        unread: What was given and not read, because reading stopped before.
         stopped: Whether reading is to stop, because the visitor says so or the specimen was put away.
     """
 
@@ -122,6 +123,7 @@ class Session:
         self.version = self.ticket = 0
         self.lock = threading.RLock()
         self.readings = 0
+        self.unread: list[Upload | UnreadableImageError] = []
         self.stopped = False
         # Numbers from 1; 0 for none.
         self._picture = self._cell = 0
@@ -162,6 +164,11 @@ class Session:
             self.secret,
             self._picture in self.full_pictures,
         )
+
+    @property
+    def leucocytes(self) -> int:
+        """Number of cells that are counted, or will be if a person says so."""
+        return sum(cell.state in (CellState.COUNTED, CellState.WAITING) for cell in self.specimen.cells)
 
     @property
     def size(self) -> int:

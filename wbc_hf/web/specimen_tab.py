@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,7 +17,7 @@ from wbc_hf.smear import Cell, Picture, ReferenceRanges, check_leucocyte_count, 
 from wbc_hf.web.examples import FIELD_CREDIT, example_fields
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.remarks import Remark, RemarkKind, render_remarks
-from wbc_hf.web.rendering import example_buttons, read_text, render, render_problem
+from wbc_hf.web.rendering import example_buttons, plural, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
 from wbc_hf.web.specimen_html import (
     describe_gallery,
@@ -40,6 +41,10 @@ from wbc_hf.web.uploads import (
 FORGOTTEN = "This specimen was not touched for long and is forgotten: give its photographs once more"
 
 FIND_OUT, FIELDS, CELLS = "Find out", "Whole fields", "One cell each"
+# Leucocytes, counted or waiting: a manual differential ends at 100 or 200.
+ALL = "the last photograph"
+GOALS = {ALL: None, "100 cells": 100, "200 cells": 200}
+STOPPED = "Stopped: {read} of {given} photographs were read, with {cells} leucocytes that are counted or wait."
 IS_FIELD = {FIND_OUT: None, FIELDS: True, CELLS: False}
 SHOW_EVERY = 0.3  # seconds, while pictures are read: what is sent grows with the specimen
 OTHERWISE = (
@@ -87,6 +92,7 @@ class SpecimenTab:
                 self.kind = gr.Radio(
                     [FIND_OUT, FIELDS, CELLS], value=FIND_OUT, label="Each photograph shows", elem_classes="wbc-kind"
                 )
+                self.goal = gr.Radio(list(GOALS), value=ALL, label="Stop reading at", elem_classes="wbc-kind")
                 self.panel.lay_out_menu()
                 self.example = example_buttons(
                     "Or try it on",
@@ -97,6 +103,7 @@ class SpecimenTab:
                 )
         self.progress, self.notice = gr.HTML(), gr.HTML()
         self.stop = gr.Button("Stop reading", size="sm", visible=False, elem_classes="wbc-stop")
+        self.go_on = gr.Button("Read on", size="sm", visible=False, elem_classes=["wbc-stop", "wbc-go-on"])
         self.panel.lay_out()
         with gr.Column(visible=False, elem_classes="wbc-specimen") as self.work:
             with gr.Row(equal_height=False, elem_classes="wbc-row"):
@@ -129,16 +136,18 @@ class SpecimenTab:
     def _listen(self, page: gr.Blocks) -> None:
         hidden = AT_ONCE | {"show_progress": "hidden"}
         reading = SPECIMENS | {"api_visibility": "private", "show_progress": "hidden"}
-        results = [self.session, self.files, self.progress, self.stop, self.work, *self.views, *self.panel.outputs]
+        results = [self.session, self.files, self.progress, self.stop, self.go_on, self.work]
+        results += [*self.views, *self.panel.outputs]
         self.files.upload(
             self.on_files,
-            [self.files, self.kind, self.leucocytes],
+            [self.files, self.kind, self.goal, self.leucocytes],
             results,
             preprocess=False,
             trigger_mode="multiple",
             **reading,
         )
         self.example.click(self.on_example, [self.session, self.leucocytes], results, **reading)
+        self.go_on.click(self.on_go_on, [self.session, self.kind, self.goal, self.leucocytes], results, **reading)
         self.stop.click(self.on_stop, self.session, self.stop, **AT_ONCE)
         for component in (self.pager, self.viewer, self.field, self.card, self.gallery):
             component.click(
@@ -174,9 +183,21 @@ class SpecimenTab:
             return gr.Textbox(), ""
         return gr.Textbox(value=request.username, interactive=False), render("signed_in", name=request.username)
 
-    def on_files(self, given: list[dict] | None, kind: str, leucocytes: str, request: gr.Request) -> Iterator[dict]:
+    def on_files(
+        self, given: list[dict] | None, kind: str, goal: str, leucocytes: str, request: gr.Request
+    ) -> Iterator[dict]:
         """Read files into the visitor's specimen."""
-        yield from self._read(read_uploads(given), kind, leucocytes, request)
+        yield from self._read(read_uploads(given), kind, goal, leucocytes, request)
+
+    def on_go_on(
+        self, session: Session | None, kind: str, goal: str, leucocytes: str, request: gr.Request
+    ) -> Iterator[dict]:
+        """Read the photographs that were left when reading stopped, up to the next goal."""
+        if session is None:
+            yield {self.progress: render_problem("Forgotten", FORGOTTEN), self.go_on: gr.Button(visible=False)}
+            return
+        unread, session.unread = session.unread, []
+        yield from self._read(unread, kind, goal, leucocytes, request)
 
     def on_example(self, session: Session | None, leucocytes: str, request: gr.Request) -> Iterator[dict]:
         """Read the example fields, unless there are photographs that they would be counted with."""
@@ -185,7 +206,7 @@ class SpecimenTab:
         if any(picture.name not in names for picture in pictures):
             yield {self.progress: render_problem("Not read", "example fields would be counted with your own")}
             return
-        yield from self._read(self.examples, FIELDS, leucocytes, request)
+        yield from self._read(self.examples, FIELDS, ALL, leucocytes, request)
 
     def on_stop(self, session: Session | None) -> gr.Button:
         """Stop reading. The current picture is finished and kept; `_read` says so."""
@@ -202,7 +223,8 @@ class SpecimenTab:
         if event.action == "clear":
             # Also what is shown: Gradio keeps the last value of every component.
             emptied = dict.fromkeys([self.progress, self.notice, self.name, self.leucocytes, *self.views], "")
-            hidden = {self.work: gr.Column(visible=False), self.stop: gr.Button(visible=False)}
+            hidden: dict = {self.work: gr.Column(visible=False)}
+            hidden |= {button: gr.Button(visible=False) for button in (self.stop, self.go_on)}
             unsent = dict.fromkeys([self.sent, self.thumbnails])
             renewed = self.sessions.renew(request.session_hash)
             return {self.session: renewed} | hidden | unsent | emptied | self.panel.state_with_menu(renewed)
@@ -241,8 +263,15 @@ class SpecimenTab:
         except WbcError as error:
             return None, render_problem("Not saved", str(error))
 
-    def _read(self, uploads: Sequence[Upload], kind: str, leucocytes: str, request: gr.Request) -> Iterator[dict]:
-        """Read pictures one after the other, and show each state of the specimen in between."""
+    def _read(
+        self,
+        uploads: Sequence[Upload | UnreadableImageError],
+        kind: str,
+        goal: str,
+        leucocytes: str,
+        request: gr.Request,
+    ) -> Iterator[dict]:
+        """Read pictures one after the other, up to a goal, and show each state of the specimen in between."""
         try:
             session = self.sessions.of(request.session_hash)
         except WbcError as error:
@@ -252,9 +281,14 @@ class SpecimenTab:
             session.readings, session.stopped = session.readings + 1, False
         remarks: list[Remark] = []
         before, read, stopped, shown_at = len(session.specimen.pictures), 0, "", 0.0
+        enough = next_goal(session.leucocytes, GOALS[goal])
         try:
             yield {self.session: session, self.files: None} | self._visible_parts(session)
-            given = [found for upload in uploads for found in unpack_upload(upload)]
+            given = [
+                found
+                for upload in uploads
+                for found in ([upload] if isinstance(upload, UnreadableImageError) else unpack_upload(upload))
+            ]
             for index, found in enumerate(given):
                 for upload in [found] if isinstance(found, UnreadableImageError) else split_upload(found):
                     if isinstance(upload, UnreadableImageError):
@@ -272,8 +306,9 @@ class SpecimenTab:
                         shown_at = time.monotonic()
                     if session.stopped:
                         break
-                if session.stopped:
-                    stopped = f"Stopped: {index + 1} of {len(given)} pictures were read and are kept."
+                if left := given[index + 1 :] if session.stopped or session.leucocytes >= enough else []:
+                    session.unread = left + session.unread
+                    stopped = STOPPED.format(read=index + 1, given=len(given), cells=session.leucocytes)
                     break
         finally:
             with session.lock:
@@ -299,6 +334,10 @@ class SpecimenTab:
         """
         return {
             self.stop: gr.Button(visible=session.readings > 0 and not session.stopped),
+            self.go_on: gr.Button(
+                f"Read the other {plural(len(session.unread), 'photograph')}",
+                visible=session.readings == 0 and bool(session.unread),
+            ),
             self.work: gr.Column(visible=bool(session.specimen.pictures)),
         }
 
@@ -340,6 +379,11 @@ def describe_otherwise(pictures: Sequence[Picture], chosen: str) -> str:
     return OTHERWISE.format(
         count=count, total=len(pictures), seen=seen, chosen=chosen, better=better, find_out=FIND_OUT
     )
+
+
+def next_goal(leucocytes: int, goal: int | None) -> float:
+    """The number of leucocytes to stop at: the next multiple of the goal, infinity without one."""
+    return math.inf if goal is None else goal * (leucocytes // goal + 1)
 
 
 def remarks_of_minority(pictures: Sequence[Picture]) -> list[Remark]:
