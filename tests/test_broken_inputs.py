@@ -174,7 +174,9 @@ def test_the_command_names_or_answers_each(broken: Broken, tiny_run: TinyRun, tm
     output = done.stdout.decode(errors="surrogateescape")
     rows = json.loads(output) if form == "json" else list(csv.DictReader(io.StringIO(output, newline="")))
     answered = {number(Path(row["file"]).name) for row in rows}
-    named = set(re.findall(rf"{re.escape(str(folder))}/\D*(\d{{4}})", problems))
+    # Of a file with several pictures both is said: the answer for the first, and that there are more.
+    errors = "\n".join(line for line in problems.splitlines() if "only the first picture in it" not in line)
+    named = set(re.findall(rf"{re.escape(str(folder))}/\D*(\d{{4}})", errors))
     assert not answered & named
     tried = {number(path.name) for path in broken if not path.is_dir()}
     assert answered | named == tried

@@ -77,14 +77,14 @@ def _rows(predictor: "Predictor", files: list[Path], unreadable: list[Unreadable
     from wbc_hf.data import find_pages
 
     for file, prediction in zip(files, predictor.predict_each(files), strict=True):
-        pages = find_pages(file)
-        if left_out := len(pages.numbers) - 1 + pages.frames:
-            said = f"{file}: only the first picture in it is classified, {left_out} more are left out"
-            print(f"wbc-hf: {on_one_line(said)}", file=sys.stderr)
         if isinstance(prediction, UnreadableImageError):
             print(f"wbc-hf: {on_one_line(str(prediction))}", file=sys.stderr)
             unreadable.append(prediction)
             continue
+        pages = find_pages(file)
+        if left_out := len(pages.numbers) - 1 + pages.frames:
+            said = f"{file}: only the first picture in it is classified, {left_out} more are left out"
+            print(f"wbc-hf: {on_one_line(said)}", file=sys.stderr)
         probabilities = dict([(prediction.label, prediction.probability), *prediction.alternatives])
         yield {
             "file": str(file),
