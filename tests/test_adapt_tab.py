@@ -60,7 +60,7 @@ class Page:
             path = folder / f"{number}.png"
             Image.fromarray(pixels).save(path)
             files.append({"path": str(path), "orig_name": path.name})
-        for update in self.handler("on_files")(files, "One cell each", "the last photograph", "", self.request):
+        for update in self.handler("on_files")(files, "One cell each", "the end", "", self.request):
             for component, value in update.items():
                 if isinstance(component, gr.State):
                     self.session = value

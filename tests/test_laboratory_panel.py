@@ -61,7 +61,7 @@ class Tab:
             Image.fromarray(pixels).save(path)
             files.append({"path": str(path), "orig_name": path.name})
         request = SimpleNamespace(session_hash="one", username=None)
-        for update in self.handler("on_files")(files, "One cell each", "the last photograph", "", request):
+        for update in self.handler("on_files")(files, "One cell each", "the end", "", request):
             self.take(update)
 
     def review(self) -> None:

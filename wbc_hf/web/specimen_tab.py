@@ -42,7 +42,7 @@ FORGOTTEN = "This specimen was not touched for long and is forgotten: give its p
 
 FIND_OUT, FIELDS, CELLS = "Find out", "Whole fields", "One cell each"
 # Leucocytes, counted or waiting: a manual differential ends at 100 or 200.
-ALL = "the last photograph"
+ALL = "the end"
 GOALS = {ALL: None, "100 cells": 100, "200 cells": 200}
 STOPPED = "Stopped: {read} of {given} photographs were read, with {cells} leucocytes that are counted or wait."
 IS_FIELD = {FIND_OUT: None, FIELDS: True, CELLS: False}
@@ -89,10 +89,16 @@ class SpecimenTab:
                     elem_classes=["wbc-upload", "wbc-many"],
                 )
             with gr.Column(scale=4):
-                self.kind = gr.Radio(
-                    [FIND_OUT, FIELDS, CELLS], value=FIND_OUT, label="Each photograph shows", elem_classes="wbc-kind"
-                )
-                self.goal = gr.Radio(list(GOALS), value=ALL, label="Stop reading at", elem_classes="wbc-kind")
+                with gr.Row():
+                    self.kind = gr.Radio(
+                        [FIND_OUT, FIELDS, CELLS],
+                        value=FIND_OUT,
+                        label="Each photograph shows",
+                        elem_classes="wbc-kind",
+                        scale=4,
+                        min_width=370,
+                    )
+                    self.goal = gr.Dropdown(list(GOALS), value=ALL, label="Stop at", scale=1, min_width=110)
                 self.panel.lay_out_menu()
                 self.example = example_buttons(
                     "Or try it on",
