@@ -2,6 +2,7 @@
 
 import tempfile
 import threading
+import weakref
 from dataclasses import dataclass
 
 
@@ -10,6 +11,7 @@ class PictureStore:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="wbc_hf-")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
 
     def keep(self, content: bytes) -> "KeptPicture":
