@@ -123,8 +123,9 @@ function drawButtons() {
         set(it, 'aria-selected', selected.has(number));
         set(it, 'aria-current', number === given.chosen);
     }
-    say(selected.size ? `${plural(selected.size)} selected.` : counts.waiting ? '' :
-        counts.all ? 'No cell waits for review: the report is ready.' : 'No cell was found yet.');
+    const few = counts.counted < 100 ? `, but of ${plural(counts.counted)} only: a differential needs 100` : '';
+    const done = counts.all ? `No cell waits for review: the report is ready${few}.` : 'No cell was found yet.';
+    say(selected.size ? `${plural(selected.size)} selected.` : counts.waiting ? '' : done);
 }
 
 function say(text) {
