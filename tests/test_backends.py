@@ -1,5 +1,7 @@
 """Every backend gives the answers of the model itself, also to several threads at once."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -136,3 +138,28 @@ def test_processes_of_one_launch_share_the_cores(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert hardware.usable_cores() == cores
+
+
+USED_AND_DROPPED = """
+import signal, subprocess, sys, threading
+import openvino
+from openvino import opset13
+from wbc_hf.inference.backends import compile_openvino
+
+signal.signal(signal.SIGCHLD, lambda *_: None)
+values = opset13.parameter([1, 4], name="values")
+compiled = [compile_openvino(openvino.Model([opset13.relu(values)], [values], "model"), half=False)]
+dropping = threading.Thread(target=compiled.clear)
+dropping.start()
+dropping.join()
+subprocess.run([sys.executable, "-c", "import time; time.sleep(0.2)"])
+print("alive")
+"""
+
+
+def test_a_backend_that_another_thread_drops_leaves_the_process_alive():
+    """OpenVINO frees a stack for signals that is still in use (on processors with AMX)."""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", USED_AND_DROPPED], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n")

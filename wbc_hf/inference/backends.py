@@ -114,8 +114,7 @@ class OpenVinoBackend:
 def compile_openvino(model: "openvino.Model | Path", *, half: bool) -> "openvino.CompiledModel":
     """Compile a graph, or the file of one, for all cores of this process, in bf16 where `half`, else in fp32."""
     with needs_extra("openvino"):
-        import openvino
-
+        core = _core()
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
         "PERFORMANCE_HINT": "LATENCY",
@@ -123,4 +122,17 @@ def compile_openvino(model: "openvino.Model | Path", *, half: bool) -> "openvino
         # Two processes of one launch would pin themselves to the same cores.
         "ENABLE_CPU_PINNING": False,
     }
-    return openvino.Core().compile_model(model, "CPU", settings)
+    return core.compile_model(model, "CPU", settings)
+
+
+@cache
+def _core() -> "openvino.Core":
+    """OpenVINO's own state: one for the process, never destroyed.
+
+    Where the processor has AMX, its CPU plugin gives the thread that creates it another stack for signals, and the
+    thread that destroys it frees that. If these are two threads, the next signal ends the process without a word
+    (OpenVINO 2026): a child that ends is enough, where somebody handles SIGCHLD as PyTorch's data loader does.
+    """
+    import openvino
+
+    return openvino.Core()
