@@ -219,6 +219,18 @@ def test_several_cells_are_reviewed_at_once_and_undone_at_once(session: Session)
     assert gallery(session)["undo"] == f"cell {numbers[0]}"
 
 
+def test_what_was_read_while_a_picture_was_out_is_not_counted_twice_once_it_is_back(
+    session: Session, fields: list[Upload]
+):
+    before = session.leucocytes
+    session.act("remove", 1)
+    session.read(fields[0], is_field=True)
+    assert session.leucocytes == before
+    session.act("undo", 0)
+    assert session.leucocytes == before
+    assert {cell.state for cell in session.view.cells if cell.picture == 4} <= {CellState.DUPLICATE, CellState.CUT}
+
+
 def test_undo_goes_back_all_the_way(session: Session, fields: list[Upload]):
     session.read(fields[0], is_field=True)
     first, second, third = waiting(session)[-3:]

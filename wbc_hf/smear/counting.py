@@ -142,7 +142,7 @@ class CellCounter:
                 views = predict_cells(self.predictor, image, boxes)
             else:
                 views = [CellView(image, *self.predictor.predict([image]))]
-            duplicates = self._find_duplicates(image, boxes)
+            duplicates, stand_ins = self._find_duplicates(image, boxes)
             cells = [
                 Cell(cell.box, view.prediction, _encode_crop(view.image), cell.cut, duplicates.get(index))
                 for index, (cell, view) in enumerate(zip(found, views, strict=True))
@@ -152,6 +152,7 @@ class CellCounter:
                 name, image.size, preview, cells, is_field=whole_field, kind=kind, pixel_size=pixel_size
             )
             self._numbers[-1] = picture.number
+            self.specimen.add_stand_ins(picture.number, stand_ins)
             return picture
 
     def add_missed_cell(self, picture: int, x: float, y: float) -> Cell:
@@ -190,9 +191,14 @@ class CellCounter:
             self.predictor = predictor
             self.specimen.predict_again(predictor)
 
-    def _find_duplicates(self, image: Image.Image, boxes: Sequence[Box]) -> dict[int, int]:
-        """By index of the box, the number of the cell in an earlier picture that is the same leucocyte."""
+    def _find_duplicates(self, image: Image.Image, boxes: Sequence[Box]) -> tuple[dict[int, int], dict[int, int]]:
+        """By index of the box, the number of the cell in an earlier picture that is the same leucocyte.
+
+        Returns:
+            The duplicates, and those that will be if a picture that was removed is put back.
+        """
         duplicates: dict[int, int] = {}
+        stand_ins: dict[int, int] = {}
         overlaps = self._fields.add(image)
         self._numbers.append(None)
         for overlap in overlaps:
@@ -201,12 +207,13 @@ class CellCounter:
                 cell
                 for cell in self.specimen.cells
                 if cell.picture == self._numbers[overlap.earlier]
-                and not cell.removed
                 and cell.state is not CellState.CUT
+                and not (cell.removed and cell.cut and cell.review is None)
             ]
             for new, old in match_cells(boxes, [cell.box for cell in earlier], overlap).items():
-                duplicates.setdefault(new, earlier[old].duplicate_of or earlier[old].number)
-        return duplicates
+                found = stand_ins if earlier[old].removed else duplicates
+                found.setdefault(new, earlier[old].duplicate_of or earlier[old].number)
+        return duplicates, {new: old for new, old in stand_ins.items() if new not in duplicates}
 
 
 def _split(image: ImageSource, label: str) -> Iterator[NamedSource | UnreadableImageError]:

@@ -190,6 +190,20 @@ class Specimen:
         with self._lock:
             self._cells[number - 1] = replace(self._cells[number - 1], removed=True)
 
+    def add_stand_ins(self, picture: int, originals: Mapping[int, int]) -> None:
+        """Record which cells of a picture show what a removed picture shows too, so that both are never counted.
+
+        Args:
+            picture: Number of the picture.
+            originals: By index of its cells, the number of the cell of the removed picture.
+        """
+        with self._lock:
+            numbers = [cell.number for cell in self._cells if cell.picture == picture]
+            for index, original in originals.items():
+                removed = self._cells[original - 1].picture
+                if removed in self._stand_ins:
+                    self._stand_ins[removed][numbers[index]] = original
+
     def put_back(self, number: int) -> None:
         """Put a removed picture back: its cells are counted as before, and those that stood in for them are not.
 
