@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import cv2
 
 from wbc_hf.data import Box, read_image
-from wbc_hf.smear.overlaps import FieldIndex, Overlap, match_cells
+from wbc_hf.smear.overlaps import FieldIndex, Overlap, describe_field, match_cells
 
 BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd"
 SAME_LEUCOCYTE = 0.4
@@ -60,7 +60,7 @@ def find_overlaps(files: list[Path]) -> dict[tuple[str, str], Overlap]:
     return {
         (number(files[overlap.earlier]), number(file)): overlap
         for file in files
-        for overlap in index.add(read_image(file))
+        for overlap in index.add(describe_field(read_image(file)))
     }
 
 
@@ -91,12 +91,12 @@ def time_to_add(files: list[Path], size: int) -> float:
     """Processor time in seconds to add a field to `size` others, without reading it; mean of ten."""
     others = FieldIndex()
     for file in files[:size]:
-        others.add(read_image(file))
+        others.add(describe_field(read_image(file)))
     total = 0.0
     for file in files[-REPEATS:]:
         index, image = deepcopy(others), read_image(file)
         began = time.process_time()
-        index.add(image)
+        index.add(describe_field(image))
         total += time.process_time() - began
     return total / REPEATS
 

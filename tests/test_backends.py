@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController
 from transformers import PreTrainedModel, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from wbc_hf import hardware
@@ -138,6 +139,13 @@ def test_processes_of_one_launch_share_the_cores(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert hardware.usable_cores() == cores
+
+
+def test_small_products_wake_no_threads():
+    pools = ThreadpoolController()
+    with pools.limit(limits=2, user_api="blas"):
+        hardware.use_one_blas_thread()
+        assert {pool["num_threads"] for pool in pools.info() if pool["user_api"] == "blas"} == {1}
 
 
 USED_AND_DROPPED = """

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from wbc_hf.data import describe, match, paint_field
 from wbc_hf.smear import overlaps
-from wbc_hf.smear.overlaps import FieldIndex, Overlap, match_cells
+from wbc_hf.smear.overlaps import FieldIndex, Overlap, describe_field, match_cells
 
 SIZE = (640, 480)
 SAME_PLACE = Overlap(0, np.eye(2, 3), 99)
@@ -39,7 +39,7 @@ def photographed_again(image: Image.Image) -> Image.Image:
 def found(*fields: Image.Image) -> list[Overlap]:
     """What the last field overlaps."""
     index = FieldIndex()
-    return [index.add(field) for field in fields][-1]
+    return [index.add(describe_field(field)) for field in fields][-1]
 
 
 def moved(overlap: Overlap, point: tuple[float, float]) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_a_turned_field_of_another_size(smear: Image.Image, field: Image.Image):
 
 def test_other_fields_do_not_overlap():
     index = FieldIndex()
-    assert [index.add(painted(seed)) for seed in range(4)] == [[]] * 4
+    assert [index.add(describe_field(painted(seed))) for seed in range(4)] == [[]] * 4
 
 
 def test_mirror_images_and_other_scales_are_other_fields(field: Image.Image):
@@ -146,10 +146,10 @@ def test_of_many_fields_the_likeliest_are_compared(monkeypatch: pytest.MonkeyPat
     fields = [Image.fromarray(paint_field([0, 2, 4], width=320, height=240, seed=seed).image) for seed in range(30)]
     index = FieldIndex()
     for field in fields:
-        index.add(field)
+        index.add(describe_field(field))
     compared = []
     compare = overlaps._compare
     monkeypatch.setattr(overlaps, "_compare", lambda *given: compared.append(given[2]) or compare(*given))
-    assert [overlap.earlier for overlap in index.add(fields[0].crop((20, 10, 320, 240)))] == [0]
+    assert [overlap.earlier for overlap in index.add(describe_field(fields[0].crop((20, 10, 320, 240))))] == [0]
     assert len(compared) <= overlaps._CANDIDATES
-    assert [overlap.earlier for overlap in index.add(fields[7])] == [7]
+    assert [overlap.earlier for overlap in index.add(describe_field(fields[7]))] == [7]

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from wbc_hf.data import Box, read_image
-from wbc_hf.smear.overlaps import FieldIndex, match_cells
+from wbc_hf.smear.overlaps import FieldIndex, describe_field, match_cells
 
 DATA = Path(os.environ.get("WBC_HF_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "bccd"
 PAIRS = 12
@@ -42,8 +42,8 @@ def test_a_leucocyte_in_two_fields_is_matched():
     pairs = [(first, second) for first, second, iou in listed_pairs() if iou > 0.4][:PAIRS]
     for first, second in pairs:
         index = FieldIndex()
-        index.add(read_image(picture(first)))
-        (overlap,) = index.add(read_image(picture(second)))
+        index.add(describe_field(read_image(picture(first))))
+        (overlap,) = index.add(describe_field(read_image(picture(second))))
         assert match_cells(boxes(second), boxes(first), overlap), (first, second)
 
 
@@ -53,4 +53,4 @@ def test_other_fields_stay_apart():
     overlapping |= {"00037", "00038"}
     apart = [path for path in sorted(picture("").parent.iterdir()) if path.stem[-5:] not in overlapping][:FIELDS]
     index = FieldIndex()
-    assert [index.add(read_image(path)) for path in apart] == [[]] * FIELDS
+    assert [index.add(describe_field(read_image(path))) for path in apart] == [[]] * FIELDS

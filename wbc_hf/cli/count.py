@@ -77,6 +77,7 @@ def count(
     from transformers.utils.logging import disable_progress_bar
 
     from wbc_hf.adaptation import Laboratories
+    from wbc_hf.hardware import use_one_blas_thread
     from wbc_hf.inference import Predictor
     from wbc_hf.smear import DEFAULT_RANGES, CellCounter, Specimen, check_leucocyte_count, load_ranges
 
@@ -85,6 +86,7 @@ def count(
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise WbcError(f"{output}: is a folder, or its folder does not exist. Name a file in an existing folder.")
     disable_progress_bar()
+    use_one_blas_thread()
     reference_ranges = load_ranges(ranges) if ranges else DEFAULT_RANGES
     leucocyte_count = check_leucocyte_count(leucocytes)
     files = list(find_files(paths))

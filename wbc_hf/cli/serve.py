@@ -66,6 +66,7 @@ def serve(
     with TemporaryDirectory(prefix="wbc_hf-page-") as folder:
         os.environ.setdefault("GRADIO_TEMP_DIR", folder)
         from wbc_hf.adaptation import Laboratories
+        from wbc_hf.hardware import use_one_blas_thread
         from wbc_hf.inference import Predictor, ReferenceCells
         from wbc_hf.memory import keep_memory_level
         from wbc_hf.smear import DEFAULT_RANGES, load_ranges
@@ -75,6 +76,7 @@ def serve(
 
         reference_ranges = load_ranges(ranges) if ranges else DEFAULT_RANGES
         keep_memory_level()
+        use_one_blas_thread()
         predictor = Predictor.from_pretrained(model)
         cells = ReferenceCells.from_folder(references, predictor) if references else None
         store = Laboratories(laboratories) if laboratories is not None or host in _THIS_MACHINE else None

@@ -74,10 +74,12 @@ def describe(image: Image.Image, side: int = _WORKING_SIDE, count: int = _KEY_PO
     image = image.copy()
     image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     pixels = np.asarray(image)
-    mask = cv2.copyMakeBorder((pixels.max(axis=2) > _BLACK).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    brightest = cv2.max(cv2.max(pixels[..., 0], pixels[..., 1]), pixels[..., 2])  # numpy's takes twenty times as long
+    mask = cv2.threshold(brightest, _BLACK, 255, cv2.THRESH_BINARY)[1]
+    mask = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     mask = cv2.erode(mask, np.ones((_BLACK_MARGIN, _BLACK_MARGIN), np.uint8))[1:-1, 1:-1]
     sift = cv2.SIFT_create(nfeatures=count, contrastThreshold=_CONTRAST)  # type: ignore[attr-defined]
-    found, descriptors = sift.detectAndCompute(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), mask * 255)
+    found, descriptors = sift.detectAndCompute(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), mask)
     if descriptors is None:
         return KeyPoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8), image.size)
     strongest = np.argsort([-point.response for point in found], kind="stable")[:count]

@@ -4,6 +4,7 @@ import io
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.cell_views import CellView, predict_cells
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
 from wbc_hf.smear.finder import FoundCell, find_cells
-from wbc_hf.smear.overlaps import FieldIndex, match_cells
+from wbc_hf.smear.overlaps import FieldIndex, FieldKeyPoints, describe_field, match_cells
 from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
 from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen
@@ -30,6 +31,8 @@ PREVIEW_SIDE = 1280  # pixels of the longer side at most: what a screen shows of
 CROP_SIDE = 360  # the same of a cell; crops of analysers have as many
 # Width of a missed cell in widths of its field, if that shows no other cell: 90 pixels of 640.
 _MISSED_CELL = 1 / 7
+# A field's key points are computed while its cells are found and classified, which takes as long.
+_DESCRIBING = ThreadPoolExecutor(1, thread_name_prefix="key-points")
 
 
 def count(
@@ -131,6 +134,7 @@ class CellCounter:
             UnreadableImageError: Its cells cannot be found or classified; the specimen stays as it was.
         """
         with self._lock, _failures_named(name):
+            key_points = _DESCRIBING.submit(describe_field, image)  # meanwhile
             found = find_cells(image)
             kind = kind_of_picture(found, image.size)
             if whole_field is None:
@@ -142,7 +146,7 @@ class CellCounter:
                 views = predict_cells(self.predictor, image, boxes)
             else:
                 views = [CellView(image, *self.predictor.predict([image]))]
-            duplicates, stand_ins = self._find_duplicates(image, boxes)
+            duplicates, stand_ins = self._find_duplicates(key_points.result(), boxes)
             cells = [
                 Cell(cell.box, view.prediction, _encode_crop(view.image), cell.cut, duplicates.get(index))
                 for index, (cell, view) in enumerate(zip(found, views, strict=True))
@@ -191,7 +195,9 @@ class CellCounter:
             self.predictor = predictor
             self.specimen.predict_again(predictor)
 
-    def _find_duplicates(self, image: Image.Image, boxes: Sequence[Box]) -> tuple[dict[int, int], dict[int, int]]:
+    def _find_duplicates(
+        self, key_points: FieldKeyPoints, boxes: Sequence[Box]
+    ) -> tuple[dict[int, int], dict[int, int]]:
         """By index of the box, the number of the cell in an earlier picture that is the same leucocyte.
 
         Returns:
@@ -199,7 +205,7 @@ class CellCounter:
         """
         duplicates: dict[int, int] = {}
         stand_ins: dict[int, int] = {}
-        overlaps = self._fields.add(image)
+        overlaps = self._fields.add(key_points)
         self._numbers.append(None)
         for overlap in overlaps:
             # A cell that the border of the earlier field cuts off was not counted there.

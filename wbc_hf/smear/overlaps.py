@@ -45,7 +45,7 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class _Field:
+class FieldKeyPoints:
     """Key points of a field, some 40 kB.
 
     Attributes:
@@ -63,16 +63,15 @@ class FieldIndex:
     """An index of the fields of one specimen by their key points."""
 
     def __init__(self) -> None:
-        self._fields: list[_Field] = []
+        self._fields: list[FieldKeyPoints] = []
         self._votes = FieldVotes()
         self._same: dict[bytes, list[int]] = {}  # indices by digest
 
-    def add(self, image: Image.Image) -> list[Overlap]:
-        """Add a field, RGB of any size, and return its overlaps with earlier fields, in their order.
+    def add(self, new: FieldKeyPoints) -> list[Overlap]:
+        """Add a field, and return its overlaps with earlier fields, in their order.
 
         It is compared with the likeliest only, so that the thousandth field takes no longer than the fiftieth.
         """
-        new = _describe(image)
         same = self._same.setdefault(new.digest, [])
         candidates = sorted({*same, *self._votes.add(new.key_points.descriptors, _CANDIDATES)})
         compared = [_compare(new, self._fields[index], index) for index in candidates]
@@ -103,13 +102,14 @@ def match_cells(boxes: Sequence[Box], earlier_boxes: Sequence[Box], overlap: Ove
     return pairs
 
 
-def _describe(image: Image.Image) -> _Field:
+def describe_field(image: Image.Image) -> FieldKeyPoints:
+    """Compute the key points of a field, RGB of any size."""
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
     key_points = describe(image, _WORKING_SIDE, _KEY_POINTS)
-    return _Field(digest, np.divide(image.size, key_points.size), key_points)
+    return FieldKeyPoints(digest, np.divide(image.size, key_points.size), key_points)
 
 
-def _compare(new: _Field, earlier: _Field, index: int) -> Overlap | None:
+def _compare(new: FieldKeyPoints, earlier: FieldKeyPoints, index: int) -> Overlap | None:
     if new.digest == earlier.digest:
         # Even without key points.
         return Overlap(index, np.eye(2, 3), len(new.key_points.positions))

@@ -2,9 +2,8 @@
 
 import base64
 import io
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import gradio as gr
 from PIL import Image
@@ -15,6 +14,7 @@ from wbc_hf.inference import Neighbour, ReferenceCells
 from wbc_hf.reports import EXPORTS, Export, file_name
 from wbc_hf.smear import Cell, Picture, ReferenceRanges, check_leucocyte_count, differentiate_cells
 from wbc_hf.web.examples import FIELD_CREDIT, example_fields
+from wbc_hf.web.intake import Intake
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.remarks import Remark, RemarkKind, render_remarks
 from wbc_hf.web.rendering import example_buttons, plural, read_text, render, render_problem
@@ -28,15 +28,7 @@ from wbc_hf.web.specimen_html import (
     render_gallery_frame,
     render_pager,
 )
-from wbc_hf.web.uploads import (
-    AT_ONCE,
-    MAX_PICTURES,
-    SPECIMENS,
-    Upload,
-    read_uploads,
-    split_upload,
-    unpack_upload,
-)
+from wbc_hf.web.uploads import AT_ONCE, MAX_PICTURES, SPECIMENS, Upload, read_uploads
 
 FORGOTTEN = "This specimen was not touched for long and is forgotten: give its photographs once more"
 
@@ -44,9 +36,10 @@ FIND_OUT, FIELDS, CELLS = "Find out", "Whole fields", "One cell each"
 # Leucocytes, counted or waiting: a manual differential ends at 100 or 200.
 ALL = "the end"
 GOALS = {ALL: None, "100 cells": 100, "200 cells": 200}
-STOPPED = "Stopped: {read} of {given} photographs were read, with {cells} leucocytes that are counted or wait."
 IS_FIELD = {FIND_OUT: None, FIELDS: True, CELLS: False}
-SHOW_EVERY = 0.3  # seconds, while pictures are read: what is sent grows with the specimen
+# Seconds between two looks while pictures are read: until the first is there, and afterwards, when what is sent grows
+# with the specimen.
+LOOK_EVERY, SHOW_EVERY = 0.03, 0.5
 OTHERWISE = (
     "{count} of {total} look like {seen}, but were read as “{chosen}”. “{better}” or “{find_out}” reads "
     "them otherwise: choose it, press New specimen, and give the photographs once more."
@@ -283,53 +276,43 @@ class SpecimenTab:
         except WbcError as error:
             yield {self.files: None, self.progress: render_problem("Not read", str(error))}
             return
+        before = len(session.specimen.pictures)
+        intake = Intake(session, uploads, IS_FIELD[kind], GOALS[goal])
         with session.lock:
             session.readings, session.stopped = session.readings + 1, False
-        remarks: list[Remark] = []
-        before, read, stopped, shown_at = len(session.specimen.pictures), 0, "", 0.0
-        enough = next_goal(session.leucocytes, GOALS[goal])
         try:
             yield {self.session: session, self.files: None} | self._visible_parts(session)
-            given = [
-                found
-                for upload in uploads
-                for found in ([upload] if isinstance(upload, UnreadableImageError) else unpack_upload(upload))
-            ]
-            for index, found in enumerate(given):
-                for upload in [found] if isinstance(found, UnreadableImageError) else split_upload(found):
-                    if isinstance(upload, UnreadableImageError):
-                        remarks.append(Remark(RemarkKind.LEFT_OUT, upload.name, upload.reason))
-                        read += isinstance(found, UnreadableImageError)
-                        continue
-                    read += 1
-                    progress = render("progress", done=index, total=len(given), name=upload.name)
-                    yield {self.progress: progress} | self._visible_parts(session)
-                    if remark := _read_one(session, upload, IS_FIELD[kind]):
-                        remarks.append(remark)
-                    current = session.specimen.pictures and self.sessions.of(request.session_hash) is session
-                    if current and time.monotonic() - shown_at > SHOW_EVERY:
-                        yield self._visible_parts(session) | self._show(session, leucocytes)
-                        shown_at = time.monotonic()
-                    if session.stopped:
-                        break
-                if left := given[index + 1 :] if session.stopped or session.leucocytes >= enough else []:
-                    session.unread = left + session.unread
-                    stopped = STOPPED.format(read=index + 1, given=len(given), cells=session.leucocytes)
-                    break
+            yield from self._read_and_show(session, intake, leucocytes, request)
         finally:
             with session.lock:
                 session.readings -= 1
         if self.sessions.of(request.session_hash) is session:
             pictures = session.specimen.pictures[before:]
-            if kind == FIND_OUT:
-                remarks += remarks_of_minority(pictures)
-            notes = [note for note in (stopped, describe_otherwise(pictures, kind)) if note]
-            said = render_remarks(remarks, read, notes)
+            remarks = intake.remarks + (remarks_of_minority(pictures) if kind == FIND_OUT else [])
+            notes = [note for note in (intake.note, describe_otherwise(pictures, kind)) if note]
+            said = render_remarks(remarks, intake.read, notes)
             self.panel.record(session)
             with session.lock:
                 session.start_review()
             shown = self._show(session, leucocytes) if session.specimen.pictures else {}
             yield {self.progress: said} | self._visible_parts(session) | shown | self.panel.state(session)
+
+    def _read_and_show(self, session: Session, intake: Intake, leucocytes: str, request: gr.Request) -> Iterator[dict]:
+        """Read in a thread of its own, and show the specimen now and then; stop where nobody looks any more."""
+        with ThreadPoolExecutor(1, thread_name_prefix="intake") as threads:
+            reading, shown = threads.submit(intake.run), -1
+            try:
+                while wait([reading], SHOW_EVERY if shown > 0 else LOOK_EVERY).not_done:
+                    if intake.done == shown or not intake.given:
+                        continue
+                    shown = intake.done
+                    progress = render("progress", done=shown, total=len(intake.given), name=intake.current)
+                    current = session.specimen.pictures and self.sessions.of(request.session_hash) is session
+                    state = self._show(session, leucocytes) if current else {}
+                    yield {self.progress: progress} | self._visible_parts(session) | state
+                reading.result()
+            finally:
+                intake.abandoned = True
 
     def _visible_parts(self, session: Session) -> dict:
         """Say what is visible while pictures are read. Every state that `_read` yields must, also if nothing changed.
@@ -368,14 +351,6 @@ def picture_sender(sessions: Sessions) -> Callable[[dict], str | None]:
     return send_picture
 
 
-def _read_one(session: Session, upload: Upload, is_field: bool | None) -> Remark | None:
-    """Read a picture into a specimen; one for which there is no room is left out, with the reason."""
-    try:
-        return session.read(upload, is_field=is_field)
-    except WbcError as error:
-        return Remark(RemarkKind.LEFT_OUT, upload.name, f"is not read. {error}")
-
-
 def describe_otherwise(pictures: Sequence[Picture], chosen: str) -> str:
     """Say that most pictures look like something else than a person chose; "" where they do not."""
     count = sum(picture.read_otherwise for picture in pictures)
@@ -385,11 +360,6 @@ def describe_otherwise(pictures: Sequence[Picture], chosen: str) -> str:
     return OTHERWISE.format(
         count=count, total=len(pictures), seen=seen, chosen=chosen, better=better, find_out=FIND_OUT
     )
-
-
-def next_goal(leucocytes: int, goal: int | None) -> float:
-    """The number of leucocytes to stop at: the next multiple of the goal, infinity without one."""
-    return math.inf if goal is None else goal * (leucocytes // goal + 1)
 
 
 def remarks_of_minority(pictures: Sequence[Picture]) -> list[Remark]:

@@ -1,0 +1,83 @@
+"""Time of the page in a browser: from dropped fields to the first one on the screen, and to the last one counted.
+
+python benchmarks/page_fields.py --model models/starter --fields ../shared/data/bccd/fields/images --count 100
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from wbc_hf.cli import find_files
+
+VIEWPORT = {"width": 1280, "height": 1280}
+BATCH = 25  # a page reads what was dropped first while the next is dropped
+MILLISECONDS = 1000
+
+
+def start_page(model: str, port: int) -> subprocess.Popen:
+    """Start the page in a process of its own, as people do."""
+    command = ["python", "app.py", "--model", model, "--port", str(port)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def open_page(page: Page, url: str) -> None:
+    """Open the page as soon as it answers."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            page.goto(url)
+            break
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+    page.locator(".wbc-upload input[type=file]").first.wait_for(state="attached")
+
+
+def time_fields(page: Page, files: list[Path]) -> tuple[float, float, str]:
+    """Seconds until the first field is shown with its boxes and until all are read; and what the pager says."""
+    start = time.perf_counter()
+    page.locator(".wbc-upload input[type=file]").first.set_input_files(files)
+    page.locator(".wbc-field .wbc-box").first.wait_for(timeout=600 * MILLISECONDS)
+    first = time.perf_counter() - start
+    page.locator(".wbc-pager", has_text=f"of {len(files)}").wait_for(timeout=3600 * MILLISECONDS)
+    page.locator(".wbc-progress").wait_for(state="detached", timeout=600 * MILLISECONDS)
+    return first, time.perf_counter() - start, page.locator(".wbc-pager").inner_text().replace("\n", " ")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models/starter", help="Model folder or Hub id.")
+    parser.add_argument("--fields", type=Path, required=True, help="Folder of photographs.")
+    parser.add_argument("--count", type=int, default=100, help="Number of photographs.")
+    parser.add_argument("--repeats", type=int, default=2, help="Specimens, one after the other.")
+    parser.add_argument("--port", type=int, default=7869)
+    arguments = parser.parse_args()
+    files = list(find_files([arguments.fields]))[: arguments.count]
+    server = start_page(arguments.model, arguments.port)
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport=VIEWPORT)
+            for _ in range(arguments.repeats):
+                open_page(page, f"http://127.0.0.1:{arguments.port}")
+                page.wait_for_timeout(2 * MILLISECONDS)
+                first, every, pager = time_fields(page, files)
+                print(
+                    f"{len(files)} fields: first after {first:.2f} s, all after {every:.2f} s ({pager}); "
+                    f"load {os.getloadavg()[0]:.1f}",
+                    flush=True,
+                )
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+if __name__ == "__main__":
+    main()
