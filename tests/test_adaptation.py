@@ -1,6 +1,7 @@
 """A model adapted to another laboratory: what is read, held back, fitted, written and told."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -377,6 +378,16 @@ def test_models_that_cannot_be_adapted(tmp_path: Path):
         adapt(tmp_path / "mobile", [], tmp_path / "new")
     with pytest.raises(WbcError, match="tells neutrophil, monocyte, lymphocyte, eosinophil, basophil apart"):
         adapt(tmp_path / "reversed", [], tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    "content", [b"---\n- a\n---\n", b"---\n5: [\n---\n", b"---\nmodel-index: 5\n---\n", "# Zürich".encode("latin-1")]
+)
+def test_a_card_that_is_none_is_named_before_anything_is_learned(tiny_run: TinyRun, tmp_path: Path, content: bytes):
+    folder = Path(shutil.copytree(tiny_run.folder, tmp_path / "model"))
+    (folder / "README.md").write_bytes(content)
+    with pytest.raises(WbcError, match=r"README\.md: (its front matter is no card's|is not in UTF-8)"):
+        adapt(folder, [], tmp_path / "new")
 
 
 def test_an_interruption_leaves_nothing_behind(tiny_run: TinyRun, tmp_path: Path):

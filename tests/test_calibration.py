@@ -145,7 +145,9 @@ def test_a_folder_without_calibration(tmp_path: Path):
 def test_broken_files_are_named(generator: np.random.Generator, tmp_path: Path):
     fitted(generator).save(tmp_path)
     (tmp_path / "wbc.safetensors").write_bytes(b"short")
-    with pytest.raises(WbcError, match=r"wbc.json and wbc.safetensors cannot be read .* remove both"):
+    with pytest.raises(
+        WbcError, match=r"wbc\.safetensors: cannot be read .* or remove wbc\.json and wbc\.safetensors"
+    ):
         Calibration.load(tmp_path)
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -107,6 +108,35 @@ def test_where_nothing_can_be_kept_it_answers_all_the_same(
     assert isinstance(convert(tiny_run.folder), openvino.Model)
     assert "cannot be cached there" in caplog.text
     np.testing.assert_allclose(Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0], kept)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "model.xml").write_text("<net"),
+        lambda path: (path / "model.xml").unlink(),
+        lambda path: os.truncate(path / "model.bin", 100),
+        lambda path: (path / "model.bin").unlink(),
+        # As long as it was: OpenVINO reads it, and answers otherwise.
+        lambda path: (path / "model.bin").write_bytes(bytes((path / "model.bin").stat().st_size)),
+        lambda path: (path / "sha256").unlink(),
+        lambda path: (path / "sha256").write_bytes(b"\xff"),
+    ],
+    ids=["no XML", "no graph", "cut short", "no weights", "zeroed", "no checksum", "no text"],
+)
+def test_a_damaged_conversion_is_made_anew(
+    tiny_run: TinyRun, cache: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
+):
+    crops = np.full((1, *Preprocessing(load_processor(tiny_run.folder)).shape), 99, dtype=np.uint8)
+    whole = Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0]
+    (path,) = cache.iterdir()
+    damage(path)
+    mended = Predictor.from_pretrained(tiny_run.folder, "openvino")
+    np.testing.assert_array_equal(mended.backend.run(crops)[0], whole)
+    assert f"{path}: is damaged, so the model is converted anew." in caplog.text
+    caplog.clear()
+    np.testing.assert_array_equal(Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0], whole)
+    assert "is damaged" not in caplog.text
 
 
 def test_nothing_is_kept_of_a_folder_that_is_being_written(tiny_run: TinyRun, cache: Path):

@@ -6,6 +6,7 @@ look at.
 
 import io
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
+from pyarrow.parquet import write_table
 
 from tests.loopback_hub import LoopbackHub, hub_environment
 from tests.tiny_sets import picture
@@ -31,18 +33,31 @@ KNOWN = (
 
 
 def parquet(
-    images: list[bytes | None], label: Any, labels: list, image_column: str = "image", **columns: tuple[Any, list]
+    images: list[bytes | str | None],
+    label: Any,
+    labels: list,
+    image_column: str = "image",
+    **columns: tuple[Any, list],
 ) -> bytes:
-    """A split of embedded images. Further columns are given as feature and values."""
+    """A split of embedded images, or of what rows name. Further columns are given as feature and values."""
     features = Features(
         {image_column: Image(), "label": label} | {name: feature for name, (feature, _) in columns.items()}
     )
     rows = {
-        image_column: [None if content is None else {"bytes": content, "path": None} for content in images],
+        image_column: [
+            {"bytes": None, "path": content}
+            if isinstance(content, str)
+            else None
+            if content is None
+            else {"bytes": content, "path": None}
+            for content in images
+        ],
         "label": labels,
     }
     stream = io.BytesIO()
-    Dataset.from_dict(rows | {name: values for name, (_, values) in columns.items()}, features).to_parquet(stream)
+    stored = Dataset.from_dict(rows | {name: values for name, (_, values) in columns.items()}, features)
+    # `to_parquet` would fetch what rows name.
+    write_table(stored.data.table, stream)
     return stream.getvalue()
 
 
@@ -109,15 +124,35 @@ def add_sets(hub: LoopbackHub) -> None:
         b"---\nconfigs:\n- {config_name: a, data_files: a.parquet}\n- {config_name: b, data_files: b.parquet}\n---\n"
     )
     one = parquet(pictures(4), label, [0] * 4)
+    # Sets whose rows, or whose card, name what is not theirs.
+    secret = picture(900)
+    hub.add_repo("me/other", {"secret.png": secret}, "dataset")
+    for name, address in (
+        ("remote", f"{hub.endpoint}/secret.png"),
+        ("local", str(LOCAL_PICTURE)),
+        ("chained", f"simplecache::{hub.endpoint}/secret.png"),
+        ("upwards", "hf://datasets/me/other@main/../../secret.png"),
+    ):
+        add(f"names_{name}", train=parquet([*pictures(40), address], label, [0] * 41))
+    hub.add_repo(
+        "me/names_files",
+        {
+            "README.md": f"---\nconfigs:\n- config_name: default\n  data_files: {LOCAL_PICTURE}\n---\n".encode(),
+            "a.parquet": one,
+        },
+        "dataset",
+    )
     hub.add_repo("me/two", {"README.md": configurations, "a.parquet": one, "b.parquet": one}, "dataset")
     hub.add_repo("me/script", {"script.py": b"print()"}, "dataset")
     hub.add_repo("me/empty", {"README.md": b"Nothing yet"}, "dataset")
     hub.add_repo("me/gated", files, "dataset", gated=True)
 
 
+LOCAL_PICTURE = Path(__file__).parents[1] / "wbc_hf" / "web" / "example_pictures" / "cell-basophil.jpg"
 UNREADABLE = (10, 20, 30, 40)
 LOADED = ("cells", "strings", "photographs")
-NOT_LOADABLE = ("missing", "gated", "two", "script", "empty", "no_parquet")
+NOT_LOADABLE = ("missing", "gated", "two", "script", "empty", "no_parquet", "names_files")
+NAMING = ("names_remote", "names_local", "names_chained", "names_upwards")
 STOPPED = ("platelets", "platelet_strings", "unlabelled", "table", "nothing_to_train_on", "spoilt", "other_split")
 
 SCRIPT = """
@@ -185,7 +220,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def findings(hub: LoopbackHub, cache: Path) -> dict[str, Any]:
-    return run(SCRIPT, hub, cache, *LOADED, *NOT_LOADABLE, *STOPPED)
+    return run(SCRIPT, hub, cache, *LOADED, *NOT_LOADABLE, *STOPPED, *NAMING)
 
 
 def run(script: str, hub: LoopbackHub, folder: Path, *arguments: str, **environment: str) -> dict[str, Any]:
@@ -397,6 +432,7 @@ ADVICE = "Check the spelling; for a private or gated set, log in with `hf auth l
         ("two", "Config name is missing. Please pick one among the available configs: ['a', 'b']"),
         ("script", "Dataset scripts are no longer supported, but found script.py"),
         ("empty", "The directory at hf://datasets/me/empty"),
+        ("names_files", "Data files don't belong to me/names_files."),
         ("no_parquet", "Parquet magic bytes not found in footer."),
     ],
 )
@@ -405,6 +441,18 @@ def test_what_cannot_be_loaded(name: str, reason: str, mode: str, findings: dict
     assert message.startswith(f"me/{name}: no such folder here, and not loadable from the Hub ({reason}")
     assert message.endswith(f"). {ADVICE}")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", NAMING)
+def test_rows_name_nothing_but_files_of_the_hub(name: str, findings: dict[str, Any], hub: LoopbackHub):
+    stored, streamed = stored_and_streamed(findings, name)
+    start = f"WbcError me/{name}: row 40 of its split 'train' names '"
+    assert stored["error"].startswith(start)
+    assert stored["error"].endswith("', which is no file of the set. Nothing else is read.")
+    (message,) = set(streamed["messages"])
+    assert re.fullmatch(r"Skipped train/40/\S+: names '\S+', which is no file of the Hub", message)
+    assert len(all_rows(streamed)) == 40
+    assert not [request for request in hub.requests if request.path == "/secret.png"]
 
 
 def test_told_to_stay_offline_the_cache_is_used(findings: dict[str, Any], hub: LoopbackHub, cache: Path):

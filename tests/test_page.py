@@ -423,8 +423,24 @@ def test_a_broken_report_is_named(predictor: Predictor, tmp_path: Path):
     predictor.model.save_pretrained(tmp_path)
     predictor.processor.save_pretrained(tmp_path)
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(WbcError, match=r"metrics\.json: is not a report"):
+    with pytest.raises(WbcError, match=r"metrics\.json: is not JSON"):
         build_page(Predictor.from_pretrained(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["README.md", "metrics.json", "figures/reliability.png"])
+def test_the_page_shows_nothing_that_a_link_leads_to(tiny_run, tmp_path: Path, name: str):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "model")
+    (folder / name).rename(tmp_path / "secret")
+    (folder / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(WbcError, match=rf"{name}: is a link to a file outside of the folder"):
+        build_page(Predictor.from_pretrained(folder))
+
+
+@pytest.mark.timeout(20)
+def test_a_card_of_one_long_line_is_read_at_once(tmp_path: Path):
+    line = "![" + "](" * 500_000
+    (tmp_path / "README.md").write_text(line)
+    assert read_card(tmp_path) == line
 
 
 # ---- counting for programs

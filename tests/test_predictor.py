@@ -371,5 +371,5 @@ def test_the_folder_is_named_where_there_is_no_model(tmp_path: Path):
     with pytest.raises(WbcError, match=str(tmp_path)):
         Predictor.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
-    with pytest.raises(WbcError, match=rf"{tmp_path}: cannot be loaded as an image classifier"):
+    with pytest.raises(WbcError, match=rf"{tmp_path}: has no preprocessor_config\.json"):
         Predictor.from_pretrained(tmp_path)

@@ -125,6 +125,39 @@ def test_a_folder_without_a_model_is_refused(hub: LoopbackHub, folder: Path, mis
     assert hub.requests == []
 
 
+@pytest.mark.parametrize(
+    "name", ["wbc.json", "wbc_more.safetensors", "figures/chart.png", "README.md", "model.safetensors", "NOTICE"]
+)
+def test_what_a_link_leads_to_is_never_published(hub: LoopbackHub, folder: Path, name: str, tmp_path: Path):
+    (tmp_path / "secret").write_bytes(b"a secret of this machine")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(WbcError, match=rf"{name}: is a link to a file outside of the folder"):
+        push_folder(folder, "me/name")
+    assert hub.requests == []
+
+
+def test_a_linked_folder_of_figures_is_never_published(hub: LoopbackHub, folder: Path, tmp_path: Path):
+    (folder / "figures").rename(tmp_path / "figures")
+    (folder / "figures").symlink_to(tmp_path / "figures")
+    with pytest.raises(WbcError, match=r"figures/.*\.png: is a link to a file outside of the folder"):
+        push_folder(folder, "me/name")
+    assert hub.requests == []
+
+
+def test_links_within_the_folder_are_published_as_files(hub: LoopbackHub, folder: Path):
+    (folder / "wbc.json").rename(folder / "numbers.json")
+    (folder / "wbc.json").symlink_to("numbers.json")
+    push_folder(folder, "me/name")
+    assert hub.files("me/name") == PUBLISHED
+
+
+def test_a_card_in_another_encoding_is_named(hub: LoopbackHub, folder: Path):
+    (folder / "README.md").write_bytes("# Zürich".encode("latin-1"))
+    with pytest.raises(WbcError, match=r"README\.md: is not in UTF-8"):
+        push_folder(folder, "me/name")
+
+
 def test_a_name_that_is_none_is_refused(hub: LoopbackHub, folder: Path):
     with pytest.raises(WbcError, match="a/b/c: not a name for a model"):
         push_folder(folder, "a/b/c")

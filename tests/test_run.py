@@ -29,6 +29,7 @@ from wbc_hf.evaluation import render_card
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.training import last_complete_checkpoint
+from wbc_hf.training.trainer import LeucocyteTrainer
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ("README.md", "config.json", "metrics.json", "model.safetensors", "preprocessor_config.json", "run.json")
@@ -162,6 +163,40 @@ def test_a_folder_that_holds_something_else_is_left_alone(
         with pytest.raises(SystemExit, match="2"):
             train.main(command(folder, resume=True))
         assert said in capsys.readouterr().err
+
+
+def test_a_diverged_run_stops_at_once_and_leaves_no_weights(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = command(tmp_path / "run", freeze="none", learning_rate=1e30, max_grad_norm=0, lr_scheduler_type="constant")
+    with pytest.raises(SystemExit) as caught:
+        train.main(words)
+    message = str(caught.value) + capsys.readouterr().err
+    found = re.search(r"after (\d+) steps the (loss|weights) of the training", message)
+    assert found and int(found.group(1)) <= 2
+    assert "smaller --learning_rate than 1e+30" in message
+    assert "Traceback" not in message
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_a_run_that_diverges_later_keeps_the_checkpoint_before(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In the second epoch of five steps, at its last step: the loss was finite, and the weights are not."""
+
+    def spoil(trainer: LeucocyteTrainer, *arguments: object, **keywords: object) -> torch.Tensor:
+        loss = step(trainer, *arguments, **keywords)
+        if trainer.state.global_step == 9:
+            trainer.model.classifier[-1].bias.grad.fill_(np.nan)
+        return loss
+
+    step = LeucocyteTrainer.training_step
+    monkeypatch.setattr(LeucocyteTrainer, "training_step", spoil)
+    with pytest.raises(SystemExit):
+        train.main(command(tmp_path / "run", max_grad_norm=0))
+    assert [path.parent.name for path in (tmp_path / "run").rglob("model.safetensors")] == ["checkpoint-5"]
+    weights = load_file(tmp_path / "run" / "checkpoint-5" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,98 @@
-"""Write files atomically: a reader finds the old file or the new one, never half of one."""
+"""Read files that others wrote, within limits; write files atomically, so that no reader finds half of one."""
 
 import json
 import os
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar, cast
 from uuid import uuid4
+
+from pydantic import TypeAdapter, ValidationError
+
+from wbc_hf.errors import WbcError
+
+T = TypeVar("T")
+
+# No text of a model takes a tenth of it: 20,000 class names have 1 MB.
+MAX_TEXT_BYTES = 4 * 1024**2
 
 # Matches what a killed process leaves behind.
 TEMPORARY_FILES = ".*.tmp"
+
+_SHOWN = 3  # faults that one message names
+
+
+def read_content(path: Path, most: int = MAX_TEXT_BYTES) -> bytes:
+    """Read a file as a whole, if it is a regular one of at most `most` bytes.
+
+    Raises:
+        WbcError: It is something else, is larger, or cannot be read.
+    """
+    try:
+        if not path.is_file():
+            raise WbcError(f"{path}: is no regular file, and is not read.")
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise WbcError(f"{path}: cannot be read ({error.strerror}).") from error
+    if len(content) > most:
+        raise WbcError(f"{path}: is larger than {most / 1024**2:g} MiB, the most that is read of such a file.")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8 of at most `MAX_TEXT_BYTES`.
+
+    Raises:
+        WbcError: It is in another encoding, too large, or cannot be read.
+    """
+    try:
+        return read_content(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise WbcError(f"{path}: is not in UTF-8 ({error.reason} at byte {error.start}). Save it in UTF-8.") from error
+
+
+def read_json(path: Path, schema: type[T], advice: str) -> T:
+    """Read a JSON file of at most `MAX_TEXT_BYTES` and check it against a schema, without converting between types.
+
+    Args:
+        path: The file.
+        schema: What pydantic makes a `TypeAdapter` of, such as a dataclass with constraints.
+        advice: What to do with a file that does not fit, a sentence.
+
+    Raises:
+        WbcError: It is no JSON, does not fit, is too large, or cannot be read. The message names the first values.
+    """
+    try:
+        return _adapter(cast(Hashable, schema)).validate_json(read_content(path), strict=True)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        shown = "; ".join(_describe_fault(fault) for fault in faults[:_SHOWN])
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise WbcError(f"{path}: {shown}{more}. {advice}") from error
+
+
+@cache
+def _adapter(schema: Hashable) -> TypeAdapter:
+    return TypeAdapter(schema)
+
+
+def _describe_fault(fault: Any) -> str:
+    """`"review_threshold is -1: should be greater than or equal to 0"`."""
+    place = ".".join(str(part) for part in fault["loc"] if str(part).isprintable())[:100]
+    reason = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    match fault["type"]:
+        case "json_invalid":
+            return f"is not JSON ({fault['ctx']['error']})"
+        case "missing":
+            return f"has no {place}"
+        case "extra_forbidden":
+            return f"has {place}, which is not known here"
+    shown = reprlib.repr(fault["input"])
+    return f"{place} is {shown}: {reason}" if place else f"holds {shown}: {reason}"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

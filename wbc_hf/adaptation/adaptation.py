@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from transformers import ResNetForImageClassification
 
-from wbc_hf.adaptation.card import CARD_FILE, render_card
+from wbc_hf.adaptation.card import read_card, render_card
 from wbc_hf.adaptation.cells import AdaptationCell, LeftOut, check_cells, read_cells, read_fields
 from wbc_hf.adaptation.few_shot import adapt_few_shot
 from wbc_hf.adaptation.progress import ProgressCallback, no_progress, subprogress
@@ -19,7 +19,7 @@ from wbc_hf.adaptation.task import Task
 from wbc_hf.adaptation.unsupervised import adapt_unsupervised
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_json
-from wbc_hf.hub import copy_notice, fetch_model
+from wbc_hf.hub import CARD_FILE, copy_notice, fetch_model
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.modeling import Calibration, Preprocessing, centre_squares, digest_weights, load_classifier, load_processor
@@ -63,7 +63,7 @@ def adapt(
     progress = progress or no_progress
     with _new_folder(Path(output)) as folder:
         source = fetch_model(model)
-        predictor = _load(model, source)
+        predictor, card = _load(model, source), read_card(source)
         left_out = LeftOut()
         if isinstance(cells, str | Path):
             cells, left_out = read_cells(Path(cells), subprogress(progress, 0, 0.15))
@@ -97,7 +97,7 @@ def adapt(
         calibration.save(folder)
         copy_notice(source, folder)
         write_json(folder / ADAPTATION_FILE, asdict(adaptation))
-        (folder / CARD_FILE).write_text(render_card(source, adaptation), encoding="utf-8")
+        (folder / CARD_FILE).write_text(render_card(card, adaptation), encoding="utf-8")
         progress("Done", 1)
     return adaptation
 
@@ -122,6 +122,7 @@ def _load(model: str | Path, folder: Path) -> Predictor:
             f"{model}: tells {', '.join(predictor.labels)} apart. Only a model of {', '.join(CLASS_NAMES)}, in this "
             "order, can be adapted."
         )
+    predictor.check()
     return predictor
 
 

@@ -6,24 +6,42 @@ from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
+import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Template
 
 from wbc_hf.adaptation.results import SCORES, STATUSES, Adaptation, Diagnosis
+from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import format_estimate, format_figure
+from wbc_hf.files import read_text
+from wbc_hf.hub import CARD_FILE, find_file
 from wbc_hf.modeling import TARGET_ACCURACY
 
-CARD_FILE = "README.md"
+
+def read_card(folder: Path) -> ModelCard | None:
+    """Read the card of a model's folder; None where it has none.
+
+    Raises:
+        WbcError: It is not in UTF-8, is too large, lies elsewhere, or has a front matter that is no card's.
+    """
+    file = find_file(folder, CARD_FILE)
+    if file is None:
+        return None
+    text = read_text(file)
+    try:
+        return ModelCard(text)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WbcError(f"{file}: its front matter is no card's ({reason}). Correct or remove it.") from error
 
 
-def render_card(folder: Path, adaptation: Adaptation) -> str:
-    """Card of the model in `folder` with a section on its adaptation under the title.
+def render_card(card: ModelCard | None, adaptation: Adaptation) -> str:
+    """Render the card of a model, if it has one, with a section on its adaptation under the title.
 
     Figures are removed from the front matter, which would show them as those of the adapted model, and charts from the
     text.
     """
-    if (folder / CARD_FILE).exists():
-        card = ModelCard((folder / CARD_FILE).read_text(encoding="utf-8"))
+    if card is not None:
         data = cast(ModelCardData, card.data)
         data.model_name = data.eval_results = None
     else:
@@ -38,7 +56,7 @@ def render_card(folder: Path, adaptation: Adaptation) -> str:
         proportions=_listing(adaptation.proportions or {}, "{:.0%}"),
         target=f"{TARGET_ACCURACY:.0%}",
     )
-    body = re.sub(r"^!\[.*\]\(figures/.*\)\n+", "", card.text, flags=re.MULTILINE)
+    body = re.sub(r"^!\[[^\]\n]*\]\(figures/[^)\n]*\)\n+", "", card.text, flags=re.MULTILINE)
     _, title, rest = re.split(r"\A(\s*# [^\n]*\n|)", body, maxsplit=1)
     return f"---\n{data}\n---\n{title}\n{section}\n\n{rest.lstrip()}"
 

@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
 
 STATUSES = ("confident", "review", "unfamiliar", "not_a_cell")
 # Figures on labelled cells: name in `Scores`, and title.
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
+
+# What `read_json` checks of a file that holds these.
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
 @dataclass(frozen=True)
@@ -19,9 +26,11 @@ class Diagnosis:
         consistency: Share of cells that get the same class in another view, 0 to 1.
     """
 
-    statuses: dict[str, float] | None
-    confidence: float
-    consistency: float
+    __pydantic_config__ = _STRICT
+
+    statuses: dict[str, _Share] | None
+    confidence: _Share
+    consistency: _Share
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,13 @@ class Scores:
         recall: Of each class by name, 0 to 1; None for one without cells.
     """
 
-    accuracy: float
-    balanced_accuracy: float
-    macro_f1: float
-    intervals: dict[str, list[float] | None]
-    recall: dict[str, float | None]
+    __pydantic_config__ = _STRICT
+
+    accuracy: _Share
+    balanced_accuracy: _Share
+    macro_f1: _Share
+    intervals: dict[str, Annotated[list[_Share], Field(min_length=2, max_length=2)] | None]
+    recall: dict[str, _Share | None]
 
 
 @dataclass(frozen=True)
@@ -67,24 +78,26 @@ class Adaptation:
         scores_after: Each cell predicted by a network that was adapted without it.
     """
 
+    __pydantic_config__ = _STRICT
+
     model: str
     version: str
     software: str
     made: str
     seed: int
-    cells: int
-    unreadable: int
-    not_cells: int
-    review_threshold: float
+    cells: _Count
+    unreadable: _Count
+    not_cells: _Count
+    review_threshold: _Share
     target_reached: bool
     remarks: tuple[str, ...] = ()
     warning: str | None = None
     diagnosis_before: Diagnosis | None = None
     diagnosis_after: Diagnosis | None = None
-    proportions: dict[str, float] | None = None
-    labelled: dict[str, int] | None = None
-    held_back: int | None = None
-    folds: int | None = None
+    proportions: dict[str, _Share] | None = None
+    labelled: dict[str, _Count] | None = None
+    held_back: _Count | None = None
+    folds: _Count | None = None
     temperature: float | None = None
     scores_before: Scores | None = None
     scores_after: Scores | None = None
@@ -105,3 +118,14 @@ class Adaptation:
             for name in names
         }
         return cls(**{**values, **nested, "remarks": tuple(values["remarks"])})
+
+    def is_complete(self) -> bool:
+        """Whether the scores, if there are any, are of the classes that have labels, before and after."""
+        if self.scores_before is None and self.scores_after is None:
+            return True
+        return self.labelled is not None and all(
+            scores is not None
+            and scores.intervals.keys() == SCORES.keys()
+            and scores.recall.keys() >= self.labelled.keys()
+            for scores in (self.scores_before, self.scores_after)
+        )

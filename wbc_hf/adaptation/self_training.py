@@ -16,6 +16,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.adaptation.progress import ProgressCallback, no_progress, subprogress
 from wbc_hf.data import Augmentation, frame, locate_nuclei
+from wbc_hf.errors import WbcError
 from wbc_hf.hardware import has_fast_bf16
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Normalise, cropped_edge, training_memory_format
@@ -172,6 +173,9 @@ def _train(
         weights: (n,), in proportion to which cells are drawn.
         steps: Number of batches of `_BATCH` cells.
         rate: Peak learning rate.
+
+    Raises:
+        WbcError: The loss is not finite any more.
     """
     generator = torch.Generator().manual_seed(seed)
     augment = Augmentation(cropped_edge(processor))
@@ -189,7 +193,12 @@ def _train(
         images = _network_input(augment(squares[chosen], seeds), processor, network)
         with _autocast(network.device):
             logits = network(pixel_values=images).logits
-        F.cross_entropy(logits.float(), soft_labels[chosen].to(network.device)).backward()
+        loss = F.cross_entropy(logits.float(), soft_labels[chosen].to(network.device))
+        if not loss.isfinite():
+            raise WbcError(
+                "The adaptation has diverged: its loss is not finite any more. Adapt again, to other cells."
+            )
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 2.0)
         optimizer.step()
         optimizer.zero_grad()

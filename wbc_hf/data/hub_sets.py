@@ -1,11 +1,12 @@
 """Data sets of the Hugging Face Hub: open one, and find which of its columns holds what."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-from datasets import ClassLabel, DatasetDict, Features, Image, IterableDatasetDict, load_dataset
+from datasets import ClassLabel, DatasetDict, Features, Image, IterableDatasetDict, config, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import constants
 
@@ -15,6 +16,9 @@ from wbc_hf.hub import check_hub_reachable
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "cell_type")
 IMAGE_COLUMN = "image"
+_HUB_FILE = re.compile(
+    rf"((zip|tar|gzip|bz2|xz|zstd)://[^:]*::)*(hf:/|{re.escape(constants.ENDPOINT)})/datasets/[^:]+"
+)
 # The value of a ClassLabel in a split that was published without its labels.
 _NO_LABEL = -1
 
@@ -40,6 +44,20 @@ def open_hub_set(spec: str, *, streaming: bool) -> DatasetDict | IterableDataset
             f"{spec}: no such folder here, and not loadable from the Hub ({' '.join(str(error).split())}). "
             "Check the spelling; for a private or gated set, log in with `hf auth login` or set HF_TOKEN."
         ) from error
+
+
+def is_file_of_hub(address: str) -> bool:
+    """Whether an address is of a file on the Hub, or within an archive there, as datasets writes it.
+
+    Whoever publishes a set writes what they like into its rows: addresses of other machines, and files of this one.
+    """
+    return _HUB_FILE.fullmatch(address) is not None and ".." not in address.split("/")
+
+
+def is_downloaded(path: str) -> bool:
+    """Whether a file lies where datasets and huggingface_hub keep what they download."""
+    caches = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
+    return any(Path(path).resolve().is_relative_to(Path(cache).resolve()) for cache in caches)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_da
 
 from wbc_hf.data.boxed_cells import cut_cells, find_boxed_cells, is_boxed_folder
 from wbc_hf.data.folders import scan_folder
-from wbc_hf.data.hub_sets import find_columns, group_name, known_split, open_hub_set, source_name
+from wbc_hf.data.hub_sets import find_columns, group_name, is_downloaded, known_split, open_hub_set, source_name
+from wbc_hf.data.reading import image_content
 from wbc_hf.data.synthetic import paint_cells
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.labels import CLASS_NAMES
@@ -138,7 +139,8 @@ def hub_rows(spec: str) -> Dataset:
     """Rows of every split of a Hub data set. The images stay in the cache of `datasets`.
 
     Raises:
-        WbcError: As `open_hub_set`; also no images, no labels, rows without a label, or a split of an unknown name.
+        WbcError: As `open_hub_set`; also no images, no labels, rows without a label, a split of an unknown name, or a
+            row that names a file that is not of the set.
     """
     parts = [_hub_split_rows(spec, name, part) for name, part in open_hub_set(spec, streaming=False).items()]
     return concatenate_datasets(parts)
@@ -156,13 +158,22 @@ def _hub_split_rows(spec: str, name: str, part: Dataset) -> Dataset:
     image = part.select_columns(columns.image).cast_column(columns.image, ROW_FEATURES["image"])
     if columns.image != "image":
         image = image.rename_column(columns.image, "image")
+    sources = []
+    for index, picture in enumerate(image["image"]):
+        content = image_content(picture)
+        if isinstance(content, str) and not is_downloaded(content):
+            raise WbcError(
+                f"{spec}: row {index} of its split {name!r} names {content[:200]!r}, which is no file of the set. "
+                "Nothing else is read."
+            )
+        sources.append(source_name(name, index, picture))
     groups = part[columns.group] if columns.group else [None] * len(part)
     beside = Dataset.from_dict(
         {
             "class_name": class_names,
             "split": [split] * len(part),
             "group": [group_name(value) for value in groups],
-            "source": [source_name(name, index, picture) for index, picture in enumerate(image["image"])],
+            "source": sources,
         },
         features=_TEXT_FEATURES,
     )

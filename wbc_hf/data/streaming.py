@@ -11,7 +11,15 @@ import httpx2
 from datasets import IterableDataset, IterableDatasetDict, concatenate_datasets
 
 from wbc_hf.data.checks import MAX_UNREADABLE, MAX_WARNINGS, class_indices
-from wbc_hf.data.hub_sets import HubColumns, find_columns, group_name, known_split, open_hub_set, source_name
+from wbc_hf.data.hub_sets import (
+    HubColumns,
+    find_columns,
+    group_name,
+    is_file_of_hub,
+    known_split,
+    open_hub_set,
+    source_name,
+)
 from wbc_hf.data.known_sets import laboratory_name
 from wbc_hf.data.reading import image_content, read_image
 from wbc_hf.data.sources import FEATURES
@@ -127,6 +135,8 @@ def _readable_content(image: dict | None, source: str) -> bytes | UnreadableImag
     content = image_content(image)
     try:
         if isinstance(content, str):
+            if not is_file_of_hub(content):
+                return UnreadableImageError(source, f"names {content[:200]!r}, which is no file of the Hub")
             with fsspec.open(content, "rb") as file:
                 content = file.read()
     except (OSError, httpx2.HTTPError) as error:

@@ -1,6 +1,34 @@
-"""To and from the Hugging Face Hub: fetching models, publishing results."""
+"""To and from the Hugging Face Hub: fetching models, their files, publishing results."""
 
-from wbc_hf.hub.fetching import NOTICE_FILE, check_hub_reachable, copy_notice, fetch_model
+from wbc_hf.hub.fetching import check_hub_reachable, copy_notice, fetch_model
+from wbc_hf.hub.model_files import (
+    CARD_FILE,
+    CONFIG_FILE,
+    MAX_WEIGHT_BYTES,
+    METRICS_FILE,
+    NOTICE_FILE,
+    PROCESSOR_FILE,
+    WEIGHTS_FILE,
+    WEIGHTS_INDEX_FILE,
+    find_file,
+    find_weights,
+)
 from wbc_hf.hub.publishing import UNNAMED_MODEL, push_folder
 
-__all__ = ["NOTICE_FILE", "UNNAMED_MODEL", "check_hub_reachable", "copy_notice", "fetch_model", "push_folder"]
+__all__ = [
+    "CARD_FILE",
+    "CONFIG_FILE",
+    "MAX_WEIGHT_BYTES",
+    "METRICS_FILE",
+    "NOTICE_FILE",
+    "PROCESSOR_FILE",
+    "UNNAMED_MODEL",
+    "WEIGHTS_FILE",
+    "WEIGHTS_INDEX_FILE",
+    "check_hub_reachable",
+    "copy_notice",
+    "fetch_model",
+    "find_file",
+    "find_weights",
+    "push_folder",
+]

@@ -24,28 +24,17 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
 
 from wbc_hf.errors import HubUnreachableError, WbcError
+from wbc_hf.hub.model_files import (
+    CONFIG_FILE,
+    MODEL_FILES,
+    NOTICE_FILE,
+    WEIGHTS_FILE,
+    WEIGHTS_INDEX_FILE,
+    find_file,
+    find_weights,
+)
 
 logger = logging.getLogger(__name__)
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
-# The licence of weights that others made, which goes with whatever derives from them.
-NOTICE_FILE = "NOTICE"
-
-# All files that a model of this project or an ordinary ResNet is loaded from. No pattern matches a pickle
-# (pytorch_model.bin, *.pt): loading one can run code.
-MODEL_FILES = (
-    CONFIG_FILE,
-    "preprocessor_config.json",
-    "model*.safetensors",
-    WEIGHTS_INDEX_FILE,
-    "wbc.json",
-    "wbc*.safetensors",
-    "metrics.json",
-    "README.md",
-    NOTICE_FILE,
-)
 
 # Seconds until a silent Hub counts as unreachable: below the ten that a person is asked to wait.
 REACH_SECONDS = 8.0
@@ -92,10 +81,10 @@ def fetch_model(model: str | Path) -> Path:
 
 def copy_notice(model: Path, derived: Path) -> bool:
     """Copy the licence notice of a model's weights to the folder of one that derives from it; whether there is one."""
-    notice = model / NOTICE_FILE
-    if notice.is_file():
+    notice = find_file(model, NOTICE_FILE)
+    if notice is not None:
         shutil.copyfile(notice, derived / NOTICE_FILE)
-    return notice.is_file()
+    return notice is not None
 
 
 def check_hub_reachable() -> None:
@@ -180,13 +169,10 @@ def _cached_snapshot(repo_id: str, error: HubUnreachableError) -> Path:
 
 
 def _is_complete(snapshot: Path) -> bool:
-    if not (snapshot / CONFIG_FILE).is_file():
+    try:
+        return find_file(snapshot, CONFIG_FILE) is not None and bool(find_weights(snapshot))
+    except WbcError:
         return False
-    index = snapshot / WEIGHTS_INDEX_FILE
-    if not index.is_file():
-        return (snapshot / WEIGHTS_FILE).is_file()
-    shards = set(json.loads(index.read_text())["weight_map"].values())
-    return all((snapshot / shard).is_file() for shard in shards)
 
 
 def _ask_hub(ask: Callable[[], T]) -> T:

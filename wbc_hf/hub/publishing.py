@@ -11,9 +11,18 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from wbc_hf.errors import WbcError
-from wbc_hf.hub.fetching import CONFIG_FILE, NOTICE_FILE, WEIGHTS_FILE, check_hub_reachable, first_line
+from wbc_hf.files import read_text
+from wbc_hf.hub.fetching import check_hub_reachable, first_line
+from wbc_hf.hub.model_files import (
+    CARD_FILE,
+    CONFIG_FILE,
+    METRICS_FILE,
+    NOTICE_FILE,
+    PROCESSOR_FILE,
+    WEIGHTS_FILE,
+    find_file,
+)
 
-CARD_FILE = "README.md"
 REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 
 # An allow-list: a run's folder also holds training_args.bin (a pickle that may carry a token), optimizer.pt,
@@ -21,10 +30,10 @@ REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
 PUBLISHED_FILES = (
     *REQUIRED_FILES,
     NOTICE_FILE,
-    "preprocessor_config.json",
+    PROCESSOR_FILE,
     "wbc.json",
     "wbc*.safetensors",
-    "metrics.json",
+    METRICS_FILE,
     "figures/*.png",
 )
 
@@ -81,18 +90,18 @@ def list_published(folder: Path) -> list[str]:
     """List the files of a folder that are published, sorted, as relative paths with forward slashes.
 
     Raises:
-        WbcError: One of `REQUIRED_FILES` is missing.
+        WbcError: One of `REQUIRED_FILES` is missing, or one of the files is a link to what lies elsewhere.
     """
-    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    missing = [name for name in REQUIRED_FILES if find_file(folder, name) is None]
     if missing:
         raise WbcError(f"{folder}: has no {' and no '.join(missing)}. Push the folder that a finished training wrote.")
-    matches = {path for pattern in PUBLISHED_FILES for path in folder.glob(pattern) if path.is_file()}
-    names = sorted(path.relative_to(folder).as_posix() for path in matches)
-    return [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in WITHHELD_FILES)]
+    matches = {path.relative_to(folder).as_posix() for pattern in PUBLISHED_FILES for path in folder.glob(pattern)}
+    names = [name for name in sorted(matches) if not any(fnmatch.fnmatch(name, each) for each in WITHHELD_FILES)]
+    return [name for name in names if find_file(folder, name) is not None]
 
 
 def _push(folder: Path, published: list[str], repo_id: str, private: bool) -> str:
-    card = (folder / CARD_FILE).read_text(encoding="utf-8").replace(UNNAMED_MODEL, repo_id)
+    card = read_text(folder / CARD_FILE).replace(UNNAMED_MODEL, repo_id)
     _check_card(card, folder / CARD_FILE)
     api = HfApi()
     # `private=False` would make a repository public even where an organisation's own default is private.

@@ -39,7 +39,9 @@ MAX_CACHED = 4
 _SECONDS_IN_USE = 3600
 _LONGEST_REASON = 200
 # Increase this when the graph changes.
-_VERSION = 1
+_VERSION = 2
+# SHA-256 of the files beside it: a graph that lost a part may still be read, and answer otherwise.
+_CHECKSUM = "sha256"
 
 
 class ConversionError(WbcError):
@@ -83,17 +85,23 @@ def converted_network(
 
 
 def cached_graph(key: str, make: "Callable[[], openvino.Model]") -> "Path | openvino.Model":
-    """Get a converted graph from the cache, making it if needed; the graph itself if it cannot be cached."""
+    """Get a converted graph from the cache, making it if needed; the graph itself if it cannot be cached.
+
+    A damaged one is thrown away.
+    """
     with needs_extra("openvino"):
         import openvino
 
     cache = cache_folder() / "openvino"
     path = cache / key
     file = path / GRAPH_FILES["openvino"]
-    if file.exists():
-        with contextlib.suppress(OSError):  # a read-only folder
-            os.utime(path)
-        return file
+    if path.exists():
+        if _is_whole(path):
+            with contextlib.suppress(OSError):  # a read-only folder
+                os.utime(path)
+            return file
+        logger.warning("%s: is damaged, so the model is converted anew.", path)
+        shutil.rmtree(path, ignore_errors=True)
     model = make()
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -101,6 +109,7 @@ def cached_graph(key: str, make: "Callable[[], openvino.Model]") -> "Path | open
             made = Path(temporary) / path.name
             made.mkdir()
             openvino.save_model(model, made / file.name, compress_to_fp16=False)
+            (made / _CHECKSUM).write_text(_checksum(made))
             _publish(made, path)
     except (OSError, RuntimeError) as error:  # OpenVINO raises a RuntimeError on a full disk
         logger.warning("%s: converted models cannot be cached there, so each start converts anew (%s).", cache, error)
@@ -158,6 +167,22 @@ def _finish(digest: "hashlib._Hash") -> str:
     programs = (__version__, *map(version, ("openvino", "torch", "transformers")))
     digest.update(" ".join(map(str, (_VERSION, *programs))).encode())
     return digest.hexdigest()[:32]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return (path / _CHECKSUM).read_text() == _checksum(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _checksum(path: Path) -> str:
+    graph = path / GRAPH_FILES["openvino"]
+    digests = []
+    for part in (graph, graph.with_suffix(".bin")):
+        with part.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return " ".join(digests)
 
 
 def _publish(made: Path, path: Path) -> None:

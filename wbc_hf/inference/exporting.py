@@ -6,11 +6,11 @@ trained (Jacob et al. 2018, arXiv:1712.05877).
 
 import contextlib
 import importlib.util
-import json
 import logging
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,13 +19,15 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from datasets import Dataset
+from pydantic import BaseModel
 from scipy.special import softmax
 from tqdm.auto import tqdm
 
 from wbc_hf.data import load_leucocytes, may_be_stained_cell, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import Evaluation, columns_of_classes, evaluate
-from wbc_hf.hub import fetch_model
+from wbc_hf.files import read_json
+from wbc_hf.hub import fetch_model, find_file
 from wbc_hf.inference.backends import Backend, OpenVinoBackend, TorchBackend
 from wbc_hf.inference.predictor import BATCH_SIZE
 from wbc_hf.modeling import (
@@ -56,6 +58,23 @@ _SEED = 0
 
 # Files of the model that are copied into a new folder beside the export.
 _COMPANIONS = ("config.json", "preprocessor_config.json", "wbc.json", "wbc.safetensors", "README.md", "metrics.json")
+
+
+class _RunArguments(BaseModel):
+    dataset: list[str]
+    split_seed: int
+    streaming: bool
+
+
+class _RunData(BaseModel):
+    fingerprint: str | None
+
+
+class _Run(BaseModel):
+    """What is read of the `run.json` of a training."""
+
+    arguments: _RunArguments
+    data: _RunData
 
 
 @dataclass(frozen=True)
@@ -229,20 +248,20 @@ def _load_data(folder: Path, dataset: str | None, precision: Precision) -> _Expo
     Raises:
         WbcError: The set of the training run has changed since, or int8 is wanted of neither.
     """
-    run, seed, trained_on = folder / "run.json", 0, None
-    if dataset is None and run.exists():
-        record = json.loads(run.read_text(encoding="utf-8"))
-        if not record["arguments"]["streaming"]:
-            dataset, seed = record["arguments"]["dataset"], record["arguments"]["split_seed"]
-            trained_on = record["data"]["fingerprint"]
-    if dataset is None:
+    seed, trained_on = 0, None
+    specs: str | Sequence[str] | None = dataset
+    if dataset is None and (file := find_file(folder, "run.json")) is not None:
+        record = read_json(file, _Run, "Give --dataset.")
+        if not record.arguments.streaming:
+            specs, seed, trained_on = record.arguments.dataset, record.arguments.split_seed, record.data.fingerprint
+    if specs is None:
         if precision == "int8":
             raise WbcError(
                 f"{folder}: has no run.json that names a stored data set, and int8 needs pictures to be calibrated "
                 "and checked on. Give --dataset."
             )
         return None
-    leucocytes = load_leucocytes(dataset, seed=seed)
+    leucocytes = load_leucocytes(specs, seed=seed)
     if trained_on not in (None, leucocytes.provenance.fingerprint):
         raise WbcError(
             f"{leucocytes.provenance.spec}: holds other images, labels or splits than {folder} was trained on, so "
@@ -352,8 +371,8 @@ def _assemble_folder(folder: Path, made: Path) -> Path:
     alone = made.parent / "alone"
     alone.mkdir()
     for name in _COMPANIONS:
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, alone / name)
+        if (file := find_file(folder, name)) is not None:
+            shutil.copyfile(file, alone / name)
     made.rename(alone / made.name)
     return alone
 

@@ -22,21 +22,22 @@ from wbc_hf import __version__
 from wbc_hf.data import DEFAULT_SPAN, ImageSource, may_be_stained_cell, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hardware import usable_cores
-from wbc_hf.hub import fetch_model
+from wbc_hf.hub import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE, fetch_model
 from wbc_hf.inference.backends import BACKENDS, Backend, BackendName, OpenVinoBackend, TorchBackend, has_openvino
 from wbc_hf.inference.conversions import ConversionError, convert, converted, converted_network
 from wbc_hf.modeling import (
-    GRAPH_FILES,
     Calibration,
     Export,
     InferenceGraph,
     Preprocessing,
     digest_weights,
     find_export,
+    find_graph,
     has_weights,
     load_classifier,
     load_config,
     load_processor,
+    naming_errors,
 )
 
 logger = logging.getLogger(__name__)
@@ -182,14 +183,19 @@ class Predictor:
         if backend not in BACKENDS:
             raise WbcError(f"{backend}: is not a backend. Choose one of {', '.join(BACKENDS)}.")
         folder = fetch_model(model)
+        load_config(folder)  # says what is wrong with it before anything large is read
         processor, calibration = load_processor(folder), Calibration.load(folder)
         # Computed now: the folder may hold other weights by the time that the version is asked for.
-        weights = digest_weights(folder)
+        weights = digest_weights(folder) if has_weights(folder) else None
         on_torch = backend == "torch" or (
-            backend == "auto" and has_weights(folder) and (torch.cuda.is_available() or not has_openvino())
+            backend == "auto" and weights is not None and (torch.cuda.is_available() or not has_openvino())
         )
         if not (on_torch or fresh) and (exported := find_export(folder, weights)) is not None:
             return cls._of_export(exported, processor, str(model), calibration)
+        if weights is None:
+            raise WbcError(
+                f"{folder}: has no {WEIGHTS_FILE} and no export that this backend runs. Fetch the model again."
+            )
         runs = None
         if not on_torch:
             preprocessing = Preprocessing(processor)
@@ -202,7 +208,9 @@ class Predictor:
                     raise
                 logger.warning("%s Using torch, which is slower.", error)
         network = load_classifier(folder) if runs is None else None
-        return cls(network, processor, str(model), calibration, folder=folder, weights=weights, backend=runs)
+        predictor = cls(network, processor, str(model), calibration, folder=folder, weights=weights, backend=runs)
+        predictor.check()
+        return predictor
 
     @classmethod
     def _of_export(
@@ -210,12 +218,10 @@ class Predictor:
     ) -> "Predictor":
         """The export in a folder within the model's."""
         export = Export.load(exported)
-        backend = OpenVinoBackend(
-            exported / GRAPH_FILES[export.format],
-            exact=export.precision == "fp32",
-            quantised=export.precision == "int8",
-        )
-        return cls(
+        graph = find_graph(exported, export.format)
+        with naming_errors(graph):
+            backend = OpenVinoBackend(graph, exact=export.precision == "fp32", quantised=export.precision == "int8")
+        predictor = cls(
             None,
             processor,
             name,
@@ -225,6 +231,52 @@ class Predictor:
             backend=backend,
             export=export,
         )
+        predictor.check()
+        return predictor
+
+    def check(self) -> None:
+        """Check on a blank image that network, classes and calibration go together.
+
+        Raises:
+            WbcError: The network cannot be run, answers for other classes than it names, or has other features than
+                its calibration was fitted on.
+        """
+        place = self.folder or Path(self.name)
+        if len(set(self.labels)) < len(self.labels):
+            twice = sorted({name for name in self.labels if self.labels.count(name) > 1})
+            raise WbcError(
+                f"{place / CONFIG_FILE}: names the class {twice[0]!r} twice. Give each class a name of its own."
+            )
+        with naming_errors(place):
+            crop, other = (self._preprocessing.crop(Image.new("RGB", (64, height))) for height in (64, 96))
+        if crop.shape != other.shape:
+            raise WbcError(
+                f"{place / PROCESSOR_FILE}: gives each picture another shape, {crop.shape} and {other.shape} for two. "
+                "An image processor that crops all alike is needed."
+            )
+        with naming_errors(place):
+            logits, features = self.backend.run(crop[None])
+        if logits.shape != (1, len(self.labels)):
+            raise WbcError(
+                f"{place}: its network answers for {logits.shape[-1]} classes, and names {len(self.labels)}. Fetch "
+                "the model again."
+            )
+        self._check_finite(logits)
+        if self.calibration is None or features is None:
+            return
+        fitted = len(self.calibration.out_of_distribution_score.mean)
+        if features.shape != (1, fitted):
+            raise WbcError(
+                f"{place}: its network has {features.shape[-1]} features, and its calibration is of {fitted}. Fetch "
+                "the model again."
+            )
+
+    def _check_finite(self, logits: np.ndarray) -> None:
+        if not np.isfinite(logits).all():
+            raise WbcError(
+                f"{self.folder or self.name}: its network answers with values that are no numbers. Fetch the model "
+                "again, or choose another one."
+            )
 
     def with_weights(
         self, weights: Mapping[str, torch.Tensor], name: str, calibration: Calibration | None
@@ -356,6 +408,7 @@ class Predictor:
         if not count:  # a batch in which no picture can be read
             return _Classified(np.zeros((0, len(self.labels)), dtype=np.float32), [], [], [])
         logits, features = self.backend.run(np.stack([one.crop for one in prepared]))
+        self._check_finite(logits)
         probabilities = softmax(logits, axis=1)
         if self.calibration is None or features is None:
             return _Classified(probabilities, ["uncalibrated"] * count, [None] * count, [None] * count)

@@ -16,14 +16,21 @@ from wbc_hf.modeling.export_formats import (
     Check,
     Export,
     ExportFigures,
-    digest_weights,
     find_export,
-    has_weights,
+    find_graph,
 )
 from wbc_hf.modeling.finder_network import MULTIPLE, FinderConfig, FinderNetwork, decode, suppress
 from wbc_hf.modeling.graph import CROP, FEATURES, LOGITS, InferenceGraph, finder_to_openvino, to_onnx, to_openvino
 from wbc_hf.modeling.laboratory_distance import MIN_DROP, LaboratoryDistance
 from wbc_hf.modeling.memory_format import training_memory_format
+from wbc_hf.modeling.model_folder import (
+    digest_weights,
+    has_weights,
+    load_classifier,
+    load_config,
+    load_processor,
+    naming_errors,
+)
 from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore
 from wbc_hf.modeling.preprocessing import (
     Normalise,
@@ -43,9 +50,6 @@ from wbc_hf.modeling.resnet import (
     freeze,
     frozen_output,
     keep_frozen_in_eval,
-    load_classifier,
-    load_config,
-    load_processor,
     skip_frozen,
 )
 from wbc_hf.modeling.unseen_laboratories import TARGET_ELSEWHERE, LeftOut, recalibrate
@@ -87,6 +91,7 @@ __all__ = [
     "digest_weights",
     "fetch_pretrained",
     "find_export",
+    "find_graph",
     "finder_to_openvino",
     "fit_temperature",
     "fold_temperature",
@@ -97,6 +102,7 @@ __all__ = [
     "load_classifier",
     "load_config",
     "load_processor",
+    "naming_errors",
     "recalibrate",
     "resized_edge",
     "review_threshold",

@@ -4,21 +4,24 @@ All are fitted on validation images and saved beside the weights: numbers in `wb
 The temperature is folded into the classifier, so every program that loads the weights gets calibrated probabilities.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize_scalar
 from transformers import ResNetForImageClassification
 
 from wbc_hf.errors import WbcError
+from wbc_hf.files import read_json, write_json
+from wbc_hf.hub import find_file
 from wbc_hf.modeling.laboratory_distance import LaboratoryDistance
+from wbc_hf.modeling.model_schemas import OutOfDistributionThreshold, ShownText
 from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore
 
 CALIBRATION_FILE = "wbc.json"
@@ -29,6 +32,13 @@ TARGET_ACCURACY = 0.99
 REVIEW_SHARE = 0.02
 _TEMPERATURES = (0.05, 20.0)
 _FORMAT = 1
+_MAX_ARRAY_BYTES = 64 * 1024**2
+_LARGEST = 1000.0
+_ROUNDING = 0.05  # half precision, over as many values as a network has features
+_ADVICE = (
+    f"Fetch the model again, or remove {CALIBRATION_FILE} and {REFERENCES_FILE}: it then predicts without a status."
+)
+_Positive = Annotated[float, Field(gt=0, le=1e6)]
 _ARRAYS = ("out_of_distribution_score", "laboratory_distance")
 
 
@@ -191,7 +201,7 @@ class Calibration:
             distances: Of each image, as `distances` gives them, (n,).
             may_be_cell: What `may_be_stained_cell` returns for each image.
         """
-        unfamiliar = distances > 1
+        unfamiliar = ~(distances <= 1)  # also where it is not a number
         sure = confidence >= self.review_threshold
         return [
             "not_a_cell" if not cell else "unfamiliar" if foreign else "confident" if certain else "review"
@@ -219,34 +229,123 @@ class Calibration:
                 "laboratory_limit": self.laboratory_distance.limit,
             }
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / REFERENCES_FILE)
-        text = json.dumps({"format": _FORMAT} | numbers, indent=2) + "\n"
-        (folder / CALIBRATION_FILE).write_text(text, encoding="utf-8")
+        write_json(folder / CALIBRATION_FILE, {"format": _FORMAT} | numbers)
 
     @classmethod
     def load(cls, folder: Path) -> "Calibration | None":
         """Read the calibration of a model folder; None where it has none.
 
         Raises:
-            WbcError: The files are broken, or of another version of this project.
+            WbcError: The files are broken, of another version of this project, or a value is out of its range.
         """
-        if not (folder / CALIBRATION_FILE).exists():
+        file = find_file(folder, CALIBRATION_FILE)
+        if file is None:
             return None
-        try:
-            numbers = json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8"))
-            if numbers.pop("format") != _FORMAT:
-                raise WbcError(
-                    f"{folder / CALIBRATION_FILE}: was written by another version of wbc_hf. Update the package."
-                )
-            stored = load_file(folder / REFERENCES_FILE)
-            # Earlier versions stored colours beside these.
-            arrays = {name: stored[name].astype(np.float32) for name in ("mean", "components", "references")}
-            scales, limit = numbers.pop("laboratory_scales", None), numbers.pop("laboratory_limit", None)
-            if scales is not None:
-                numbers["laboratory_distance"] = LaboratoryDistance(stored["laboratories"], tuple(scales), limit)
-            numbers |= {name: tuple(numbers.get(name, ())) for name in ("left_out", "spans")}
-            return cls(**numbers, out_of_distribution_score=OutOfDistributionScore(**arrays))
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise WbcError(
-                f"{folder}: {CALIBRATION_FILE} and {REFERENCES_FILE} cannot be read ({error}). Fetch the model again, "
-                "or remove both: it then predicts without a status."
-            ) from error
+        if read_json(file, _AnyVersion, _ADVICE).format != _FORMAT:
+            raise WbcError(f"{file}: was written by another version of wbc_hf. Update the package.")
+        numbers = read_json(file, _Numbers, _ADVICE)
+        stored = _read_arrays(folder)
+        score = OutOfDistributionScore(*(stored[name] for name in ("mean", "components", "references")))
+        distance = None
+        if numbers.laboratory_scales is not None and numbers.laboratory_limit is not None:
+            members = _members(folder / REFERENCES_FILE, stored, len(numbers.laboratory_scales))
+            distance = LaboratoryDistance(members, numbers.laboratory_scales, numbers.laboratory_limit)
+        names = cls.__dataclass_fields__.keys() - set(_ARRAYS)
+        return cls(
+            **{name: getattr(numbers, name) for name in names},
+            out_of_distribution_score=score,
+            laboratory_distance=distance,
+        )
+
+
+class _AnyVersion(BaseModel):
+    """`wbc.json` of any version."""
+
+    format: int
+
+
+class _Numbers(BaseModel):
+    """`wbc.json` of this version."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    format: int
+    temperature: Annotated[float, Field(gt=0, le=10_000)]
+    review_threshold: Annotated[float, Field(ge=0, le=1)]
+    target_reached: bool
+    out_of_distribution_threshold: OutOfDistributionThreshold
+    fitted_on: Annotated[int, Field(ge=1, le=10**9)]
+    trained_on: ShownText
+    left_out: Annotated[tuple[ShownText, ...], Field(max_length=100)] = ()
+    # A crop takes memory by their square.
+    spans: Annotated[tuple[Annotated[float, Field(ge=0.1, le=50)], ...], Field(max_length=20)] = ()
+    laboratory_scales: Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=127)] | None = None
+    laboratory_limit: _Positive | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "_Numbers":
+        if (self.laboratory_scales is None) != (self.laboratory_limit is None):
+            raise ValueError("laboratory_scales and laboratory_limit should both be there, or none of them")
+        return self
+
+
+def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Arrays of the out-of-distribution score in float32, and members of laboratories where there are any.
+
+    Raises:
+        WbcError: They are missing, or values or shapes cannot be.
+    """
+    file = find_file(folder, REFERENCES_FILE)
+    if file is None:
+        raise WbcError(f"{folder}: has a {CALIBRATION_FILE} without {REFERENCES_FILE}. {_ADVICE}")
+    if file.stat().st_size > _MAX_ARRAY_BYTES:
+        raise WbcError(f"{file}: is larger than {_MAX_ARRAY_BYTES / 1024**2:g} MiB. {_ADVICE}")
+    try:
+        arrays = load_file(file)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise WbcError(f"{file}: cannot be read ({error}). {_ADVICE}") from error
+    # Earlier versions stored colours beside these.
+    needed = {"mean": 1, "components": 2, "references": 2}
+    for name, axes in needed.items():
+        array = arrays.get(name)
+        if array is None:
+            raise WbcError(f"{file}: has no {name}. {_ADVICE}")
+        if array.ndim != axes or not array.size or not np.issubdtype(array.dtype, np.floating):
+            raise WbcError(f"{file}: {name} is {array.dtype} {array.shape}, which it cannot be. {_ADVICE}")
+        # Features have length 1.
+        if not (np.abs(array) <= _LARGEST).all():
+            raise WbcError(f"{file}: {name} has values that are no numbers or beyond {_LARGEST}. {_ADVICE}")
+        arrays[name] = array.astype(np.float32)
+    mean, components, references = (arrays[name] for name in needed)
+    if components.shape != (len(mean), references.shape[1]):
+        raise WbcError(
+            f"{file}: mean, components and references are {mean.shape}, {components.shape} and {references.shape}, "
+            f"which do not go together. {_ADVICE}"
+        )
+    # Components that are shorter bring all images nearer, so that none is unfamiliar.
+    lengths = np.linalg.norm(components, axis=0)
+    if not (np.abs(lengths - 1) <= _ROUNDING).all():
+        raise WbcError(
+            f"{file}: components have lengths from {lengths.min():g} to {lengths.max():g}, not 1. {_ADVICE}"
+        )
+    return arrays
+
+
+def _members(file: Path, arrays: dict[str, np.ndarray], laboratories: int) -> np.ndarray:
+    """Number of the laboratory of each reference, each having some.
+
+    Raises:
+        WbcError: They do not go together with the references or the laboratories.
+    """
+    members = arrays.get("laboratories")
+    if (
+        members is None
+        or members.shape != arrays["references"].shape[:1]
+        or members.dtype != np.int8
+        or not set(range(laboratories)) <= set(members.tolist()) <= set(range(-1, laboratories))
+    ):
+        raise WbcError(
+            f"{file}: laboratories does not give each of {len(arrays['references'])} references one of {laboratories} "
+            f"laboratories, and each of these some. {_ADVICE}"
+        )
+    return members

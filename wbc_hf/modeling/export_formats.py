@@ -1,22 +1,28 @@
 """Exports of a model: a converted graph and its `export.json`, in a folder beside the weights."""
 
-import hashlib
-import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-import torch
-from safetensors import safe_open
+from pydantic import BaseModel, ConfigDict, Field
 
 from wbc_hf.errors import WbcError
+from wbc_hf.files import read_json, write_json
+from wbc_hf.hub import MAX_WEIGHT_BYTES, find_file
+from wbc_hf.modeling.model_schemas import OutOfDistributionThreshold, ShownText
 
 logger = logging.getLogger(__name__)
 
 EXPORT_FILE = "export.json"
 # The first that exists is used.
 GRAPH_FILES = {"openvino": "model.xml", "onnx": "model.onnx"}
+# OpenVINO has a description and, in a second file, the weights.
+_MAX_BYTES = {"openvino": (50_000_000, MAX_WEIGHT_BYTES), "onnx": (MAX_WEIGHT_BYTES,)}
 _FORMAT = 1
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0, le=10**9)]
+_STRICT = ConfigDict(strict=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,11 @@ class ExportFigures:
         right_of_confident: Share of those that are correct; None where there are none.
     """
 
-    macro_f1: float
-    confident: float | None
-    right_of_confident: float | None
+    __pydantic_config__ = _STRICT
+
+    macro_f1: _Share
+    confident: _Share | None
+    right_of_confident: _Share | None
 
 
 @dataclass(frozen=True)
@@ -49,14 +57,16 @@ class Check:
             none.
     """
 
-    dataset: str
+    __pydantic_config__ = _STRICT
+
+    dataset: ShownText
     split_seed: int
-    images: int
-    calibrated_on: int
+    images: _Count
+    calibrated_on: _Count
     before: ExportFigures
     after: ExportFigures
-    agreement: float
-    out_of_distribution_threshold: float | None
+    agreement: _Share
+    out_of_distribution_threshold: OutOfDistributionThreshold | None
 
 
 @dataclass(frozen=True)
@@ -72,17 +82,18 @@ class Export:
         made: When, in UTC, ISO 8601.
     """
 
-    format: str
-    precision: str
-    weights: str
+    __pydantic_config__ = _STRICT
+
+    format: Literal["openvino", "onnx"]
+    precision: Literal["int8", "bf16", "fp32"]
+    weights: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     check: Check | None
-    versions: dict[str, str]
-    made: str
+    versions: Annotated[dict[ShownText, ShownText], Field(max_length=100)]
+    made: ShownText
 
     def save(self, folder: Path) -> None:
         """Write `export.json`."""
-        text = json.dumps({"export_format": _FORMAT} | asdict(self), indent=2)
-        (folder / EXPORT_FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / EXPORT_FILE, {"export_format": _FORMAT} | asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> "Export":
@@ -91,22 +102,30 @@ class Export:
         Raises:
             WbcError: The file is broken, or of another version of this project.
         """
-        file = folder / EXPORT_FILE
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if content.pop("export_format") != _FORMAT:
-                raise WbcError(
-                    f"{file}: was written by another version of wbc_hf. Update the package, or export anew."
-                )
-            check = content.pop("check")
-            if check is not None:
-                check = Check(**check | {when: ExportFigures(**check[when]) for when in ("before", "after")})
-            return cls(**content, check=check)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WbcError(f"{file}: cannot be read ({error}). Remove {folder}, or export anew.") from error
+        file = find_file(folder, EXPORT_FILE)
+        if file is None:
+            raise WbcError(f"{folder}: has no {EXPORT_FILE}. Remove {folder}, or export anew.")
+        advice = f"Remove {folder}, or export anew."
+        if read_json(file, _AnyVersion, advice).export_format != _FORMAT:
+            raise WbcError(f"{file}: was written by another version of wbc_hf. Update the package, or export anew.")
+        stored = read_json(file, _StoredExport, advice)
+        return cls(**{name: getattr(stored, name) for name in cls.__dataclass_fields__})
 
 
-def find_export(folder: Path, weights: str) -> Path | None:
+class _AnyVersion(BaseModel):
+    """`export.json` of any version."""
+
+    export_format: int
+
+
+@dataclass(frozen=True)
+class _StoredExport(Export):
+    """`export.json` of this version."""
+
+    export_format: int = _FORMAT
+
+
+def find_export(folder: Path, weights: str | None) -> Path | None:
     """Find the export to use instead of a model's weights: OpenVINO's before ONNX's; None where there is none.
 
     An export of other weights than those beside it is skipped with a warning. Where the folder has no weights, any
@@ -114,39 +133,39 @@ def find_export(folder: Path, weights: str) -> Path | None:
 
     Args:
         folder: Of the model.
-        weights: Digest of the weights in it, by `digest_weights`.
+        weights: Digest of the weights in it, by `digest_weights`; None where it has none.
 
     Raises:
-        WbcError: An `export.json` is broken, or of another version of this project.
+        WbcError: An `export.json` is broken, of another version of this project, or lies elsewhere.
     """
-    for exported in (folder / name for name in GRAPH_FILES):
-        if not (exported / EXPORT_FILE).exists():
+    for name in GRAPH_FILES:
+        if find_file(folder, f"{name}/{EXPORT_FILE}") is None:
             continue
-        if not has_weights(folder) or Export.load(exported).weights == weights:
+        exported = folder / name
+        export = Export.load(exported)
+        if export.format != name:
+            raise WbcError(f"{exported / EXPORT_FILE}: format is {export.format!r} in the folder of {name!r}.")
+        if weights is None or export.weights == weights:
             return exported
         logger.warning("%s: was exported from other weights than those beside it: not used. Export anew.", exported)
     return None
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether a model folder has weights: a folder may hold an export alone."""
-    return any(folder.glob("model*.safetensors"))
+def find_graph(exported: Path, format: str) -> Path:
+    """Find the file of an export's graph.
 
+    Args:
+        exported: Folder of the export, within that of its model.
+        format: Of the export.
 
-def digest_weights(source: Path | torch.nn.Module) -> str:
-    """SHA-256 of a model's weights: the same in memory and in the folder that it is saved to."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(_tensors(source).items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _tensors(source: Path | torch.nn.Module) -> dict[str, torch.Tensor]:
-    if isinstance(source, torch.nn.Module):
-        return source.state_dict()
-    tensors: dict[str, torch.Tensor] = {}
-    for file in source.glob("model*.safetensors"):
-        with safe_open(file, framework="pt") as opened:
-            tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, not a dictionary
-    return tensors
+    Raises:
+        WbcError: A file is missing, too large, or lies elsewhere.
+    """
+    names = [GRAPH_FILES[format]] + (["model.bin"] if format == "openvino" else [])
+    for name, most in zip(names, _MAX_BYTES[format], strict=True):
+        file = find_file(exported.parent, f"{exported.name}/{name}")
+        if file is None:
+            raise WbcError(f"{exported}: has no {name}. Remove {exported}, or export anew.")
+        if file.stat().st_size > most:
+            raise WbcError(f"{file}: is larger than {most / 1e6:.0f} MB. Remove {exported}, or export anew.")
+    return exported / names[0]

@@ -1,27 +1,17 @@
 """The classifier: a ResNet with a head for the five types, its image processor, and freezing."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-    ResNetConfig,
-    ResNetForImageClassification,
-)
+from transformers import ResNetConfig, ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
 from wbc_hf.errors import WbcError
 from wbc_hf.hub import fetch_model
 from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.modeling.model_folder import build_network, load_config, load_processor
 
 DEFAULT_MODEL = "microsoft/resnet-50"
 FREEZE_DEPTHS = ("none", "embedder", "stage1", "stage2", "stage3", "stage4", "all")
@@ -42,8 +32,7 @@ def fetch_pretrained(model: str | Path) -> Path:
         HubUnreachableError: The Hub did not answer and the model is not in the cache.
     """
     folder = fetch_model(model)
-    with _naming_errors(folder):
-        model_type = AutoConfig.from_pretrained(folder).model_type
+    model_type = load_config(folder).model_type
     if model_type != "resnet":
         raise WbcError(
             f"{model}: is a {model_type!r} model; one of the ResNet family is needed, such as {DEFAULT_MODEL}."
@@ -108,11 +97,10 @@ def build_from_pretrained(
     Raises:
         WbcError: The folder's files cannot be used, or the size is out of range.
     """
-    with _naming_errors(folder):
-        names = AutoConfig.from_pretrained(folder).id2label
-        model = ResNetForImageClassification.from_pretrained(
-            folder, use_safetensors=True, ignore_mismatched_sizes=True, **_labels()
-        )
+    config = load_config(folder)
+    names = cast("dict[int, str]", config.id2label)
+    config.id2label, config.label2id = _labels()["id2label"], _labels()["label2id"]
+    model = cast(ResNetForImageClassification, build_network(config, folder, new_head=True))
     if [class_index(names[index]) for index in sorted(names)] != list(range(len(CLASS_NAMES))):
         # Also where the old head happens to have five outputs, which would be kept silently.
         cast(torch.nn.Linear, model.classifier[-1]).reset_parameters()
@@ -123,49 +111,6 @@ def build_from_pretrained(
         )
     processor.size = {"shortest_edge": _checked_size(image_size or processor.size["shortest_edge"])}
     return model, processor
-
-
-def load_classifier(folder: Path) -> PreTrainedModel:
-    """Load any image classifier as it was saved, from safetensors only.
-
-    Raises:
-        WbcError: The folder's files cannot be used.
-    """
-    with _naming_errors(folder):
-        return AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True)
-
-
-def load_config(folder: Path) -> PreTrainedConfig:
-    """Load the configuration of a model, which names its classes.
-
-    Raises:
-        WbcError: The folder's files cannot be used.
-    """
-    with _naming_errors(folder):
-        return AutoConfig.from_pretrained(folder)
-
-
-def load_processor(folder: Path) -> BaseImageProcessor:
-    """Load the image processor of a model, on Pillow: the same pixels with and without torchvision.
-
-    Raises:
-        WbcError: The folder has none.
-    """
-    with _naming_errors(folder):
-        return AutoImageProcessor.from_pretrained(folder, backend="pil")
-
-
-@contextmanager
-def _naming_errors(folder: Path) -> Iterator[None]:
-    """Turn errors of missing, broken and foreign files into one that names the folder."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WbcError(
-            f"{folder}: cannot be loaded as an image classifier in safetensors ({reason}). "
-            "Pass a folder that training wrote, or the id of such a model on the Hub."
-        ) from error
 
 
 def freeze(model: ResNetForImageClassification, depth: str) -> None:

@@ -153,6 +153,7 @@ def _build_mobilenet(folder: Path | None, recipe: Recipe) -> MobileNetV2ForImage
         network = MobileNetV2ForImageClassification.from_pretrained(
             folder,
             use_safetensors=True,
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,
             num_labels=len(CLASS_NAMES),
             classifier_dropout_prob=_DROPOUT,

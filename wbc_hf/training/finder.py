@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Sampler
-from transformers import ResNetModel
 
+from wbc_hf.errors import WbcError
 from wbc_hf.hardware import has_fast_bf16, usable_cores
-from wbc_hf.modeling import FinderConfig, FinderNetwork, load_processor, training_memory_format
+from wbc_hf.modeling import FinderConfig, FinderNetwork, build_from_pretrained, training_memory_format
 from wbc_hf.training.finder_views import Example, TrainingViews
 
 logger = logging.getLogger(__name__)
@@ -54,10 +54,10 @@ def load_trunk(network: FinderNetwork, folder: Path) -> None:
         folder: Of a transformers ResNet with bottlenecks that halve the size in their first convolution.
 
     Raises:
-        WbcError: The folder holds no image processor.
+        WbcError: The folder's files cannot be used.
     """
-    processor: Any = load_processor(folder)
-    model: Any = ResNetModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False).eval()
+    classifier, processor = cast(Any, build_from_pretrained(folder))
+    model = classifier.resnet.eval()
     _fold(model.embedder.embedder, network.stem)
     network.stem.weight.data /= 255 * torch.tensor(processor.image_std).view(1, 3, 1, 1)
     for stage, blocks in zip(model.encoder.stages, network.stages, strict=False):
@@ -128,6 +128,9 @@ def train_finder(
 
     Returns:
         The exponential moving average of the weights, in evaluation mode.
+
+    Raises:
+        WbcError: The loss is not finite any more; the checkpoint is of before. Or `start` cannot be used.
     """
     torch.manual_seed(seed)
     network = FinderNetwork(config).train()
@@ -168,6 +171,8 @@ def train_finder(
         with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16("cpu")):
             outputs = network(pixels)
         value = detection_loss(outputs, batch, config)
+        if not value.isfinite():
+            raise WbcError(f"{folder}: after {step} batches the loss is not finite any more. Lower the learning rate.")
         optimizer.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

@@ -34,6 +34,7 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
 
     Raises:
         WbcError: The arguments, the data or the folder cannot be used.
+        DivergedError: The loss is not finite any more. The folder keeps the checkpoints before.
     """
     started = time.time()
     check_arguments(Arguments(data, model, training))
@@ -66,6 +67,7 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
     on_first_process(manifest.write)
     trainer = build_trainer(train_on, network, processor, data, training, caches)
     train_to_end(trainer, checkpoint)
+    trainer.check_weights()
     trainer.accelerator.wait_for_everyone()
     # The other processes are done: an error from here on leaves none of them waiting.
     if trainer.is_world_process_zero():

@@ -34,7 +34,7 @@ from wbc_hf.training.components import build_caches, build_trainer
 from wbc_hf.training.record import print_audit
 from wbc_hf.training.run_folder import SEARCH_FOLDER, check_same_run, run_manifest, search_manifest
 from wbc_hf.training.search_space import Space, Values, metric_name, search_space, trial_arguments
-from wbc_hf.training.trainer import LeucocyteTrainer
+from wbc_hf.training.trainer import DivergedError, LeucocyteTrainer
 
 STUDY_FILE = "study.db"
 TABLE_FILE = "trials.csv"
@@ -200,7 +200,10 @@ def _run_trial(study: optuna.Study, space: Space, arguments: Arguments, trainers
     trainer.remove_callback(EvaluationLines)
     callback = TrialCallback(trial, metric_name(arguments.training), arguments.training.search_epochs)
     trainer.add_callback(callback)
-    trainer.train()
+    try:
+        trainer.train()
+    except DivergedError:
+        callback.fail()
     if callback.state is TrialState.COMPLETE:
         study.tell(trial, _better(callback.metric)(callback.figures))
     else:
@@ -219,15 +222,24 @@ class TrialCallback(EvaluationLines):
 
     def on_evaluate(self, args, state, control, **kwargs):
         metrics = kwargs["metrics"]
-        finite = math.isfinite(metrics["eval_loss"])
-        # For the sampler, a pruned trial whose figure is not a number is the worst of all.
-        self.figures.append(metrics[f"eval_{self.metric}"] if finite else math.nan)
-        self.trial.report(self.figures[-1], step=len(self.figures))
-        if not finite:
-            self.trial.set_user_attr(_FAILURE, "loss not finite")
-        if not finite or (len(self.figures) < self.epochs and self.trial.should_prune()):
+        if not math.isfinite(metrics["eval_loss"]):
+            self.fail()
+            control.should_training_stop = True
+            return
+        self._report(metrics[f"eval_{self.metric}"])
+        if len(self.figures) < self.epochs and self.trial.should_prune():
             self.state = TrialState.PRUNED
             control.should_training_stop = True
+
+    def fail(self) -> None:
+        """Report a loss that is not finite: for the sampler a pruned trial with such a figure is the worst of all."""
+        self._report(math.nan)
+        self.trial.set_user_attr(_FAILURE, "loss not finite")
+        self.state = TrialState.PRUNED
+
+    def _report(self, figure: float) -> None:
+        self.figures.append(figure)
+        self.trial.report(figure, step=len(self.figures))
 
 
 def _better(metric: str) -> Callable:

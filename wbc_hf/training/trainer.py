@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Augmentation, OtherLaboratories
+from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import LeucocyteMetrics, headline
 from wbc_hf.modeling import Normalise, keep_frozen_in_eval, training_memory_format
 from wbc_hf.training.arguments import LeucocyteTrainingArguments
@@ -26,6 +28,10 @@ from wbc_hf.training.caches import CachedRows
 from wbc_hf.training.callbacks import EvaluationLines
 from wbc_hf.training.sampling import BalancedSampler
 from wbc_hf.training.transforms import augment, collate, view_seeds
+
+
+class DivergedError(WbcError):
+    """A training whose loss or weights are no numbers any more, which nothing mends."""
 
 
 class LeucocyteTrainer(Trainer):
@@ -84,6 +90,34 @@ class LeucocyteTrainer(Trainer):
         if model.training:
             keep_frozen_in_eval(self.accelerator.unwrap_model(model))
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        # Trainer would leave it out of what it logs, and train to the end.
+        if not loss.isfinite():
+            self._stop("loss")
+        return loss
+
+    def _save_checkpoint(self, model, trial):
+        self.check_weights()
+        super()._save_checkpoint(model, trial)
+
+    def check_weights(self) -> None:
+        """Check that all weights are finite.
+
+        Raises:
+            DivergedError: They are not.
+        """
+        if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
+            self._stop("weights")
+
+    def _stop(self, what: str) -> NoReturn:
+        raise DivergedError(
+            f"{self.args.output_dir}: after {self.state.global_step} steps the {what} of the training "
+            f"{'is' if what == 'loss' else 'are'} not finite any more, so it was stopped. Begin again in another "
+            f"folder with a smaller --learning_rate than {self.args.learning_rate:g}"
+            f"{' or with --precision fp32' if self.args.bf16 else ''}."
+        )
 
     def _network_input(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if "hidden" in inputs:

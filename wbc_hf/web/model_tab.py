@@ -1,6 +1,5 @@
 """The tab of the model: what it was trained on, how good it was in its test, and its card."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,10 +7,14 @@ import gradio as gr
 
 from wbc_hf.adaptation import ADAPTATION_FILE, SCORES, Adaptation
 from wbc_hf.errors import WbcError
+from wbc_hf.evaluation import read_metrics
+from wbc_hf.files import read_content, read_json, read_text
+from wbc_hf.hub import CARD_FILE, find_file
 from wbc_hf.inference import Predictor
 from wbc_hf.web.rendering import render
 
-CARD_FILE, METRICS_FILE, FIGURES_FOLDER = "README.md", "metrics.json", "figures"
+FIGURES_FOLDER = "figures"
+_MAX_CHART_BYTES = 4 * 1024**2
 
 HEADLINE = {
     "accuracy": "Accuracy",
@@ -31,7 +34,8 @@ NO_REPORT = "This model's folder has no report (metrics.json): nothing is known 
 NO_CARD = "This model's folder has no card."
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-_PICTURE_LINE = re.compile(r"^!\[.*\]\(.*\)\n", re.MULTILINE)
+# Not `.*`, whose time would grow with the square of a line.
+_PICTURE_LINE = re.compile(r"^!\[[^\]\n]*\]\([^)\n]*\)\n", re.MULTILINE)
 
 
 def add_model_tab(predictor: Predictor) -> None:
@@ -56,26 +60,8 @@ def describe_model(predictor: Predictor) -> dict:
         "software": identity.software,
         "labels": list(predictor.labels),
         "review_threshold": None if calibration is None else calibration.review_threshold,
-        "metrics": read_metrics(predictor.folder),
+        "metrics": None if predictor.folder is None else read_metrics(predictor.folder),
     }
-
-
-def read_metrics(folder: Path | None) -> dict | None:
-    """Read the report of a model's folder; None where there is none of this project's form.
-
-    Raises:
-        WbcError: It cannot be read.
-    """
-    path = _find(folder, METRICS_FILE)
-    if path is None:
-        return None
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WbcError(f"{path}: is not a report that training wrote ({error}). Fetch the model again.") from error
-    # Others publish a file of this name too.
-    reported = {"count", "per_class", "intervals", *HEADLINE}
-    return metrics if isinstance(metrics, dict) and metrics.keys() >= reported else None
 
 
 def read_adaptation(folder: Path | None) -> Adaptation | None:
@@ -84,32 +70,33 @@ def read_adaptation(folder: Path | None) -> Adaptation | None:
     Raises:
         WbcError: It cannot be read.
     """
-    path = _find(folder, ADAPTATION_FILE)
-    if path is None:
+    file = None if folder is None else find_file(folder, ADAPTATION_FILE)
+    if file is None:
         return None
-    try:
-        return Adaptation.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise WbcError(
-            f"{path}: is not what an adaptation of this version wrote ({error}). Adapt it again."
-        ) from error
+    advice = "Adapt the model again, or remove the file."
+    adaptation = read_json(file, Adaptation, advice)
+    if not adaptation.is_complete():
+        raise WbcError(f"{file}: its scores are not of the classes that have labels, before and after. {advice}")
+    return adaptation
 
 
 def read_card(folder: Path | None) -> str:
-    """Read the card as Markdown, without its front matter and without figures, which stand beside it."""
-    path = _find(folder, CARD_FILE)
-    if path is None:
-        return NO_CARD
-    return _PICTURE_LINE.sub("", _FRONT_MATTER.sub("", path.read_text(encoding="utf-8")))
+    """Read the card as Markdown, without its front matter and without figures, which stand beside it.
+
+    Raises:
+        WbcError: It is not in UTF-8, is too large, or lies elsewhere.
+    """
+    file = None if folder is None else find_file(folder, CARD_FILE)
+    return NO_CARD if file is None else _PICTURE_LINE.sub("", _FRONT_MATTER.sub("", read_text(file)))
 
 
 def render_report(predictor: Predictor) -> str:
     """Render what the model is, its metrics at home and elsewhere with their intervals, and its charts."""
     model = describe_model(predictor)
     charts = [
-        (title, path.read_bytes())
+        (title, read_content(file, _MAX_CHART_BYTES))
         for name, title in FIGURES.items()
-        if (path := _find(predictor.folder, f"{FIGURES_FOLDER}/{name}.png"))
+        if predictor.folder and (file := find_file(predictor.folder, f"{FIGURES_FOLDER}/{name}.png"))
     ]
     return render(
         "model",
@@ -121,8 +108,3 @@ def render_report(predictor: Predictor) -> str:
         charts=charts,
         no_report=NO_REPORT,
     )
-
-
-def _find(folder: Path | None, name: str) -> Path | None:
-    path = None if folder is None else folder / name
-    return path if path is not None and path.is_file() else None
