@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import gradio as gr
 from PIL import Image
@@ -44,7 +44,6 @@ class ShownAnswer:
     left_out: int = 0
 
 
-@dataclass
 class Inputs:
     """What one visitor gave to the tab.
 
@@ -55,10 +54,10 @@ class Inputs:
         computing: Hold it to answer, so that one visitor's inputs are answered one after the other.
     """
 
-    newest: int = 0
-    unexplained: tuple[int, ShownAnswer | str] | None = None
-    counting: threading.Lock = field(default_factory=threading.Lock)
-    computing: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self.newest = 0
+        self.unexplained: tuple[int, ShownAnswer | str] | None = None
+        self.counting, self.computing = threading.Lock(), threading.Lock()
 
     def __deepcopy__(self, _: object) -> "Inputs":
         """Start anew: so does Gradio give each visitor a state of their own."""
