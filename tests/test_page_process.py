@@ -134,7 +134,6 @@ def test_a_page_asks_nobody_logs_no_names_and_leaves_nothing(machine: Machine, s
         with pytest.raises(AppError):
             client.predict(call[0], api_name=call[1])
     assert any(file.is_file() for folder in machine.folders() for file in folder.rglob("*"))
-    client.close()
 
     process.send_signal(signal.SIGTERM)
     process.wait(60)
