@@ -210,7 +210,8 @@ class Session:
         """
         self.check_room()
         try:
-            with turn(count_pixels(upload.source)):
+            # Not the current visitor, whom nobody knows in a thread that reads.
+            with turn(count_pixels(upload.source), (self.visitor, self.key)):
                 image = read_upload(upload)
                 picture = self.counter.add_image(
                     image, upload.name, whole_field=is_field, pixel_size=read_pixel_size(upload.source)

@@ -111,14 +111,15 @@ def current_visitor() -> tuple[str, str]:
 
 
 @contextmanager
-def turn(pixels: int) -> Iterator[None]:
-    """Wait for the turn of the current visitor to read pictures, and hold it. Not to be nested.
+def turn(pixels: int, who: tuple[str, str] | None = None) -> Iterator[None]:
+    """Wait for a visitor's turn to read pictures, and hold it. Not to be nested.
 
     Args:
         pixels: Of the pictures.
+        who: User name or address, and session; by default of the current visitor.
 
     Raises:
         WbcError: Too many requests of this visitor wait already.
     """
-    with (_SMALL if pixels <= SMALL_PIXELS else _LARGE).turn(pixels, *current_visitor()):
+    with (_SMALL if pixels <= SMALL_PIXELS else _LARGE).turn(pixels, *(who or current_visitor())):
         yield
