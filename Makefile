@@ -6,7 +6,11 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses 2 --dist loadfile --max-worker-restart 0
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
 
+<<<<<<< HEAD
 .PHONY: help demo test quick lint format docs build lock clean
+=======
+.PHONY: help demo test quick lint format build lock audit clean
+>>>>>>> h-network
 
 help:  ## List these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -63,5 +67,17 @@ lock:  ## Rewrite requirements.lock: the newest versions that requirements.txt a
 	mv .venv-lock/requirements.lock requirements.lock
 	rm -r .venv-lock
 
+# In an environment of its own: what looks at the locked versions must not change them.
+audit:  ## List what is locked (CycloneDX, dist/requirements.cdx.json), and look for known vulnerabilities in it
+	@test -d .venv-audit || $(PYTHON) -m venv .venv-audit
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-audit/bin/pip install -qq 'cyclonedx-bom>=7' 'pip-audit>=2.9'
+	@mkdir -p dist
+	@.venv-audit/bin/cyclonedx-py requirements --output-reproducible --output-file dist/requirements.cdx.json requirements.lock
+	@.venv-audit/bin/python .ci/audit.py
+
 clean:  ## Remove the environment and what was built
+<<<<<<< HEAD
 	rm -rf $(VENV) .venv-build .venv-docs build dist site
+=======
+	rm -rf $(VENV) .venv-audit build dist
+>>>>>>> h-network

@@ -1,10 +1,11 @@
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from wbc_hf.files import open_atomically, write_atomically, write_json
+from wbc_hf.files import open_atomically, own_temporary_folder, write_atomically, write_json
 
 
 @pytest.mark.parametrize("content", ["später", "später".encode()])
@@ -73,3 +74,26 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path, value):
         write_json(path, {"value": value})
     assert path.read_text() == "1\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_temporary_files_lie_in_one_folder_that_goes_with_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with own_temporary_folder("page-") as folder:
+        assert os.environ["TMPDIR"] == tempfile.gettempdir() == str(folder)
+        (folder / "upload.png").write_bytes(b"1")
+    assert not list(tmp_path.iterdir())
+    assert tempfile.gettempdir() == str(tmp_path)
+
+
+def test_folders_of_dead_processes_are_removed_and_of_living_ones_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "page-1.lock").touch()  # which nobody holds
+    (tmp_path / "page-1").mkdir()
+    (tmp_path / "page-1" / "upload.png").write_bytes(b"1")
+    with own_temporary_folder("page-") as folder:
+        assert not (tmp_path / "page-1").exists()
+        tempfile.tempdir = str(tmp_path)  # as another process has it
+        with own_temporary_folder("page-") as other:
+            assert folder.is_dir() and other.is_dir()

@@ -2,6 +2,9 @@
 
 import io
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import EXPORTS
 from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, count_cells
 from wbc_hf.smear.differential import exact_limits
+from wbc_hf.web import session as session_module
 from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.session import Session
 from wbc_hf.web.specimen_html import MAX_THUMBNAILS, NEVER_OR_CUT, NONE_OF_THE_FIVE, make_thumbnails
@@ -479,3 +483,22 @@ def test_review_starts_with_a_cell_that_waits(session: Session):
     session.show_picture(1)
     session.start_review()
     assert session.view.picture.number == 1  # a person chose it
+
+
+def test_reading_waits_for_the_turn_of_whose_specimen_it_is(
+    predictor: Predictor, fields: list[Upload], monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    @contextmanager
+    def turn(pixels: int, who: tuple[str, str]) -> Iterator[None]:
+        asked.append((pixels, *who))
+        yield
+
+    monkeypatch.setattr(session_module, "current_visitor", lambda: ("ana", ""))
+    monkeypatch.setattr(session_module, "turn", turn)
+    session = Session(predictor)
+    with ThreadPoolExecutor() as threads:
+        threads.submit(session.read, fields[0], is_field=True).result()
+    (answer,) = asked
+    assert answer[0] > 100 * 100 and answer[1:] == ("ana", session.key)

@@ -312,17 +312,17 @@ def test_a_full_page_takes_no_new_specimen_and_keeps_the_old(predictor: Predicto
 
 
 @pytest.mark.parametrize(
-    ("reviewing", "closed", "idle", "kept"),
+    ("reviewing", "open_tabs", "idle", "kept"),
     [
-        (True, False, KEEP_OPEN - timedelta(minutes=1), True),
-        (True, False, KEEP_OPEN + timedelta(minutes=1), False),
-        (True, True, KEEP_CLOSED - timedelta(minutes=1), True),
-        (True, True, KEEP_CLOSED + timedelta(minutes=1), False),
-        (False, False, KEEP_CLOSED + timedelta(minutes=1), False),
+        (True, {"one"}, KEEP_OPEN - timedelta(minutes=1), True),
+        (True, {"one"}, KEEP_OPEN + timedelta(minutes=1), False),
+        (True, {"two"}, KEEP_CLOSED - timedelta(minutes=1), True),
+        (True, {"two"}, KEEP_CLOSED + timedelta(minutes=1), False),
+        (False, {"one"}, KEEP_CLOSED + timedelta(minutes=1), False),
     ],
 )
 def test_idle_sessions_are_dropped_with_all_that_was_shown(
-    predictor: Predictor, reviewing: bool, closed: bool, idle: timedelta, kept: bool
+    predictor: Predictor, reviewing: bool, open_tabs: set[str], idle: timedelta, kept: bool
 ):
     page = build_page(predictor)
     visitors = StateHolder()
@@ -330,9 +330,8 @@ def test_idle_sessions_are_dropped_with_all_that_was_shown(
     state: SessionState = visitors["one"]
     box = next(block for block in page.blocks.values() if isinstance(block, gr.State))
     state[box._id] = Session(predictor) if reviewing else None
-    state.is_closed = closed
 
-    drop_idle_sessions(visitors, datetime.now() + idle)
+    drop_idle_sessions(visitors, datetime.now() + idle, open_tabs)
 
     assert ("one" in visitors) == kept
 
@@ -347,3 +346,38 @@ def test_uploads_do_not_stay(predictor: Predictor, tmp_path: Path):
     time.sleep(0.02)
     remove_files(page, age=0)
     assert not file.exists()
+
+
+def test_what_cut_off_uploads_leave_does_not_stay(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    page = build_page(predictor)
+    before = sorted(tmp_path.rglob("*"))  # what the page itself shows
+    (tmp_path / "tmpab12").write_bytes(b"1")
+    (tmp_path / "0a1b").mkdir()
+    (tmp_path / "0a1b" / "smear.png").write_bytes(b"1")
+    (tmp_path / "2c3d").mkdir()
+    remove_files(page, age=60)
+    assert len(list(tmp_path.rglob("*"))) == len(before) + 4
+    time.sleep(0.02)
+    remove_files(page, age=0)
+    assert sorted(file for file in tmp_path.rglob("*") if file.is_file()) == [it for it in before if it.is_file()]
+    assert not (tmp_path / "2c3d").exists()
+
+
+def test_a_visitor_has_so_many_specimens(predictor: Predictor, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(session_module, "MAX_SESSIONS", 2)
+    sessions, visitor = Sessions(predictor), ["ana", ""]
+    monkeypatch.setattr(session_module, "current_visitor", lambda: tuple(visitor))
+    first, second = sessions.of("one"), sessions.of("two")
+    with pytest.raises(WbcError, match="2 specimens of yours"):
+        sessions.of("three")
+    assert sessions.of("two") is second
+    visitor[0] = "ben"
+    other = sessions.of("four")
+    monkeypatch.setattr(session_module, "MAX_BYTES_OF_ONE", 10)
+    other.specimen.size = 11
+    with pytest.raises(WbcError, match="1 specimens of yours"):
+        sessions.of("five")
+    assert first.visitor == "ana"

@@ -17,7 +17,7 @@ from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.inference import Predictor, ReferenceCells
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.web import build_page, launch_page
-from wbc_hf.web.tools import SIGN_IN
+from wbc_hf.web.access import SIGN_IN
 
 mcp = pytest.importorskip("mcp", reason="mcp is not installed: pip install -e .[mcp]")
 streamable_http = pytest.importorskip("mcp.client.streamable_http")
@@ -138,11 +138,11 @@ def test_tools_read_no_file_of_the_server(url: str, tmp_path: Path):
 def test_who_may_use_the_tools(url: str, browser: httpx.Client):
     cookie = {"Cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
     wrong = {"Authorization": "Basic " + base64.b64encode(b"ana:other").decode()}
-    with_password, with_cookie, unknown, nobody = (
-        _call(url, [("model", {})], headers)[0] for headers in (BASIC, cookie, wrong, {})
-    )
-    assert not with_password.isError and not with_cookie.isError
+    assert not any(_call(url, [("model", {})], headers)[0].isError for headers in (BASIC, cookie))
     if httpx.get(f"{url}gradio_api/info").status_code == 401:
-        assert unknown.content[0].text == nobody.content[0].text == SIGN_IN
+        for headers in (wrong, {}):
+            for path in ("", "schema", "sse"):
+                answer = httpx.get(f"{url}gradio_api/mcp/{path}", headers=headers)
+                assert (answer.status_code, answer.json()["detail"]) == (401, SIGN_IN)
     else:
-        assert not unknown.isError and not nobody.isError
+        assert not any(_call(url, [("model", {})], headers)[0].isError for headers in (wrong, {}))

@@ -3,6 +3,8 @@
 The six public names are imported when they are first used: `import wbc_hf` itself takes no time.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Predictor", "adapt", "count", "evaluate", "find_cells", "load_leucocytes"]
+
+# Libraries that send usage statistics unless told not to. They look once, when they are imported: this comes before.
+# OpenVINO and nncf have no other switch than a file in the home folder, and do without a package that is not there.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 _HOMES = {
     "Predictor": "wbc_hf.inference",

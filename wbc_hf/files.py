@@ -1,15 +1,21 @@
-"""Read files that others wrote, within limits; write files atomically, so that no reader finds half of one."""
+"""Read files that others wrote, within limits; write files atomically; make temporary ones.
+
+A reader of what is written atomically finds the old file or the new one, never half of one.
+"""
 
 import json
 import os
 import reprlib
+import shutil
+import tempfile
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 from uuid import uuid4
 
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from wbc_hf.errors import WbcError
@@ -132,3 +138,30 @@ def open_atomically(path: Path, *, folder: Path | None = None, sync: bool = True
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def own_temporary_folder(prefix: str) -> Iterator[Path]:
+    """Make a folder for all temporary files of this process, and remove it at the end of the block.
+
+    A process that was killed leaves its folder. The next one with this prefix removes it: it holds no lock any more.
+
+    Args:
+        prefix: Of the names of the folder, and of the lock beside it.
+    """
+    parent, before = Path(tempfile.gettempdir()), (tempfile.tempdir, os.environ.get("TMPDIR"))
+    for left in parent.glob(f"{prefix}*.lock"):
+        with suppress(OSError, Timeout), FileLock(left, timeout=0):
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+            left.unlink()
+    folder = parent / f"{prefix}{uuid4().hex}"
+    with FileLock(f"{folder}.lock") as lock:
+        folder.mkdir(mode=0o700)
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = before[0]
+            os.environ.pop("TMPDIR") if before[1] is None else os.environ.update(TMPDIR=before[1])
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(lock.lock_file).unlink(missing_ok=True)

@@ -1,9 +1,10 @@
 """`wbc-hf serve`, and what `app.py` runs: the web page."""
 
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from wbc_hf.cli.shared import MODEL_HELP, exit_on_error
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import WbcError, needs_extra
+from wbc_hf.files import own_temporary_folder
 
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 USERS = "WBC_HF_USERS"  # not an argument: everybody on the machine can read those
@@ -43,6 +45,20 @@ def serve(
         bool,
         typer.Option("--auth", help=f"Admit only the users in the variable {USERS}: name:password, space-separated."),
     ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name by which the page may be reached, such as lab.example.org; more than once for more. Addresses, "
+            "localhost and the name of this machine always may."
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Other site that may use the page and show it in a frame, such as https://intranet.example.org; "
+            "more than once for more. Default: none."
+        ),
+    ] = None,
     root_path: Annotated[
         str | None, typer.Option(help="Path below which a reverse proxy serves the page, such as /leucocytes.")
     ] = None,
@@ -57,14 +73,14 @@ def serve(
 
     wbc-hf serve --ranges ranges.yaml --references cells/
 
-    WBC_HF_USERS="ana:secret" wbc-hf serve --host 0.0.0.0 --auth --root-path /leucocytes
+    WBC_HF_USERS="ana:secret" wbc-hf serve --host 0.0.0.0 --auth --root-path /leucocytes --allow-host lab.example.org
     """
     model = choose_model(model)
-    users = read_users(os.environ.get(USERS)) if auth else []
+    users = read_users(os.environ.pop(USERS, None)) if auth else []
     # A folder of its own for uploads: Gradio names them after their content and removes them when a page ends, also
     # those of another page on the same machine. It goes with this one.
-    with TemporaryDirectory(prefix="wbc_hf-page-") as folder:
-        os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+    with _end_on_sigterm(), own_temporary_folder("wbc_hf-page-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
         from wbc_hf.adaptation import Laboratories
         from wbc_hf.hardware import use_one_blas_thread
         from wbc_hf.inference import Predictor, ReferenceCells
@@ -81,9 +97,28 @@ def serve(
         cells = ReferenceCells.from_folder(references, predictor) if references else None
         store = Laboratories(laboratories) if laboratories is not None or host in _THIS_MACHINE else None
         page = build_page(predictor, ranges=reference_ranges, references=cells, laboratories=store)
-        url = launch_page(page, host, port, users=users, root_path=root_path, mcp=mcp)
+        url = launch_page(
+            page,
+            host,
+            port,
+            users=users,
+            hosts=allow_host or (),
+            origins=allow_origin or (),
+            root_path=root_path,
+            mcp=mcp,
+        )
         print(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
         page.block_thread()
+
+
+@contextmanager
+def _end_on_sigterm() -> Iterator[None]:
+    """Let the signal by which service managers end a program do what Ctrl+C does: end the page and clean up."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def read_users(given: str | None) -> list[tuple[str, str]]:

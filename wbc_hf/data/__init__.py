@@ -26,10 +26,12 @@ from wbc_hf.data.nuclei import (
 from wbc_hf.data.pixel_size import read_pixel_size
 from wbc_hf.data.plausibility import may_be_stained_cell
 from wbc_hf.data.reading import (
+    MAX_PIXELS,
     NO_IMAGE,
     SUFFIXES,
     FilePart,
     ImageSource,
+    count_pixels,
     find_pages,
     image_content,
     part_name,
@@ -48,6 +50,7 @@ __all__ = [
     "IMAGE_COLUMN",
     "KNOWN_FIELDS",
     "MAX_MEMBER_BYTES",
+    "MAX_PIXELS",
     "NOT_SMEAR",
     "NO_IMAGE",
     "PAINTED_LABORATORY",
@@ -71,6 +74,7 @@ __all__ = [
     "audit",
     "cell_mask",
     "check_new_folder",
+    "count_pixels",
     "crop_cell",
     "cut_necks",
     "describe",

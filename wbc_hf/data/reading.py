@@ -114,6 +114,20 @@ def read_image(source: ImageSource | None, name: str | None = None) -> Image.Ima
     raise problem
 
 
+def count_pixels(source: ImageSource) -> int:
+    """Number of pixels that `read_image` would decode, by the header of a file.
+
+    0 of what cannot be opened, and `MAX_PIXELS` of a file within a ZIP file, which is not unpacked for that.
+    """
+    if isinstance(source, FilePart) and source.member:
+        return MAX_PIXELS
+    try:
+        width, height = _open(source, "").size
+    except Exception:
+        return 0
+    return width * height
+
+
 @dataclass(frozen=True)
 class Pages:
     """What a file holds.

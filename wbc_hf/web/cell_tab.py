@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import gradio as gr
 from PIL import Image
 
-from wbc_hf.data import find_pages, read_image
+from wbc_hf.data import count_pixels, find_pages, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Neighbour, Predictor, ReferenceCells, heat_map, overlay
 from wbc_hf.labels import CLASS_NAMES
@@ -15,6 +15,7 @@ from wbc_hf.smear import PictureKind, find_cells, kind_of_picture
 from wbc_hf.web.examples import CELL_CREDIT, example_cells
 from wbc_hf.web.rendering import example_buttons, render, render_problem, thumbnail_url
 from wbc_hf.web.status_text import STATUS_TEXTS
+from wbc_hf.web.turns import turn
 from wbc_hf.web.uploads import AT_ONCE, PREVIEW_SIDE, Answer, Upload, answer_uploads, read_uploads
 
 NO_PICTURE = "The answer appears here as soon as there is a picture."
@@ -43,17 +44,24 @@ class ShownAnswer:
     left_out: int = 0
 
 
-@dataclass
 class Inputs:
     """What one visitor gave to the tab.
 
     Attributes:
         newest: Number of the newest input. The browser numbers them.
         unexplained: The newest answer with its number, until its heat map is computed; HTML if there is no picture.
+        counting: Hold it to change the number of the newest input.
+        computing: Hold it to answer, so that one visitor's inputs are answered one after the other.
     """
 
-    newest: int = 0
-    unexplained: tuple[int, ShownAnswer | str] | None = None
+    def __init__(self) -> None:
+        self.newest = 0
+        self.unexplained: tuple[int, ShownAnswer | str] | None = None
+        self.counting, self.computing = threading.Lock(), threading.Lock()
+
+    def __deepcopy__(self, _: object) -> "Inputs":
+        """Start anew: so does Gradio give each visitor a state of their own."""
+        return Inputs()
 
 
 class CellTab:
@@ -72,7 +80,6 @@ class CellTab:
     def __init__(self, predictor: Predictor, references: ReferenceCells | None):
         self.predictor, self.references = predictor, references
         self.examples = example_cells()
-        self._counting, self._computing = threading.Lock(), threading.Lock()
         with gr.Row(equal_height=False, elem_classes="wbc-row"):
             with gr.Column():
                 picture = gr.Image(
@@ -123,7 +130,7 @@ class CellTab:
 
         Whichever answer the browser got last: two that are sent at nearly the same time may arrive in either order.
         """
-        with self._computing:
+        with inputs.computing:
             newest, inputs.unexplained = inputs.unexplained, None
             if newest is None or newest[0] < inputs.newest:
                 return gr.skip()
@@ -134,9 +141,9 @@ class CellTab:
             return gr.skip() if number < inputs.newest else (shown.answer.image, {"number": number, "html": html})
 
     def _answer_newest(self, uploads: Sequence[Upload], number: int, inputs: Inputs) -> tuple | dict:
-        with self._counting:
+        with inputs.counting:
             inputs.newest = max(inputs.newest, number)
-        with self._computing:  # one cell at a time
+        with inputs.computing:
             if number < inputs.newest:
                 return gr.skip()
             shown = self.answer(uploads, number)
@@ -155,12 +162,16 @@ class CellTab:
         """
         if not uploads:
             return render("empty", text=NO_PICTURE)
-        (answer,) = answer_uploads(self.predictor, uploads[:1])
-        if isinstance(answer, UnreadableImageError):
-            return render_problem("Not classified", f"{answer.name} {answer.reason}")
-        is_cell = answer.prediction.status != "not_a_cell"
-        neighbours = self.references.nearest(answer.image) if self.references and is_cell else ()
-        is_field = kind_of_picture(find_cells(answer.image), answer.image.size) is PictureKind.FIELD
+        try:
+            (answer,) = answer_uploads(self.predictor, uploads[:1])
+            if isinstance(answer, UnreadableImageError):
+                return render_problem("Not classified", f"{answer.name} {answer.reason}")
+            is_cell = answer.prediction.status != "not_a_cell"
+            with turn(count_pixels(answer.image)):
+                neighbours = self.references.nearest(answer.image) if self.references and is_cell else ()
+                is_field = kind_of_picture(find_cells(answer.image), answer.image.size) is PictureKind.FIELD
+        except WbcError as error:
+            return render_problem("Not classified", str(error))
         pages = find_pages(uploads[0].source)
         preview = answer.image.copy()
         preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))

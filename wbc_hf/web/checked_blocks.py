@@ -9,14 +9,28 @@ from fastapi.responses import JSONResponse
 from gradio.block_function import BlockFunction
 from gradio.state_holder import SessionState
 
+from wbc_hf.web.access import log_error
 from wbc_hf.web.arguments import HOW_TO_SEND, shown
+
+UNEXPECTED = "Something went wrong on the server; its log says where. The page goes on."
 
 
 class CheckedBlocks(gr.Blocks):
     """A page whose endpoints say what is wrong with the number of values, or with a file among them.
 
-    Gradio (6.31) answers `{"error": null}` to both, before it calls an endpoint.
+    Gradio (6.31) answers `{"error": null}` to both, before it calls an endpoint. What nobody foresaw it prints whole;
+    here the log gets no message of an error, which may name a visitor's file.
     """
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Handle an event; `gr.Error` says what is wrong."""
+        try:
+            return await super().process_api(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            log_error(error)
+            raise gr.Error(UNEXPECTED, print_exception=False) from None
 
     async def preprocess_data(
         self, block_fn: BlockFunction, inputs: list[Any], state: SessionState | None, explicit_call: bool = False

@@ -17,7 +17,7 @@ from gradio.utils import get_function_description
 from PIL import Image
 
 from wbc_hf.adaptation import Laboratories, cells_to_learn, is_reviewed, with_usable_labels
-from wbc_hf.data import read_image
+from wbc_hf.data import count_pixels
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor, ReferenceCells, heat_map, overlay
 from wbc_hf.labels import class_index
@@ -44,7 +44,8 @@ from wbc_hf.web.arguments import (
     text_field,
 )
 from wbc_hf.web.model_tab import describe_model
-from wbc_hf.web.uploads import MAX_FILES, ONE_CELL, SPECIMENS, Answer, Upload, answer_uploads
+from wbc_hf.web.turns import turn
+from wbc_hf.web.uploads import CELLS, MAX_FILES, SPECIMENS, Answer, Upload, answer_uploads, read_upload
 
 SHOWN = FIELD, CELL = "field", "cell"
 _PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
@@ -124,7 +125,7 @@ class Endpoints:
                 raise answer
             return _to_json(answer)
 
-    def classify_many(self, pictures: object) -> list[dict]:
+    def classify_many(self, pictures: object, progress: gr.Progress = _PROGRESS) -> list[dict]:
         """Say which leucocyte each picture of one cell shows, of at most 100.
 
         Args:
@@ -135,7 +136,11 @@ class Endpoints:
         """
         with _errors_as_answers():
             uploads = _check_number(check_pictures("pictures", pictures))
-            return [_to_json(answer) for answer in answer_uploads(self.predictor, uploads)]
+            answers = []
+            for answer in answer_uploads(self.predictor, uploads):
+                answers.append(_to_json(answer))
+                progress((len(answers), len(uploads)), unit="pictures")
+            return answers
 
     def explain(self, picture: object, label: object) -> Image.Image:
         """Draw over a picture of one cell what speaks for a class.
@@ -150,8 +155,8 @@ class Endpoints:
         known = {class_index(name): name for name in self.predictor.labels}
         with _errors_as_answers():
             name = check_text("label", label)
-            image = _read_one(picture)
-            return overlay(image, heat_map(self.predictor, image, known.get(class_index(name), name or None)))
+            with _read_one(picture) as image:
+                return overlay(image, heat_map(self.predictor, image, known.get(class_index(name), name or None)))
 
     def nearest(self, picture: object, number: object) -> list[dict]:
         """Name the reference cells that look most like a cell, where the page was started with some.
@@ -165,13 +170,13 @@ class Endpoints:
         """
         with _errors_as_answers():
             count = check_whole_number("number", number, 1, MAX_NEIGHBOURS)
-            image = _read_one(picture)
             if self.references is None:
                 raise WbcError("This page was started without reference cells (--references).")
-            return [
-                {"label": neighbour.label, "name": neighbour.name, "similarity": neighbour.similarity}
-                for neighbour in self.references.nearest(image, count)
-            ]
+            with _read_one(picture) as image:
+                return [
+                    {"label": neighbour.label, "name": neighbour.name, "similarity": neighbour.similarity}
+                    for neighbour in self.references.nearest(image, count)
+                ]
 
     def count(
         self,
@@ -360,7 +365,8 @@ def _read_into(counter: CellCounter, pictures: object, show: object, corrections
     unreadable = []
     for upload in _check_number(check_pictures("pictures", pictures)):
         try:
-            counter.add_image(read_image(upload.source, upload.name), upload.name, whole_field=whole_field)
+            with turn(count_pixels(upload.source)):
+                counter.add_image(read_upload(upload), upload.name, whole_field=whole_field)
         except UnreadableImageError as error:
             unreadable.append(_to_json(error))
     for number, label in labels.items():
@@ -385,7 +391,7 @@ def _add(
     function: Callable,
     fields: Sequence[gr.components.Component],
     answer: gr.components.Component,
-    queue: dict[str, Any] = ONE_CELL,
+    queue: dict[str, Any] = CELLS,
 ) -> None:
     """Add an endpoint, which its docstring describes. Gradio reads one line for each argument."""
     _, arguments, returned = get_function_description(function)
@@ -408,9 +414,12 @@ def _specimen_fields() -> list[gr.components.Component]:
     ]
 
 
-def _read_one(picture: object) -> Image.Image:
+@contextmanager
+def _read_one(picture: object) -> Iterator[Image.Image]:
+    """Read a picture, and hold a turn while it is looked at."""
     upload = check_picture("picture", picture)
-    return read_image(upload.source, upload.name)
+    with turn(count_pixels(upload.source)):
+        yield read_upload(upload)
 
 
 def _check_number(uploads: list[Upload]) -> list[Upload]:

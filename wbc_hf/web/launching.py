@@ -1,14 +1,20 @@
 """Serve the page."""
 
+import os
+import re
 from collections.abc import Sequence
 
 import gradio as gr
 
 from wbc_hf.errors import WbcError
+from wbc_hf.web.access import Access, check_origin
 from wbc_hf.web.checked_blocks import answer_wrong_names
 from wbc_hf.web.housekeeping import start_housekeeping
 from wbc_hf.web.rendering import read_text
 from wbc_hf.web.uploads import MAX_FILE_SIZE
+from wbc_hf.web.users import Users
+
+MAX_THREADS = 160  # most of them wait for their turn, see `turns`
 
 # Gradio lets a style sheet reach no further out than the page's content.
 PAGE_STYLE = (
@@ -26,6 +32,8 @@ def launch_page(
     port: int | None,
     *,
     users: Sequence[tuple[str, str]] = (),
+    hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
     root_path: str | None = None,
     mcp: bool = False,
 ) -> str:
@@ -36,6 +44,8 @@ def launch_page(
         host: Address to listen at.
         port: Port to listen at; None for any that is free.
         users: Names and passwords of those who may sign in; everybody if empty.
+        hosts: Names by which the page may be reached, beside addresses, localhost and the name of this machine.
+        origins: Other sites that may use the page and show it in a frame, such as "https://lab.example.org".
         root_path: The path below which a reverse proxy serves the page, such as "/leucocytes".
         mcp: Whether language models may use the endpoints as tools (Model Context Protocol).
 
@@ -43,8 +53,17 @@ def launch_page(
         Its URL.
 
     Raises:
-        WbcError: Nothing can listen at this address and port, or what MCP needs is not installed.
+        WbcError: Nothing can listen at this address and port, an origin is none, or what MCP needs is not installed.
     """
+    space = os.environ.get("SPACE_ID", "")
+    if space:
+        # A Space is reached through the Hub's proxy alone, which says who asks.
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
+        hosts = [*hosts, os.environ.get("SPACE_HOST") or re.sub(r"[^a-z0-9]+", "-", space.lower()) + ".hf.space"]
+    admitted = Users(users) if users else None
+    access = Access(
+        admitted, hosts=[*hosts, host], origins=[check_origin(origin) for origin in origins], in_space=bool(space)
+    )
     try:
         _, url, _ = page.launch(
             server_name=host,
@@ -53,7 +72,7 @@ def launch_page(
             css=read_text("style.css"),
             js=read_text("behaviour.js"),
             head=PAGE_STYLE,
-            auth=list(users) or None,
+            auth=admitted and admitted.check,  # type: ignore[arg-type]  # Gradio awaits it
             root_path=root_path,
             max_file_size=MAX_FILE_SIZE,
             share=False,
@@ -61,7 +80,11 @@ def launch_page(
             run_history=False,  # it would keep pictures of cells in the browser
             enable_monitoring=False,
             mcp_server=mcp,
-            app_kwargs={"exception_handlers": dict.fromkeys((KeyError, TypeError), answer_wrong_names)},
+            max_threads=MAX_THREADS,
+            app_kwargs={
+                "exception_handlers": dict.fromkeys((KeyError, TypeError), answer_wrong_names),
+                "lifespan": access.lifespan,
+            },
             ssr_mode=False,  # needs Node.js, which a laboratory need not have
             prevent_thread_lock=True,
             quiet=True,  # its lines advertise public links
@@ -73,7 +96,7 @@ def launch_page(
         ) from error
     except ImportError as error:
         raise WbcError("MCP needs one more package: pip install 'wbc-hf[mcp]'.") from error
-    start_housekeeping(page)
+    start_housekeeping(page, access.open_tabs)
     if mcp:
         from wbc_hf.web.tools import mend_tools
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
-from wbc_hf.data import read_pixel_size
+from wbc_hf.data import count_pixels, read_pixel_size
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import ModelIdentity, Neighbour, Predictor
 from wbc_hf.smear import (
@@ -27,10 +27,12 @@ from wbc_hf.smear import (
 from wbc_hf.web.adapting import Adapted
 from wbc_hf.web.full_pictures import FullPictures
 from wbc_hf.web.remarks import Remark, RemarkKind
+from wbc_hf.web.turns import current_visitor, turn
 from wbc_hf.web.uploads import MAX_PICTURES, Upload, read_upload
 
-# Of the pictures that are kept, in bytes on the disk.
-MAX_BYTES, MAX_BYTES_OF_ALL = 2**30, 2**32
+# Of the pictures that are kept, in bytes on the disk: of one specimen, of one visitor's, and of all.
+MAX_BYTES, MAX_BYTES_OF_ONE, MAX_BYTES_OF_ALL = 2**30, 2**31, 2**32
+MAX_SESSIONS = 32  # of one visitor; people of one laboratory may share an address
 
 
 # In place of a class: what the model proposes for each cell.
@@ -107,9 +109,11 @@ class Session:
         readings: Number of uploads that are being read.
         unread: What was given and not read, because reading stopped before.
         stopped: Whether reading is to stop, because the visitor says so or the specimen was put away.
+        visitor: User name or address of whose it is.
     """
 
     def __init__(self, predictor: Predictor):
+        self.visitor, _ = current_visitor()
         self.key = uuid4().hex
         self.secret = secrets.token_urlsafe()
         self.predictor = predictor
@@ -202,15 +206,17 @@ class Session:
             What a person should know of the picture; None where there is nothing.
 
         Raises:
-            WbcError: The specimen has no room for it.
+            WbcError: The specimen has no room for it, or from `turn`.
         """
         self.check_room()
         try:
-            image = read_upload(upload)
-            picture = self.counter.add_image(
-                image, upload.name, whole_field=is_field, pixel_size=read_pixel_size(upload.source)
-            )
-            self.full_pictures.keep(picture, image)
+            # Not the current visitor, whom nobody knows in a thread that reads.
+            with turn(count_pixels(upload.source), (self.visitor, self.key)):
+                image = read_upload(upload)
+                picture = self.counter.add_image(
+                    image, upload.name, whole_field=is_field, pixel_size=read_pixel_size(upload.source)
+                )
+                self.full_pictures.keep(picture, image)
         except UnreadableImageError as error:
             return Remark(RemarkKind.UNREADABLE, error.name, error.reason)
         cells = [cell for cell in self.specimen.cells if cell.picture == picture.number]
@@ -382,11 +388,17 @@ class Sessions:
         """The session of a visitor, a new one if necessary.
 
         Raises:
-            WbcError: All sessions together hold as much as the machine can.
+            WbcError: All sessions together, or those of this visitor, hold as much as they may.
         """
         with self._lock:
             if session := self._sessions.get(str(session_hash)):
                 return session
+            own = [it for it in self._sessions.values() if it.visitor == current_visitor()[0]]
+            if len(own) >= MAX_SESSIONS or sum(it.size for it in own) > MAX_BYTES_OF_ONE:
+                raise WbcError(
+                    f"{len(own)} specimens of yours are open on this page, which is as much as it keeps for one "
+                    "visitor. Close tabs with others; they are forgotten ten minutes later."
+                )
             if self._size() > MAX_BYTES_OF_ALL:
                 # Before a visitor is refused, the others do without full resolution.
                 for session in self._sessions.values():

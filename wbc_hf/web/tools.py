@@ -5,29 +5,18 @@ to itself, which its own protection against such requests refuses; it asks its p
 so nobody may do anything where users sign in; and it sends records as Python prints them.
 """
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import AuthenticationError
 from gradio_client.utils import is_file_obj_with_meta
 
-from wbc_hf.errors import WbcError
 from wbc_hf.web.arguments import FILE_URL
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
 MAX_CLIENTS = 32  # users at a time; each has threads of its own
-SIGN_IN = (
-    "This page admits only users who sign in. Send a name and password as the header Authorization (Basic), or the "
-    "cookie that /login gives."
-)
 
 
 def mend_tools(page: gr.Blocks) -> None:
@@ -37,13 +26,14 @@ def mend_tools(page: gr.Blocks) -> None:
         page: Launched with its MCP server.
     """
     server: Any = page.mcp_server_obj
-    client_of = lru_cache(MAX_CLIENTS)(lambda *credentials: _connect(server.local_url, *credentials))
+    client_of = lru_cache(MAX_CLIENTS)(lambda *cookies: _connect(server.local_url, dict(cookies)))
     content_of = server.postprocess_output_data
     server.convert_strings_to_filedata = lambda arguments, _: {
         name: _mark_addresses(value) for name, value in arguments.items()
     }
+    # `Access` has made sure that whoever asks is signed in, and by which cookie.
     server._get_or_create_client = lambda: client_of(
-        *(_credentials(server.mcp_server.request_context.request) if page.auth else ((), ""))
+        *(sorted(server.mcp_server.request_context.request.cookies.items()) if page.auth else ())
     )
     server.postprocess_output_data = lambda answers, root: content_of([_to_text(answer) for answer in answers], root)
 
@@ -57,42 +47,17 @@ def _mark_addresses(value: object) -> object:
     return value
 
 
-def _credentials(request: "Request") -> tuple[tuple[tuple[str, str], ...], str]:
-    """Cookies and the header Authorization of a request: whatever tells who sent it."""
-    return tuple(sorted(request.cookies.items())), request.headers.get("authorization", "")
-
-
-def _connect(url: str, cookies: tuple[tuple[str, str], ...], authorization: str) -> Client:
-    """Connect to the page as the user who called a tool.
-
-    Raises:
-        WbcError: The page admits only users who sign in, and the credentials are none of theirs.
-    """
+def _connect(url: str, cookies: Mapping[str, str]) -> Client:
+    """Connect to the page as the user who called a tool."""
     options: Mapping[str, Any] = {"download_files": False, "verbose": False, "analytics_enabled": False}
-    try:
-        return Client(
-            url,
-            auth=_read_basic(authorization),
-            httpx_kwargs={"cookies": dict(cookies)},
-            headers={"x-gradio-user": "mcp"},
-            ssl_verify=False,
-            _skip_components=False,
-            **options,
-        )
-    except (AuthenticationError, ValueError) as error:
-        raise WbcError(SIGN_IN) from error
-
-
-def _read_basic(authorization: str) -> tuple[str, str] | None:
-    """Name and password of a header "Basic …"; None of any other."""
-    scheme, _, encoded = authorization.partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        raise WbcError(SIGN_IN) from None
-    return name, password
+    return Client(
+        url,
+        httpx_kwargs={"cookies": dict(cookies)},
+        headers={"x-gradio-user": "mcp"},
+        ssl_verify=False,
+        _skip_components=False,
+        **options,
+    )
 
 
 def _to_text(answer: object) -> object:

@@ -9,9 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from wbc_hf.data import MAX_MEMBER_BYTES, ImageSource, is_zip, read_image, split_pages, unpack
+from wbc_hf.data import MAX_MEMBER_BYTES, ImageSource, count_pixels, is_zip, read_image, split_pages, unpack
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import Prediction, Predictor
+from wbc_hf.web.turns import turn
 
 MAX_FILES = 100  # of an endpoint at once
 MAX_PICTURES = 1000  # of one specimen
@@ -20,12 +21,12 @@ MAX_PICTURES = 1000  # of one specimen
 MAX_FILE_SIZE = "1 gb"
 MAX_PICTURE_BYTES = MAX_MEMBER_BYTES
 PREVIEW_SIDE = 640  # pixels
-CHUNK = 8  # files read and answered together: few, because each may hold 50 million pixels
+# Read and answered together: as many files, or as many as have so many pixels.
+CHUNK, CHUNK_PIXELS = 8, 2_000_000
 
-# Options of Gradio's events. Queues: two specimens are read side by side, so that a visitor with many pictures does
-# not hold up the others, and neither holds up a question about one cell.
-SPECIMENS: dict[str, Any] = {"concurrency_id": "specimens", "concurrency_limit": 2}
-ONE_CELL: dict[str, Any] = {"concurrency_id": "cells", "concurrency_limit": 1}
+# Options of Gradio's events: as many start as come, and wait for their turn at each picture.
+SPECIMENS: dict[str, Any] = {"concurrency_id": "specimens", "concurrency_limit": 64}
+CELLS: dict[str, Any] = {"concurrency_id": "cells", "concurrency_limit": 64}
 # Not queued: a queued event that comes just when the one before is answered is lost (Gradio 6.31: the browser closes
 # the stream of answers, and with a stream the server drops what waits in it).
 AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
@@ -119,12 +120,30 @@ def read_or_error(upload: Upload) -> Image.Image | UnreadableImageError:
         return error
 
 
+def _split(uploads: Sequence[Upload]) -> Iterator[tuple[list[Upload], int]]:
+    """Split files into chunks, each with its number of pixels."""
+    chunk: list[Upload] = []
+    pixels = 0
+    for upload in uploads:
+        more = count_pixels(upload.source)
+        if chunk and (len(chunk) == CHUNK or pixels + more > CHUNK_PIXELS):
+            yield chunk, pixels
+            chunk, pixels = [], 0
+        chunk, pixels = [*chunk, upload], pixels + more
+    if chunk:
+        yield chunk, pixels
+
+
 def answer_uploads(predictor: Predictor, uploads: Sequence[Upload]) -> Iterator[Answer | UnreadableImageError]:
-    """Classify each file as one cell, in order, or yield what is wrong with it."""
-    for start in range(0, len(uploads), CHUNK):
-        chunk = uploads[start : start + CHUNK]
-        images = [read_or_error(upload) for upload in chunk]
-        predictions = iter(predictor.predict([image for image in images if isinstance(image, Image.Image)]))
+    """Classify each file as one cell, in order, or yield what is wrong with it.
+
+    Raises:
+        WbcError: From `turn`.
+    """
+    for chunk, pixels in _split(uploads):
+        with turn(pixels):
+            images = [read_or_error(upload) for upload in chunk]
+            predictions = iter(predictor.predict([image for image in images if isinstance(image, Image.Image)]))
         for upload, image in zip(chunk, images, strict=True):
             if isinstance(image, UnreadableImageError):
                 yield image

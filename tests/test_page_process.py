@@ -1,0 +1,158 @@
+"""The page as a process of its own: whom it asks, what it writes into its log, and what it leaves behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+import app
+from tests.adapted_models import write_tiny_model
+from wbc_hf.data import paint_cells, paint_field
+
+# Python imports it at its start. It notes whose address is asked for, and knows no other machine.
+RESOLVER = """
+import os, socket
+known = socket.getaddrinfo
+def getaddrinfo(host, *rest, **more):
+    if host in (None, "localhost", "127.0.0.1"):
+        return known(host, *rest, **more)
+    with open(os.environ["LOOKUPS"], "a") as file:
+        print(host, file=file)
+    raise socket.gaierror(socket.EAI_NONAME, "no such name")
+socket.getaddrinfo = getaddrinfo
+socket.gethostbyname = socket.gethostbyname_ex = getaddrinfo
+"""
+CONVERT_AND_PREDICT = """
+import sys
+from PIL import Image
+from wbc_hf import Predictor
+import openvino, nncf
+predictor = Predictor.from_pretrained(sys.argv[1], backend="openvino")
+print(predictor.predict([Image.open(sys.argv[2])])[0].label)
+"""
+REPOSITORY = Path(app.__file__).parent
+
+
+class Machine:
+    """Folders and variables of a process that is to leave no trace outside of them.
+
+    Args:
+        root: An empty folder.
+    """
+
+    def __init__(self, root: Path):
+        self.home, self.temporary, self.lookups, self.log = (root / it for it in ("home", "tmp", "lookups", "log"))
+        for folder in (self.home, self.temporary, root / "python"):
+            folder.mkdir()
+        (root / "python" / "sitecustomize.py").write_text(RESOLVER)
+        self.model = root / "model"
+        write_tiny_model(self.model)
+        self.cell = root / "Smith S-4711.png"
+        Image.fromarray(paint_cells([1], size=48, seed=3)[0]).save(self.cell)
+        unset = (
+            "HF_HUB_DISABLE_TELEMETRY",
+            "GRADIO_ANALYTICS_ENABLED",
+            "GRADIO_TEMP_DIR",
+            "XDG_CACHE_HOME",
+            "HF_HOME",
+        )
+        self.variables = {name: value for name, value in os.environ.items() if name not in unset} | {
+            "HOME": str(self.home),
+            "TMPDIR": str(self.temporary),
+            "LOOKUPS": str(self.lookups),
+            "WBC_HF_CACHE": str(root / "cache"),
+            "PYTHONPATH": os.pathsep.join((str(root / "python"), str(REPOSITORY))),
+        }
+
+    def start(self) -> tuple[subprocess.Popen, str]:
+        """Start the page. Returns the process and the URL."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        words = [sys.executable, str(REPOSITORY / "app.py"), "--model", str(self.model), "--port", str(port)]
+        with self.log.open("a") as log:
+            process = subprocess.Popen(words, env=self.variables, cwd=self.home, stdout=log, stderr=log)
+        url = f"http://127.0.0.1:{port}/"
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                httpx.get(url, timeout=5).raise_for_status()
+                return process, url
+            except httpx.HTTPError:
+                assert process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.2)
+
+    def folders(self) -> list[Path]:
+        """What pages have left in the folder of temporary files."""
+        return sorted(self.temporary.glob("wbc_hf-page-*"))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def started(machine: Machine) -> Iterator[list[subprocess.Popen]]:
+    processes: list[subprocess.Popen] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_nobody_is_asked_where_a_model_is_converted(machine: Machine):
+    words = [sys.executable, "-c", CONVERT_AND_PREDICT, str(machine.model), str(machine.cell)]
+    done = subprocess.run(words, env=machine.variables, cwd=machine.home, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert not machine.lookups.exists(), machine.lookups.read_text()
+    assert not [file for file in machine.home.rglob("*") if "telemetry" in file.name or "client_id" in file.name]
+
+
+def test_a_page_asks_nobody_logs_no_names_and_leaves_nothing(machine: Machine, started: list[subprocess.Popen]):
+    process, url = machine.start()
+    started.append(process)
+    client = Client(url, verbose=False, analytics_enabled=False)
+    broken, field = machine.cell.with_name("Smith broken.png"), machine.cell.with_name("Smith field.png")
+    broken.write_text("no picture")
+    Image.fromarray(paint_field([1, 2], width=480, height=360, seed=8).image).save(field)
+
+    assert client.predict(handle_file(machine.cell), api_name="/classify")["file"] == machine.cell.name
+    answers = client.predict([handle_file(broken), handle_file(machine.cell)], api_name="/classify_many")
+    assert answers[0]["status"] == "unreadable"
+    client.predict([handle_file(field)], "field", "Smith", 0, {}, "", "", api_name="/count")
+    for call in ((handle_file(broken), "/classify"), ("Smith", "/classify")):
+        with pytest.raises(AppError):
+            client.predict(call[0], api_name=call[1])
+    assert any(file.is_file() for folder in machine.folders() for file in folder.rglob("*"))
+
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    assert "Smith" not in machine.log.read_text() and "4711" not in machine.log.read_text()
+    assert not machine.folders()
+    assert not machine.lookups.exists(), machine.lookups.read_text()
+    assert not [file for file in machine.home.rglob("*") if "telemetry" in file.name or "client_id" in file.name]
+
+
+def test_the_next_page_removes_what_a_killed_one_left(machine: Machine, started: list[subprocess.Popen]):
+    process, url = machine.start()
+    started.append(process)
+    with machine.cell.open("rb") as content:
+        httpx.post(f"{url}gradio_api/upload", files={"files": content}).raise_for_status()
+    process.kill()
+    process.wait()
+    assert any(file.suffix == ".png" for folder in machine.folders() for file in folder.rglob("*"))
+
+    second, _ = machine.start()
+    started.append(second)
+    (folder,) = [it for it in machine.folders() if it.is_dir()]
+    assert not list(folder.rglob("Smith*"))
