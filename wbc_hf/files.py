@@ -1,12 +1,13 @@
 """Write files atomically: a reader finds the old file or the new one, never half of one."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
+
+from wbc_hf.safe_text import json_text
 
 # Matches what a killed process leaves behind.
 TEMPORARY_FILES = ".*.tmp"
@@ -19,12 +20,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a value as indented JSON in one step.
+    """Write a value as indented JSON in one step, as `json_text` does.
 
     Raises:
         TypeError, ValueError: It does not go into JSON, NaN and infinity included; `path` is as it was.
     """
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json_text(value, indent=2) + "\n")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import typer
 from wbc_hf.cli.shared import MODEL_HELP, exit_on_error
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import WbcError, needs_extra
+from wbc_hf.safe_text import say
 
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 USERS = "WBC_HF_USERS"  # not an argument: everybody on the machine can read those
@@ -80,7 +81,7 @@ def serve(
         store = Laboratories(laboratories) if laboratories is not None or host in _THIS_MACHINE else None
         page = build_page(predictor, ranges=reference_ranges, references=cells, laboratories=store)
         url = launch_page(page, host, port, users=users, root_path=root_path, mcp=mcp)
-        print(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
+        say(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
         page.block_thread()
 
 

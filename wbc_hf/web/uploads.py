@@ -12,6 +12,7 @@ from PIL import Image
 from wbc_hf.data import MAX_MEMBER_BYTES, ImageSource, is_zip, read_image, split_pages, unpack
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import Prediction, Predictor
+from wbc_hf.safe_text import escape_surrogates
 
 MAX_FILES = 100  # of an endpoint at once
 MAX_PICTURES = 1000  # of one specimen
@@ -66,7 +67,7 @@ def read_uploads(given: dict | list[dict] | None) -> list[Upload]:
     renames files. In both cases it checks that a file is one that was uploaded.
     """
     files = [given] if isinstance(given, dict) else given or []
-    return [Upload(file["path"], file["orig_name"] or Path(file["path"]).name) for file in files]
+    return [Upload(file["path"], escape_surrogates(file["orig_name"] or Path(file["path"]).name)) for file in files]
 
 
 def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
