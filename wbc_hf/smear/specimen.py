@@ -41,8 +41,10 @@ class Specimen:
         self._store = PictureStore()
         self._pictures: list[Picture] = []
         self._cells: list[Cell] = []
-        # By removed picture: which cell each of the duplicates of its cells was a duplicate of.
+        # By removed picture: which cell each of the duplicates of its cells was a duplicate of, and which of its cells
+        # went with it: not those that were discarded before.
         self._stand_ins: dict[int, dict[int, int]] = {}
+        self._went: dict[int, set[int]] = {}
 
     @property
     def name(self) -> str:
@@ -180,7 +182,8 @@ class Specimen:
                 return
             self._pictures[number - 1] = replace(self._pictures[number - 1], removed=True)
             stand_ins = self._stand_ins[number] = {}
-            removed = {cell.number for cell in self._cells if cell.picture == number}
+            removed = {cell.number for cell in self._cells if cell.picture == number and not cell.removed}
+            self._went[number] = removed
             successors: dict[int, int] = {}
             for index, cell in enumerate(self._cells):
                 original = cell.duplicate_of
@@ -223,9 +226,8 @@ class Specimen:
             self._pictures[number - 1] = replace(self._pictures[number - 1], removed=False)
             for duplicate, original in self._stand_ins.pop(number).items():
                 self._cells[duplicate - 1] = replace(self._cells[duplicate - 1], duplicate_of=original)
-            for index, cell in enumerate(self._cells):
-                if cell.picture == number:
-                    self._cells[index] = replace(cell, removed=False)
+            for back in self._went.pop(number):
+                self._cells[back - 1] = replace(self._cells[back - 1], removed=False)
 
     def sign(self, reviewer: str) -> None:
         """Give all reviews without a name the name of this reviewer."""

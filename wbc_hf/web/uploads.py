@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,19 @@ AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture, as a rule a file on this machine, and its name where it came from."""
+    """A picture to be read into a specimen.
+
+    Attributes:
+        source: As a rule a file on this machine.
+        name: Its name where it came from.
+        replaces: Number of a picture of the specimen that this one is, to be read once more; None for a new one.
+        pixel_size: Width of a pixel in µm, where it is known of the picture that is replaced.
+    """
 
     source: ImageSource
     name: str
+    replaces: int | None = None
+    pixel_size: float | None = None
 
 
 # What the browser sends in place of a file that it does not send, as behaviour.js writes it.
@@ -77,7 +86,7 @@ def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
     except UnreadableImageError as error:
         return [error]
     return [
-        found if isinstance(found, UnreadableImageError) else Upload(found.source, found.name)
+        found if isinstance(found, UnreadableImageError) else replace(upload, source=found.source, name=found.name)
         for found in unpack(upload.source, upload.name)
     ]
 
@@ -85,7 +94,10 @@ def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
 def split_upload(upload: Upload) -> Iterator[Upload | UnreadableImageError]:
     """Yield the pages of a picture, and what is left out of it."""
     for found in split_pages(upload.source, upload.name):
-        yield found if isinstance(found, UnreadableImageError) else Upload(found.source, found.name)
+        if isinstance(found, UnreadableImageError):
+            yield found
+        else:
+            yield replace(upload, source=found.source, name=found.name)
 
 
 def read_upload(upload: Upload) -> Image.Image:
