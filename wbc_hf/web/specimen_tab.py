@@ -95,7 +95,7 @@ class SpecimenTab:
                         scale=4,
                         min_width=370,
                     )
-                    self.goal = gr.Dropdown(list(GOALS), value=ALL, label="Stop at", scale=1, min_width=110)
+                    self.goal = gr.Dropdown(list(GOALS), value=ALL, label="Stop at", scale=1, min_width=140)
                 self.panel.lay_out_menu()
                 self.example = example_buttons(
                     "Or try it on",
