@@ -1,8 +1,10 @@
 """`wbc-hf` as a person types it: help, predictions in three formats, bad input, comparing and adapting."""
 
 import csv
+import errno
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear import CellCounter, Specimen
 
+FORMATS = ("table", "csv", "json")
 COMMANDS = ("predict", "count", "audit", "evaluate", "compare", "push", "export", "adapt", "serve", "survey")
 HEAVY = ("torch", "transformers", "datasets", "cv2", "sklearn", "scipy", "gradio", "openvino", "optuna", "matplotlib")
 
@@ -108,6 +111,21 @@ def test_line_breaks_and_escape_codes_in_names_are_spelt_out(cells: Path, tiny_r
     result = run("predict", cells, "--model", tiny_run.folder)
     assert "0\\n\\x1b[31m.png" in result.stdout
     assert "9\\n.png: is not a picture" in result.stderr
+
+
+def test_no_format_lets_a_name_through_that_drives_a_terminal_or_a_spreadsheet(
+    cells: Path, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(cells)
+    names = ["=1+1\x1b[2J.png", "-x;@y\x9b.png", os.fsdecode(b"+\xff.png")]
+    for index, name in enumerate(names):
+        Path(f"{index}.png").rename(name)
+    written = {form: run("predict", "--model", tiny_run.folder, "--format", form, "--", *names) for form in FORMATS}
+    assert {result.exit_code for result in written.values()} == {0}
+    assert not any(letter in result.output for result in written.values() for letter in "\x1b\x9b\udcff")
+    rows = csv.DictReader(io.StringIO(written["csv"].stdout))
+    assert [row["file"] for row in rows] == [r"'=1+1\x1b[2J.png", r"'-x;'@y\x9b.png", r"'+\xff.png"]
+    assert [row["file"] for row in json.loads(written["json"].stdout)] == [*names[:2], r"+\xff.png"]
 
 
 def test_an_output_holds_every_picture_and_says_which_are_unreadable(cells: Path, tiny_run: TinyRun, tmp_path: Path):
@@ -213,6 +231,32 @@ def test_a_differential_as_a_file(smear: Path, tiny_run: TinyRun, tmp_path: Path
     file = tmp_path / f"out.{form}"
     assert run("count", smear, "--model", tiny_run.folder, "--format", form, "--output", file).exit_code == 0
     assert file.read_bytes().startswith(start)
+
+
+def test_a_differential_that_cannot_be_written_leaves_the_one_before(
+    smear: Path, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "out.csv").write_text("before")
+
+    def fill_the_disk(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fill_the_disk)
+    words = ["count", smear, "--model", tiny_run.folder, "--format", "csv", "--output", tmp_path / "out.csv"]
+    assert "out.csv: cannot be written (No space left on device)" in str(run(*words).exception)
+    assert (tmp_path / "out.csv").read_text() == "before"
+    assert {path.name for path in tmp_path.iterdir()} == {"smear", "out.csv"}
+
+
+def test_a_pipe_is_written_to_and_not_replaced(smear: Path, tiny_run: TinyRun, tmp_path: Path):
+    (smear / "4.png").unlink()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    words = ["count", smear, "--model", tiny_run.folder, "--format", "csv", "--output", pipe]
+    assert run(*words).exit_code == 0
+    assert pipe.is_fifo() and os.read(reader, 10).startswith(b"\xef\xbb\xbfnumber")
+    os.close(reader)
 
 
 @pytest.mark.parametrize(

@@ -207,9 +207,34 @@ def test_csv_lines_end_as_the_standard_says(snapshot: Snapshot, contents: dict[s
 def test_csv_holds_no_formulas(hostile_snapshot: Snapshot):
     rows = _rows(to_csv(hostile_snapshot))
 
-    assert [row["picture"] for row in rows] == [f"'{name}" for name in HOSTILE] + [HOSTILE_NAME]
+    assert [row["picture"] for row in rows[:4]] == [f"'{name}" for name in HOSTILE[:4]]
+    assert [row["picture"] for row in rows[4:7]] == [r"\t=1", r"\r=1", r"\n=1"]
     assert [row["reviewer"] for row in rows[:4]] == [f"'{name}" for name in HOSTILE[:4]]
     assert not any(value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for row in rows for value in row.values())
+
+
+def test_a_class_of_the_model_is_no_formula_either():
+    specimen = Specimen()
+    prediction = Prediction("-blast;=1", 0.6, (("=neutrophil", 0.4),), "confident")
+    specimen.add_picture("a.png", (48, 48), b"", [Cell(BOX, prediction, PAINTED[0])], is_field=False)
+    (row,) = _rows(to_csv(_take_snapshot(specimen)))
+    assert row["model_class"] == "'-blast;'=1"
+    assert "probability_-blast;'=1" in row
+
+
+def test_halves_of_characters_leave_in_every_export():
+    specimen = Specimen("S \ud800")
+    specimen.add_picture("\udcff.png", (48, 48), b"", [_new(3, PAINTED[3])], is_field=False)
+    specimen.review(1, "basophil", "Ana \udfff")
+    snapshot = _take_snapshot(specimen)
+    for export in EXPORTS:
+        assert export.make(snapshot)
+    (row,) = _rows(to_csv(snapshot))
+    assert (row["specimen"], row["picture"], row["reviewer"]) == (r"S \ud800", r"\xff.png", r"Ana \udfff")
+    specimen.withdraw(1)
+    specimen.review(1, "basophil")
+    specimen.sign("Ben \ud800")
+    assert specimen.cells[0].reviewer == r"Ben \ud800"
 
 
 def test_csv_of_no_cells_is_a_header(empty_snapshot: Snapshot):
@@ -327,7 +352,31 @@ def test_pdf_cuts_long_lists_short():
 def test_pdf_shows_any_name(hostile_snapshot: Snapshot, recwarn: pytest.WarningsRecorder):
     text = _page(to_pdf(hostile_snapshot))
     assert "□□ $x_1$ <b>&" in text
+    assert "□ stands for a letter that this page's font lacks" in text
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["דוד כהן", "محمد علي"])
+def test_pdf_runs_from_right_to_left_where_a_name_does(name: str):
+    """Readers of PDF turn what they find on the page: a name that is written the wrong way round comes back so."""
+    specimen = Specimen(name)
+    specimen.add_picture("a.png", (48, 48), b"", [_new(3, PAINTED[3])] * 3, is_field=False)
+    specimen.review(1, "basophil", name)
+    text = _page(to_pdf(_take_snapshot(specimen)))
+    assert text.count(name) == 2
+    assert "stands for a letter" not in text
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "\u202e", "\u2066", "\u200b"])
+def test_pdf_holds_no_marks_that_nobody_sees(mark: str):
+    content = to_pdf(_take_snapshot(Specimen(f"S{mark} 17")))
+    assert "S 17" in _page(content)
+    assert PdfReader(io.BytesIO(content)).metadata.title == "Leucocyte differential S 17"
+
+
+def test_pdf_has_a_title_whatever_the_name_holds():
+    content = to_pdf(_take_snapshot(Specimen("S\x0017")))
+    assert PdfReader(io.BytesIO(content)).metadata.title == "Leucocyte differential S 17"
 
 
 def test_pdf_of_no_cells(empty_snapshot: Snapshot):

@@ -21,7 +21,7 @@ from tests.conftest import TinyRun
 from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hardware import usable_cores
-from wbc_hf.inference import Predictor
+from wbc_hf.inference import Predictor, check_columns
 from wbc_hf.inference import predictor as predictor_module
 from wbc_hf.modeling import Preprocessing, build_from_scratch, load_classifier, load_processor
 
@@ -365,6 +365,25 @@ def test_a_folder_that_was_trained_anew_meanwhile(model_folder: Path, tmp_path: 
 def test_backends_that_there_are_none_of(model_folder: Path):
     with pytest.raises(WbcError, match=r"tensorrt: is not a backend\. Choose one of auto, openvino, torch"):
         Predictor.from_pretrained(model_folder, backend="tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "b", "a", "c", "d"], "cells: has the class 'a' twice"),
+        (["a", "b", "a\ud800", "a\\ud800", "d"], r"cells: has the class 'a\\\\ud800' twice"),
+    ],
+)
+def test_a_model_with_two_classes_of_one_name_is_refused(names: list[str], message: str):
+    network, processor = build_from_scratch(0.0625, image_size=32)
+    network.config.id2label = dict(enumerate(names))
+    with pytest.raises(WbcError, match=message):
+        Predictor(network, processor, "cells")
+
+
+def test_a_class_that_is_named_as_a_column_of_the_table_is_refused():
+    with pytest.raises(WbcError, match="status: is a class of this model, and a column of the table already"):
+        check_columns(["neutrophil", "status"])
 
 
 def test_the_folder_is_named_where_there_is_no_model(tmp_path: Path):

@@ -470,6 +470,31 @@ def test_large_pictures_are_shown_smaller_and_kept_small(predictor: Predictor):
     assert 'viewBox="0 0 2560 1920"' in render_views(session, DEFAULT_RANGES, "")[1]
 
 
+def test_a_missed_cell_is_as_sharp_as_those_that_were_found(predictor: Predictor):
+    session = Session(predictor)
+    pixels = np.asarray(Image.fromarray(paint_field([4] * 8, seed=21).image).resize((5120, 3840)))
+    session.read(Upload(pixels, "large.png"), is_field=True)
+    found, corner = session.view.cells_of_picture[0], "5115,3835"
+    session.act("add", 1, corner)
+    assert session.view.cell.pointed_at
+    sizes = [Image.open(io.BytesIO(cell.image)).size for cell in (found, session.view.cell)]
+    assert sizes[0] == sizes[1]
+    # Where the field is not kept, out of its preview.
+    session.act("undo", 0)
+    session.full_pictures.clear()
+    session.act("add", 1, corner)
+    assert Image.open(io.BytesIO(session.view.cell.image)).size < sizes[0]
+
+
+def test_a_cell_that_was_discarded_does_not_come_back_with_its_picture(session: Session):
+    height = session.view.picture.size[1]
+    session.act("add", 1, f"3,{height - 3}")
+    added = session.view.cell.number
+    for action in ("undo", "remove", "undo"):
+        session.act(action, 1)
+    assert session.specimen.cells[added - 1].state is CellState.REMOVED
+
+
 def test_review_starts_with_a_cell_that_waits(session: Session):
     """Also where the first picture shows none: the card of a counted cell leads nowhere."""
     cells = session.specimen._cells

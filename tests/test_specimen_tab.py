@@ -286,6 +286,60 @@ def test_a_wrong_choice_is_noticed(tab: Tab):
     assert "2 of 2 look like pictures of one cell each, but were read as “Whole fields”" in text
 
 
+def _press_otherwise(tab: Tab) -> str:
+    for update in tab.handler("on_otherwise")(tab.session, "", _request("one")):
+        tab.take(update)
+    return tab.text()
+
+
+def _visible(tab: Tab, elem_class: str) -> str | None:
+    """The text of a button, if it is visible."""
+    (block,) = [it for it in tab.page.blocks.values() if elem_class in (getattr(it, "elem_classes", None) or ())]
+    return tab.shown[block._id].value if tab.shown[block._id].visible else None
+
+
+def _kinds(tab: Tab) -> list[tuple[bool, bool]]:
+    return [(picture.is_field, picture.removed) for picture in tab.session.specimen.pictures]
+
+
+def test_a_wrong_choice_is_mended_by_one_click_and_undone_by_another(tab: Tab):
+    _read_files(tab, [tab.paint(1), tab.paint(2)], "One cell each")
+    assert _visible(tab, "wbc-otherwise") == "Read them as whole fields"
+    before = tab.session.specimen.cells
+    tab.session.act("label", 1, "basophil", "Ana")
+
+    _press_otherwise(tab)
+    assert _kinds(tab) == [(False, True), (False, True), (True, False), (True, False)]
+    assert [picture.name for picture in tab.session.specimen.pictures[2:]] == ["field 1.png", "field 2.png"]
+    assert _visible(tab, "wbc-otherwise") is None
+    assert len(waiting(tab.session)) > len(before)
+    assert tab.session.view.picture.number == 3 and tab.session.view.cell.number == waiting(tab.session)[0]
+
+    _act(tab, "one", "undo", 0)
+    assert _kinds(tab) == [(False, False), (False, False), (True, True), (True, True)]
+    assert tab.session.specimen.cells[0].label == "basophil" and waiting(tab.session) == [2]
+    assert tab.session.view.picture.number == 1
+
+
+def test_pictures_that_are_not_kept_are_named_and_stay(tab: Tab, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("wbc_hf.smear.counting.PREVIEW_SIDE", 100)
+    monkeypatch.setattr("wbc_hf.web.full_pictures.MAX_BYTES", 0)
+    _read_files(tab, [tab.paint(1)], "One cell each")
+    assert _visible(tab, "wbc-otherwise") == "Read it as whole fields"
+    assert "field 1.png</b>: is not kept in full resolution" in _press_otherwise(tab)
+    assert _kinds(tab) == [(False, False)]
+
+
+def test_the_scale_of_a_picture_is_not_lost_when_it_is_read_otherwise(tab: Tab):
+    path = tab.folder / "scaled.tif"
+    photograph = Image.fromarray(paint_field([0, 1, 2, 4], width=480, height=360, seed=1).image)
+    photograph.save(path, dpi=(254_000, 254_000))
+    _read_files(tab, [{"path": str(path), "orig_name": path.name}], "One cell each")
+    _press_otherwise(tab)
+    sizes = [picture.pixel_size for picture in tab.session.specimen.pictures]
+    assert sizes == [pytest.approx(0.1), pytest.approx(0.1)]
+
+
 # ---- whose session is whose, and for how long
 
 

@@ -3,7 +3,6 @@
 A reader of what is written atomically finds the old file or the new one, never half of one.
 """
 
-import json
 import os
 import reprlib
 import shutil
@@ -19,6 +18,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from wbc_hf.errors import WbcError
+from wbc_hf.safe_text import json_text
 
 T = TypeVar("T")
 
@@ -108,12 +108,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a value as indented JSON in one step.
+    """Write a value as indented JSON in one step, as `json_text` does.
 
     Raises:
         TypeError, ValueError: It does not go into JSON, NaN and infinity included; `path` is as it was.
     """
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json_text(value, indent=2) + "\n")
 
 
 @contextmanager

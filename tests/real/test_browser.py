@@ -15,43 +15,15 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 from PIL import Image
 
+from tests.real.conftest import DESKTOP, PHONE
 from wbc_hf.data import paint_cells, paint_field
-from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import RESEARCH_USE
-from wbc_hf.web import build_page, launch_page
 from wbc_hf.web.cell_tab import NO_PICTURE
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on this machine"),
-]
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    network, processor = build_from_scratch(0.0625, image_size=32)
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    network.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    page = build_page(Predictor(network, processor, str(folder), folder=folder))
-    yield launch_page(page, "127.0.0.1", None)
-    page.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -202,15 +174,6 @@ def _wait_for_count(page: "sync_api.Page", name: str, count: int) -> None:
     page.locator(".wbc-differential tr", has_text=name.capitalize()).locator("td").first.get_by_text(
         str(count), exact=True
     ).wait_for()
-
-
-@pytest.fixture
-def fields(tmp_path: Path) -> list[Path]:
-    """Two painted fields with four leucocytes each."""
-    files = [tmp_path / name for name in ("field 1.png", "field #2.jpg")]
-    for seed, file in enumerate(files, start=1):
-        Image.fromarray(paint_field([0, 1, 2, 4], width=480, height=360, seed=seed).image).save(file)
-    return files
 
 
 def test_fields_give_numbered_boxes_and_a_click_shows_the_cell(page: "sync_api.Page", fields: list[Path]):
@@ -531,6 +494,141 @@ def test_own_keys_are_kept_in_the_browser(desktop: "sync_api.Page", fields: list
     page.get_by_text("Keys", exact=True).click()
     page.locator(".wbc-key-fields button").click()
     assert page.locator(".wbc-classes kbd").first.inner_text() == "1"
+
+
+def _boxes(page: "sync_api.Page") -> int:
+    return page.locator(".wbc-box").count()
+
+
+def test_a_wrong_choice_is_mended_by_one_click_and_undone_by_another(page: "sync_api.Page", fields: list[Path]):
+    page.get_by_text("One cell each", exact=True).click()
+    _examine(page, fields, "Picture 1 of 2")
+    assert _boxes(page) == 1
+
+    page.get_by_role("button", name="Read them as whole fields").click()
+    page.locator(".wbc-pager", has_text="Field 3 of 4").wait_for()
+    page.locator(".wbc-progress").wait_for(state="detached")
+    assert _boxes(page) >= 3
+    assert page.get_by_role("button", name="Read them as").count() == 0
+    assert page.get_by_role("radio", name="Find out").is_checked()
+
+    page.locator(".wbc-card").get_by_role("button", name="Undo reading otherwise").click()
+    page.locator(".wbc-pager", has_text="Picture 1 of 4").wait_for()
+    assert _boxes(page) == 1
+    sync_api.expect(page.locator(".wbc-cell.wbc-waiting")).to_have_count(2)
+
+
+def test_the_example_smear_counts_something(browser: "sync_api.Browser", shipped_url: str):
+    page = browser.new_page(viewport=DESKTOP)
+    page.set_default_timeout(60_000)
+    page.goto(shipped_url)
+    page.get_by_role("button", name="An example smear").click()
+    page.locator(".wbc-pager", has_text="Field 1 of 4").wait_for()
+    page.locator(".wbc-progress").wait_for(state="detached")
+    counted = page.locator(".wbc-differential tfoot td").first
+    assert int(counted.inner_text()) >= 2
+    assert sum(_count_of(page, name) for name in CLASS_NAMES) == int(counted.inner_text())
+    page.close()
+
+
+def test_the_nearest_reference_cells_stand_beside_the_cell_under_review(
+    browser: "sync_api.Browser", shipped_url: str, fields: list[Path]
+):
+    page = browser.new_page(viewport=DESKTOP)
+    page.set_default_timeout(60_000)
+    page.goto(shipped_url)
+    page.wait_for_selector(".wbc-examples button")
+    _examine(page, fields, "of 2")
+    neighbours = page.locator(".wbc-card .wbc-neighbours li")
+    page.locator(".wbc-box:not(.wbc-cut)").first.click()
+    sync_api.expect(neighbours).to_have_count(len(CLASS_NAMES))
+    assert sorted(neighbours.locator("small").all_inner_texts()) == [f"{it}/known {it}.png" for it in CLASS_NAMES]
+    images = neighbours.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
+    assert all(width == 96 for width in images)
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_the_browser_prints_is_the_report(browser: "sync_api.Browser", url: str, fields: list[Path], scheme: str):
+    page = browser.new_page(viewport=DESKTOP, color_scheme=scheme)
+    page.set_default_timeout(60_000)
+    page.goto(url)
+    page.wait_for_selector(".wbc-examples button")
+    _examine(page, fields, "Field 1 of 2")
+    page.get_by_role("textbox", name="Specimen").fill("S 17")
+    page.get_by_role("textbox", name="Reviewed by").fill("A. Meyer")
+    for count in (1, 2):
+        page.locator(".wbc-classes").get_by_role("button", name="Monocyte").click()
+        _wait_for_count(page, "monocyte", count)
+    page.wait_for_function("[...document.querySelectorAll('.wbc-reviewed img')].every(image => image.naturalWidth)")
+
+    page.emulate_media(media="print")
+    for part in (".wbc-intake", ".wbc-pager", ".wbc-viewer", ".wbc-card", ".wbc-legend", ".wbc-exports", "[role=tab]"):
+        assert not page.locator(part).first.is_visible(), part
+    assert page.locator(".wbc-reviewed:visible").count() == page.locator(".wbc-cell:visible").count() == 2
+    # Dark letters, also where the screen is dark; and colours where a word or a dot is nothing without.
+    for part in (".wbc-differential td b", ".wbc-notes li", "h1", ".wbc-gallery h2"):
+        colour = page.locator(part).first.evaluate("it => getComputedStyle(it).color")
+        assert max(map(int, re.findall(r"\d+", colour)[:3])) < 130, part
+    for part in (".wbc-differential .wbc-dot", ".wbc-flag"):
+        shown = page.locator(part).first
+        assert not shown.count() or shown.evaluate("it => getComputedStyle(it).printColorAdjust") == "exact"
+    sheets = pypdf.PdfReader(io.BytesIO(page.pdf(format="A4"))).pages
+    text = " ".join(" ".join(sheet.extract_text() for sheet in sheets).split())
+    assert len(sheets) == 1
+    for said in (RESEARCH_USE, "S 17", "A. Meyer", "Cells by class", "Neutrophil", "95 % limits", "MedlinePlus"):
+        assert said in text, said
+    assert "6.4" not in text  # an example in an empty field is no count
+    assert not any(button in text for button in ("Accept", "Undo", "New specimen", "Select several", "Stop at"))
+    page.close()
+
+
+def _touch(devtools: "sync_api.CDPSession", kind: str, *points: tuple[float, float]) -> None:
+    touched = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+    devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touched})
+
+
+def test_two_fingers_zoom_the_field_and_one_moves_it(browser: "sync_api.Browser", url: str, fields: list[Path]):
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(url)
+    page.wait_for_selector(".wbc-examples button")
+    _examine(page, fields, "Field 1 of 2")
+    page.locator(".wbc-stage").scroll_into_view_if_needed()
+    stage, chosen = page.locator(".wbc-stage").bounding_box(), _chosen(page)
+    x, y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    devtools = context.new_cdp_session(page)
+
+    def scale() -> float:
+        return page.evaluate("visualViewport.scale")
+
+    _touch(devtools, "touchStart", (x - 30, y), (x + 30, y))
+    for apart in (40, 50, 60, 75, 90):
+        _touch(devtools, "touchMove", (x - apart, y), (x + apart, y))
+    _touch(devtools, "touchEnd")
+    assert _zoom(page) == pytest.approx(3, abs=0.35)
+    assert scale() == 1  # the field was zoomed, not the page
+
+    box = page.locator(".wbc-box").first.locator(".wbc-line")
+    before, scrolled = box.bounding_box(), page.evaluate("scrollY")
+    _touch(devtools, "touchStart", (x, y))
+    for moved in (10, 25, 40):
+        _touch(devtools, "touchMove", (x + moved, y + moved / 2))
+    _touch(devtools, "touchEnd")
+    after = box.bounding_box()
+    assert after["x"] - before["x"] == pytest.approx(40, abs=6)
+    assert after["y"] - before["y"] == pytest.approx(20, abs=6)
+    assert page.evaluate("scrollY") == scrolled
+    assert _chosen(page) == chosen
+
+    # Back to the whole field, over which a finger scrolls the page again.
+    _touch(devtools, "touchStart", (x - 120, y), (x + 120, y))
+    for apart in (90, 60, 30, 15):
+        _touch(devtools, "touchMove", (x - apart, y), (x + apart, y))
+    _touch(devtools, "touchEnd")
+    assert _zoom(page) == 1
+    context.close()
 
 
 def test_what_can_be_taken_away(page: "sync_api.Page", fields: list[Path]):

@@ -25,6 +25,7 @@ from wbc_hf.cli import (
     train,
 )
 from wbc_hf.cli.shared import exit_on_error, find_files
+from wbc_hf.safe_text import say
 
 __all__ = ["app", "find_files", "main"]
 
@@ -56,7 +57,7 @@ app.command(add_help_option=False, context_settings=train.PASS_ON_EVERYTHING)(tr
 @app.callback(invoke_without_command=True)
 def version(show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if show:
-        print(__version__)
+        say(__version__)
         raise typer.Exit
 
 

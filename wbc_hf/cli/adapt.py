@@ -9,6 +9,7 @@ import typer
 
 from wbc_hf.cli.shared import MODEL_HELP, SEED_HELP, exit_if_unreadable
 from wbc_hf.default_model import choose_model
+from wbc_hf.safe_text import say
 
 
 def adapt(
@@ -60,8 +61,8 @@ def adapt(
     output = output or _default_output(model)
     with progress_bar() as progress:
         adaptation = adapt_model(model, images, output, fields=fields, seed=seed, progress=progress)
-    print(describe_adaptation(adaptation))
-    print(f"The adapted model: {output}")
+    say(describe_adaptation(adaptation))
+    say(f"The adapted model: {output}")
     exit_if_unreadable(adaptation.unreadable, adaptation.cells + adaptation.unreadable + adaptation.not_cells)
 
 

@@ -1,7 +1,6 @@
 """`wbc-hf audit`: check a data set before a figure measured on it is believed."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 from wbc_hf.cli.shared import read_training_data
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.safe_text import json_text, say
 
 if TYPE_CHECKING:
     from wbc_hf.data import LabelIssues, Leucocytes
@@ -48,13 +48,13 @@ def audit(
     leucocytes = load_leucocytes(specs, seed=seed)
     label_issues = None if predictor is None else _find_label_issues(predictor, leucocytes)
     found = dataclasses.replace(audit_set(leucocytes), label_issues=label_issues)
-    print(format_audit(found))
+    say(format_audit(found))
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         record = dataclasses.asdict(found)
         if found.label_issues is None:
             del record["label_issues"]
-        content = json.dumps(record, indent=2, ensure_ascii=False)
+        content = json_text(record, indent=2)
         (output / "audit.json").write_text(content + "\n", encoding="utf-8")
         write_audit_page(found, leucocytes, output / "audit.html")
     if resplit is not None:

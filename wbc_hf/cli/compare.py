@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from wbc_hf.safe_text import say
+
 
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
@@ -13,4 +15,4 @@ def compare(
     """Compare two models on the same test cells, with paired 95 % confidence intervals."""
     from wbc_hf.evaluation import compare_reports, format_comparison
 
-    print(format_comparison(compare_reports(first, second)))
+    say(format_comparison(compare_reports(first, second)))

@@ -1,6 +1,5 @@
 """`wbc-hf count`: the differential of one smear."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import MODEL_HELP, exit_if_unreadable, find_files, on_one_line
+from wbc_hf.cli.shared import MODEL_HELP, exit_if_unreadable, find_files
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import WbcError
+from wbc_hf.files import write_atomically
+from wbc_hf.safe_text import on_one_line, say
 
 if TYPE_CHECKING:
     from wbc_hf.adaptation import Laboratories
@@ -106,7 +107,7 @@ def count(
     identity = counter.predictor.identity
     snapshot = replace(counter.specimen.snapshot(identity, reference_ranges), unreadable=unreadable)
     for error in snapshot.unreadable:
-        print(f"wbc-hf: {on_one_line(str(error))}", file=sys.stderr)
+        say(f"wbc-hf: {on_one_line(str(error))}", error=True)
     _write(snapshot, format, output)
     exit_if_unreadable(len(snapshot.unreadable), len(files), "could not be counted")
     if adapt and counter.predictor is base:
@@ -131,7 +132,7 @@ def _adapt(counter: "CellCounter", store: "Laboratories", name: str | None) -> N
                 cells += store.cells(name)
             with progress_bar() as progress:
                 adaptation = adapt(base.name, with_usable_labels(cells), folder, progress=progress)
-            print(describe_adaptation(adaptation), file=sys.stderr)
+            say(describe_adaptation(adaptation), error=True)
             if adaptation.warning is not None:
                 return
             adapted = Predictor.from_pretrained(folder, fresh=True)
@@ -140,7 +141,7 @@ def _adapt(counter: "CellCounter", store: "Laboratories", name: str | None) -> N
             if name is not None:
                 store.keep(name, base, folder, adaptation)
         except WbcError as error:
-            print(f"wbc-hf: {error}", file=sys.stderr)
+            say(f"wbc-hf: {error}", error=True)
 
 
 def _report_kinds(pictures: Sequence["Picture"], show: Shows) -> None:
@@ -148,17 +149,17 @@ def _report_kinds(pictures: Sequence["Picture"], show: Shows) -> None:
     otherwise = [picture for picture in pictures if picture.read_otherwise]
     if 2 * len(otherwise) > len(pictures):
         seen, right = ("one cell each", Shows.CELL) if show is Shows.FIELD else ("a whole field each", Shows.FIELD)
-        print(
+        say(
             f"wbc-hf: {len(otherwise)} of {len(pictures)} images look as if they showed {seen}: --show {right} reads "
             "them so, and --show auto finds out.",
-            file=sys.stderr,
+            error=True,
         )
     cells = [picture for picture in pictures if not picture.is_field]
     if show is Shows.AUTO and 0 < len(cells) < len(pictures):
-        print(
+        say(
             f"wbc-hf: {len(cells)} of {len(pictures)} images were read as pictures of one cell, the others as fields; "
             "--show field or --show cell reads all alike.",
-            file=sys.stderr,
+            error=True,
         )
 
 
@@ -175,20 +176,20 @@ def _report_laboratory(
         store.record_count(name, check.cells, check.distance, check.origin is Origin.ANOTHER)
     waiting = sum(cell.state is CellState.WAITING for cell in cells)
     if check.origin is Origin.MIXED:
-        print(
+        say(
             "wbc-hf: some of these photographs look like those that the model has learned, others do not. Count those "
             "of one laboratory at a time.",
-            file=sys.stderr,
+            error=True,
         )
     elif check.origin is Origin.ANOTHER:
         since = None if name is None else store.drift(name)
         known = "that the model has learned" if name is None else f"of {name} as it was kept"
-        print(
+        say(
             f"wbc-hf: these {check.cells} cells do not look like those {known}"
             f"{f', since {since[:10]}' if since else ''}: another stain, microscope or camera. {waiting} wait for "
             f"review. --adapt adapts the model to {MIN_UNLABELLED} cells or more; fewer that you label do more "
             "(wbc-hf adapt, or the page).",
-            file=sys.stderr,
+            error=True,
         )
 
 
@@ -201,9 +202,13 @@ def _write(snapshot: "Snapshot", format: Format, output: Path | None) -> None:
     else:
         content = next(export for export in EXPORTS if export.key == format).make(snapshot)
     if output is None:
-        print(content.decode("utf-8-sig"), end="" if content.endswith(b"\n") else "\n")
+        say(content.decode("utf-8-sig").removesuffix("\n"))
         return
     try:
-        output.write_bytes(content)
+        target = output.resolve()
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)  # a pipe or a device is not replaced
+        else:
+            write_atomically(target, content)
     except OSError as error:
         raise WbcError(f"{output}: cannot be written ({error.strerror}). Name another file.") from error

@@ -9,6 +9,7 @@ import typer
 
 from wbc_hf.cli.shared import read_training_data
 from wbc_hf.errors import WbcError, needs_extra
+from wbc_hf.safe_text import say
 
 if TYPE_CHECKING:
     from wbc_hf.data import Leucocytes
@@ -66,9 +67,9 @@ def evaluate(
         )
     leaked = leaked_test_images(leucocytes) if trained_on and split is Split.TEST else None
     evaluation = evaluate_predictor(predictor, rows, output, leaked=leaked)
-    print(f"{model} on {leucocytes.provenance.spec}, split {split}\n\n{evaluation}")
+    say(f"{model} on {leucocytes.provenance.spec}, split {split}\n\n{evaluation}")
     if output is not None:
-        print(f"\nThe report is in {output}")
+        say(f"\nThe report is in {output}")
 
 
 def _check_output(output: Path) -> None:

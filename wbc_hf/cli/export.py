@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from wbc_hf.safe_text import say
+
 
 class Format(StrEnum):
     """File format of the exported model."""
@@ -47,4 +49,4 @@ def export(
 
     disable_progress_bar()
     folder, exported = export_model(model, format.value, precision.value, dataset=dataset, output=output)
-    print(describe_export(folder, exported))
+    say(describe_export(folder, exported))

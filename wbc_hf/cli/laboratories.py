@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wbc_hf.safe_text import say
+
 if TYPE_CHECKING:
     from wbc_hf.adaptation import Laboratories, Laboratory
 
@@ -43,7 +45,7 @@ def list_laboratories(folder: _Folder = None) -> None:
     store = Laboratories(folder)
     laboratories = store.list()
     if not laboratories:
-        print(f"No laboratory is kept in {store.folder} yet.")
+        say(f"No laboratory is kept in {store.folder} yet.")
         return
     table = plain_table("laboratory", "model", "adapted", "cells", "counted", "unlike since", "pictures", "size")
     for laboratory in laboratories:
@@ -57,7 +59,7 @@ def list_laboratories(folder: _Folder = None) -> None:
             str(sum(store.cell_counts(laboratory.name).values())),
             _size(store.size(laboratory.name)),
         )
-    print(format_table(table, _WIDTH))
+    say(format_table(table, _WIDTH))
 
 
 @app.command()
@@ -70,9 +72,9 @@ def show(name: _Name, folder: _Folder = None) -> None:
 
     store = Laboratories(folder)
     laboratory = store.show(name)
-    print(laboratory.name)
-    print("\n".join(f"  {title:<16}{text}" for title, text in _facts(store, laboratory)))
-    print(f"\n{describe_adaptation(laboratory.adaptation)}")
+    say(laboratory.name)
+    say("\n".join(f"  {title:<16}{text}" for title, text in _facts(store, laboratory)))
+    say(f"\n{describe_adaptation(laboratory.adaptation)}")
 
 
 @app.command()
@@ -103,7 +105,7 @@ def remove(
         store.forget_cells(name)
     else:
         store.remove(name)
-    print(f"Removed {what} of {name}.")
+    say(f"Removed {what} of {name}.")
 
 
 def _facts(store: "Laboratories", laboratory: "Laboratory") -> list[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """`wbc-hf predict`: classify images of single cells."""
 
 import csv
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import MODEL_HELP, exit_if_unreadable, find_files, on_one_line
+from wbc_hf.cli.shared import MODEL_HELP, exit_if_unreadable, find_files
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.safe_text import csv_cell, escape_surrogates, json_text, on_one_line, say
 
 if TYPE_CHECKING:
     from wbc_hf.inference import Predictor
@@ -58,7 +58,7 @@ def predict(
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from wbc_hf.inference import Predictor
+    from wbc_hf.inference import Predictor, check_columns
 
     disable_progress_bar()
     model = choose_model(model)
@@ -67,6 +67,7 @@ def predict(
         return
     files = list(find_files(map(Path, sources)))
     predictor = Predictor.from_pretrained(model)
+    check_columns(predictor.labels)
     unreadable: list[UnreadableImageError] = []
     _PRINTERS[format](_rows(predictor, files, unreadable), predictor.labels)
     exit_if_unreadable(len(unreadable), len(files))
@@ -78,16 +79,16 @@ def _rows(predictor: "Predictor", files: list[Path], unreadable: list[Unreadable
 
     for file, prediction in zip(files, predictor.predict_each(files), strict=True):
         if isinstance(prediction, UnreadableImageError):
-            print(f"wbc-hf: {on_one_line(str(prediction))}", file=sys.stderr)
+            say(f"wbc-hf: {on_one_line(str(prediction))}", error=True)
             unreadable.append(prediction)
             continue
         pages = find_pages(file)
         if left_out := len(pages.numbers) - 1 + pages.frames:
             said = f"{file}: only the first picture in it is classified, {left_out} more are left out"
-            print(f"wbc-hf: {on_one_line(said)}", file=sys.stderr)
+            say(f"wbc-hf: {on_one_line(said)}", error=True)
         probabilities = dict([(prediction.label, prediction.probability), *prediction.alternatives])
         yield {
-            "file": str(file),
+            "file": escape_surrogates(str(file)),
             "label": prediction.label,
             "probability": prediction.probability,
             "status": prediction.status,
@@ -103,34 +104,36 @@ def _predict_many(sources: list[str], model: str, format: Format, output: Path) 
     try:
         written = predict_many(sources, model, output)
     except KeyboardInterrupt:
-        print("wbc-hf: stopped. Finished predictions are kept: the same command resumes there.", file=sys.stderr)
+        say("wbc-hf: stopped. Finished predictions are kept: the same command resumes there.", error=True)
         raise typer.Exit(130) from None
     if written is None:
         return
-    print(f"{written.images} images classified: {output}")
+    say(f"{written.images} images classified: {output}")
     if written.unreadable:
-        print(
+        say(
             f"wbc-hf: {written.unreadable} of {written.images} are not readable images; their rows say why.",
-            file=sys.stderr,
+            error=True,
         )
         raise typer.Exit(1)
 
 
 def _print_table(rows: Iterable[dict], labels: Iterable[str]) -> None:
-    print(f"{'class':<12} {'probability':>11}  {'status':<14} file")
+    say(f"{'class':<12} {'probability':>11}  {'status':<14} file")
     for row in rows:
-        print(f"{row['label']:<12} {row['probability']:>11.3f}  {row['status']:<14} {on_one_line(row['file'])}")
+        say(f"{row['label']:<12} {row['probability']:>11.3f}  {row['status']:<14} {on_one_line(row['file'])}")
 
 
 def _print_csv(rows: Iterable[dict], labels: Iterable[str]) -> None:
-    writer = csv.DictWriter(sys.stdout, ["file", "label", "probability", "status", *labels], lineterminator="\n")
-    writer.writeheader()
+    columns = ["file", "label", "probability", "status", *labels]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(map(csv_cell, columns))
     for row in rows:
-        writer.writerow({key: f"{value:.6f}" if isinstance(value, float) else value for key, value in row.items()})
+        values = [row[name] for name in columns]
+        writer.writerow(f"{value:.6f}" if isinstance(value, float) else csv_cell(value) for value in values)
 
 
 def _print_json(rows: Iterable[dict], labels: Iterable[str]) -> None:
-    print(json.dumps(list(rows), indent=2, ensure_ascii=False))
+    say(json_text(list(rows), indent=2))
 
 
 _PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv, Format.JSON: _print_json}

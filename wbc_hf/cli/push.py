@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from wbc_hf.safe_text import say
+
 
 def push(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
@@ -17,4 +19,4 @@ def push(
     """
     from wbc_hf.hub import push_folder
 
-    print(push_folder(folder, repo_id, private=private))
+    say(push_folder(folder, repo_id, private=private))

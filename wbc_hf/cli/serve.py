@@ -13,6 +13,7 @@ from wbc_hf.cli.shared import MODEL_HELP, exit_on_error
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.files import own_temporary_folder
+from wbc_hf.safe_text import say
 
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 USERS = "WBC_HF_USERS"  # not an argument: everybody on the machine can read those
@@ -107,7 +108,7 @@ def serve(
             root_path=root_path,
             mcp=mcp,
         )
-        print(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
+        say(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
         page.block_thread()
 
 

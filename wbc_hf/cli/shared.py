@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 import typer
 
 from wbc_hf.errors import WbcError
+from wbc_hf.safe_text import say, set_up_logging
 
 MODEL_HELP = "Model folder or Hub id. Default: the variable WBC_HF_MODEL, else the model that comes with the package."
 SEED_HELP = "Random seed."
@@ -19,14 +19,14 @@ SEED_HELP = "Random seed."
 @contextmanager
 def exit_on_error(program: str) -> Iterator[None]:
     """Set up logging; turn a `WbcError` into one line on standard error and exit status 2."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    set_up_logging()
     # File names are bytes: one that the terminal cannot show must not end the run.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
     try:
         yield
     except WbcError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        say(f"{program}: {error}", error=True)
         sys.exit(2)
 
 
@@ -53,16 +53,8 @@ def read_training_data(folder: Path) -> dict | None:
         return None
 
 
-def on_one_line(text: str) -> str:
-    """Escape line breaks and control characters, which would break lines or colour terminals."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
-        for letter in text
-    )
-
-
 def exit_if_unreadable(unreadable: int, total: int, problem: str = "are not readable images") -> None:
     """End with exit status 1 where some files were left out; "2 of 9 files" and the problem say so."""
     if unreadable:
-        print(f"wbc-hf: {unreadable} of {total} files {problem}.", file=sys.stderr)
+        say(f"wbc-hf: {unreadable} of {total} files {problem}.", error=True)
         raise typer.Exit(1)

@@ -1,12 +1,12 @@
 """`wbc-hf survey`: the literature's systems on the same cells and the same split."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wbc_hf.errors import WbcError, needs_extra
+from wbc_hf.safe_text import say
 
 
 def survey(
@@ -45,12 +45,10 @@ def survey(
     try:
         failed = conduct(plan, system or (), fields, output)
     except KeyboardInterrupt:
-        print("wbc-hf: stopped. What is finished is kept: the same command resumes there.", file=sys.stderr)
+        say("wbc-hf: stopped. What is finished is kept: the same command resumes there.", error=True)
         raise typer.Exit(130) from None
     if failed:
-        print(
-            f"wbc-hf: failed: {', '.join(failed)}. The others are done; the same command tries again.", file=sys.stderr
-        )
+        say(f"wbc-hf: failed: {', '.join(failed)}. The others are done; the same command tries again.", error=True)
         raise typer.Exit(1)
 
 

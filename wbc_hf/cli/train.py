@@ -8,6 +8,7 @@ import typer
 
 from wbc_hf.cli.shared import exit_on_error
 from wbc_hf.errors import needs_extra
+from wbc_hf.safe_text import say
 
 # transformers' own parser reads the words, `--help` too.
 PASS_ON_EVERYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -42,7 +43,7 @@ def run_training(argv: Sequence[str]) -> None:
     try:
         run(*parse(argv))
     except KeyboardInterrupt:
-        print("train.py: stopped. With --resume the same command resumes where it stopped.", file=sys.stderr)
+        say("train.py: stopped. With --resume the same command resumes where it stopped.", error=True)
         sys.exit(130)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -14,10 +15,13 @@ from datasets import DatasetDict, Image
 from wbc_hf.data.near_duplicates import group_slides
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.safe_text import csv_cell
 
 SPLITS = ("train", "validation", "test")
 # What each split gets its share of.
 _STRATUM = ("laboratory", "label")
+# Not in the names of files that a table lists: a spreadsheet would find fields and formulas in them.
+_UNPLAIN = re.compile(r"[^\w .()+-]")
 FRACTIONS = {"train": 0.70, "validation": 0.15, "test": 0.15}
 
 
@@ -110,9 +114,10 @@ def write_clean_split(leucocytes: DatasetDict, folder: Path, seed: int = 0) -> N
     for split, indices in splits.items():
         for index in indices:
             row = rows[index]
-            name = f"{split}/{CLASS_NAMES[row['label']]}/{index:06d}_{Path(row['source']).name}"
+            plain = _UNPLAIN.sub("_", Path(row["source"]).name)
+            name = f"{split}/{CLASS_NAMES[row['label']]}/{index:06d}_{plain}"
             _place(row["image"], folder / name)
-            written.append((name, row["group"]))
+            written.append((name, csv_cell(row["group"])))
     pd.DataFrame(written, columns=["file_name", "group"]).to_csv(folder / "metadata.csv", index=False)
 
 

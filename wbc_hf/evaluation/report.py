@@ -12,6 +12,7 @@ from wbc_hf.evaluation.evaluation import Evaluation
 from wbc_hf.evaluation.reliability import reliability_bins, risk_coverage
 from wbc_hf.files import write_json
 from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.safe_text import csv_cell
 
 _DOTS_PER_INCH = 160
 
@@ -82,4 +83,4 @@ def _write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str])
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+        writer.writerows(map(csv_cell, row) for row in zip(*columns.values(), strict=True))

@@ -1,7 +1,7 @@
 """Prediction: the predictor and its backends, exporting, heat maps, similar reference cells, bulk prediction."""
 
 from wbc_hf.inference.backends import BackendName
-from wbc_hf.inference.bulk import predict_many
+from wbc_hf.inference.bulk import check_columns, predict_many
 from wbc_hf.inference.evaluating import evaluate_predictor
 from wbc_hf.inference.exporting import describe_export, export_model
 from wbc_hf.inference.finder_backends import RunFinder, load_finder
@@ -19,6 +19,7 @@ __all__ = [
     "ReferenceCells",
     "RunFinder",
     "batches",
+    "check_columns",
     "describe_export",
     "evaluate_predictor",
     "export_model",

@@ -35,9 +35,12 @@ from wbc_hf.inference.predictor import Prediction, Predictor
 from wbc_hf.inference.shards import CHUNK_SIZE, PARQUET_SUFFIX, Images, Item, Shard, find_images
 from wbc_hf.manifest import Manifest
 from wbc_hf.modeling import Calibration
+from wbc_hf.safe_text import csv_cell, escape_surrogates
 
 UNREADABLE = "unreadable"
 SUFFIXES = (".csv", ".parquet")
+# Beside one for each class.
+_COLUMNS = ("file", "label", "probability", "status", "reason")
 MANIFEST_FILE = "run.json"
 _CHANGES = {
     "images": "other images: paths, files that came, went or changed since, or another commit of a Hub set",
@@ -91,6 +94,7 @@ def predict_many(sources: Sequence[str], model: str, output: Path) -> BulkSummar
     with state.main_process_first():
         fetch_model(model)
     predictor = Predictor.from_pretrained(model)
+    check_columns(predictor.labels)
     run = Run(output, images, predictor)
     on_first_process(run.open)
     run.check()
@@ -119,6 +123,19 @@ def check_output(output: Path, sources: Sequence[str]) -> None:
                 f"--output {output}: lies in {source}, whose Parquet files are all taken for images. Name a file "
                 f"outside of {source}, or one that ends in .csv."
             )
+
+
+def check_columns(labels: Sequence[str]) -> None:
+    """Check that each class of a model can be a column of a table of predictions.
+
+    Raises:
+        WbcError: A class has the name of another column.
+    """
+    if taken := [label for label in labels if label in _COLUMNS]:
+        raise WbcError(
+            f"{taken[0]}: is a class of this model, and a column of the table already. Rename it in id2label of the "
+            "model's config.json."
+        )
 
 
 # ---- the folder of chunks
@@ -309,10 +326,10 @@ def _write_csv(file: BinaryIO, schema: pa.Schema, chunks: Iterable[pa.Table]) ->
     """The format of `predict --format csv`: six digits, empty fields for missing values."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(schema.names)
+    writer.writerow(map(csv_cell, schema.names))
     for chunk in chunks:
         for row in zip(*(column.to_pylist() for column in chunk.columns), strict=True):
-            writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in row])
+            writer.writerow(f"{value:.6f}" if isinstance(value, float) else csv_cell(value) for value in row)
     text.detach()
 
 
@@ -427,7 +444,7 @@ def _row_without_prediction(item: Item | _ChunkEnd) -> dict | _ChunkEnd:
 
 def _row(item: Item, prediction: Prediction | UnreadableImageError) -> dict:
     # File names are bytes: make them valid UTF-8.
-    row: dict[str, object] = {"file": os.fsencode(item.name).decode(errors="backslashreplace")}
+    row: dict[str, object] = {"file": escape_surrogates(item.name)}
     if isinstance(prediction, UnreadableImageError):
         return row | {"status": UNREADABLE, "reason": prediction.reason}
     row |= {"label": prediction.label, "probability": prediction.probability, "status": prediction.status}

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -39,6 +39,7 @@ from wbc_hf.modeling import (
     load_processor,
     naming_errors,
 )
+from wbc_hf.safe_text import escape_surrogates, on_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +162,12 @@ class Predictor:
             self.backend = backend or TorchBackend(InferenceGraph(model, self._preprocessing))
             self._config = model.config
         names = cast("dict[int, str]", self._config.id2label)
-        self.labels = tuple(names[index] for index in sorted(names))
+        self.labels = tuple(escape_surrogates(names[index]) for index in sorted(names))
+        if twice := [label for label, count in Counter(self.labels).items() if count > 1]:
+            raise WbcError(
+                f"{on_one_line(name)}: has the class {on_one_line(twice[0])!r} twice, so that nobody can tell "
+                "which is meant. Give each class a name of its own in id2label of its config.json."
+            )
 
     @classmethod
     def from_pretrained(cls, model: str | Path, backend: BackendName = "auto", *, fresh: bool = False) -> "Predictor":
@@ -332,7 +338,8 @@ class Predictor:
         if self.folder is not None and Path(name).is_dir():
             name = self.folder.resolve().name
         trained_on = None if self.calibration is None else self.calibration.trained_on
-        return ModelIdentity(name, self._version(), trained_on, f"wbc_hf {__version__}")
+        trained_on = trained_on and escape_surrogates(trained_on)
+        return ModelIdentity(escape_surrogates(name), self._version(), trained_on, f"wbc_hf {__version__}")
 
     def _version(self) -> str:
         """From the weights alone: the same for every copy of a model, whatever its path and backend."""

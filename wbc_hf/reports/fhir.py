@@ -21,7 +21,6 @@ limits are components with a code in words, since LOINC has none for them.
 The bundle is validated by `fhir.resources`. Its package R4B (4.3.0) defines the resources used here as R4 does.
 """
 
-import json
 from html import escape
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -30,6 +29,7 @@ from wbc_hf.errors import needs_extra
 from wbc_hf.evaluation import format_interval
 from wbc_hf.reports.tables import to_json
 from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
+from wbc_hf.safe_text import json_text
 from wbc_hf.smear import Absolute, CellState, Flag, Share, Snapshot
 
 Resource = dict[str, Any]
@@ -66,7 +66,7 @@ def to_fhir(snapshot: Snapshot) -> str:
 
     content = _Bundle(snapshot).content()
     Bundle.model_validate(content)
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return json_text(content, indent=1) + "\n"
 
 
 class _Bundle:

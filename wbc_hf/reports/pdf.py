@@ -1,12 +1,14 @@
 """A snapshot on one A4 page, to read and to sign. All lengths are in millimetres, sizes of text in points."""
 
 import io
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import matplotlib
+import uharfbuzz  # noqa: F401  for fpdf, which tells too late where it is missing
 from fpdf import FPDF
 from fpdf.enums import WrapMode
 from fpdf.fonts import TTFFont
@@ -17,6 +19,14 @@ from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, WORST_CASE, correctio
 from wbc_hf.smear import ENOUGH_COUNTED, Cell, CellState, Picture, Share, Snapshot
 
 # matplotlib's font: it has Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic letters.
+_LACKING = "□"
+_LACKING_NOTE = (
+    f"{_LACKING} stands for a letter that this page's font lacks, such as a Chinese one. CSV, JSON and FHIR hold the "
+    "whole name."
+)
+_LEFT_TO_RIGHT = "\u200e"  # a letter without width, which keeps the figure after a Hebrew name out of that name
+# Of the format characters, which nobody sees, these join letters, as Persian and others need it.
+_KEPT = {"\u200c", "\u200d", _LEFT_TO_RIGHT}
 _FONTS = {"": "DejaVuSans.ttf", "B": "DejaVuSans-Bold.ttf"}
 
 WIDTH, MARGIN = 210.0, 16.0
@@ -63,7 +73,8 @@ class _Page(FPDF):
 
     def __init__(self, snapshot: Snapshot):
         super().__init__()
-        self.set_title(f"Leucocyte differential {snapshot.specimen}".strip())
+        self.lacks_letters = False
+        self.set_title(f"Leucocyte differential {_visible(snapshot.specimen)}".strip())
         self.set_subject(RESEARCH_USE)
         self.set_creator(snapshot.model.software)
         self.set_creation_date(snapshot.time)
@@ -79,15 +90,17 @@ class _Page(FPDF):
     ) -> None:
         """Write a line of text with its baseline at `y`, and its left end, centre or right end at `x`."""
         self._style(size, bold, ink)
-        width = {"L": WIDTH, "C": 2 * x, "R": x}[align]
+        width, text = {"L": WIDTH, "C": 2 * x, "R": x}[align], self._printable(text)
         self.set_xy(x if align == "L" else 0, y - 0.3 * self.font_size)
-        self.cell(width, 0, self._printable(text), align=align)
+        self._shape(text)
+        self.cell(width, 0, text, align=align)
 
     def put_items(self, x: float, y: float, items: Sequence[str], lines: int, size: float = 7) -> float:
         """Write items on so many lines at most, the last of which says how many are left out; return the new `y`."""
         self._style(size)
         items, width = [self._printable(item) for item in items], RIGHT - x
         kept = len(items)
+        self._shape(*items)
         if len(self._wrap(_joined(items, kept), width)) > lines:
             kept = bisect_right(range(1, kept), lines, key=lambda n: len(self._wrap(_joined(items, n), width)))
         self.set_xy(x, y)
@@ -98,6 +111,7 @@ class _Page(FPDF):
         """Replace the middle of a text that is wider than `width` by an ellipsis."""
         self._style(size, bold)
         text = self._printable(" ".join(text.split()))
+        self._shape(text)
         if self.get_string_width(text) <= width:
             return text
         room = (width - self.get_string_width("…")) / 2
@@ -124,11 +138,28 @@ class _Page(FPDF):
         self.set_text_color(ink)
 
     def _printable(self, text: str) -> str:
-        known = cast(TTFFont, self.current_font).cmap
-        return "".join(letter if ord(letter) in known else "□" for letter in text)
+        known, text = cast(TTFFont, self.current_font).cmap, _visible(text)
+        self.lacks_letters |= any(ord(letter) not in known for letter in text)
+        return "".join(letter if ord(letter) in known else _LACKING for letter in text)
+
+    def _shape(self, *texts: str) -> None:
+        """Write what follows from right to left and joined where its letters ask for it."""
+        self.set_text_shaping(any(map(_runs_left, texts)))
 
     def _wrap(self, text: str, width: float, mode: WrapMode = WrapMode.WORD) -> list[str]:
         return cast(list[str], self.multi_cell(width, text=text, wrapmode=mode, dry_run=True, output="LINES"))
+
+
+def _visible(text: str) -> str:
+    """Accents on their letters; no format characters, which turn the text around them; controls as spaces."""
+    kinds = {letter: unicodedata.category(letter) for letter in set(text)}
+    text = "".join(" " if kinds[it] == "Cc" else it for it in text if kinds[it] != "Cf" or it in _KEPT)
+    return unicodedata.normalize("NFC", text)
+
+
+def _runs_left(text: str) -> bool:
+    """Whether letters of a text are written from right to left."""
+    return any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in text)
 
 
 def _joined(items: Sequence[str], kept: int) -> str:
@@ -286,6 +317,7 @@ def _draw_review(page: _Page, snapshot: Snapshot, y: float) -> None:
         f"{count} {words}" for state, words in _NOT_COUNTED.items() if (count := len(snapshot.cells_in(state)))
     ]
     names = {name: page.shorten(reviewer_text(name), NAME_WIDTH, 7) for name in snapshot.reviewers}
+    names |= {name: f"{shown}{_LEFT_TO_RIGHT}" for name, shown in names.items() if _runs_left(shown)}
     corrected = [cell for cell in snapshot.reviewed if cell.corrected]
     several = len({cell.reviewer for cell in corrected}) > 1
     corrections = [
@@ -326,3 +358,5 @@ def _draw_foot(page: _Page, snapshot: Snapshot) -> None:
         page.rule(280, left, right, ink=INK)
         page.put(left, 283.2, text, 6.2, ink=FAINT)
     page.put(WIDTH / 2, 289.5, RESEARCH_USE, 6.5, align="C", ink=FAINT)
+    if page.lacks_letters:
+        page.put(WIDTH / 2, 292.5, _LACKING_NOTE, 5.8, align="C", ink=FAINT)

@@ -2,19 +2,16 @@
 
 import csv
 import io
-import json
 from dataclasses import asdict
 from typing import Any
 
 from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.reports.texts import RESEARCH_USE
+from wbc_hf.safe_text import csv_cell, json_text
 from wbc_hf.smear import CONFIDENCE, Cell, Differential, Snapshot
 
 FORMAT = 2
-
-# A spreadsheet takes a field that begins with one of these for a formula (OWASP, "CSV Injection").
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def to_csv(snapshot: Snapshot) -> str:
@@ -26,8 +23,7 @@ def to_csv(snapshot: Snapshot) -> str:
     (UTC), `corrected` (yes or no), and the same in every row: `specimen`, `time` (UTC), `model`, `model_version`,
     `trained_on`, `software` and `notice`.
 
-    A text that begins with = + - @, a tab or a line break gets an apostrophe before it, so that no spreadsheet takes
-    it for a formula; a program that reads the file has to strip it.
+    Texts are as `csv_cell` writes them, so that no spreadsheet takes one for a formula.
     """
     model = snapshot.model
     labels = _labels(snapshot)
@@ -49,9 +45,9 @@ def to_csv(snapshot: Snapshot) -> str:
     ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(columns)
+    writer.writerow(map(csv_cell, columns))
     for cell in snapshot.cells:
-        writer.writerow(map(_guard, [*_row(cell, names[cell.picture], labels), *about.values()]))
+        writer.writerow(map(csv_cell, [*_row(cell, names[cell.picture], labels), *about.values()]))
     return text.getvalue()
 
 
@@ -90,7 +86,7 @@ def to_json(snapshot: Snapshot) -> str:
         ],
         "cells": [_cell(cell) for cell in snapshot.cells],
     }
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return json_text(content, indent=1) + "\n"
 
 
 def _labels(snapshot: Snapshot) -> list[str]:
@@ -117,10 +113,6 @@ def _row(cell: Cell, picture: str, labels: list[str]) -> list[object]:
         "" if cell.duplicate_of is None else cell.duplicate_of,
         *(cell.reviewer, _review_time(cell), "yes" if cell.corrected else "no"),
     ]
-
-
-def _guard(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
 def _differential(differential: Differential) -> dict[str, Any]:

@@ -159,16 +159,17 @@ class CellCounter:
             self.specimen.add_stand_ins(picture.number, stand_ins)
             return picture
 
-    def add_missed_cell(self, picture: int, x: float, y: float) -> Cell:
+    def add_missed_cell(self, picture: int, x: float, y: float, image: bytes | None = None) -> Cell:
         """Add a leucocyte that the finder missed and a person points at; it waits for review.
 
-        It gets the median size of the other cells of the field. It is cut out of the field's preview, which is all
-        that is kept, and not compared with other fields.
+        It gets the median size of the other cells of the field, and is not compared with other fields.
 
         Args:
             picture: Number of the field.
             x: Horizontal centre of the cell in pixels of the field.
             y: Vertical centre.
+            image: The field in full resolution, to cut the cell out of, as the bytes of a file. By default its
+                preview, which is all that a specimen keeps.
 
         Raises:
             WbcError: No such field, a point outside it, or one within the box of a cell that was found.
@@ -177,12 +178,12 @@ class CellCounter:
         if picture not in fields:
             raise WbcError(f"picture {picture}: is not a field of this specimen, so that no cell was missed in it.")
         field = fields[picture]
-        cells = [cell for cell in self.specimen.cells if cell.picture == picture]
+        cells = [cell for cell in self.specimen.cells if cell.picture == picture and not cell.removed]
         box = _box_around(x, y, field.size, cells)
-        with Image.open(io.BytesIO(field.preview)) as preview:
-            scale = preview.width / field.size[0]
+        with Image.open(io.BytesIO(field.preview if image is None else image)) as opened:
+            scale = opened.width / field.size[0]
             x0, y0, x1, y1 = (round(edge * scale) for edge in box)
-            (view,) = predict_cells(self.predictor, preview.convert("RGB"), [(x0, y0, x1, y1)])
+            (view,) = predict_cells(self.predictor, opened.convert("RGB"), [(x0, y0, x1, y1)])
         return self.specimen.add_cell(picture, Cell(box, view.prediction, _encode_crop(view.image), pointed_at=True))
 
     def use(self, predictor: Predictor) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import ModelIdentity, Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
 from wbc_hf.smear.picture_kind import PictureKind
@@ -26,7 +27,8 @@ class Specimen:
     """The pictures and cells of one specimen. Thread-safe.
 
     Attributes:
-        name: The laboratory's identifier.
+        name: The laboratory's identifier. Of this and all other texts, halves of characters are escaped: no export
+            could write them.
         leucocyte_count: Total leucocyte count in 10⁹/l, or None.
         size: Bytes of all previews and crops, which lie in a temporary file.
     """
@@ -39,8 +41,18 @@ class Specimen:
         self._store = PictureStore()
         self._pictures: list[Picture] = []
         self._cells: list[Cell] = []
-        # By removed picture: which cell each of the duplicates of its cells was a duplicate of.
+        # By removed picture: which cell each of the duplicates of its cells was a duplicate of, and which of its cells
+        # went with it: not those that were discarded before.
         self._stand_ins: dict[int, dict[int, int]] = {}
+        self._went: dict[int, set[int]] = {}
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = escape_surrogates(name)
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -75,11 +87,8 @@ class Specimen:
         kind: PictureKind = PictureKind.UNCLEAR,
         pixel_size: float | None = None,
     ) -> Picture:
-        """Add a picture with the cells found in it, and number both.
-
-        Bytes of the name that are not text are escaped: no export could write them.
-        """
-        name = name.encode(errors="backslashreplace").decode()
+        """Add a picture with the cells found in it, and number both."""
+        name = escape_surrogates(name)
         with self._lock:
             kept = self._store.keep(preview)
             picture = Picture(len(self._pictures) + 1, name, size, is_field, kept, kind, pixel_size=pixel_size)
@@ -131,7 +140,7 @@ class Specimen:
         Raises:
             WbcError: No such cell, a cell that is never counted, or no such class.
         """
-        name, now = reviewer.strip(), datetime.now(UTC)
+        name, now = escape_surrogates(reviewer.strip()), datetime.now(UTC)
         return self.set_reviews({number: Review(_class_name(label), name, now) for number, label in labels.items()})
 
     def withdraw(self, number: int) -> Cell:
@@ -173,7 +182,8 @@ class Specimen:
                 return
             self._pictures[number - 1] = replace(self._pictures[number - 1], removed=True)
             stand_ins = self._stand_ins[number] = {}
-            removed = {cell.number for cell in self._cells if cell.picture == number}
+            removed = {cell.number for cell in self._cells if cell.picture == number and not cell.removed}
+            self._went[number] = removed
             successors: dict[int, int] = {}
             for index, cell in enumerate(self._cells):
                 original = cell.duplicate_of
@@ -216,16 +226,16 @@ class Specimen:
             self._pictures[number - 1] = replace(self._pictures[number - 1], removed=False)
             for duplicate, original in self._stand_ins.pop(number).items():
                 self._cells[duplicate - 1] = replace(self._cells[duplicate - 1], duplicate_of=original)
-            for index, cell in enumerate(self._cells):
-                if cell.picture == number:
-                    self._cells[index] = replace(cell, removed=False)
+            for back in self._went.pop(number):
+                self._cells[back - 1] = replace(self._cells[back - 1], removed=False)
 
     def sign(self, reviewer: str) -> None:
         """Give all reviews without a name the name of this reviewer."""
+        name = escape_surrogates(reviewer.strip())
         with self._lock:
             for index, cell in enumerate(self._cells):
                 if cell.review is not None and not cell.review.reviewer:
-                    self._cells[index] = replace(cell, review=replace(cell.review, reviewer=reviewer.strip()))
+                    self._cells[index] = replace(cell, review=replace(cell.review, reviewer=name))
 
     def _append(self, picture: int, cell: Cell) -> Cell:
         image = cell.image

@@ -9,6 +9,7 @@ from wbc_hf.data import load_leucocytes
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_json
 from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.safe_text import say
 from wbc_hf.survey.detectors import DetectorRow, score_detectors
 from wbc_hf.survey.running import HOME, Plan, claim, finished_rows, run_in_process
 from wbc_hf.survey.systems import SYSTEMS
@@ -44,16 +45,16 @@ def conduct(plan: Plan, names: Sequence[str], fields: Path | None, folder: Path)
     chosen = [name for name in SYSTEMS if not names or name in names]
     failed: list[str] = []
     for number, name in enumerate(chosen, start=1):
-        print(f"[{number}/{len(chosen)}] {SYSTEMS[name].title}", flush=True)
+        say(f"[{number}/{len(chosen)}] {SYSTEMS[name].title}", flush=True)
         row = run_in_process(folder, name)
         if row is None:
             failed.append(name)
             continue
         _write(folder, home)
         accuracies = ", ".join(f"{set_name} {report['accuracy']:.3f}" for set_name, report in row.reports.items())
-        print(f"  {name}: accuracy {accuracies}; fitted in {row.seconds:.0f} s", flush=True)
+        say(f"  {name}: accuracy {accuracies}; fitted in {row.seconds:.0f} s", flush=True)
     if (folder / TABLES_FILE).exists():
-        print(f"Tables: {folder / TABLES_FILE}; plot: {folder / PLOT_FILE}")
+        say(f"Tables: {folder / TABLES_FILE}; plot: {folder / PLOT_FILE}")
     return failed
 
 

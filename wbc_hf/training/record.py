@@ -12,6 +12,7 @@ from wbc_hf import __version__
 from wbc_hf.data import Leucocytes, audit, format_audit
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import cropped_edge
+from wbc_hf.safe_text import say
 from wbc_hf.training.arguments import Arguments
 from wbc_hf.training.trainer import LeucocyteTrainer
 
@@ -51,7 +52,7 @@ def title(leucocytes: Leucocytes | IterableDatasetDict, spec: str) -> str:
 def print_audit(leucocytes: Leucocytes | IterableDatasetDict) -> None:
     """Audit the images and print the result; a stream is not audited. Opens every image once."""
     if isinstance(leucocytes, Leucocytes):
-        print(f"{format_audit(audit(leucocytes))}\n", flush=True)
+        say(f"{format_audit(audit(leucocytes))}\n", flush=True)
 
 
 def _describe(leucocytes: Leucocytes | IterableDatasetDict, spec: str, metrics: dict) -> dict:

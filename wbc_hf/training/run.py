@@ -15,6 +15,7 @@ from wbc_hf.inference import Predictor, evaluate_predictor
 from wbc_hf.manifest import Manifest
 from wbc_hf.memory import keep_freed_memory
 from wbc_hf.modeling import freeze
+from wbc_hf.safe_text import say
 from wbc_hf.training.arguments import Arguments, DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.calibrate import calibrate, calibrate_on_left_out
 from wbc_hf.training.checkpoints import has_ended, last_complete_checkpoint, train_to_end
@@ -78,9 +79,9 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
             record["search"] = search_record
         write_json(folder / "run.json", record)
         (folder / "README.md").write_text(render_card(record, metrics, training.hub_model_id), encoding="utf-8")
-        print(f"\n{format_metrics(metrics)}\n\nThe model, its report and its card are in {folder}")
+        say(f"\n{format_metrics(metrics)}\n\nThe model, its report and its card are in {folder}")
         if training.publish and training.hub_model_id:
-            print(f"Published: {push_folder(folder, training.hub_model_id, private=bool(training.hub_private_repo))}")
+            say(f"Published: {push_folder(folder, training.hub_model_id, private=bool(training.hub_private_repo))}")
     return folder
 
 

@@ -27,6 +27,7 @@ from wbc_hf.data import Leucocytes
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
 from wbc_hf.modeling import freeze
+from wbc_hf.safe_text import csv_cell, say
 from wbc_hf.training.arguments import Arguments
 from wbc_hf.training.caches import Caches
 from wbc_hf.training.callbacks import EvaluationLines
@@ -106,7 +107,7 @@ def search(
         print_audit(leucocytes)
     check_same_run(manifest)
     ranges = ", ".join(f"{name} {_format_range(each)}" for name, each in search_space(arguments).items())
-    print(
+    say(
         f"Searching: {arguments.training.search} trials of up to {arguments.training.search_epochs} epochs, compared "
         f"on validation, the first as given.\nVaried: {ranges}.\n",
         flush=True,
@@ -136,16 +137,16 @@ def run_trials(arguments: Arguments, trainers: TrialTrainers) -> tuple[Arguments
     rows = _list_trials(study, space, metric)
     if len(rows) < training.search:
         columns = ("trial", "epochs", metric, *space, "seconds", "state")
-        print(_format_row({name: name for name in columns}), *map(_format_row, rows), sep="\n", flush=True)
+        say("\n".join(map(_format_row, [{name: name for name in columns}, *rows])), flush=True)
     while len(rows) < training.search:
         _run_trial(study, space, arguments, trainers)
         rows = _list_trials(study, space, metric)
         _write_table(folder / TABLE_FILE, rows)
-        print(_format_row(rows[-1]), flush=True)
+        say(_format_row(rows[-1]), flush=True)
     best = _best(rows, metric)
     _write_plots(folder, study, metric)
     values = {name: best[name] for name in space}
-    print(
+    say(
         f"\nThe best of {len(rows)} trials is number {best['trial']}, {metric} {best[metric]:.4f}:\n"
         f"{' '.join(f'--{name} {value}' for name, value in values.items())}\n"
         f"Table and plots of all: {folder}. Now the run with these values.\n",
@@ -302,9 +303,9 @@ def _format_row(row: Row) -> str:
 
 def _write_table(path: Path, rows: Sequence[Row]) -> None:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, rows[0])
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text)
+    writer.writerow(rows[0])
+    writer.writerows(map(csv_cell, row.values()) for row in rows)
     write_atomically(path, text.getvalue())
 
 

@@ -16,6 +16,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from wbc_hf.errors import WbcError
+from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.web.uploads import Upload
 
 MAX_TEXT = 80  # characters, as in the fields of the page
@@ -242,7 +243,7 @@ def _check_file(name: str, value: object, number: int) -> Upload:
     if value.get("meta") != _META:
         raise WbcError(f'{name}: {shown(value["path"])} lacks "meta": {{"_type": "gradio.FileData"}}. {HOW_TO_SEND}')
     file_name = check_text(name, value.get("orig_name"), longest=255)
-    return Upload(value["path"], file_name or Path(value["path"]).name)
+    return Upload(value["path"], escape_surrogates(file_name or Path(value["path"]).name))
 
 
 def _check_url(name: str, value: str, number: int) -> Upload:
@@ -254,7 +255,7 @@ def _check_url(name: str, value: str, number: int) -> Upload:
             raise WbcError(f"{name}: {shown(value)} is not a data URL in base64. {HOW_TO_SEND}") from None
     path = unquote(value.partition(FILE_URL)[2])
     if _is_upload(path):
-        return Upload(path, Path(path).name)
+        return Upload(path, escape_surrogates(Path(path).name))
     if path:
         raise WbcError(f"{name}: {shown(value)} is not an upload, or no longer here. {HOW_TO_SEND}")
     raise WbcError(f"{name}: {shown(value)} is a text, not a file. {HOW_TO_SEND}")

@@ -31,9 +31,15 @@ class FullPictures:
         return number in self._pictures
 
     def get(self, number: int) -> bytes | None:
-        """A picture, or None if it is not kept."""
+        """A picture that is larger than its preview, or None if it is not kept."""
         kept = self._pictures.get(number)
         return None if kept is None else kept.read()
+
+    def best(self, picture: Picture) -> bytes | None:
+        """A picture in full resolution, which its preview may be; None if that is not kept."""
+        if (kept := self.get(picture.number)) is not None:
+            return kept
+        return picture.preview if _size(picture.preview) == picture.size else None
 
     def keep(self, picture: Picture, image: Image.Image) -> None:
         """Keep a picture, unless its preview is as large or there is no room.
@@ -42,9 +48,8 @@ class FullPictures:
             picture: With the preview.
             image: RGB.
         """
-        with Image.open(io.BytesIO(picture.preview)) as preview:
-            if preview.size == image.size or self.size >= MAX_BYTES:
-                return
+        if _size(picture.preview) == image.size or self.size >= MAX_BYTES:
+            return
         file = io.BytesIO()
         image.save(file, "JPEG", quality=88)  # as the preview
         with self._lock:
@@ -58,3 +63,8 @@ class FullPictures:
             self._pictures.clear()
             self._store = PictureStore()
             self.size = 0
+
+
+def _size(picture: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(picture)) as opened:
+        return opened.size

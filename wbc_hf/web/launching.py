@@ -19,7 +19,14 @@ MAX_THREADS = 160  # most of them wait for their turn, see `turns`
 # Gradio lets a style sheet reach no further out than the page's content.
 PAGE_STYLE = (
     "<style>@media (max-width: 640px) { .main.fillable { padding: 12px !important; } } "
-    "@media print { footer { display: none !important; } }</style>"
+    "@media print { footer { display: none !important; } "
+    # Paper is white: what is written in pale letters on a dark screen would not be seen on it.
+    ".dark { color-scheme: light !important; --body-background-fill: white !important; "
+    "--block-background-fill: white !important; --input-background-fill: white !important; "
+    "--background-fill-primary: white !important; --background-fill-secondary: white !important; "
+    "--body-text-color: #111827 !important; --body-text-color-subdued: #475569 !important; "
+    "--block-title-text-color: #475569 !important; --input-placeholder-color: #475569 !important; "
+    "--border-color-primary: #cbd5e1 !important; } }</style>"
 )
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -111,5 +118,9 @@ def _theme() -> gr.themes.Base:
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
         color_accent="*primary_700",
+        link_text_color_dark="*primary_300",
+        link_text_color_hover_dark="*primary_200",
+        link_text_color_visited_dark="*primary_300",
+        link_text_color_active_dark="*primary_200",
         loader_color="*primary_600",
     )

@@ -13,6 +13,7 @@ from PIL import Image
 from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
+from wbc_hf.safe_text import escape_surrogates
 
 OTHER_COLOUR = "#8a8f98"  # of a class that is not one of the five leucocytes
 SHOWN_CLASSES = 5  # bars under an answer: all five leucocytes, the likeliest of a model that knows more classes
@@ -24,8 +25,8 @@ def read_text(name: str) -> str:
 
 
 def render(template: str, **context: object) -> str:
-    """Render `templates/<template>.html`."""
-    return _ENVIRONMENT.get_template(f"{template}.html").render(context)
+    """Render `templates/<template>.html`. Halves of characters, which a program may send, are escaped."""
+    return escape_surrogates(_ENVIRONMENT.get_template(f"{template}.html").render(context))
 
 
 def render_problem(title: str, text: str) -> str:

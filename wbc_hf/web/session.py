@@ -35,6 +35,8 @@ MAX_BYTES, MAX_BYTES_OF_ONE, MAX_BYTES_OF_ALL = 2**30, 2**31, 2**32
 MAX_SESSIONS = 32  # of one visitor; people of one laboratory may share an address
 
 
+NOT_KEPT = "is not kept in full resolution, for want of memory: give it once more"
+
 # In place of a class: what the model proposes for each cell.
 ACCEPT = "accept"
 
@@ -108,6 +110,8 @@ class Session:
         lock: Hold it to change what is shown and to render that, so that the last rendering shows the last change.
         readings: Number of uploads that are being read.
         unread: What was given and not read, because reading stopped before.
+        doubtful: Numbers of the pictures that were read as what a person chose and look like something else, until
+            they are read otherwise or others are given.
         stopped: Whether reading is to stop, because the visitor says so or the specimen was put away.
         visitor: User name or address of whose it is.
     """
@@ -128,10 +132,13 @@ class Session:
         self.lock = threading.RLock()
         self.readings = 0
         self.unread: list[Upload | UnreadableImageError] = []
+        self.doubtful: list[int] = []
         self.stopped = False
         # Numbers from 1; 0 for none.
         self._picture = self._cell = 0
         self._steps: list[_Step] = []
+        # By number of a picture that was read once more: the number that it got then.
+        self._read_again: dict[int, int] = {}
         self._touched = False  # by a person, who then decides what is shown
 
     @property
@@ -209,19 +216,26 @@ class Session:
             WbcError: The specimen has no room for it, or from `turn`.
         """
         self.check_room()
+        if upload.replaces is not None:
+            self.specimen.remove(upload.replaces)
         try:
             # Not the current visitor, whom nobody knows in a thread that reads.
             with turn(count_pixels(upload.source), (self.visitor, self.key)):
                 image = read_upload(upload)
-                picture = self.counter.add_image(
-                    image, upload.name, whole_field=is_field, pixel_size=read_pixel_size(upload.source)
-                )
+                pixel_size = upload.pixel_size or read_pixel_size(upload.source)
+                picture = self.counter.add_image(image, upload.name, whole_field=is_field, pixel_size=pixel_size)
                 self.full_pictures.keep(picture, image)
-        except UnreadableImageError as error:
-            return Remark(RemarkKind.UNREADABLE, error.name, error.reason)
+        except WbcError as error:
+            if upload.replaces is not None:
+                self.specimen.put_back(upload.replaces)
+            if isinstance(error, UnreadableImageError):
+                return Remark(RemarkKind.UNREADABLE, error.name, error.reason)
+            raise
         cells = [cell for cell in self.specimen.cells if cell.picture == picture.number]
         with self.lock:
-            if self.view.picture is None or (self.view.cell is None and cells):
+            if upload.replaces is not None:
+                self._read_again[upload.replaces] = picture.number
+            if self.view.picture is None or self.view.picture.removed or (self.view.cell is None and cells):
                 self.show_picture(picture.number)
             self.start_review()
         if not cells:
@@ -231,6 +245,25 @@ class Session:
             reason = "shows nothing that was not seen before, so none of its cells is counted again"
             return Remark(RemarkKind.SEEN, upload.name, reason)
         return None
+
+    def read_otherwise(self) -> list[Upload | UnreadableImageError]:
+        """List the doubtful pictures, to be read once more in place of what was read of them; one step to undo.
+
+        One that is not kept in full resolution is named with that reason, and stays as it was read.
+        """
+        with self.lock:
+            numbers, self.doubtful = self.doubtful, []
+            self._steps.append(_Step("reading otherwise", lambda: self._read_as_before(numbers)))
+            self._touched = False  # whoever wants that reviews from the start
+            if numbers:
+                self.show_picture(numbers[0])
+            return [self._kept(self.specimen.pictures[number - 1]) for number in numbers]
+
+    def _kept(self, picture: Picture) -> Upload | UnreadableImageError:
+        content = self.full_pictures.best(picture)
+        if content is None:
+            return UnreadableImageError(picture.name, NOT_KEPT)
+        return Upload(content, picture.name, picture.number, picture.pixel_size)
 
     def act(self, action: str, number: int | Sequence[int], value: str | None = None, reviewer: str = "") -> None:
         """Do what a button of the page says.
@@ -270,7 +303,7 @@ class Session:
                 case "add":
                     self.check_room(0)
                     x, y = map(float, (value or "").split(","))
-                    added = self.counter.add_missed_cell(number, x, y).number
+                    added = self.counter.add_missed_cell(number, x, y, self.full_pictures.get(number)).number
                     self._steps.append(_Step(f"missed cell {added}", lambda: self._discard(added)))
                     self.show_cell(added)
                 case _:
@@ -349,6 +382,16 @@ class Session:
     def _put_back(self, picture: int) -> None:
         self.specimen.put_back(picture)
         self.show_picture(picture)
+
+    def _read_as_before(self, numbers: Sequence[int]) -> None:
+        self.stopped = True
+        self.unread = [left for left in self.unread if not (isinstance(left, Upload) and left.replaces in numbers)]
+        again = [(number, self._read_again.pop(number)) for number in numbers if number in self._read_again]
+        for before, after in again:
+            self.specimen.remove(after)
+            self.specimen.put_back(before)
+        if again:
+            self.show_picture(again[0][0])
 
     def _discard(self, number: int) -> None:
         self.specimen.discard(number)

@@ -40,10 +40,7 @@ IS_FIELD = {FIND_OUT: None, FIELDS: True, CELLS: False}
 # Seconds between two looks while pictures are read: until the first is there, and afterwards, when what is sent grows
 # with the specimen.
 LOOK_EVERY, SHOW_EVERY = 0.03, 0.5
-OTHERWISE = (
-    "{count} of {total} look like {seen}, but were read as “{chosen}”. “{better}” or “{find_out}” reads "
-    "them otherwise: choose it, press New specimen, and give the photographs once more."
-)
+OTHERWISE = "{count} of {total} look like {seen}, but were read as “{chosen}”."
 
 
 class SpecimenTab:
@@ -91,7 +88,7 @@ class SpecimenTab:
                         scale=4,
                         min_width=370,
                     )
-                    self.goal = gr.Dropdown(list(GOALS), value=ALL, label="Stop at", scale=1, min_width=110)
+                    self.goal = gr.Dropdown(list(GOALS), value=ALL, label="Stop at", scale=1, min_width=140)
                 self.panel.lay_out_menu()
                 self.example = example_buttons(
                     "Or try it on",
@@ -103,6 +100,7 @@ class SpecimenTab:
         self.progress, self.notice = gr.HTML(), gr.HTML()
         self.stop = gr.Button("Stop reading", size="sm", visible=False, elem_classes="wbc-stop")
         self.go_on = gr.Button("Read on", size="sm", visible=False, elem_classes=["wbc-stop", "wbc-go-on"])
+        self.otherwise = gr.Button("", size="sm", visible=False, elem_classes=["wbc-stop", "wbc-otherwise"])
         self.panel.lay_out()
         with gr.Column(visible=False, elem_classes="wbc-specimen") as self.work:
             with gr.Row(equal_height=False, elem_classes="wbc-row"):
@@ -135,8 +133,8 @@ class SpecimenTab:
     def _listen(self, page: gr.Blocks) -> None:
         hidden = AT_ONCE | {"show_progress": "hidden"}
         reading = SPECIMENS | {"api_visibility": "private", "show_progress": "hidden"}
-        results = [self.session, self.files, self.progress, self.stop, self.go_on, self.work]
-        results += [*self.views, *self.panel.outputs]
+        results = [self.session, self.files, self.kind, self.progress, self.stop, self.go_on, self.otherwise]
+        results += [self.work, *self.views, *self.panel.outputs]
         self.files.upload(
             self.on_files,
             [self.files, self.kind, self.goal, self.leucocytes],
@@ -147,6 +145,7 @@ class SpecimenTab:
         )
         self.example.click(self.on_example, [self.session, self.leucocytes], results, **reading)
         self.go_on.click(self.on_go_on, [self.session, self.kind, self.goal, self.leucocytes], results, **reading)
+        self.otherwise.click(self.on_otherwise, [self.session, self.leucocytes], results, **reading)
         self.stop.click(self.on_stop, self.session, self.stop, **AT_ONCE)
         for component in (self.pager, self.viewer, self.field, self.card, self.gallery):
             component.click(
@@ -198,6 +197,16 @@ class SpecimenTab:
         unread, session.unread = session.unread, []
         yield from self._read(unread, kind, goal, leucocytes, request)
 
+    def on_otherwise(self, session: Session | None, leucocytes: str, request: gr.Request) -> Iterator[dict]:
+        """Read the pictures that look like something else than was chosen as what they look like."""
+        if session is None:
+            yield {self.progress: render_problem("Forgotten", FORGOTTEN), self.otherwise: gr.Button(visible=False)}
+            return
+        kind, uploads = _look_like(session), session.read_otherwise()
+        # Whatever is given after them is read as what it looks like.
+        yield {self.kind: FIND_OUT} | self._visible_parts(session)
+        yield from self._read(uploads, kind, ALL, leucocytes, request)
+
     def on_example(self, session: Session | None, leucocytes: str, request: gr.Request) -> Iterator[dict]:
         """Read the example fields, unless there are photographs that they would be counted with."""
         names = {example.name for example in self.examples}
@@ -223,7 +232,7 @@ class SpecimenTab:
             # Also what is shown: Gradio keeps the last value of every component.
             emptied = dict.fromkeys([self.progress, self.notice, self.name, self.leucocytes, *self.views], "")
             hidden: dict = {self.work: gr.Column(visible=False)}
-            hidden |= {button: gr.Button(visible=False) for button in (self.stop, self.go_on)}
+            hidden |= {button: gr.Button(visible=False) for button in (self.stop, self.go_on, self.otherwise)}
             unsent = dict.fromkeys([self.sent, self.thumbnails])
             renewed = self.sessions.renew(request.session_hash)
             return {self.session: renewed} | hidden | unsent | emptied | self.panel.state_with_menu(renewed)
@@ -279,7 +288,7 @@ class SpecimenTab:
         before = len(session.specimen.pictures)
         intake = Intake(session, uploads, IS_FIELD[kind], GOALS[goal])
         with session.lock:
-            session.readings, session.stopped = session.readings + 1, False
+            session.readings, session.stopped, session.doubtful = session.readings + 1, False, []
         try:
             yield {self.session: session, self.files: None} | self._visible_parts(session)
             yield from self._read_and_show(session, intake, leucocytes, request)
@@ -288,6 +297,7 @@ class SpecimenTab:
                 session.readings -= 1
         if self.sessions.of(request.session_hash) is session:
             pictures = session.specimen.pictures[before:]
+            session.doubtful = doubtful_pictures(pictures, kind)
             remarks = intake.remarks + (remarks_of_minority(pictures) if kind == FIND_OUT else [])
             notes = [note for note in (intake.note, describe_otherwise(pictures, kind)) if note]
             said = render_remarks(remarks, intake.read, notes)
@@ -327,6 +337,10 @@ class SpecimenTab:
                 f"Read the other {plural(len(session.unread), 'photograph')}",
                 visible=session.readings == 0 and bool(session.unread),
             ),
+            self.otherwise: gr.Button(
+                f"Read {'it' if len(session.doubtful) == 1 else 'them'} as {_look_like(session).lower()}",
+                visible=session.readings == 0 and bool(session.doubtful),
+            ),
             self.work: gr.Column(visible=bool(session.specimen.pictures)),
         }
 
@@ -353,13 +367,21 @@ def picture_sender(sessions: Sessions) -> Callable[[dict], str | None]:
 
 def describe_otherwise(pictures: Sequence[Picture], chosen: str) -> str:
     """Say that most pictures look like something else than a person chose; "" where they do not."""
-    count = sum(picture.read_otherwise for picture in pictures)
-    if chosen == FIND_OUT or 2 * count <= len(pictures):
-        return ""
-    seen, better = ("pictures of one cell each", CELLS) if chosen == FIELDS else ("whole fields", FIELDS)
-    return OTHERWISE.format(
-        count=count, total=len(pictures), seen=seen, chosen=chosen, better=better, find_out=FIND_OUT
-    )
+    count = len(doubtful_pictures(pictures, chosen))
+    seen = "pictures of one cell each" if chosen == FIELDS else "whole fields"
+    return OTHERWISE.format(count=count, total=len(pictures), seen=seen, chosen=chosen) if count else ""
+
+
+def doubtful_pictures(pictures: Sequence[Picture], chosen: str) -> list[int]:
+    """Numbers of the pictures that look like something else than a person chose; none where these are not most."""
+    found = [picture.number for picture in pictures if picture.read_otherwise]
+    return [] if chosen == FIND_OUT or 2 * len(found) <= len(pictures) else found
+
+
+def _look_like(session: Session) -> str:
+    """What the doubtful pictures are to be read as: the other kind than they were."""
+    pictures = session.specimen.pictures
+    return CELLS if any(pictures[number - 1].is_field for number in session.doubtful) else FIELDS
 
 
 def remarks_of_minority(pictures: Sequence[Picture]) -> list[Remark]:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image
 from wbc_hf.data import MAX_MEMBER_BYTES, ImageSource, count_pixels, is_zip, read_image, split_pages, unpack
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import Prediction, Predictor
+from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.web.turns import turn
 
 MAX_FILES = 100  # of an endpoint at once
@@ -34,10 +35,19 @@ AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture, as a rule a file on this machine, and its name where it came from."""
+    """A picture to be read into a specimen.
+
+    Attributes:
+        source: As a rule a file on this machine.
+        name: Its name where it came from.
+        replaces: Number of a picture of the specimen that this one is, to be read once more; None for a new one.
+        pixel_size: Width of a pixel in µm, where it is known of the picture that is replaced.
+    """
 
     source: ImageSource
     name: str
+    replaces: int | None = None
+    pixel_size: float | None = None
 
 
 # What the browser sends in place of a file that it does not send, as behaviour.js writes it.
@@ -67,7 +77,7 @@ def read_uploads(given: dict | list[dict] | None) -> list[Upload]:
     renames files. In both cases it checks that a file is one that was uploaded.
     """
     files = [given] if isinstance(given, dict) else given or []
-    return [Upload(file["path"], file["orig_name"] or Path(file["path"]).name) for file in files]
+    return [Upload(file["path"], escape_surrogates(file["orig_name"] or Path(file["path"]).name)) for file in files]
 
 
 def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
@@ -77,7 +87,7 @@ def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
     except UnreadableImageError as error:
         return [error]
     return [
-        found if isinstance(found, UnreadableImageError) else Upload(found.source, found.name)
+        found if isinstance(found, UnreadableImageError) else replace(upload, source=found.source, name=found.name)
         for found in unpack(upload.source, upload.name)
     ]
 
@@ -85,7 +95,10 @@ def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
 def split_upload(upload: Upload) -> Iterator[Upload | UnreadableImageError]:
     """Yield the pages of a picture, and what is left out of it."""
     for found in split_pages(upload.source, upload.name):
-        yield found if isinstance(found, UnreadableImageError) else Upload(found.source, found.name)
+        if isinstance(found, UnreadableImageError):
+            yield found
+        else:
+            yield replace(upload, source=found.source, name=found.name)
 
 
 def read_upload(upload: Upload) -> Image.Image:

@@ -1,0 +1,68 @@
+"""A browser, pages to open in it, and painted fields to give them."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from wbc_hf.data import paint_cells, paint_field
+from wbc_hf.default_model import choose_model
+from wbc_hf.inference import Predictor, ReferenceCells
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.modeling import build_from_scratch
+from wbc_hf.web import build_page, launch_page
+
+if TYPE_CHECKING:
+    from playwright import sync_api
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page with a model that is sure of nothing."""
+    network, processor = build_from_scratch(0.0625, image_size=32)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    page = build_page(Predictor(network, processor, str(folder), folder=folder))
+    yield launch_page(page, "127.0.0.1", None)
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def shipped_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page as it ships, with the default model, and with reference cells."""
+    predictor = Predictor.from_pretrained(choose_model(None))
+    folder = tmp_path_factory.mktemp("references")
+    for label, cell in enumerate(paint_cells(range(len(CLASS_NAMES)), size=96, seed=3)):
+        (folder / CLASS_NAMES[label]).mkdir()
+        Image.fromarray(cell).save(folder / CLASS_NAMES[label] / f"known {CLASS_NAMES[label]}.png")
+    page = build_page(predictor, references=ReferenceCells.from_folder(folder, predictor))
+    yield launch_page(page, "127.0.0.1", None)
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["sync_api.Browser"]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def fields(tmp_path: Path) -> list[Path]:
+    """Two painted fields with four leucocytes each."""
+    files = [tmp_path / name for name in ("field 1.png", "field #2.jpg")]
+    for seed, file in enumerate(files, start=1):
+        Image.fromarray(paint_field([0, 1, 2, 4], width=480, height=360, seed=seed).image).save(file)
+    return files
