@@ -14,7 +14,7 @@ from wbc_hf.data.checks import MAX_UNREADABLE, MAX_WARNINGS, class_indices
 from wbc_hf.data.hub_sets import HubColumns, find_columns, group_name, known_split, open_hub_set, source_name
 from wbc_hf.data.known_sets import laboratory_name
 from wbc_hf.data.reading import image_content, read_image
-from wbc_hf.data.sources import FEATURES
+from wbc_hf.data.rows import FEATURES
 from wbc_hf.data.splits import FRACTIONS, SPLITS, stream_split
 from wbc_hf.errors import HubUnreachableError, UnreadableImageError, WbcError
 
