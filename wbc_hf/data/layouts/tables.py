@@ -1,6 +1,7 @@
 """Tables of labels: a `metadata.csv` as of `datasets`' imagefolder, or any table that names pictures and classes."""
 
 import csv
+import io
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,7 @@ _SEPARATED = frozenset({".csv", ".tsv"})
 _SPLIT_COLUMNS = ("split", "set", "subset")
 # Of the names in a column of files so many have to be those of pictures, and of classes so many in one of labels.
 _MOST = 0.5
+_SNIFFED = 10_000  # characters that tell the separator
 
 
 def read_metadata(root: Path) -> Dataset | None:
@@ -114,12 +116,15 @@ class _Pictures:
 
 def _read_table(path: Path, pictures: _Pictures) -> list[_Labelled]:
     try:
-        # By the separator that stands in it; every value as it is written.
-        table = pd.read_csv(path, sep=None, engine="python", dtype=str, encoding="utf-8-sig", keep_default_na=False)
-    except (csv.Error, pd.errors.EmptyDataError):
-        return []  # without columns
+        text = path.read_text(encoding="utf-8-sig")
+        separator = csv.Sniffer().sniff(text[:_SNIFFED], delimiters=",;\t|").delimiter
+        # Every value as it is written.
+        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False).fillna("")
+    except csv.Error:
+        return []  # of one column, or none
     except (ValueError, OSError) as error:
-        raise WbcError(f"{path}: cannot be read as a table ({' '.join(str(error).split())}).") from error
+        reason = " ".join(str(error).split())
+        raise WbcError(f"{path}: cannot be read as a table ({reason}). Save it as CSV in UTF-8.") from error
     files = _best_column(table, table.columns, lambda value: pictures.find(value) is not None)
     others = [name for name in table.columns if name != files]
     others.sort(key=lambda name: str(name).lower() not in LABEL_COLUMNS)
