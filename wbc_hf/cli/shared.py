@@ -3,9 +3,11 @@
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 
 import typer
@@ -13,7 +15,15 @@ import typer
 from wbc_hf.errors import WbcError
 
 MODEL_HELP = "Model folder or Hub id. Default: the variable WBC_HF_MODEL, else the model that comes with the package."
+OTHER_CLASSES_HELP = "Images of other classes than the five: an error, or left out."
 SEED_HELP = "Random seed."
+
+
+class OtherClasses(StrEnum):
+    """What becomes of images of other classes than the five."""
+
+    REFUSE = "refuse"
+    LEAVE_OUT = "leave_out"
 
 
 @contextmanager
@@ -43,6 +53,20 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield from find_pictures(path)
         else:
             yield path
+
+
+def make_output_folder(output: Path) -> None:
+    """Make the folder of --output, so that a mistake shows before any image is read.
+
+    Raises:
+        WbcError: It cannot be made or written to.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WbcError(f"{output}: cannot be made a folder ({error.strerror}). Give another --output.") from None
+    if not os.access(output, os.W_OK):
+        raise WbcError(f"{output}: this folder may not be written to. Give another --output.")
 
 
 def read_training_data(folder: Path) -> dict | None:

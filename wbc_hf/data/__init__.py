@@ -6,6 +6,7 @@ from wbc_hf.data.audit_page import write_audit_page
 from wbc_hf.data.augmentation import Augmentation
 from wbc_hf.data.box_files import Box
 from wbc_hf.data.cell_masks import CellMasks, cell_mask, segment_cell
+from wbc_hf.data.checks import OtherClasses
 from wbc_hf.data.fields import KNOWN_FIELDS, BoxedField, read_boxed_fields, split_boxed_fields
 from wbc_hf.data.framing import DEFAULT_SPAN, crop_cell, frame, locate_nuclei
 from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
@@ -76,6 +77,7 @@ __all__ = [
     "LaboratoryStyles",
     "Leucocytes",
     "NamedSource",
+    "OtherClasses",
     "OtherLaboratories",
     "audit",
     "cell_mask",
