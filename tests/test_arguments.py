@@ -137,6 +137,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture
         ("--model-name-or-path x", "--model_name_or_path: there is no such argument; give --model."),
         ("--lr 0.1", "--lr: there is no such argument; give --learning_rate."),
         ("--gradient_checkpointing", "--gradient_checkpointing: a ResNet has none."),
+        ("--activation_checkpointing", "--gradient_checkpointing: a ResNet has none."),
         ("--resume --save_only_model", "--save_only_model: leaves out of checkpoints what --resume needs."),
         ("--report_to papyrus", "--report_to papyrus: is not installed. Available are tensorboard"),
         ("--neftune_noise_alpha 5", "--neftune_noise_alpha: is not for classifiers of images."),

@@ -1,5 +1,6 @@
 """Write files atomically: a reader finds the old file or the new one, never half of one."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -8,8 +9,18 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What safetensors, torch and OpenVINO say of it in errors of their own kinds.
+_FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", "inline_container.cc", "PytorchStreamWriter")
 # Matches what a killed process leaves behind.
 TEMPORARY_FILES = ".*.tmp"
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error means that there is no room to write, whichever library raised it."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    return isinstance(error, Exception) and any(words in str(error) for words in _FULL_IN_WORDS)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -29,14 +29,19 @@ def refused(root: Path) -> str:
     return str(caught.value)
 
 
-def test_metadata_with_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize("relative", [False, True])
+def test_metadata_with_labels(
+    relative: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     write_set(tmp_path, {"images": 3})
     lines = ("file_name,label,patient", "images/000.png,eos,P1", "images/001.png,mono,P2")
     (tmp_path / "metadata.csv").write_text("\n".join(lines))
-    assert rows(tmp_path) == {"images/000.png": ("eos", None, "P1"), "images/001.png": ("mono", None, "P2")}
-    assert folder_rows(tmp_path)[0]["image"] == {"path": str(tmp_path / "images" / "000.png"), "bytes": None}
+    monkeypatch.chdir(tmp_path.parent)
+    root = Path(tmp_path.name) if relative else tmp_path
+    assert rows(root) == {"images/000.png": ("eos", None, "P1"), "images/001.png": ("mono", None, "P2")}
+    assert folder_rows(root)[0]["image"] == {"path": str(root / "images" / "000.png"), "bytes": None}
     assert caplog.messages[0] == (
-        f"{tmp_path}: left out 1 files without a label in metadata.csv, images/002.png for one."
+        f"{root}: left out 1 files without a label in metadata.csv, images/002.png for one."
     )
 
 

@@ -35,11 +35,7 @@ class DataArguments:
         metadata={"help": "Read a Hub data set while training instead of storing it; needs --max_steps."},
     )
     other_classes: Literal["refuse", "leave_out", "none_of_these"] = field(
-        default="refuse",
-        metadata={
-            "help": "Images of other classes: an error, left out, or none of these, which the model shall call "
-            "unfamiliar."
-        },
+        default="refuse", metadata={"help": "Images of others than the five (docs/data.md)."}
     )
     split_seed: int = field(default=0, metadata={"help": "Seed of the split, where the set brings none."})
     augmentation: float = field(

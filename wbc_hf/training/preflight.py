@@ -91,7 +91,7 @@ def _check_training_arguments(training: LeucocyteTrainingArguments) -> None:
         raise WbcError(f"--num_train_epochs {training.num_train_epochs:g}: above 0.")
     if training.save_only_model and training.resume:
         raise WbcError("--save_only_model: leaves out of checkpoints what --resume needs. Leave out one of them.")
-    if training.gradient_checkpointing:
+    if training.gradient_checkpointing or training.activation_checkpointing:
         raise WbcError(
             "--gradient_checkpointing: a ResNet has none. To save memory, take fewer images in "
             "--per_device_train_batch_size, and --gradient_accumulation_steps."

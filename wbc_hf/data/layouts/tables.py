@@ -44,7 +44,7 @@ def read_metadata(root: Path) -> Dataset | None:
     if not files:
         return None
     try:
-        table = load_dataset("imagefolder", data_files=[str(path) for path in files], split="train")
+        table = load_dataset("imagefolder", data_files=[str(path.absolute()) for path in files], split="train")
         table = table.cast_column("image", Image(decode=False))
     except (DatasetsError, ValueError, KeyError, OSError) as error:
         # The reason is in what the builder's own error came from.
@@ -57,7 +57,8 @@ def read_metadata(root: Path) -> Dataset | None:
         return None
     columns = find_columns(str(files[0]), table.features)
     groups = table[columns.group] if columns.group else [None] * len(table)
-    paths = [Path(str(image_content(image))) for image in table[columns.image]]
+    absolute = root.absolute()
+    paths = [root / Path(str(image_content(image))).relative_to(absolute) for image in table[columns.image]]
     given = next((table[name] for name in _SPLIT_COLUMNS if name in table.features), [None] * len(table))
     labelled = [
         _Labelled(path, columns.class_name(value), group_name(group), split)
@@ -175,7 +176,7 @@ def _rows(root: Path, labelled: Sequence[_Labelled], table: str) -> Dataset:
         )
     rows = []
     for each in used:
-        parts = each.path.relative_to(root).parts if each.path.is_relative_to(root) else each.path.parts
+        parts = each.path.relative_to(root).parts
         split, test_set = nearest_split([*parts[:-1], *([each.split] if each.split else [])])
         rows.append(
             {
