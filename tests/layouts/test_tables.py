@@ -40,9 +40,7 @@ def test_metadata_with_labels(
     root = Path(tmp_path.name) if relative else tmp_path
     assert rows(root) == {"images/000.png": ("eos", None, "P1"), "images/001.png": ("mono", None, "P2")}
     assert folder_rows(root)[0]["image"] == {"path": str(root / "images" / "000.png"), "bytes": None}
-    assert caplog.messages[0] == (
-        f"{root}: left out 1 files without a label in metadata.csv, images/002.png for one."
-    )
+    assert caplog.messages[0] == (f"{root}: left out 1 files without a label in metadata.csv, images/002.png for one.")
 
 
 def test_metadata_in_folders_of_splits(tmp_path: Path):
@@ -83,6 +81,16 @@ def test_metadata_that_cannot_be_read(tmp_path: Path):
     (tmp_path / "metadata.csv").write_text("picture,label\nimages/000.png,eos\n")
     assert refused(tmp_path).startswith(
         f"{tmp_path}/metadata.csv: cannot be read as metadata of pictures (`file_name`"
+    )
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_set(tmp_path, {"images": 1})
+    (tmp_path / "metadata.csv").write_text("file_name,label\nimages/000.png,eos\n")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "metadata.csv" / "cache")
+    assert refused(tmp_path) == (
+        f"{tmp_path}: datasets cannot write to its cache, {tmp_path}/metadata.csv/cache (Not a directory). Make room "
+        "there, or set HF_HOME to a folder that can be written to."
     )
 
 

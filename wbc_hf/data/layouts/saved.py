@@ -7,7 +7,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, Image, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
-from wbc_hf.data.hub_sets import table_rows
+from wbc_hf.data.hub_sets import check_cache_is_writable, table_rows
 from wbc_hf.data.layouts.walking import is_folder, is_picture, walk_folder
 from wbc_hf.errors import WbcError
 
@@ -36,6 +36,7 @@ def _rows(root: Path, load: Callable[[], Dataset | DatasetDict]) -> Dataset:
     try:
         loaded = load()
     except (DatasetsError, ValueError, OSError, pa.ArrowException) as error:
+        check_cache_is_writable(str(root), error)
         reason = " ".join(str(error.__cause__ or error).split())
         raise WbcError(f"{root}: cannot be loaded by datasets ({reason}). Save it anew.") from error
     splits: Mapping[str, Dataset] = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}

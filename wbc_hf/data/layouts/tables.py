@@ -12,7 +12,7 @@ import pandas as pd
 from datasets import Dataset, Image, load_dataset
 from datasets.exceptions import DatasetsError
 
-from wbc_hf.data.hub_sets import LABEL_COLUMNS, find_columns, find_group_column, group_name
+from wbc_hf.data.hub_sets import LABEL_COLUMNS, check_cache_is_writable, find_columns, find_group_column, group_name
 from wbc_hf.data.layouts.walking import is_document, is_folder, is_picture, walk_folder
 from wbc_hf.data.reading import image_content
 from wbc_hf.data.rows import make_rows
@@ -47,6 +47,7 @@ def read_metadata(root: Path) -> Dataset | None:
         table = load_dataset("imagefolder", data_files=[str(path.absolute()) for path in files], split="train")
         table = table.cast_column("image", Image(decode=False))
     except (DatasetsError, ValueError, KeyError, OSError) as error:
+        check_cache_is_writable(str(root), error)
         # The reason is in what the builder's own error came from.
         reason = " ".join(str(error.__cause__ or error).split())
         raise WbcError(
@@ -137,7 +138,7 @@ def _read_table(path: Path, pictures: _Pictures) -> list[_Labelled]:
     split = next((name for name in others if str(name).lower() in _SPLIT_COLUMNS), None)
     return [
         _Labelled(
-            pictures.find(row[files]) or pictures.root / row[files],
+            pictures.find(row[files]) or pictures.root / row[files].replace("\\", "/").lstrip("/"),
             row[classes] or None,
             row[group] or None if group else None,
             row[split] if split else path.stem if split_name(path.stem) else None,
