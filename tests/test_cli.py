@@ -261,7 +261,7 @@ def test_other_classes_are_left_out_where_that_is_asked_for(tmp_path: Path):
     assert "Rename or remove what is unknown" in str(run("audit", tmp_path / "set").exception)
     result = run("audit", tmp_path / "set", "--other-classes", "leave_out")
     assert result.exit_code == 0
-    assert "never says so: basophil, lymphocyte, neutrophil" in result.stdout
+    assert "never predicts it: basophil, lymphocyte, neutrophil" in result.stdout
 
 
 # ---- counting
