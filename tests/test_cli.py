@@ -252,7 +252,7 @@ def test_ports_that_are_none():
 )
 def test_an_output_that_is_a_file_is_named_before_anything_is_read(words: list[str], tmp_path: Path):
     (tmp_path / "file").touch()
-    error = run(*words, tmp_path / "file").exception
+    error = run(*words, "--output", tmp_path / "file").exception
     assert str(error) == f"{tmp_path}/file: cannot be made a folder (File exists). Give another --output."
 
 

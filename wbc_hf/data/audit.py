@@ -215,9 +215,7 @@ def format_audit(found: Audit) -> str:
     if found.too_small:
         lines.append(f"Too small to judge (fewer than {ENOUGH_CELLS} distinct cells): {', '.join(found.too_small)}")
     if found.missing:
-        lines.append(
-            f"No images at all, so that a model of this set never predicts it: {', '.join(found.missing)}"
-        )
+        lines.append(f"No images at all, so that a model of this set never predicts it: {', '.join(found.missing)}")
     if found.label_issues is not None:
         lines += ["", *_format_label_issues(found.label_issues)]
     return "\n".join(lines)
