@@ -2,9 +2,8 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,16 +14,17 @@ from wbc_hf.errors import WbcError
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
 
+Label = TypeVar("Label")
+
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 CLASS_FILES = ("classes.txt", "obj.names")
-_COCO_KEYS = {"images", "annotations", "categories"}
 
 
 def read_yolo(path: Path, photograph: Path) -> list[tuple[int, Box]]:
     """Read the boxes of one photograph from a text file of YOLO, each with the number of its class.
 
     Raises:
-        WbcError: The file is not there, or not of that form.
+        WbcError: The file is not there, or not of that form, or a box has no area.
         UnreadableImageError: The photograph, by whose sides the boxes are given, cannot be read.
     """
     width, height = read_image(photograph).size
@@ -39,7 +39,7 @@ def read_yolo(path: Path, photograph: Path) -> list[tuple[int, Box]]:
         ) from error
     centres, halves = values[:, :2] * (width, height), values[:, 2:] * (width, height) / 2
     corners = np.hstack([centres - halves, centres + halves]).round().astype(int).tolist()
-    return [(number, (x0, y0, x1, y1)) for number, (x0, y0, x1, y1) in zip(numbers, corners, strict=True)]
+    return _checked(path, [(number, tuple(box)) for number, box in zip(numbers, corners, strict=True)])
 
 
 def read_yolo_classes(path: Path) -> list[str]:
@@ -63,10 +63,10 @@ def read_voc(path: Path) -> list[tuple[str, Box]]:
     """Read the boxes of one photograph from XML of Pascal VOC, each with the name of its class.
 
     Raises:
-        WbcError: The file is not there, or not of that form.
+        WbcError: The file is not there, or not of that form, or a box has no area.
     """
     try:
-        return [
+        boxes = [
             (one.findtext("name", "").strip(), cast(Box, tuple(_corner(one, corner) for corner in _CORNERS)))
             for one in ElementTree.parse(path).iter("object")
         ]
@@ -74,43 +74,44 @@ def read_voc(path: Path) -> list[tuple[str, Box]]:
         raise WbcError(
             f"{path}: boxes cannot be read ({error}). Expected is XML of Pascal VOC. Mend it or remove its photograph."
         ) from error
+    return _checked(path, boxes)
 
 
 def _corner(one: ElementTree.Element, name: str) -> int:
     return round(float(one.findtext(f"bndbox/{name}", "")))
 
 
-def is_coco(path: Path) -> bool:
-    """Whether a JSON file has the keys of COCO."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.keys() >= _COCO_KEYS
-
-
-def read_coco(path: Path) -> dict[str, list[tuple[str, Box]]]:
+def read_coco(path: Path) -> dict[str, list[tuple[str, Box]]] | None:
     """Read the boxes of photographs from JSON of COCO: for each file name, each box with the name of its class.
 
+    Returns:
+        None where a file has not the keys of COCO.
+
     Raises:
-        WbcError: The file is not of that form.
+        WbcError: It has them and is not of that form, or a box has no area.
     """
     try:
         content = json.loads(path.read_bytes())
+    except ValueError:
+        return None
+    if not (isinstance(content, dict) and content.keys() >= {"images", "annotations", "categories"}):
+        return None
+    try:
         classes = {each["id"]: str(each["name"]) for each in content["categories"]}
         boxes: dict[int, list[tuple[str, Box]]] = defaultdict(list)
         for each in content["annotations"]:
             x, y, width, height = map(float, each["bbox"])
             corners = (round(x), round(y), round(x + width), round(y + height))
             boxes[each["image_id"]].append((classes[each["category_id"]], corners))
-        return {str(each["file_name"]): boxes[each["id"]] for each in content["images"]}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        return {str(each["file_name"]): _checked(path, boxes[each["id"]]) for each in content["images"]}
+    except (ValueError, LookupError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise WbcError(f"{path}: boxes cannot be read ({reason}). Expected is JSON of COCO.") from error
 
 
-def check_boxes(path: Path, boxes: Sequence[tuple[object, Box]]) -> None:
-    """Raises WbcError where a box has no area."""
+def _checked(path: Path, boxes: list[tuple[Label, Box]]) -> list[tuple[Label, Box]]:
+    """The same boxes. Raises WbcError where one has no area."""
     for _, box in boxes:
         if box[0] >= box[2] or box[1] >= box[3]:
             raise WbcError(f"{path}: the box {box} (left, top, right, bottom) has no area. Correct or remove it.")
+    return boxes

@@ -1,6 +1,5 @@
 """Data sets of the Hugging Face Hub, and others of `datasets`: open one, find which of its columns holds what."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from datasets import (
     Image,
     IterableDatasetDict,
     concatenate_datasets,
-    config,
     load_dataset,
 )
 from datasets.exceptions import DatasetsError
@@ -23,8 +21,7 @@ from huggingface_hub import constants
 from wbc_hf.data.rows import ROW_FEATURES, TEXT_FEATURES
 from wbc_hf.data.split_names import named_test_set, split_name
 from wbc_hf.errors import HubUnreachableError, WbcError
-from wbc_hf.files import is_full_disk
-from wbc_hf.hub import check_hub_reachable
+from wbc_hf.hub import check_cache_is_writable, check_hub_reachable
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "cell_type")
 # Cells of one value of the first of these that a set has stay in one split.
@@ -55,21 +52,6 @@ def open_hub_set(spec: str, *, streaming: bool) -> DatasetDict | IterableDataset
         raise WbcError(
             f"{spec}: no such folder here, and not loadable from the Hub ({' '.join(str(error).split())}). "
             "Check the spelling; for a private or gated set, log in with `hf auth login` or set HF_TOKEN."
-        ) from error
-
-
-def check_cache_is_writable(spec: str, error: Exception) -> None:
-    """Raises WbcError where an error of loading a set means that `datasets` cannot write to its cache."""
-    reason = error.__cause__ or error
-    if not isinstance(reason, OSError):
-        return
-    cache = Path(config.HF_DATASETS_CACHE)
-    place = Path(os.fsdecode(reason.filename)) if reason.filename else cache
-    in_cache = place in (cache, *cache.parents) or cache in place.parents
-    if is_full_disk(reason) or (reason.errno is not None and in_cache):
-        raise WbcError(
-            f"{spec}: datasets cannot write to its cache, {cache} ({reason.strerror}). Make room there, or set "
-            "HF_HOME to a folder that can be written to."
         ) from error
 
 

@@ -9,16 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from wbc_hf.data.box_files import (
-    CLASS_FILES,
-    Box,
-    check_boxes,
-    is_coco,
-    read_coco,
-    read_voc,
-    read_yolo,
-    read_yolo_classes,
-)
+from wbc_hf.data.box_files import CLASS_FILES, Box, read_coco, read_voc, read_yolo, read_yolo_classes
 from wbc_hf.data.framing import crop_cell
 from wbc_hf.data.known_sets import known_by_file_names
 from wbc_hf.data.layouts.walking import is_folder, is_picture, walk_folder
@@ -99,25 +90,26 @@ def cut_cells(cells: Sequence[BoxedCell]) -> Iterator[Image.Image]:
 
 def _read_boxes(root: Path, files: Sequence[Path], photographs: Sequence[Path]) -> dict[Path, list[tuple[str, Box]]]:
     """Boxes with the names of their classes by photograph, of the first format that is there."""
-    boxes: dict[Path, list[tuple[str, Box]]] = {}
     found = _Photographs(root, photographs)
-    if coco := [path for path in files if path.suffix == ".json" and is_coco(path)]:
-        for path in coco:
-            for name, of_one in read_coco(path).items():
-                check_boxes(path, of_one)
-                boxes[found.named(name, path)] = of_one
-    elif voc := _files_of_boxes(root, files, photographs, ".xml"):
-        for path in voc:
-            of_one = read_voc(path)
-            check_boxes(path, of_one)
-            boxes[found.named(path.stem, path)] = of_one
-    elif texts := _files_of_boxes(root, files, photographs, ".txt"):
-        classes = _YoloClasses(files, texts)
+    coco = {path: read_coco(path) for path in files if path.suffix == ".json"}
+    if any(of_file is not None for of_file in coco.values()):
+        return {
+            found.named(name, path): of_one for path, each in coco.items() for name, of_one in (each or {}).items()
+        }
+    if voc := _files_of_boxes(root, files, photographs, ".xml"):
+        return {found.named(path.stem, path): read_voc(path) for path in voc}
+    boxes: dict[Path, list[tuple[str, Box]]] = {}
+    if texts := _files_of_boxes(root, files, photographs, ".txt"):
+        names, place = _yolo_classes(files, texts)
         for path in texts:
             photograph = found.named(path.stem, path)
             numbered = sorted(read_yolo(path, photograph), key=lambda each: each[0])
-            check_boxes(path, numbered)
-            boxes[photograph] = [(classes.name(number, path), box) for number, box in numbered]
+            if unnamed := {number for number, _ in numbered} - set(range(len(names))):
+                raise WbcError(
+                    f"{path}: a box is of class {min(unnamed)}, but the classes are 0 to {len(names) - 1} "
+                    f"({', '.join(names)}). Name it in {place.name}, or remove the box."
+                )
+            boxes[photograph] = [(names[number], box) for number, box in numbered]
     return boxes
 
 
@@ -152,28 +144,16 @@ class _Photographs:
         return max(found, key=lambda path: len(words & set(path.relative_to(self.root).parts)))
 
 
-class _YoloClasses:
-    """What the numbers of YOLO's classes mean: as a file says, or known of a public set."""
-
-    def __init__(self, files: Sequence[Path], texts: Sequence[Path]):
-        given = [path for path in files if path.name in CLASS_FILES or path.name in ("data.yaml", "dataset.yaml")]
-        known = known_by_file_names([f"{path.stem}_0.png" for path in texts])
-        self._place = given[0] if given else texts[0].parent / CLASS_FILES[0]
-        if given:
-            self._names = read_yolo_classes(self._place)
-        elif known and known.box_classes:
-            self._names = list(known.box_classes)
-        else:
-            raise WbcError(
-                f"{self._place}: there is no such file, so it is not known which class each number in "
-                f"{texts[0].parent.name}/ stands for. Write one with a class name a line, that of number 0 first."
-            )
-
-    def name(self, number: int, path: Path) -> str:
-        """Raises WbcError where the number has no name."""
-        if 0 <= number < len(self._names):
-            return self._names[number]
+def _yolo_classes(files: Sequence[Path], texts: Sequence[Path]) -> tuple[list[str], Path]:
+    """The names of YOLO's classes by their numbers, and the file that has them; of public sets they are known."""
+    given = [path for path in files if path.name in CLASS_FILES or path.name in ("data.yaml", "dataset.yaml")]
+    place = given[0] if given else texts[0].parent / CLASS_FILES[0]
+    if given:
+        return read_yolo_classes(place), place
+    known = known_by_file_names([f"{path.stem}_0.png" for path in texts])
+    if known is None or not known.box_classes:
         raise WbcError(
-            f"{path}: a box is of class {number}, but the classes are 0 to {len(self._names) - 1} "
-            f"({', '.join(self._names)}). Name it in {self._place.name}, or remove the box."
+            f"{place}: there is no such file, so it is not known which class each number in {place.parent.name}/ "
+            "stands for. Write one with a class name a line, that of number 0 first."
         )
+    return list(known.box_classes), place

@@ -61,7 +61,8 @@ def scan_folder(root: Path) -> list[FolderImage]:
     groups = _read_groups(root / METADATA_FILE)
     files = _files_by_folder(root)
     for parts, inside in files.items():
-        if not inside and parts and class_index(parts[-1]) is not None and not _has_subfolders(parts, files):
+        is_empty = not inside and not any(other[:-1] == parts for other in files if other)
+        if is_empty and parts and class_index(parts[-1]) is not None:
             raise WbcError(f"{root.joinpath(*parts)}: this class folder is empty. Put images into it, or remove it.")
     # Beside folders of classes are others, of classes that are not known.
     beside = {parts[: known[0]] for parts in files if (known := _known_classes(parts))}
@@ -104,10 +105,6 @@ def _files_by_folder(root: Path) -> dict[tuple[str, ...], list[Path]]:
         else:
             files[path.parent.relative_to(root).parts].append(path)
     return dict(sorted(files.items()))
-
-
-def _has_subfolders(parts: tuple[str, ...], folders: Collection[tuple[str, ...]]) -> bool:
-    return any(len(other) > len(parts) and other[: len(parts)] == parts for other in folders)
 
 
 def _known_classes(parts: Sequence[str]) -> list[int]:

@@ -7,9 +7,10 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, Image, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
-from wbc_hf.data.hub_sets import check_cache_is_writable, table_rows
+from wbc_hf.data.hub_sets import table_rows
 from wbc_hf.data.layouts.walking import is_folder, is_picture, walk_folder
 from wbc_hf.errors import WbcError
+from wbc_hf.hub import check_cache_is_writable
 
 PARQUET_SUFFIX = ".parquet"
 _OF_DICT, _OF_SET = "dataset_dict.json", "state.json"

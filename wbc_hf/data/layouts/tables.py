@@ -12,12 +12,13 @@ import pandas as pd
 from datasets import Dataset, Image, load_dataset
 from datasets.exceptions import DatasetsError
 
-from wbc_hf.data.hub_sets import LABEL_COLUMNS, check_cache_is_writable, find_columns, find_group_column, group_name
+from wbc_hf.data.hub_sets import LABEL_COLUMNS, find_columns, find_group_column, group_name
 from wbc_hf.data.layouts.walking import is_document, is_folder, is_picture, walk_folder
 from wbc_hf.data.reading import image_content
 from wbc_hf.data.rows import make_rows
 from wbc_hf.data.split_names import nearest_split, split_name
 from wbc_hf.errors import WbcError
+from wbc_hf.hub import check_cache_is_writable
 from wbc_hf.labels import class_index
 
 logger = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,11 @@ logger = logging.getLogger(__name__)
 # What operating systems leave behind.
 _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 # Texts and tables lie beside pictures; any other file is taken for a picture, and reading it says why it is none.
-_DOCUMENT_SUFFIXES = frozenset(
-    {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".names", ".md", ".rst", ".html"}
-    | {".htm", ".pdf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods", ".py", ".ipynb", ".log", ".ini", ".bib"}
+_DOCUMENT = re.compile(
+    r".*\.(txt|csv|tsv|jsonl?|xml|ya?ml|toml|names|md|rst|html?|pdf|docx?|odt|xlsx?|ods|arrow|py|ipynb|log|ini|bib)"
+    r"|readme|licen[sc]e|copying|notice|authors|makefile|checksums",
+    re.IGNORECASE,
 )
-_DOCUMENT_NAMES = frozenset({"readme", "license", "licence", "copying", "notice", "authors", "makefile", "checksums"})
 
 
 def check_folder(root: Path) -> None:
@@ -68,8 +69,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 def is_document(name: str) -> bool:
     """Whether a file of this name is a text or a table, which lies beside pictures."""
-    stem, suffix = os.path.splitext(name.lower())
-    return suffix in _DOCUMENT_SUFFIXES or (not suffix and stem in _DOCUMENT_NAMES)
+    return _DOCUMENT.fullmatch(name) is not None
 
 
 def is_picture(path: str | Path) -> bool:
