@@ -13,7 +13,7 @@ from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, p
 
 from tests.conftest import TinyRun
 from wbc_hf.adaptation import Adaptation, AdaptationCell, adapt, describe_adaptation
-from wbc_hf.adaptation.adaptation import _load
+from wbc_hf.adaptation.adaptation import _load, _new_folder
 from wbc_hf.adaptation.cells import read_cells
 from wbc_hf.adaptation.few_shot import cross_validation_folds
 from wbc_hf.adaptation.self_training import MIN_UNLABELLED
@@ -364,6 +364,20 @@ def test_an_output_that_cannot_be_made(tiny_run: TinyRun, tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(WbcError, match="cannot be written"):
         adapt(tiny_run.folder, [], tmp_path / "file" / "new")
+
+
+def test_an_output_that_another_program_makes_meanwhile(tmp_path: Path):
+    output = tmp_path / "new"
+
+    def make() -> None:
+        with _new_folder(output) as folder:
+            (folder / "wbc.json").touch()
+            output.mkdir()
+            (output / "theirs").touch()
+
+    with pytest.raises(WbcError, match=r"new: cannot be made .*Another program may have made it since"):
+        make()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["new", "new/theirs"]
 
 
 def test_models_that_cannot_be_adapted(tmp_path: Path):

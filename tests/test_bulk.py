@@ -245,6 +245,23 @@ def test_a_part_that_went_missing_is_answered_again(
     assert_are(read_parquet(run.folder.with_name("out.parquet")), expected)
 
 
+def test_a_torn_part_is_answered_again_and_the_others_stay(begin: Begin, expected: list[dict]):
+    run, predictor = begin()
+    predict_shards(run, predictor, 0, 1)
+    (torn,) = run.folder.glob("00000003-00000002-*")
+    torn.write_bytes(torn.read_bytes()[:100])
+    with pytest.raises(WbcError, match=f"{torn.name}: is broken .*: the same command predicts it again") as caught:
+        run.join()
+    assert "\n" not in str(caught.value)
+
+    run, predictor = begin()
+    predict_shards(run, predictor, 0, 1)
+    assert predictor.asked == 2
+    assert run.join() == BulkSummary(IMAGES, UNREADABLE)
+    assert_are(read_parquet(run.folder.with_name("out.parquet")), expected)
+    assert nothing_is_left_beside(run.folder.with_name("out.parquet"))
+
+
 def test_a_finished_output_is_not_written_again(begin: Begin, tmp_path: Path):
     (tmp_path / "out.parquet").write_bytes(b"somebody's")
     with pytest.raises(WbcError, match=r"out\.parquet: exists\. Remove it, or name another file\."):

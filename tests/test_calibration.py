@@ -22,6 +22,7 @@ from wbc_hf.modeling.calibration import (
     REVIEW_SHARE,
     review_threshold,
 )
+from wbc_hf.training.calibrate import FAMILIAR_LOST, OTHERS_FOUND, keep_out_others
 
 CLASSES, WIDTH = 5, 40
 
@@ -157,3 +158,19 @@ def test_files_of_a_later_version_are_named(generator: np.random.Generator, tmp_
     (tmp_path / "wbc.json").write_text(json.dumps(numbers | {"format": 99}))
     with pytest.raises(WbcError, match="another version of wbc_hf"):
         Calibration.load(tmp_path)
+
+
+@pytest.mark.parametrize("away", [3.0, 0.3, 0.0])
+def test_cells_of_other_classes_become_unfamiliar_and_few_others_do(generator: np.random.Generator, away: float):
+    calibration = fitted(generator)
+    validation, _ = clusters(generator, 40)
+    others, _ = clusters(generator, 20)
+    others[:, CLASSES:] += away  # at 0 they look like the five classes
+    lowered = keep_out_others(calibration, validation, others)
+    found, lost = ((lowered.distances(features) > 1).mean() for features in (others, validation))
+    assert lowered.out_of_distribution_threshold <= calibration.out_of_distribution_threshold
+    assert lost <= FAMILIAR_LOST + 1 / len(validation)
+    if away:
+        assert found >= OTHERS_FOUND - 1 / len(others)
+    else:
+        assert found < 0.5

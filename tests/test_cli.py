@@ -13,10 +13,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
+import train
 from tests.conftest import TinyRun
+from tests.tiny_sets import write_set
 from wbc_hf import __version__, cli
+from wbc_hf.cli.shared import exit_on_error
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
@@ -176,6 +180,104 @@ def test_errors_are_one_line_and_status_2(tmp_path: Path):
         f"wbc-hf: {tmp_path}: has no config.json, so it is not the folder of a model. "
         "Pass the folder that training wrote.\n"
     )
+
+
+class FullError(OSError):
+    def __init__(self):
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FullError(), "there is no room left to write to. Make room, and start again."),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"), "there is no room left"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "there is no room left to write to."),
+        (PermissionError(errno.EACCES, "Permission denied", "/a\nb"), "/a\\nb: Permission denied. Change its"),
+    ],
+)
+def test_what_the_disk_refuses_is_one_line(error: Exception, said: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as stopped, exit_on_error("wbc-hf"):
+        raise error
+    assert stopped.value.code == 2
+    captured = capsys.readouterr().err
+    assert captured.startswith(f"wbc-hf: {said}")
+    assert captured.count("\n") == 1
+
+
+def test_other_errors_are_not_hidden():
+    with pytest.raises(RuntimeError, match="shape"), exit_on_error("wbc-hf"):
+        raise RuntimeError("shape")
+
+
+def test_a_full_disk_while_training_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    def fill(*arguments: object) -> None:
+        raise FullError
+
+    monkeypatch.setattr("wbc_hf.training.run", fill)
+    with pytest.raises(SystemExit) as stopped:
+        train.main([])
+    assert stopped.value.code == 2
+    assert "there is no room left to write to. Checkpoints that are whole stay so" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "wbc_hf.cli", "--version"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "wbc-hf: there is no room left to write to. Make room, and start again.\n",
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_console_of_any_encoding_prints_what_it_can(encoding: str):
+    code = "from wbc_hf.cli.shared import exit_on_error\nwith exit_on_error('x'): print('µ – 95 %')"
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    printed = {"ascii": b"\\xb5 \\u2013 95 %", "latin-1": b"\xb5 \\u2013 95 %", "utf-8": "µ – 95 %".encode()}[encoding]
+    assert done.stdout.rstrip() == printed
+
+
+def test_what_is_no_picture_in_a_folder_is_named_and_counted(cells: Path, tiny_run: TinyRun):
+    (cells / "smear.svs").touch()
+    (cells / "clip.mp4").touch()
+    (cells / "gone.png").symlink_to(cells / "nowhere.png")
+    (cells / "labels.csv").touch()
+    result = run("predict", cells, "--model", tiny_run.folder)
+    assert result.exit_code == 1
+    for said in (
+        "smear.svs: is a whole-slide image",
+        "clip.mp4: is a video",
+        "gone.png: is a link to a file that is not",
+    ):
+        assert said in result.stderr
+    assert "3 of 6 files are not readable images." in result.stderr
+
+
+def test_ports_that_are_none():
+    result = run("serve", "--port", 99999)
+    assert result.exit_code == 2
+    assert "less than or equal to 65535" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "words", [["audit", "cells", "--output"], ["evaluate", "models/starter", "cells", "--output"]]
+)
+def test_an_output_that_is_a_file_is_named_before_anything_is_read(words: list[str], tmp_path: Path):
+    (tmp_path / "file").touch()
+    error = run(*words, "--output", tmp_path / "file").exception
+    assert str(error) == f"{tmp_path}/file: cannot be made a folder (File exists). Give another --output."
+
+
+def test_other_classes_are_left_out_where_that_is_asked_for(tmp_path: Path):
+    write_set(tmp_path / "set", {"eos": 3, "mono": 3, "platelet": 2})
+    assert "Rename or remove what is unknown" in str(run("audit", tmp_path / "set").exception)
+    result = run("audit", tmp_path / "set", "--other-classes", "leave_out")
+    assert result.exit_code == 0
+    assert "never predicts it: basophil, lymphocyte, neutrophil" in result.stdout
 
 
 # ---- counting

@@ -18,7 +18,7 @@ FIVE = {"BASOPHIL": 20, "eos": 20, "Lymphocytes": 20, "monocyte": 40, "segmented
 KNOWN = (
     "Known, with other spellings: basophil (ba, bas, baso), eosinophil (eo, eos, eosino), "
     "lymphocyte (ly, lym, lymph), monocyte (mo, mon, mono), neutrophil (ne, neu, neut). "
-    "Rename or remove what is unknown."
+    "Rename or remove what is unknown; train, evaluate and audit leave it out with --other-classes leave_out."
 )
 
 
@@ -182,6 +182,40 @@ def test_classes_that_a_split_lacks(tmp_path: Path, caplog: pytest.LogCaptureFix
         f"{tmp_path}: validation has no basophil and no eosinophil, test has no basophil; "
         "nothing can be measured of them there."
     ]
+
+
+def test_several_test_splits_have_names_of_their_own(tmp_path: Path):
+    folders = {"Train/eos": 9, "Train/mono": 9, "Train/baso": 9, "Test-A/eos": 1, "Test-B/eos": 2, "Test-B/mono": 1}
+    cells = load_leucocytes(write_set(tmp_path / "cells", folders))
+    assert {name: set(split["laboratory"]) for name, split in cells.items()} == {
+        "train": {"cells"},
+        "validation": {"cells"},
+        "test": {"cells Test-A", "cells Test-B"},
+    }
+    assert Counter(cells["test"]["laboratory"]) == {"cells Test-A": 1, "cells Test-B": 3}
+    assert cells.provenance.given_splits
+    shutil.rmtree(tmp_path / "cells" / "Test-A")
+    assert set(load_leucocytes(tmp_path / "cells")["test"]["laboratory"]) == {"cells"}
+
+
+def test_other_classes_are_left_out_or_kept_as_none_of_these(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_set(tmp_path, {"eos": 5, "mono": 5, "baso": 5, "blast": 3, "platelet": 40})
+    (tmp_path / "blast" / "000.png").write_bytes(b"spoilt")
+    cells = load_leucocytes(tmp_path, other_classes="leave_out")
+    assert cells.others is None
+    assert sum(map(len, cells.values())) == 15
+    assert caplog.messages[0] == f"{tmp_path}: 43 images of other classes are left out: blast (3), platelet (40)."
+    kept = load_leucocytes(tmp_path, other_classes="none_of_these")
+    assert kept.provenance.fingerprint == cells.provenance.fingerprint
+    assert kept.others is not None
+    assert Counter(source.split("/")[0] for source in kept.others["source"]) == {"blast": 2, "platelet": 40}
+    assert kept.others[0]["image"].size == (20, 20)
+
+
+def test_no_class_is_left(tmp_path: Path):
+    write_set(tmp_path, {"blast": 3})
+    with pytest.raises(WbcError, match="the class 'blast' is not one of the five leucocytes"):
+        load_leucocytes(tmp_path, other_classes="leave_out")
 
 
 # Groups

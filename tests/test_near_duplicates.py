@@ -117,3 +117,14 @@ def test_groups_share_a_given_group_a_photograph_or_a_cell():
 def test_groups_of_one_slide_are_joined():
     sources = ["20190526_1_0.jpg", "Raabin/20190526_2_0.jpg", "mine.png", "95-8-10-1_3_0.jpg", "other.png"]
     assert group_slides(sources, ["a", "b", "b", "c", "d"]) == ["a", "a", "a", "c", "d"]
+
+
+def test_a_cache_that_cannot_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WBC_HF_CACHE", str(tmp_path / "file" / "cache"))
+    noise = np.random.default_rng(7).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert find_near_duplicates(["0" * 64], ["a.png"], lambda _: Image.fromarray(noise)) == []
+    (message,) = caplog.messages
+    assert "cannot be kept (Not a directory), so these images are compared anew each time." in message

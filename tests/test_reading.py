@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageFile, ImageOps
 
 from tests.broken_inputs import tiled_tiff
@@ -116,10 +117,30 @@ def test_grey_of_32_bits():
     np.testing.assert_array_equal(np.asarray(image)[:, :, 0], np.maximum(values, 0) >> 12)
 
 
+def tiff(values: np.ndarray, **options: object) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, values, photometric="rgb", **options)
+    return stream.getvalue()
+
+
 def test_16_bit_rgb_keeps_the_upper_byte():
     values = np.random.default_rng(1).integers(0, 65536, (24, 32, 3)).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in values)
     np.testing.assert_array_equal(np.asarray(read_image(png(32, 24, 16, 2, rows))), values >> 8)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("form", ["PNG", {"byteorder": "<"}, {"byteorder": ">"}, {"compression": "zlib"}], ids=str)
+def test_16_bit_rgb_of_fewer_bits_keeps_the_upper_8_of_those(bits: int, form: str | dict):
+    values = np.random.default_rng(2).integers(0, 2**bits, (24, 32, 3)).astype(np.uint16)
+    values[0, 0] = 2**bits - 1
+    if isinstance(form, str):
+        content = png(32, 24, 16, 2, b"".join(b"\0" + row.tobytes() for row in values.astype(">u2")))
+    else:
+        content = tiff(
+            values, byteorder="<" if form == "compressed" else form, compression="zlib" if len(form) > 1 else None
+        )
+    np.testing.assert_array_equal(np.asarray(read_image(content)), values >> (bits - 8))
 
 
 def test_of_an_animation_the_first_frame():
@@ -161,6 +182,25 @@ def test_a_file_that_may_not_be_read(tmp_path: Path):
     path.write_bytes(picture(0))
     path.chmod(0)
     assert refused(path) == f"{path}: may not be read: check its permissions"
+
+
+def test_a_link_to_nowhere(tmp_path: Path):
+    (tmp_path / "cell.png").symlink_to(tmp_path / "gone.png")
+    assert refused(tmp_path / "cell.png") == f"{tmp_path}/cell.png: is a link to a file that is not there"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("slide.NDPI", "is a whole-slide image: export photographs of it as TIFF or JPEG, and give those"),
+        ("cell.dng", "is raw data of a camera: develop it to TIFF or JPEG, and give that"),
+        ("smear.mp4", "is a video: save single pictures of it, and give those"),
+    ],
+)
+def test_files_that_hold_pictures_but_are_none(name: str, reason: str, tmp_path: Path):
+    # A picture by its content: raw data begins with a thumbnail that Pillow would read.
+    (tmp_path / name).write_bytes(encoded(RGB, "TIFF"))
+    assert refused(tmp_path / name) == f"{tmp_path / name}: {reason}"
 
 
 def test_an_empty_file(tmp_path: Path):
@@ -206,6 +246,27 @@ def test_floating_point():
     values = np.full((20, 20), np.nan, dtype=np.float32)
     expected = "cell.tif: holds floating-point values; save it with 8 or 16 bits per channel"
     assert refused(encoded(Image.fromarray(values), "TIFF"), "cell.tif") == expected
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("big", [False, True])
+def test_floating_point_colours(kind: type, big: bool):
+    content = tiff(np.zeros((20, 20, 3), kind), bigtiff=big)
+    assert refused(content, "cell.tif") == (
+        "cell.tif: holds floating-point values; save it with 8 or 16 bits per channel"
+    )
+
+
+def test_other_values_of_a_tiff_are_named():
+    content = tiff(np.zeros((20, 20, 3), np.uint32))
+    assert refused(content, "cell.tif") == (
+        "cell.tif: is a TIFF of 3 channels of 32 bits, which is not read; save it as RGB"
+    )
+
+
+def test_16_bit_channels_one_after_another_are_not_read_as_noise():
+    content = tiff(np.zeros((3, 20, 20), np.uint16), planarconfig="separate")
+    assert refused(content, "cell.tif") == "cell.tif: stores channels of 16 bits one after another: save it compressed"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (15, 400)])

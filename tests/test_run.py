@@ -414,6 +414,34 @@ def test_two_processes_write_one_whole_folder(command: Command, tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_other_classes_are_calibrated_on_alone(
+    command: Command, folder_of_cells: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    shutil.copytree(folder_of_cells, tmp_path / "cells")
+    (tmp_path / "cells" / "artefact").mkdir()
+    for index, noise in enumerate(np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)):
+        Image.fromarray(noise).save(tmp_path / "cells" / "artefact" / f"{index}.png")
+    words = {"dataset": tmp_path / "cells", "num_train_epochs": 1}
+    train.main(command(tmp_path / "run", **words, other_classes="none_of_these"))
+    assert "12 images of other classes are kept as none of these, for the calibration alone: artefact" in caplog.text
+    assert "% of 12 images of other classes are unfamiliar to the model" in caplog.text
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["data"]["splits"] == {
+        "train": dict.fromkeys(CLASS_NAMES, 8),
+        "validation": dict.fromkeys(CLASS_NAMES, 2),
+        "test": dict.fromkeys(CLASS_NAMES, 2),
+    }
+
+
+def test_one_class_alone_is_said(
+    command: Command, folder_of_cells: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "monocyte").symlink_to(folder_of_cells / "monocyte")
+    train.main(command(tmp_path / "run", dataset=tmp_path / "cells", num_train_epochs=1))
+    assert "has images of monocyte only, so the model will call every cell one of these." in caplog.text
+
+
 def test_sets_of_two_laboratories(command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Trained together, with exchanged stains and balanced; each has its row in the figures and in the card."""
     labels = np.repeat(np.arange(len(CLASS_NAMES)), 12)

@@ -3,6 +3,7 @@
 A reader of what is written atomically finds the old file or the new one, never half of one.
 """
 
+import errno
 import os
 import reprlib
 import shutil
@@ -24,7 +25,9 @@ T = TypeVar("T")
 
 # No text of a model takes a tenth of it: 20,000 class names have 1 MB.
 MAX_TEXT_BYTES = 4 * 1024**2
-
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What safetensors, torch and OpenVINO say of it in errors of their own kinds.
+_FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", "inline_container.cc", "PytorchStreamWriter")
 # Matches what a killed process leaves behind.
 TEMPORARY_FILES = ".*.tmp"
 
@@ -99,6 +102,13 @@ def _describe_fault(fault: Any) -> str:
             return f"has {place}, which is not known here"
     shown = reprlib.repr(fault["input"])
     return f"{place} is {shown}: {reason}" if place else f"holds {shown}: {reason}"
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error means that there is no room to write, whichever library raised it."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    return isinstance(error, Exception) and any(words in str(error) for words in _FULL_IN_WORDS)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -141,4 +141,10 @@ def _new_folder(output: Path) -> Iterator[Path]:
         folder = Path(parent) / output.name
         folder.mkdir()
         yield folder
-        folder.rename(output)
+        try:
+            folder.rename(output)
+        except OSError as error:
+            raise WbcError(
+                f"{output}: cannot be made ({error.strerror}). Another program may have made it since this one began. "
+                "Give the name of a new folder, and start again."
+            ) from error

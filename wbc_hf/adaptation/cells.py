@@ -13,11 +13,11 @@ from PIL import Image
 from wbc_hf.adaptation.progress import ProgressCallback
 from wbc_hf.adaptation.self_training import MIN_UNLABELLED
 from wbc_hf.data import (
-    SUFFIXES,
     FolderImage,
     find_near_duplicates,
     find_pictures,
     group_images,
+    has_class_folders,
     may_be_stained_cell,
     read_image,
     scan_folder,
@@ -136,10 +136,8 @@ def _labelled_files(folder: Path) -> list[FolderImage] | None:
     """
     if not folder.is_dir():
         raise WbcError(f"{folder}: is not a folder. Give a folder of pictures, or of class sub-folders with pictures.")
-    if not any(class_index(path.name) is not None for path in folder.rglob("*") if path.is_dir()):
+    if not has_class_folders(folder):
         return None
-    if loose := [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]:
-        logger.warning("Left out %d pictures in %s itself, beside its class folders.", len(loose), folder)
     found = scan_folder(folder)
     unknown = sorted({file.class_name for file in found if class_index(file.class_name) is None})
     if unknown:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import read_training_data
+from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder, read_training_data
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.safe_text import json_text, say
@@ -26,6 +26,7 @@ def audit(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for audit.json and audit.html.")] = None,
     resplit: Annotated[Path | None, typer.Option(help="New folder for a clean split of the files.")] = None,
+    other_classes: Annotated[OtherClasses, typer.Option(help=OTHER_CLASSES_HELP)] = OtherClasses.REFUSE,
     seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
 ) -> None:
     """Audit a data set: near-duplicates, contradictory labels, bad images, classes too small to evaluate.
@@ -44,13 +45,14 @@ def audit(
 
     if resplit is not None:
         check_new_folder(resplit)
+    if output is not None:
+        make_output_folder(output)
     predictor = None if model is None else _load_model(model)
-    leucocytes = load_leucocytes(specs, seed=seed)
+    leucocytes = load_leucocytes(specs, other_classes=other_classes.value, seed=seed)
     label_issues = None if predictor is None else _find_label_issues(predictor, leucocytes)
     found = dataclasses.replace(audit_set(leucocytes), label_issues=label_issues)
     say(format_audit(found))
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         record = dataclasses.asdict(found)
         if found.label_issues is None:
             del record["label_issues"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import read_training_data
+from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder, read_training_data
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.safe_text import say
 
@@ -35,6 +35,7 @@ def evaluate(
     split: Annotated[
         Split, typer.Option(help="Which of its images; all, if the model was not trained on any of them.")
     ] = Split.TEST,
+    other_classes: Annotated[OtherClasses, typer.Option(help=OTHER_CLASSES_HELP)] = OtherClasses.REFUSE,
     seed: Annotated[int, typer.Option(help="Random seed of the split, for data without a test split.")] = 0,
     output: Annotated[Path | None, typer.Option(help="Folder for metrics.json, predictions.csv and figures/.")] = None,
 ) -> None:
@@ -57,7 +58,7 @@ def evaluate(
     if output is not None:
         _check_output(output)
     predictor = Predictor.from_pretrained(model)
-    leucocytes = load_leucocytes(data, seed=seed)
+    leucocytes = load_leucocytes(data, other_classes=other_classes.value, seed=seed)
     rows = concatenate_datasets(list(leucocytes.values())) if split is Split.ALL else leucocytes[split]
     trained_on = predictor.folder is not None and _was_trained_on(predictor.folder, leucocytes)
     if trained_on and split is not Split.TEST:
@@ -82,10 +83,7 @@ def _check_output(output: Path) -> None:
         import matplotlib  # noqa: F401
     if (output / "config.json").exists():
         raise WbcError(f"{output}: holds a model, whose own report would be replaced. Give another --output.")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WbcError(f"{output}: cannot be made a folder ({error.strerror}). Give another --output.") from None
+    make_output_folder(output)
 
 
 def _was_trained_on(folder: Path, leucocytes: "Leucocytes") -> bool:

@@ -25,7 +25,9 @@ def serve(
         str,
         typer.Option(envvar="GRADIO_SERVER_NAME", help="Address to listen at; 0.0.0.0 lets other machines in."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", help="Port to listen at.")] = 7860,
+    port: Annotated[
+        int, typer.Option(envvar="GRADIO_SERVER_PORT", min=1, max=65535, help="Port to listen at.")
+    ] = 7860,
     ranges: Annotated[
         Path | None, typer.Option(help="Reference ranges in percent: YAML, `neutrophil: [39, 75]`.")
     ] = None,

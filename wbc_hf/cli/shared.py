@@ -1,33 +1,69 @@
 """What several commands share: input files, text that is safe on a terminal, and how errors end a program."""
 
+import errno
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 
 import typer
 
 from wbc_hf.errors import WbcError
+from wbc_hf.files import is_full_disk
 from wbc_hf.safe_text import say, set_up_logging
 
 MODEL_HELP = "Model folder or Hub id. Default: the variable WBC_HF_MODEL, else the model that comes with the package."
+OTHER_CLASSES_HELP = "Images of other classes than the five: an error, or left out."
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 SEED_HELP = "Random seed."
+
+
+class OtherClasses(StrEnum):
+    """What becomes of images of other classes than the five."""
+
+    REFUSE = "refuse"
+    LEAVE_OUT = "leave_out"
 
 
 @contextmanager
 def exit_on_error(program: str) -> Iterator[None]:
-    """Set up logging; turn a `WbcError` into one line on standard error and exit status 2."""
+    """Set up logging; turn a `WbcError`, a full disk or a missing permission into one line and exit status 2."""
     set_up_logging()
     # File names are bytes: one that the terminal cannot show must not end the run.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except WbcError as error:
         say(f"{program}: {error}", error=True)
         sys.exit(2)
+    except Exception as error:
+        if not (is_full_disk(error) or (isinstance(error, OSError) and error.errno in _NOT_ALLOWED)):
+            raise
+        _abandon_output()
+        say(f"{program}: {_explain(error)}", error=True)
+        sys.exit(2)
+
+
+def _explain(error: Exception) -> str:
+    if is_full_disk(error):
+        place = getattr(error, "filename", None)
+        return f"{f'{place}: ' if place else ''}there is no room left to write to. Make room, and start again."
+    assert isinstance(error, OSError)
+    return f"{error.filename}: {error.strerror}. Change its permissions, or name another place."
+
+
+def _abandon_output() -> None:
+    """Let what could not be printed go: Python would try again at its end, and fail with a traceback."""
+    with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -43,6 +79,20 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield from find_pictures(path)
         else:
             yield path
+
+
+def make_output_folder(output: Path) -> None:
+    """Make the folder of --output, so that a mistake shows before any image is read.
+
+    Raises:
+        WbcError: It cannot be made or written to.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WbcError(f"{output}: cannot be made a folder ({error.strerror}). Give another --output.") from None
+    if not os.access(output, os.W_OK):
+        raise WbcError(f"{output}: this folder may not be written to. Give another --output.")
 
 
 def read_training_data(folder: Path) -> dict | None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from wbc_hf.cli.shared import make_output_folder
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.safe_text import say
 
@@ -41,6 +42,7 @@ def survey(
     with needs_extra("survey"):
         from wbc_hf.survey import Plan, conduct
 
+    make_output_folder(output)
     plan = Plan(spec, tuple(_named_set(given) for given in laboratory or ()), most, seed)
     try:
         failed = conduct(plan, system or (), fields, output)

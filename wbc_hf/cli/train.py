@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import typer
 
 from wbc_hf.cli.shared import exit_on_error
-from wbc_hf.errors import needs_extra
+from wbc_hf.errors import WbcError, needs_extra
+from wbc_hf.files import is_full_disk
 from wbc_hf.safe_text import say
 
 # transformers' own parser reads the words, `--help` too.
@@ -26,7 +27,7 @@ def run_training(argv: Sequence[str]) -> None:
     """Train as the command line says.
 
     Raises:
-        WbcError: An argument or the data cannot be used.
+        WbcError: An argument or the data cannot be used, or the disk is full.
         SystemExit: 130 after Ctrl-C.
     """
     from transformers.utils.logging import disable_progress_bar
@@ -45,6 +46,13 @@ def run_training(argv: Sequence[str]) -> None:
     except KeyboardInterrupt:
         say("train.py: stopped. With --resume the same command resumes where it stopped.", error=True)
         sys.exit(130)
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        raise WbcError(
+            "there is no room left to write to. Checkpoints that are whole stay so: make room, and the same command "
+            "with --resume resumes there."
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:

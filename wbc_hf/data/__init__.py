@@ -4,14 +4,24 @@ from wbc_hf.data.artefacts import ARTEFACTS, NOT_SMEAR, Altered
 from wbc_hf.data.audit import DOUBTED_BELOW, LabelIssue, LabelIssues, audit, format_audit
 from wbc_hf.data.audit_page import write_audit_page
 from wbc_hf.data.augmentation import Augmentation
+from wbc_hf.data.box_files import Box
 from wbc_hf.data.cell_masks import CellMasks, cell_mask, segment_cell
-from wbc_hf.data.fields import KNOWN_FIELDS, Box, BoxedField, read_boxed_fields, split_boxed_fields
-from wbc_hf.data.folders import FolderImage, find_pictures, scan_folder
+from wbc_hf.data.checks import OtherClasses
+from wbc_hf.data.fields import KNOWN_FIELDS, BoxedField, read_boxed_fields, split_boxed_fields
 from wbc_hf.data.framing import DEFAULT_SPAN, crop_cell, frame, locate_nuclei
 from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
 from wbc_hf.data.key_points import KeyPoints, describe, match
 from wbc_hf.data.known_sets import PAINTED_LABORATORY, PAINTED_TITLE
 from wbc_hf.data.laboratory_styles import LaboratoryStyles, measure_styles, optimal_transport, remove_cell
+from wbc_hf.data.layouts import (
+    FolderImage,
+    find_pictures,
+    has_class_folders,
+    is_document,
+    is_folder,
+    scan_folder,
+    walk_folder,
+)
 from wbc_hf.data.loading import Leucocytes, leaked_test_images, load_leucocytes, with_painted
 from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
 from wbc_hf.data.nuclei import (
@@ -70,6 +80,7 @@ __all__ = [
     "LaboratoryStyles",
     "Leucocytes",
     "NamedSource",
+    "OtherClasses",
     "OtherLaboratories",
     "audit",
     "cell_mask",
@@ -87,7 +98,10 @@ __all__ = [
     "format_audit",
     "frame",
     "group_images",
+    "has_class_folders",
     "image_content",
+    "is_document",
+    "is_folder",
     "is_zip",
     "leaked_test_images",
     "load_leucocytes",
@@ -113,6 +127,7 @@ __all__ = [
     "split_boxed_fields",
     "split_pages",
     "unpack",
+    "walk_folder",
     "with_painted",
     "write_audit_page",
     "write_clean_split",

@@ -128,6 +128,11 @@ class Audit:
     too_small: tuple[str, ...]
     label_issues: LabelIssues | None = None
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Classes without a single image."""
+        return tuple(name for name in CLASS_NAMES if not any(counts[name] for counts in self.images.values()))
+
 
 def audit(leucocytes: Leucocytes) -> Audit:
     """Audit a loaded set. Opens every image once; writes nothing."""
@@ -209,6 +214,8 @@ def format_audit(found: Audit) -> str:
     lines += _format_named([f"{name}: {reason}" for name, reason in (*found.unreadable, *found.bad)])
     if found.too_small:
         lines.append(f"Too small to judge (fewer than {ENOUGH_CELLS} distinct cells): {', '.join(found.too_small)}")
+    if found.missing:
+        lines.append(f"No images at all, so that a model of this set never predicts it: {', '.join(found.missing)}")
     if found.label_issues is not None:
         lines += ["", *_format_label_issues(found.label_issues)]
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from datasets import Dataset
@@ -18,6 +19,9 @@ from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
 
 logger = logging.getLogger(__name__)
 
+# What becomes of images of other classes than the five.
+OtherClasses = Literal["refuse", "leave_out", "none_of_these"]
+LEAVE_OUT_OPTION = "--other-classes leave_out"
 MAX_UNREADABLE = 0.05
 MAX_WARNINGS = 20
 _THREADS = 8
@@ -40,18 +44,40 @@ def class_indices(names: Iterable[str], spec: str, counts: Mapping[str, int] | N
         found = ", ".join(f"{name!r} ({counts[name]})" if counts else repr(name) for name in sorted(set(names)))
         spellings = ", ".join(f"{cell.name} ({', '.join(cell.synonyms[:3])})" for cell in LEUCOCYTES)
         subject = f"the class {unknown[0]!r} is" if len(unknown) == 1 else f"{', '.join(map(repr, unknown))} are"
+        # Streams are not gone through first, so nothing can be left out of them.
+        leave_out = "" if counts is None else f"; train, evaluate and audit leave it out with {LEAVE_OUT_OPTION}"
         raise WbcError(
             f"{spec}: {subject} not one of the five leucocytes. Found: {found}. "
-            f"Known, with other spellings: {spellings}. Rename or remove what is unknown."
+            f"Known, with other spellings: {spellings}. Rename or remove what is unknown{leave_out}."
         )
     return known
 
 
-def label_indices(class_names: Sequence[str], spec: str) -> np.ndarray:
-    """Class names as published, one an image → int64 (n,) indices into `CLASS_NAMES`. Raises as `class_indices`."""
+def label_indices(class_names: Sequence[str], spec: str, other_classes: OtherClasses = "refuse") -> np.ndarray:
+    """Class names as published, one an image → int64 (n,) indices into `CLASS_NAMES`.
+
+    Args:
+        class_names: Of the images.
+        spec: Name of the set in errors.
+        other_classes: Unless they are refused, images of other classes get -1, which is said with their numbers.
+
+    Raises:
+        WbcError: As `class_indices`, or not one image is of a known class.
+    """
     counts = Counter(class_names)
-    index_of = class_indices(counts, spec, counts)
-    return np.array([index_of[name] for name in class_names], dtype=np.int64)
+    others = {name: count for name, count in counts.items() if class_index(name) is None}
+    if other_classes == "refuse" or len(others) == len(counts):
+        others = {}
+    index_of = class_indices([name for name in counts if name not in others], spec, counts)
+    if others:
+        logger.warning(
+            "%s: %d images of other classes are %s: %s.",
+            spec,
+            sum(others.values()),
+            "left out" if other_classes == "leave_out" else "kept as none of these, for the calibration alone",
+            ", ".join(f"{name} ({count})" for name, count in sorted(others.items())),
+        )
+    return np.array([index_of.get(name, -1) for name in class_names], dtype=np.int64)
 
 
 def read_digests(rows: Dataset) -> list[str | UnreadableImageError]:

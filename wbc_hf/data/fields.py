@@ -7,17 +7,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
-from xml.etree import ElementTree
 
-import numpy as np
 from PIL import Image
 
+from wbc_hf.data.box_files import Box, read_voc, read_yolo
 from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
 from wbc_hf.data.reading import SUFFIXES, read_image
 from wbc_hf.errors import WbcError
-
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
 
 # Sets of boxed fields by name: the folder within the image sets, and the numbers of its leucocytes' classes.
 KNOWN_FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -27,7 +23,6 @@ KNOWN_FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 
 _LEUCOCYTE = "WBC"
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _OVERLAPS_FILE = "overlap_pairs.csv"
 # `B-30_0102`: slide B-30, chosen for the type of its cells, basophils.
 _SLIDE = re.compile(r"(?P<type>[A-Z])-\w+(?=_\d+$)")
@@ -67,13 +62,13 @@ def read_boxed_fields(folder: Path, classes: Sequence[int] = (0,)) -> list[Boxed
     Raises:
         WbcError: No photographs there, or one without readable boxes.
     """
-    paths = find_photographs(folder)
+    paths = _find_photographs(folder)
     if (folder / "boxes").is_dir():
         return [BoxedField(path, _yolo_boxes(folder / "boxes" / f"{path.stem}.txt", path, classes)) for path in paths]
     return [BoxedField(path, _voc_boxes(folder / "annotations" / f"{path.stem}.xml")) for path in paths]
 
 
-def find_photographs(folder: Path) -> list[Path]:
+def _find_photographs(folder: Path) -> list[Path]:
     """Find the photographs in `images/`, in order of their names. Raises WbcError where there are none."""
     paths = sorted(
         path
@@ -134,43 +129,12 @@ def _two_thirds(fields: Sequence[BoxedField]) -> set[str]:
     }
 
 
-def _yolo_boxes(path: Path, image: Path, classes: Sequence[int]) -> tuple[Box, ...]:
-    return tuple(box for number, box in read_numbered_boxes(path, image) if number in classes)
+def _yolo_boxes(path: Path, photograph: Path, classes: Sequence[int]) -> tuple[Box, ...]:
+    return tuple(box for number, box in read_yolo(path, photograph) if number in classes)
 
 
 def _voc_boxes(path: Path) -> tuple[Box, ...]:
-    try:
-        objects = ElementTree.parse(path).iter("object")
-        return tuple(
-            cast(Box, tuple(int(one.findtext(f"bndbox/{corner}", "")) for corner in _CORNERS))
-            for one in objects
-            if one.findtext("name") == _LEUCOCYTE
-        )
-    except (FileNotFoundError, ElementTree.ParseError, ValueError) as error:
-        raise WbcError(
-            f"{path}: boxes cannot be read ({error}). Expected is XML of Pascal VOC. Mend it or remove its photograph."
-        ) from error
-
-
-def read_numbered_boxes(path: Path, image: Path) -> list[tuple[int, Box]]:
-    """Read the boxes of one photograph from a text file of YOLO, each with the number of its class.
-
-    Raises:
-        WbcError: The file is not there, or not of that form.
-    """
-    width, height = read_image(image).size
-    try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        numbers = [int(row[0]) for row in rows]
-        values = np.array([row[1:5] for row in rows], float).reshape(-1, 4)
-    except (FileNotFoundError, ValueError, IndexError) as error:
-        raise WbcError(
-            f"{path}: boxes cannot be read ({error}). Expected are lines of class, centre x, y, width, height in "
-            "shares of the photograph. Mend it or remove its photograph."
-        ) from error
-    centres, halves = values[:, :2] * (width, height), values[:, 2:] * (width, height) / 2
-    corners = np.hstack([centres - halves, centres + halves]).round().astype(int).tolist()
-    return [(number, (x0, y0, x1, y1)) for number, (x0, y0, x1, y1) in zip(numbers, corners, strict=True)]
+    return tuple(box for name, box in read_voc(path) if name == _LEUCOCYTE)
 
 
 def _overlaps(path: Path) -> list[set[str]]:

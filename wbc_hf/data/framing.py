@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from wbc_hf.data.fields import Box
+from wbc_hf.data.box_files import Box
 
 # Side of a picture of one cell in widths of the cell, where a model names none.
 DEFAULT_SPAN = 1.5

@@ -1,20 +1,33 @@
-"""Data sets of the Hugging Face Hub: open one, and find which of its columns holds what."""
+"""Data sets of the Hugging Face Hub, and others of `datasets`: open one, find which of its columns holds what."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-from datasets import ClassLabel, DatasetDict, Features, Image, IterableDatasetDict, config, load_dataset
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    IterableDatasetDict,
+    concatenate_datasets,
+    config,
+    load_dataset,
+)
 from datasets.exceptions import DatasetsError
 from huggingface_hub import constants
 
-from wbc_hf.data.folders import split_name
+from wbc_hf.data.rows import ROW_FEATURES, TEXT_FEATURES
+from wbc_hf.data.split_names import named_test_set, split_name
 from wbc_hf.errors import HubUnreachableError, WbcError
-from wbc_hf.hub import check_hub_reachable
+from wbc_hf.hub import check_cache_is_writable, check_hub_reachable
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "cell_type")
+# Cells of one value of the first of these that a set has stay in one split.
+GROUP_COLUMNS = ("group", "patient", "patient_id", "patientid", "subject", "subject_id", "slide", "specimen")
 IMAGE_COLUMN = "image"
 _HUB_FILE = re.compile(
     rf"((zip|tar|gzip|bz2|xz|zstd)://[^:]*::)*(hf:/|{re.escape(constants.ENDPOINT)})/datasets/[^:]+"
@@ -40,6 +53,7 @@ def open_hub_set(spec: str, *, streaming: bool) -> DatasetDict | IterableDataset
     # Beside its own errors datasets raises: ValueError (files that are no Parquet, sets of several configurations),
     # RuntimeError (loading scripts), OSError (no data files, a full disk).
     except (DatasetsError, ValueError, RuntimeError, OSError, httpx2.HTTPError) as error:
+        check_cache_is_writable(spec, error)
         raise WbcError(
             f"{spec}: no such folder here, and not loadable from the Hub ({' '.join(str(error).split())}). "
             "Check the spelling; for a private or gated set, log in with `hf auth login` or set HF_TOKEN."
@@ -68,7 +82,7 @@ class HubColumns:
         image: Column of images.
         label: Column of classes, as strings or as indices into `names`.
         names: Class names of a ClassLabel; None where the column holds the names themselves.
-        group: Column of the physical cell or photograph, or None.
+        group: Column of the physical cell, photograph or patient, or None.
     """
 
     image: str
@@ -104,8 +118,49 @@ def find_columns(spec: str, features: Features) -> HubColumns:
         image=IMAGE_COLUMN if IMAGE_COLUMN in images else images[0],
         label=labels[0],
         names=label.names if isinstance(label, ClassLabel) else None,
-        group="group" if "group" in features else None,
+        group=find_group_column(features),
     )
+
+
+def find_group_column(names: Iterable[str]) -> str | None:
+    """The first of `GROUP_COLUMNS` among names of columns in any case, or None."""
+    by_name = {name.lower(): name for name in names}
+    return next((by_name[name] for name in GROUP_COLUMNS if name in by_name), None)
+
+
+def table_rows(spec: str, splits: Mapping[str, Dataset]) -> Dataset:
+    """Rows of every split of a set in tables. The images stay where they are.
+
+    Raises:
+        WbcError: No images, no labels, rows without a label, or a split of an unknown name.
+    """
+    return concatenate_datasets([_split_rows(spec, name, part) for name, part in splits.items()])
+
+
+def _split_rows(spec: str, name: str, part: Dataset) -> Dataset:
+    columns = find_columns(spec, part.features)
+    split = known_split(spec, name)
+    class_names = [columns.class_name(value) for value in part[columns.label]]
+    if None in class_names:
+        raise WbcError(
+            f"{spec}: {class_names.count(None)} of {len(part)} rows of its split {name!r} have no label. "
+            "Download the set and put the pictures to use into class folders."
+        )
+    image = part.select_columns(columns.image).cast_column(columns.image, ROW_FEATURES["image"])
+    if columns.image != "image":
+        image = image.rename_column(columns.image, "image")
+    groups = part[columns.group] if columns.group else [None] * len(part)
+    beside = Dataset.from_dict(
+        {
+            "class_name": class_names,
+            "split": [split] * len(part),
+            "test_set": [named_test_set(name)] * len(part),
+            "group": [group_name(value) for value in groups],
+            "source": [source_name(name, index, picture) for index, picture in enumerate(image["image"])],
+        },
+        features=TEXT_FEATURES,
+    )
+    return concatenate_datasets([image, beside], axis=1)
 
 
 def known_split(spec: str, name: str) -> str:

@@ -12,11 +12,13 @@ import numpy as np
 import PIL.Image
 from datasets import Dataset, DatasetDict, Features, Image, IterableDatasetDict, concatenate_datasets
 
-from wbc_hf.data.checks import check_readable, count_contradictions, label_indices, read_digests
+from wbc_hf.data.checks import OtherClasses, check_readable, count_contradictions, label_indices, read_digests
 from wbc_hf.data.known_sets import KnownSet, known_by_file_names, known_by_spec, laboratory_name
+from wbc_hf.data.layouts import folder_rows
 from wbc_hf.data.near_duplicates import NearDuplicate, find_near_duplicates, group_images, group_slides
 from wbc_hf.data.reading import SUFFIXES, image_content, read_image
-from wbc_hf.data.sources import FEATURES, fetch_kaggle_set, folder_rows, hub_rows, painted_rows
+from wbc_hf.data.rows import FEATURES
+from wbc_hf.data.sources import fetch_kaggle_set, hub_rows, painted_rows
 from wbc_hf.data.splits import FRACTIONS, SPLITS, groups_across, split_by_group
 from wbc_hf.data.streaming import stream_hub_set
 from wbc_hf.errors import UnreadableImageError, WbcError
@@ -103,34 +105,44 @@ class Leucocytes(DatasetDict):
     Attributes:
         provenance: Where they come from.
         near_duplicates: Pairs of images that show the same cell or photograph: enough of them to link every group.
+        others: Images of other classes, with the columns `image` and `source`, where they were asked for.
     """
 
     provenance: Provenance
     near_duplicates: tuple[NearDuplicate, ...]
+    others: Dataset | None = None
 
 
 def load_leucocytes(
-    specs: str | Path | Sequence[str | Path], *, streaming: bool = False, near_duplicates: bool = True, seed: int = 0
+    specs: str | Path | Sequence[str | Path],
+    *,
+    streaming: bool = False,
+    near_duplicates: bool = True,
+    other_classes: OtherClasses = "refuse",
+    seed: int = 0,
 ) -> Leucocytes | IterableDatasetDict:
     """Load leucocyte images with labels, groups and splits.
 
     Every row has `image` (any mode and size; `read_image` makes it RGB), `label` (ClassLabel over the five names),
     `group` (images with the same value show the same physical cell or photograph), `laboratory` (the set's) and
-    `source` (the file's name; of several sets after that of its laboratory).
+    `source` (the file's name; of several sets after that of its laboratory). Where a set has several test splits, the
+    name of its test split follows that of the laboratory.
     Groups come from a `group` column or `metadata.csv`, from the file names of known sets, from identical bytes, and
     from near-duplicates, also of different sets.
     Given splits are kept; missing ones are split off, 70/15/15, stratified by laboratory and class, never through a
     group, nor through a slide or session where the file names of a known set tell it.
 
     Args:
-        specs: A folder of class sub-folders with or without split folders above them, or of fields in `images/` with
-            boxes in `boxes/`, from which cells are cut out (see `find_boxed_cells`); `synthetic` or `synthetic:N`
-            (N painted cells a class); `kaggle:owner/name`; or a Hub data set id. A folder that exists wins over an id.
-            Several of them are several laboratories.
+        specs: A folder in one of the layouts of `docs/data.md` (class folders, tables of labels, photographs with
+            boxes, what `datasets` has saved); `synthetic` or `synthetic:N` (N painted cells a class);
+            `kaggle:owner/name`; or a Hub data set id. A folder that exists wins over an id. Several of them are
+            several laboratories.
         streaming: For one Hub set that does not fit the disk: splits that read from the Hub while they are iterated.
             See `stream_hub_set`.
         near_duplicates: Whether to compare images to find near-duplicates, which takes some hundredths of a second an
             image, the first time. Painted cells and streams are never compared.
+        other_classes: What becomes of images of other classes than the five: "refuse" raises, "leave_out" leaves them
+            out, "none_of_these" keeps them in `others`. Streams refuse them.
         seed: Random seed of the split and of painted cells.
 
     Raises:
@@ -146,7 +158,7 @@ def load_leucocytes(
     _check_distinct(names)
     sets = [_read_set(name, seed) for name in names]
     painted = all(_kind(name) == "painted" for name in names)
-    return _finish(_name_apart(sets), seed, compare=near_duplicates and not painted)
+    return _finish(_name_apart(sets), seed, compare=near_duplicates and not painted, other_classes=other_classes)
 
 
 @dataclass(frozen=True)
@@ -235,7 +247,7 @@ def with_painted(leucocytes: Leucocytes, per_class: int, seed: int = 0) -> Leuco
     fingerprints = leucocytes.provenance.fingerprint + painted.provenance.fingerprint
     fingerprint = hashlib.sha256(fingerprints.encode()).hexdigest()
     mixed.provenance = dataclasses.replace(leucocytes.provenance, fingerprint=fingerprint)
-    mixed.near_duplicates = leucocytes.near_duplicates
+    mixed.near_duplicates, mixed.others = leucocytes.near_duplicates, leucocytes.others
     return mixed
 
 
@@ -249,25 +261,26 @@ def _is_path(spec: str) -> bool:
     return spec.startswith((".", "/", "~")) or spec.endswith("/") or spec.count("/") != 1
 
 
-def _finish(sets: Sequence[_ImageSet], seed: int, *, compare: bool) -> Leucocytes:
+def _finish(sets: Sequence[_ImageSet], seed: int, *, compare: bool, other_classes: OtherClasses) -> Leucocytes:
     """Check the rows of all sets, group them, and split them."""
     specs = [each.spec for each in sets]
     spec = " ".join(specs)
     rows = sets[0].rows if len(sets) == 1 else concatenate_datasets([each.rows for each in sets])
     laboratories = np.repeat(np.arange(len(sets)), [len(each.rows) for each in sets])
-    labels = np.concatenate([label_indices(each.rows["class_name"], each.spec) for each in sets])
+    labels = np.concatenate([label_indices(each.rows["class_name"], each.spec, other_classes) for each in sets])
     results = read_digests(rows)
     skipped = tuple(
         error
         for number, each in enumerate(sets)
-        for error in check_readable(
-            [results[i] for i in np.flatnonzero(laboratories == number)], labels[laboratories == number], each.spec
-        )
+        for of_set in [np.flatnonzero((laboratories == number) & (labels >= 0))]
+        for error in check_readable([results[i] for i in of_set], labels[of_set], each.spec)
     )
-    kept = np.array([index for index, digest in enumerate(results) if isinstance(digest, str)])
+    is_readable = np.array([isinstance(digest, str) for digest in results])
+    kept = np.flatnonzero(is_readable & (labels >= 0))
+    others = np.flatnonzero(is_readable & (labels < 0)) if other_classes == "none_of_these" else None
     readable = rows.select(kept)
     sources, named, given = (list(readable[name]) for name in ("source", "group", "split"))
-    labels, digests = labels[kept], [digest for digest in results if isinstance(digest, str)]
+    labels, digests = labels[kept], [str(results[index]) for index in kept]
 
     def read(index: int) -> PIL.Image.Image:
         return read_image(image_content(readable[index]["image"]))
@@ -282,7 +295,8 @@ def _finish(sets: Sequence[_ImageSet], seed: int, *, compare: bool) -> Leucocyte
         own = {name: indices[laboratories[kept][indices] == number] for name, indices in splits.items()}
         _warn_of_missing_classes(own, labels, each.spec)
 
-    beside = {"label": labels, "group": groups, "laboratory": [sets[i].laboratory for i in laboratories[kept]]}
+    names = _name_test_sets([sets[i].laboratory for i in laboratories[kept]], readable["test_set"], splits["test"])
+    beside: dict[str, Sequence | np.ndarray] = {"label": labels, "group": groups, "laboratory": names}
     result = Leucocytes(_take(rows, kept, splits, beside))
     result.provenance = Provenance(
         origins=tuple(_origin(each, given) for each, given in zip(sets, test_given, strict=True)),
@@ -293,7 +307,21 @@ def _finish(sets: Sequence[_ImageSet], seed: int, *, compare: bool) -> Leucocyte
         fingerprint=_fingerprint(splits, labels, digests),
     )
     result.near_duplicates = tuple(near_duplicates)
+    if others is not None:
+        result.others = rows.select_columns(["image", "source"]).cast_column("image", Image()).select(others)
     return result
+
+
+def _name_test_sets(laboratories: Sequence[str], test_sets: Sequence[str | None], test: np.ndarray) -> list[str]:
+    """Names of the laboratories, those of images in one of several test splits with its name: each gets figures."""
+    named: dict[str, set[str | None]] = defaultdict(set)
+    for index in test.tolist():
+        named[laboratories[index]].add(test_sets[index])
+    apart = list(laboratories)
+    for index in test.tolist():
+        if test_sets[index] and len(named[laboratories[index]]) > 1:
+            apart[index] = f"{laboratories[index]} {test_sets[index]}"
+    return apart
 
 
 def _origin(each: _ImageSet, given_splits: bool) -> Origin:

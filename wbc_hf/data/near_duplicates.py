@@ -140,8 +140,11 @@ def _cached_links(digests: Sequence[str], read: Callable[[int], Image.Image]) ->
         except (ValueError, TypeError) as error:
             logger.warning("%s: is broken (%s), so the images are compared again.", path, error)
     links = compare_images(len(digests), read)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(links))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(links))
+    except OSError as error:
+        logger.warning("%s: cannot be kept (%s), so these images are compared anew each time.", path, error.strerror)
     return links
 
 

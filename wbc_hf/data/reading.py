@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import stat
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,18 @@ SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".pnm", ".jp2", ".j2k", ".heic", ".heif"}
 )
 
+_SLIDE = "is a whole-slide image: export photographs of it as TIFF or JPEG, and give those"
+_RAW = "is raw data of a camera: develop it to TIFF or JPEG, and give that"
+_VIDEO = "is a video: save single pictures of it, and give those"
+# By the endings of names: Pillow would take the thumbnail of some for the picture.
+_NO_PICTURES = (
+    dict.fromkeys((".svs", ".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".czi", ".qptiff"), _SLIDE)
+    | dict.fromkeys((".cr2", ".cr3", ".nef", ".nrw", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"), _RAW)
+    | dict.fromkeys((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".wmv", ".mpg", ".mpeg", ".webm", ".mts"), _VIDEO)
+)
+
 NO_IMAGE = "the row holds no image"
+_EMPTY_UPPER_BIT = 127
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # FF 00 is a pixel's, FF D0 to D7 are within a scan
 _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 _TOO_LARGE = f"is too large ({{}} pixels); at most {MAX_PIXELS // 1_000_000} million pixels are read: crop it first"
@@ -70,6 +82,12 @@ _REASONS: dict[type[Exception], str] = {
     MemoryError: "needs more memory than there is",
 }
 _TILE_WIDTH, _TILE_HEIGHT, _SUBFILE = 322, 323, 254  # TIFF tags
+_BITS, _CHANNELS, _SAMPLE_FORMAT, _FLOAT = 258, 277, 339, 3
+_PLANAR, _ONE_AFTER_ANOTHER = 284, 2
+_FLOATING = "holds floating-point values; save it with 8 or 16 bits per channel"
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Pillow keeps the upper byte of 16-bit colours, whichever byte comes first in the file.
+_16_BIT = re.compile(r"(?P<channels>RGB|RGBA|RGBX);16(?P<order>[BLN])")
 _SMALLER_OR_MASK = 5  # bits of the last: a smaller copy of another page, or a mask of it
 MAX_PAGES = 1000
 # Further frames of these are later pictures; those of a phone (MPO, HEIC) are depth, or a smaller copy.
@@ -86,9 +104,9 @@ def read_image(source: ImageSource | None, name: str | None = None) -> Image.Ima
     """Read an image as upright 8-bit RGB.
 
     The conversion is Pillow's `exif_transpose` and `convert("RGB")`, as in transformers' own pipeline, so that both
-    see the same picture. The exception is grey of more than 8 bits, which Pillow would clip to white: of the bits in
-    use the upper 8 are kept. Of an animation the first frame is taken, of a file with pages the first page:
-    `find_pages` lists them, and a `FilePart` names another.
+    see the same picture. The exception is more than 8 bits a channel, of which Pillow would clip grey to white, and
+    leave colours of 12 bits nearly black: of the bits in use the upper 8 are kept. Of an animation the first frame is
+    taken, of a file with pages the first page: `find_pages` lists them, and a `FilePart` names another.
 
     Args:
         source: A path, the bytes of an image file, a `FilePart`, a PIL image of any mode, or a uint8 array (height,
@@ -185,14 +203,35 @@ def _read(source: ImageSource | None, name: str) -> Image.Image:
     with _decoding(name):
         image = _open(source, name)
     _check_size(image, name)
+    deep = _swap_bytes(image)
     with _decoding(name):
         image = ImageOps.exif_transpose(image)
+        if deep and (upper := np.asarray(image)[:, :, :3]).max() <= _EMPTY_UPPER_BIT:
+            # The upper bits are empty: those below are wanted too.
+            again = _open(source, name)
+            again.tile = deep  # type: ignore[attr-defined]
+            lower = np.asarray(ImageOps.exif_transpose(again))[:, :, :3]
+            image = Image.fromarray(_upper_8_bits(upper.astype(np.int32) << 8 | lower))
     if image.mode == "F":
-        raise UnreadableImageError(name, "holds floating-point values; save it with 8 or 16 bits per channel")
+        raise UnreadableImageError(name, _FLOATING)
     if image.mode.startswith("I"):
         image = Image.fromarray(_upper_8_bits(np.asarray(image)))
     with _decoding(name):
         return image.convert("RGB")
+
+
+def _swap_bytes(image: Image.Image) -> list | None:
+    """How to decode the lower bytes of 16-bit colours, as a list of tiles; None of any other image."""
+    swapped = []
+    for tile in getattr(image, "tile", ()):
+        arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        match = _16_BIT.fullmatch(str(arguments[0]))
+        if match is None:
+            return None
+        order = match["order"] if match["order"] != "N" else "L" if sys.byteorder == "little" else "B"
+        raw_mode = f"{match['channels']};16{'L' if order == 'B' else 'B'}"
+        swapped.append(tile._replace(args=(raw_mode, *arguments[1:]) if isinstance(tile.args, tuple) else raw_mode))
+    return swapped or None
 
 
 @contextmanager
@@ -235,6 +274,10 @@ def _open(source: ImageSource | None, name: str) -> Image.Image:
     if isinstance(source, bytes):
         size, opened = len(source), io.BytesIO(source)
     else:
+        if reason := _NO_PICTURES.get(os.path.splitext(source)[1].lower()):
+            raise UnreadableImageError(name, reason)
+        if os.path.islink(source) and not os.path.lexists(os.path.realpath(source)):
+            raise UnreadableImageError(name, "is a link to a file that is not there")
         status = os.stat(source)
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             # Opening a pipe waits for someone to write into it, and a device may never end.
@@ -246,11 +289,35 @@ def _open(source: ImageSource | None, name: str) -> Image.Image:
         raise UnreadableImageError(
             name, f"is too large ({size // 1024**2} MiB); files of at most {MAX_BYTES // 1024**2} MiB are read"
         )
-    image = Image.open(opened, formats=FORMATS)
+    try:
+        image = Image.open(opened, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        if reason := _why_not_read(opened):
+            raise UnreadableImageError(name, reason) from None
+        raise
     if page:
         image.seek(page)
     _check_structure(image, name)
     return image
+
+
+def _why_not_read(opened: BinaryIO | str | Path) -> str | None:
+    """Why Pillow reads nothing of a TIFF, from what its tags say of its values; None of any other file."""
+    try:
+        with opened if isinstance(opened, io.BytesIO) else open(str(opened), "rb") as file:
+            file.seek(0)
+            header = file.read(16)
+            if not header.startswith(_TIFF_STARTS):
+                return None
+            tags = TiffImagePlugin.ImageFileDirectory_v2(header if b"+" in header[2:4] else header[:8])
+            file.seek(tags.next)
+            tags.load(file)
+            if _FLOAT in tags.get(_SAMPLE_FORMAT, ()):
+                return _FLOATING
+            bits = max(tags.get(_BITS, (1,)))
+            return f"is a TIFF of {tags.get(_CHANNELS, 1)} channels of {bits} bits, which is not read; save it as RGB"
+    except Exception:
+        return None
 
 
 def _check_structure(image: ImageFile.ImageFile, name: str) -> None:
@@ -272,6 +339,13 @@ def _check_structure(image: ImageFile.ImageFile, name: str) -> None:
         width, height = (image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
         if width * height > MAX_PIXELS:
             raise UnreadableImageError(name, f"is stored in tiles of {width} x {height} pixels: save it anew")
+        if image.tag_v2.get(_PLANAR) == _ONE_AFTER_ANOTHER and max(image.tag_v2[_BITS]) > 8 and _is_raw(image):
+            # Pillow takes each byte for a pixel.
+            raise UnreadableImageError(name, "stores channels of 16 bits one after another: save it compressed")
+
+
+def _is_raw(image: ImageFile.ImageFile) -> bool:
+    return any(tile.codec_name == "raw" for tile in image.tile)
 
 
 def _count_scans(jpeg: bytes) -> int:

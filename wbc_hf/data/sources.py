@@ -1,4 +1,4 @@
-"""Read the rows of a folder, a Kaggle or Hub set, or painted cells as a `Dataset` of the same columns."""
+"""Fetch a Kaggle set; read the rows of a Hub set or of painted cells as a `Dataset` of `ROW_FEATURES`."""
 
 import json
 import tarfile
@@ -7,66 +7,19 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
+from datasets import Dataset, Image
 
-from wbc_hf.data.boxed_cells import cut_cells, find_boxed_cells, is_boxed_folder
-from wbc_hf.data.folders import scan_folder
-from wbc_hf.data.hub_sets import find_columns, group_name, is_downloaded, known_split, open_hub_set, source_name
+from wbc_hf.data.hub_sets import is_downloaded, open_hub_set, table_rows
 from wbc_hf.data.reading import image_content
+from wbc_hf.data.rows import make_rows
 from wbc_hf.data.synthetic import paint_cells
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.labels import CLASS_NAMES
 
-# Every row that `load_leucocytes` gives, streamed or not.
-FEATURES = Features(
-    {
-        "image": Image(),
-        "label": ClassLabel(names=list(CLASS_NAMES)),
-        "group": Value("string"),
-        "laboratory": Value("string"),
-        "source": Value("string"),
-    }
-)
-# Unchecked rows of a source: class names as published, `split` and `group` None where unknown, `source` unique.
-ROW_FEATURES = Features(
-    {
-        "image": Image(decode=False),
-        "class_name": Value("string"),
-        "split": Value("string"),
-        "group": Value("string"),
-        "source": Value("string"),
-    }
-)
-_TEXT_FEATURES = Features({name: feature for name, feature in ROW_FEATURES.items() if name != "image"})
 PAINTED_PER_CLASS = 300
 PAINTED_SIZE = 128
 # Kaggle's client has no timeout. Seconds.
 KAGGLE_REACH_SECONDS = 8.0
-
-
-def folder_rows(root: Path) -> Dataset:
-    """Rows of a folder of class sub-folders, where the images stay, or of the cells in boxed fields, cut out of them.
-
-    Raises:
-        WbcError: As `scan_folder`, or as `find_boxed_cells` for fields in `images/` with boxes in `boxes/`.
-    """
-    root = root.expanduser()
-    if is_boxed_folder(root):
-        return _boxed_rows(root)
-    rows = [
-        {"image": {"path": str(file.path), "bytes": None}} | {name: getattr(file, name) for name in _TEXT_FEATURES}
-        for file in scan_folder(root)
-    ]
-    return Dataset.from_list(rows, features=ROW_FEATURES)
-
-
-def _boxed_rows(root: Path) -> Dataset:
-    cells = find_boxed_cells(root)
-    rows = [
-        {"image": Image().encode_example(picture), "class_name": cell.class_name, "source": cell.source}
-        for cell, picture in zip(cells, cut_cells(cells), strict=True)
-    ]
-    return Dataset.from_list([row | {"split": None, "group": None} for row in rows], features=ROW_FEATURES)
 
 
 def fetch_kaggle_set(handle: str) -> Path:
@@ -132,7 +85,7 @@ def painted_rows(spec: str, seed: int) -> Dataset:
         {"image": Image().encode_example(cell), "class_name": CLASS_NAMES[label], "source": f"painted-{index:05d}"}
         for index, (label, cell) in enumerate(zip(labels, paint_cells(labels, PAINTED_SIZE, seed), strict=True))
     ]
-    return Dataset.from_list([row | {"split": None, "group": None} for row in rows], features=ROW_FEATURES)
+    return make_rows(rows)
 
 
 def hub_rows(spec: str) -> Dataset:
@@ -142,42 +95,14 @@ def hub_rows(spec: str) -> Dataset:
         WbcError: As `open_hub_set`; also no images, no labels, rows without a label, a split of an unknown name, or a
             row that names a file that is not of the set.
     """
-    parts = [_hub_split_rows(spec, name, part) for name, part in open_hub_set(spec, streaming=False).items()]
-    return concatenate_datasets(parts)
-
-
-def _hub_split_rows(spec: str, name: str, part: Dataset) -> Dataset:
-    columns = find_columns(spec, part.features)
-    split = known_split(spec, name)
-    class_names = [columns.class_name(value) for value in part[columns.label]]
-    if None in class_names:
-        raise WbcError(
-            f"{spec}: {class_names.count(None)} of {len(part)} rows of its split {name!r} have no label. "
-            "Download the set and put the pictures to use into class folders."
-        )
-    image = part.select_columns(columns.image).cast_column(columns.image, ROW_FEATURES["image"])
-    if columns.image != "image":
-        image = image.rename_column(columns.image, "image")
-    sources = []
-    for index, picture in enumerate(image["image"]):
-        content = image_content(picture)
+    rows = table_rows(spec, open_hub_set(spec, streaming=False))
+    for image, source in zip(rows["image"], rows["source"], strict=True):
+        content = image_content(image)
         if isinstance(content, str) and not is_downloaded(content):
             raise WbcError(
-                f"{spec}: row {index} of its split {name!r} names {content[:200]!r}, which is no file of the set. "
-                "Nothing else is read."
+                f"{spec}: {source} names {content[:200]!r}, which is no file of the set. Nothing else is read."
             )
-        sources.append(source_name(name, index, picture))
-    groups = part[columns.group] if columns.group else [None] * len(part)
-    beside = Dataset.from_dict(
-        {
-            "class_name": class_names,
-            "split": [split] * len(part),
-            "group": [group_name(value) for value in groups],
-            "source": sources,
-        },
-        features=_TEXT_FEATURES,
-    )
-    return concatenate_datasets([image, beside], axis=1)
+    return rows
 
 
 def _ask_kaggle() -> None:

@@ -22,7 +22,7 @@ from wbc_hf.data.hub_sets import (
 )
 from wbc_hf.data.known_sets import laboratory_name
 from wbc_hf.data.reading import image_content, read_image
-from wbc_hf.data.sources import FEATURES
+from wbc_hf.data.rows import FEATURES
 from wbc_hf.data.splits import FRACTIONS, SPLITS, stream_split
 from wbc_hf.errors import HubUnreachableError, UnreadableImageError, WbcError
 

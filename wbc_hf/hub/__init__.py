@@ -1,5 +1,6 @@
 """To and from the Hugging Face Hub: fetching models, their files, publishing results."""
 
+from wbc_hf.hub.datasets_cache import check_cache_is_writable
 from wbc_hf.hub.fetching import check_hub_reachable, copy_notice, fetch_model
 from wbc_hf.hub.model_files import (
     CARD_FILE,
@@ -25,6 +26,7 @@ __all__ = [
     "UNNAMED_MODEL",
     "WEIGHTS_FILE",
     "WEIGHTS_INDEX_FILE",
+    "check_cache_is_writable",
     "check_hub_reachable",
     "copy_notice",
     "fetch_model",

@@ -270,7 +270,7 @@ class Run:
         """Merge all chunks, in order, into the output and remove the folder; None where another process does that.
 
         Raises:
-            WbcError: It cannot be written, or a chunk is missing. The chunks stay.
+            WbcError: It cannot be written, or a chunk is missing or broken. The others stay.
         """
         try:
             if len(Progress.of(os.listdir(self.folder)).complete) != len(self.images.shards):
@@ -293,8 +293,16 @@ class Run:
     def _iter_chunks(self, counts: Counter[str]) -> Iterator[pa.Table]:
         """The chunks in order; counts statuses on the way."""
         for name in sorted(name for name in os.listdir(self._joining) if _CHUNK_NAME.fullmatch(name)):
-            with pa.OSFile(str(self._joining / name)) as file:
-                chunk = pa.ipc.open_file(file).read_all()
+            try:
+                with pa.OSFile(str(self._joining / name)) as file:
+                    chunk = pa.ipc.open_file(file).read_all()
+            except (pa.ArrowInvalid, OSError) as error:
+                (self._joining / name).unlink(missing_ok=True)
+                self._joining.rename(self.folder)
+                raise WbcError(
+                    f"{self.folder / name}: is broken ({' '.join(str(error).split())}), and was removed. The others "
+                    "are kept: the same command predicts it again."
+                ) from error
             counts.update(chunk["status"].to_pylist())
             yield chunk
 

@@ -23,7 +23,16 @@ from datasets import Image, IterableDataset, load_dataset_builder
 from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
 
-from wbc_hf.data import IMAGE_COLUMN, SUFFIXES, image_content, open_hub_set, source_name
+from wbc_hf.data import (
+    IMAGE_COLUMN,
+    SUFFIXES,
+    image_content,
+    is_document,
+    is_folder,
+    open_hub_set,
+    source_name,
+    walk_folder,
+)
 from wbc_hf.errors import WbcError
 
 # Images whose predictions are written together: a killed process loses at most as many.
@@ -81,7 +90,7 @@ class Images:
 def find_images(words: Sequence[str]) -> Images:
     """Find the images of files, folders, Parquet files and Hub data sets. An existing path comes before a Hub id.
 
-    Folders are walked in order of name. No image is opened.
+    Folders are walked in order of name, through links, and without texts and tables. No image is opened.
 
     Args:
         words: Of a Hub set `owner/name` means every split, `owner/name:split` one of them.
@@ -117,9 +126,12 @@ class _SourceScanner:
             self._add_file(path, os.stat(path))
             return
         found = False
-        for entry in _walk_sorted(path):
-            self._add_file(entry.path, entry.stat())
-            found = True
+        for entry in walk_folder(path):
+            if not is_folder(entry) and not is_document(entry.name):
+                # Of a link to nowhere the link itself; reading it says what it is.
+                status = entry.stat() if os.path.exists(entry.path) else entry.stat(follow_symlinks=False)
+                self._add_file(entry.path, status)
+                found = True
         if not found:
             raise WbcError(f"{path}: no pictures in this folder ({', '.join(sorted(_SUFFIXES))}).")
 
@@ -158,20 +170,6 @@ def _is_path(word: str) -> bool:
     """Whether a word can only be a path: the id of a Hub data set is `owner/name`."""
     suffix = os.path.splitext(word)[1].lower()
     return word.startswith((".", "/", "~")) or word.endswith("/") or word.count("/") != 1 or suffix in _SUFFIXES
-
-
-def _walk_sorted(folder: str) -> Iterator[os.DirEntry]:
-    """Every picture and Parquet file below a folder, in order of name; links to folders are not followed.
-
-    What is hidden is left out, as `find_pictures` does.
-    """
-    with os.scandir(folder) as entries:
-        ordered = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    for entry in ordered:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk_sorted(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in _SUFFIXES and entry.is_file():
-            yield entry
 
 
 # ---- pictures

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CROP, LOGITS, FEATURES = "crop", "logits", "features"
 _OPSET = 17
+_LOSS = "ForImageClassification"
 
 
 class InferenceGraph(torch.nn.Module):
@@ -32,6 +33,10 @@ class InferenceGraph(torch.nn.Module):
     def __init__(self, model: PreTrainedModel, preprocessing: Preprocessing):
         super().__init__()
         self.model = model
+        for part in model.modules():
+            # Tracing looks at every attribute, and transformers warns where a part without a loss is asked for it.
+            if isinstance(part, PreTrainedModel) and part.loss_type is None:
+                part.loss_type = _LOSS
         self.outputs = (LOGITS, FEATURES) if isinstance(model, ResNetForImageClassification) else (LOGITS,)
         self.normalise = None if preprocessing.mean is None else Normalise(preprocessing.processor)
 

@@ -25,7 +25,7 @@ class DataArguments:
     dataset: list[str] = field(
         default_factory=lambda: [DEFAULT_DATASET],
         metadata={
-            "help": "A folder of class sub-folders (with or without split folders) or of fields with boxes, "
+            "help": "A folder (class sub-folders, a table of labels, photographs with boxes …: see docs/data.md), "
             "'kaggle:owner/name', a Hub data set id, or 'synthetic' (painted cells; 'synthetic:N' for N cells a "
             "class). Several are several laboratories."
         },
@@ -33,6 +33,9 @@ class DataArguments:
     streaming: bool = field(
         default=False,
         metadata={"help": "Read a Hub data set while training instead of storing it; needs --max_steps."},
+    )
+    other_classes: Literal["refuse", "leave_out", "none_of_these"] = field(
+        default="refuse", metadata={"help": "Images of others than the five (docs/data.md)."}
     )
     split_seed: int = field(default=0, metadata={"help": "Seed of the split, where the set brings none."})
     augmentation: float = field(

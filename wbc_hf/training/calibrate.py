@@ -1,8 +1,9 @@
 """Calibrate a trained model: softmax temperature, review threshold, out-of-distribution score."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from scipy.special import softmax
 from tqdm.auto import tqdm
 
-from wbc_hf.data import Leucocytes, load_leucocytes, read_image
+from wbc_hf.data import Leucocytes, OtherClasses, load_leucocytes, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate
 from wbc_hf.inference import Predictor
@@ -25,6 +26,10 @@ from wbc_hf.modeling import (
 )
 from wbc_hf.smear import find_cells
 
+logger = logging.getLogger(__name__)
+
+# Shares of images of other classes that shall be unfamiliar, and of validation images that may be at most for it.
+OTHERS_FOUND, FAMILIAR_LOST = 0.95, 0.05
 # More references only make the published folder larger.
 MAX_REFERENCES = 6000
 # Images of each laboratory that tell how it frames cells, and the ratio up to which two frame them alike.
@@ -45,6 +50,8 @@ def calibrate(
     Args:
         folder: Of a model that has not been calibrated.
         leucocytes: Temperature and thresholds are fitted on validation, the out-of-distribution score on training.
+            Where it has images of other classes, the threshold of that score is lowered until `OTHERS_FOUND` of them
+            are unfamiliar, or `FAMILIAR_LOST` of the validation images.
         title: Of the training set, for those who load the model.
         seed: Random seed of the choice of training images.
     """
@@ -65,19 +72,51 @@ def calibrate(
         training_laboratories=training.laboratories,
         spans=measure_spans(_sample(leucocytes["train"], _SPAN_IMAGES * len(set(validation.laboratories)), seed)),
     )
+    if isinstance(leucocytes, Leucocytes) and leucocytes.others:
+        others = predictor.logits_and_features(_images(leucocytes.others, "Calibrating on other classes"))[1]
+        calibration = keep_out_others(calibration, features, others)
     fold_temperature(predictor.model, temperature)  # type: ignore[arg-type]
     predictor.model.save_pretrained(folder)
     calibration.save(folder)
     return calibration
 
 
-def calibrate_on_left_out(folder: Path, left_out: Sequence[tuple[Path, str | Path]]) -> dict[str, dict]:
+def keep_out_others(calibration: Calibration, validation: np.ndarray, others: np.ndarray) -> Calibration:
+    """Lower the out-of-distribution threshold so that cells of none of the classes are unfamiliar.
+
+    Args:
+        calibration: Fitted on the same validation images.
+        validation, others: Features of these images, (n, d), and of cells of other classes, (m, d).
+
+    Returns:
+        The calibration with a threshold at which `OTHERS_FOUND` of the others are unfamiliar; not so low that more
+        than `FAMILIAR_LOST` of the validation images are, and not higher than it was.
+    """
+    score = calibration.out_of_distribution_score
+    wanted = float(np.quantile(score(others), 1 - OTHERS_FOUND))
+    lowest = float(np.quantile(score(validation), 1 - FAMILIAR_LOST))
+    before = calibration.out_of_distribution_threshold
+    lowered = replace(calibration, out_of_distribution_threshold=min(before, max(wanted, lowest)))
+    found, lost = ((lowered.distances(features) > 1).mean() for features in (others, validation))
+    logger.info(
+        "%.0f %% of %d images of other classes are unfamiliar to the model, and %.1f %% of those that it shall know.",
+        100 * found,
+        len(others),
+        100 * lost,
+    )
+    return lowered
+
+
+def calibrate_on_left_out(
+    folder: Path, left_out: Sequence[tuple[Path, str | Path]], other_classes: OtherClasses = "refuse"
+) -> dict[str, dict]:
     """Fit a calibrated model's temperature and thresholds anew, on laboratories that models like it have not seen.
 
     Args:
         folder: Of a model of several laboratories, which is changed.
         left_out: For each laboratory the folder of a model that was trained alike without it, and its images, as
             `load_leucocytes` takes them; all of them are predicted.
+        other_classes: As for `load_leucocytes`.
 
     Returns:
         What to expect of a laboratory that the model has not seen: for each that was left out, by its name, the
@@ -88,7 +127,7 @@ def calibrate_on_left_out(folder: Path, left_out: Sequence[tuple[Path, str | Pat
         WbcError: A model has no calibration.
     """
     predictor, before = _calibrated(folder)
-    predicted = [_predict_left_out(model, spec) for model, spec in left_out]
+    predicted = [_predict_left_out(model, spec, other_classes) for model, spec in left_out]
     factor, calibration = recalibrate(before, predicted)
     fold_temperature(predictor.model, factor)  # type: ignore[arg-type]
     predictor.model.save_pretrained(folder)
@@ -104,9 +143,9 @@ def _evaluate_left_out(left_out: LeftOut, factor: float, farthest: float, calibr
     return evaluate(left_out.labels, probabilities, groups=left_out.groups or None, statuses=statuses).metrics
 
 
-def _predict_left_out(model: Path, spec: str | Path) -> LeftOut:
+def _predict_left_out(model: Path, spec: str | Path, other_classes: OtherClasses) -> LeftOut:
     predictor, calibration = _calibrated(model)
-    rows = concatenate_datasets(list(load_leucocytes(spec).values()))
+    rows = concatenate_datasets(list(load_leucocytes(spec, other_classes=other_classes).values()))
     predicted = _predict(predictor, rows, f"Predicting {spec}")
     return LeftOut(
         predicted.laboratories[0],
@@ -149,6 +188,11 @@ def _predict(predictor: Predictor, rows: Iterable[dict], what: str) -> _Predicte
 
     logits, features = predictor.logits_and_features(images())
     return _Predicted(logits, features, np.array(labels), laboratories, groups)
+
+
+def _images(rows: Iterable[dict], what: str) -> Iterator[Image.Image]:
+    for row in tqdm(rows, desc=what, unit="image", delay=2, leave=False):
+        yield read_image(row["image"])
 
 
 def measure_spans(rows: Iterable[dict]) -> list[float]:

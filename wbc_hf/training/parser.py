@@ -17,6 +17,29 @@ from wbc_hf.training.arguments import Arguments, DataArguments, LeucocyteTrainin
 # Arguments of transformers that are worth a reader's time; the other hundred are named at the end of the help.
 _ALSO_EXPLAINED = ("help", "max_steps", "gradient_accumulation_steps", "eval_steps", "save_steps", "seed")
 _NOT_TO_BE_CHANGED = ("remove_unused_columns", "restore_callback_states_from_checkpoint")
+# What arguments are called elsewhere, or were in earlier versions of transformers, and what to give here.
+_OTHER_NAMES = {
+    "evaluation_strategy": "--eval_strategy",
+    "warmup_ratio": "--warmup_steps, which below 1 is a share of all steps",
+    "model_name": "--model",
+    "model_name_or_path": "--model",
+    "dataset_name": "--dataset",
+    "data_dir": "--dataset",
+    "train_dir": "--dataset",
+    "epochs": "--num_train_epochs",
+    "lr": "--learning_rate",
+    "batch_size": "--per_device_train_batch_size",
+    "train_batch_size": "--per_device_train_batch_size",
+    "eval_batch_size": "--per_device_eval_batch_size",
+    "per_gpu_train_batch_size": "--per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "--per_device_eval_batch_size",
+    "patience": "--early_stopping_patience",
+    "no_cuda": "--use_cpu",
+    "overwrite_output_dir": "another --output_dir, or --resume",
+    "logging_dir": "the environment variable TENSORBOARD_LOGGING_DIR",
+    "push_to_hub_model_id": "--hub_model_id",
+    "push_to_hub_token": "the environment variable HF_TOKEN",
+}
 _HELP_WIDTH = 100
 _DATACLASSES = (DataArguments, ModelArguments, LeucocyteTrainingArguments)
 
@@ -33,12 +56,16 @@ def parse(argv: Sequence[str]) -> Arguments:
         known = {action.dest for action in parser._actions}
         # As words of a command line, so that the file's values go through the same checks.
         argv = [*_words(_read_file(Path(argv[0]), known)), *argv[1:]]
+    for word in argv:
+        name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+        if word.startswith("--") and name in _OTHER_NAMES:
+            raise WbcError(f"--{name}: there is no such argument; give {_OTHER_NAMES[name]}.")
     try:
         *arguments, unknown = parser.parse_args_into_dataclasses(
             argv, return_remaining_strings=True, look_for_args_file=False
         )
-    except ValueError as error:
-        # TrainingArguments' own checks, which name the argument.
+    except (ValueError, RuntimeError, ImportError) as error:
+        # TrainingArguments' own checks, which name the argument, or a package that it needs.
         raise WbcError(" ".join(str(error).split())) from error
     if unknown:
         parser.error(f"{' '.join(unknown)}: no such argument")
@@ -107,6 +134,8 @@ def _read_file(path: Path, known: set[str]) -> dict[str, object]:
     if not isinstance(values, dict):
         raise WbcError(f"{path}: lines of the form 'argument: value' are expected.")
     unknown = sorted(str(name) for name in values if name not in known)
+    if renamed := [name for name in unknown if name in _OTHER_NAMES]:
+        raise WbcError(f"{path}: {renamed[0]}: there is no such argument; give {_OTHER_NAMES[renamed[0]]}.")
     if unknown:
         raise WbcError(
             f"{path}: {', '.join(unknown)}: no such argument. `python train.py --help` lists what there is."

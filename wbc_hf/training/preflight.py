@@ -1,11 +1,29 @@
 """Checks of a run's arguments, made before model or images are loaded."""
 
+import math
+
 from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from transformers import Trainer
+from transformers.integrations.integration_utils import get_available_reporting_integrations
+from transformers.training_args import OptimizerNames
 
 from wbc_hf.errors import WbcError, needs_extra
-from wbc_hf.training.arguments import Arguments
+from wbc_hf.evaluation import HEADLINE_NAMES
+from wbc_hf.training.arguments import Arguments, LeucocyteTrainingArguments
+
+_NOT_FOR_IMAGES = ("use_liger_kernel", "neftune_noise_alpha", "batch_eval_metrics")
+_RANGES: dict[str, tuple[float, float]] = {
+    "per_device_train_batch_size": (1, math.inf),
+    "per_device_eval_batch_size": (1, math.inf),
+    "gradient_accumulation_steps": (1, math.inf),
+    "learning_rate": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "label_smoothing_factor": (0, 1),
+    "dataloader_num_workers": (0, math.inf),
+    "seed": (0, 2**32 - 1),
+}
 
 
 def check_arguments(arguments: Arguments) -> None:
@@ -15,6 +33,9 @@ def check_arguments(arguments: Arguments) -> None:
         WbcError: A value is out of its range, two arguments contradict each other, or the run could not publish.
     """
     data, model, training = arguments
+    _check_training_arguments(training)
+    if data.streaming and data.other_classes != "refuse":
+        raise WbcError("--other_classes: goes over the images once before training, which a stream does not allow.")
     if model.cached_views < 0:
         raise WbcError(f"--cached_views {model.cached_views}: 0 or more.")
     if model.cached_views and model.freeze == "none":
@@ -57,6 +78,40 @@ def check_arguments(arguments: Arguments) -> None:
         check_search(arguments)
     if training.publish and training.hub_model_id:
         _check_publishing(training.hub_model_id)
+
+
+def _check_training_arguments(training: LeucocyteTrainingArguments) -> None:
+    """What Trainer would say of its arguments after the images were read, or after an epoch."""
+    for name, (least, most) in _RANGES.items():
+        value = getattr(training, name)
+        if not least <= value <= most:
+            allowed = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise WbcError(f"--{name} {value}: {allowed}.")
+    if training.num_train_epochs <= 0 and training.max_steps <= 0:
+        raise WbcError(f"--num_train_epochs {training.num_train_epochs:g}: above 0.")
+    if training.save_only_model and training.resume:
+        raise WbcError("--save_only_model: leaves out of checkpoints what --resume needs. Leave out one of them.")
+    if training.gradient_checkpointing or training.activation_checkpointing:
+        raise WbcError(
+            "--gradient_checkpointing: a ResNet has none. To save memory, take fewer images in "
+            "--per_device_train_batch_size, and --gradient_accumulation_steps."
+        )
+    for name in _NOT_FOR_IMAGES:
+        if getattr(training, name):
+            raise WbcError(f"--{name}: is not for classifiers of images. Leave it out.")
+    if training.fp16 and training.use_cpu:
+        raise WbcError("--fp16: needs a GPU. Leave it out, or take --bf16.")
+    known = (*HEADLINE_NAMES, "loss")
+    if training.metric_for_best_model and training.metric_for_best_model.removeprefix("eval_") not in known:
+        raise WbcError(f"--metric_for_best_model {training.metric_for_best_model}: is not one of {', '.join(known)}.")
+    available = get_available_reporting_integrations()
+    for name in training.report_to:
+        if name not in available:
+            raise WbcError(f"--report_to {name}: is not installed. Available are {', '.join(available)}, and none.")
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(training)
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise WbcError(f"--optim {OptimizerNames(training.optim).value}: {' '.join(str(error).split())}") from error
 
 
 def _check_publishing(repo_id: str) -> None:

@@ -1,6 +1,7 @@
 """The record of a run: `run.json`, from which it can be repeated and its card be written."""
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -16,6 +17,9 @@ from wbc_hf.safe_text import say
 from wbc_hf.training.arguments import Arguments
 from wbc_hf.training.trainer import LeucocyteTrainer
 
+logger = logging.getLogger(__name__)
+
+_FEW_CLASSES = 3
 _LIBRARIES = ("torch", "transformers", "datasets", "evaluate", "accelerate")
 
 
@@ -50,9 +54,21 @@ def title(leucocytes: Leucocytes | IterableDatasetDict, spec: str) -> str:
 
 
 def print_audit(leucocytes: Leucocytes | IterableDatasetDict) -> None:
-    """Audit the images and print the result; a stream is not audited. Opens every image once."""
-    if isinstance(leucocytes, Leucocytes):
-        say(f"{format_audit(audit(leucocytes))}\n", flush=True)
+    """Audit the images and print the result; a stream is not audited. Opens every image once.
+
+    One warning if there are images of one or two classes only.
+    """
+    if not isinstance(leucocytes, Leucocytes):
+        return
+    found = audit(leucocytes)
+    say(f"{format_audit(found)}\n", flush=True)
+    present = [name for name in CLASS_NAMES if name not in found.missing]
+    if len(present) < _FEW_CLASSES:
+        logger.warning(
+            "%s: has images of %s only, so the model will call every cell one of these.",
+            found.title,
+            " and ".join(present),
+        )
 
 
 def _describe(leucocytes: Leucocytes | IterableDatasetDict, spec: str, metrics: dict) -> dict:

@@ -47,7 +47,9 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
         open_folder(folder / SEARCH_FOLDER, training.resume)
     network, processor = build_network(model, training)
     with training.main_process_first(desc="loading the images"):
-        leucocytes = load_leucocytes(data.dataset, streaming=data.streaming, seed=data.split_seed)
+        leucocytes = load_leucocytes(
+            data.dataset, streaming=data.streaming, other_classes=data.other_classes, seed=data.split_seed
+        )
     train_on = with_painted(leucocytes, data.painted, data.split_seed) if data.painted else leucocytes
     search_record = None
     if training.search:
@@ -99,7 +101,7 @@ def _save_and_evaluate(
     trainer.processing_class.save_pretrained(folder)
     has_notice = not model.from_scratch and copy_notice(Path(str(trainer.model.name_or_path)), folder)
     calibrate(folder, leucocytes, title(leucocytes, " ".join(data.dataset)), training.seed)
-    unseen = calibrate_on_left_out(folder, data.left_out_runs) if data.left_out else None
+    unseen = calibrate_on_left_out(folder, data.left_out_runs, data.other_classes) if data.left_out else None
     # An export in the folder would be of an earlier run.
     predictor = Predictor.from_pretrained(folder, fresh=True)
     leaked = leaked_test_images(leucocytes) if isinstance(leucocytes, Leucocytes) else None
