@@ -6,11 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses 2 --dist loadfile --max-worker-restart 0
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
 
-<<<<<<< HEAD
-.PHONY: help demo test quick lint format docs build lock clean
-=======
-.PHONY: help demo test quick lint format build lock audit clean
->>>>>>> h-network
+.PHONY: help demo test quick lint format docs build lock audit clean
 
 help:  ## List these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -76,8 +72,4 @@ audit:  ## List what is locked (CycloneDX, dist/requirements.cdx.json), and look
 	@.venv-audit/bin/python .ci/audit.py
 
 clean:  ## Remove the environment and what was built
-<<<<<<< HEAD
-	rm -rf $(VENV) .venv-build .venv-docs build dist site
-=======
-	rm -rf $(VENV) .venv-audit build dist
->>>>>>> h-network
+	rm -rf $(VENV) .venv-audit .venv-build .venv-docs build dist site
