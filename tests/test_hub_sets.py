@@ -28,8 +28,9 @@ OTHER_ORDER = ["NEUTROPHIL", "eos", "Lymphocytes", "mono", "BASO"]
 KNOWN = (
     "Known, with other spellings: basophil (ba, bas, baso), eosinophil (eo, eos, eosino), "
     "lymphocyte (ly, lym, lymph), monocyte (mo, mon, mono), neutrophil (ne, neu, neut). "
-    "Rename or remove what is unknown."
+    "Rename or remove what is unknown"
 )
+LEAVE_OUT = "; train, evaluate and audit leave it out with --other-classes leave_out"
 
 
 def parquet(
@@ -373,13 +374,13 @@ def test_images_are_stored_once(findings: dict[str, Any]):
 
 def test_an_unknown_class(findings: dict[str, Any]):
     start = "the class 'platelet' is not one of the five leucocytes. Found: "
-    assert error(findings, "platelets") == f"me/platelets: {start}'eos' (2), 'platelet' (2). {KNOWN}"
-    assert error(findings, "platelets", "streamed") == f"me/platelets: {start}'eos', 'platelet'. {KNOWN}"
+    assert error(findings, "platelets") == f"me/platelets: {start}'eos' (2), 'platelet' (2). {KNOWN}{LEAVE_OUT}."
+    assert error(findings, "platelets", "streamed") == f"me/platelets: {start}'eos', 'platelet'. {KNOWN}."
     # Declared classes are looked at before the first row is.
     assert "loaded" not in findings["platelets"]["streamed"]
     stored, streamed = (error(findings, "platelet_strings", mode) for mode in ("stored", "streamed"))
-    assert stored == f"me/platelet_strings: {start}'eos' (3), 'platelet' (1). {KNOWN}"
-    assert streamed == f"me/platelet_strings: {start}'platelet'. {KNOWN}"
+    assert stored == f"me/platelet_strings: {start}'eos' (3), 'platelet' (1). {KNOWN}{LEAVE_OUT}."
+    assert streamed == f"me/platelet_strings: {start}'platelet'. {KNOWN}."
 
 
 def test_rows_without_a_label(findings: dict[str, Any]):
