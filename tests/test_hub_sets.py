@@ -447,7 +447,7 @@ def test_what_cannot_be_loaded(name: str, reason: str, mode: str, findings: dict
 @pytest.mark.parametrize("name", NAMING)
 def test_rows_name_nothing_but_files_of_the_hub(name: str, findings: dict[str, Any], hub: LoopbackHub):
     stored, streamed = stored_and_streamed(findings, name)
-    start = f"WbcError me/{name}: row 40 of its split 'train' names '"
+    start = f"WbcError me/{name}: train/40/"
     assert stored["error"].startswith(start)
     assert stored["error"].endswith("', which is no file of the set. Nothing else is read.")
     (message,) = set(streamed["messages"])
