@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses 2 --dist loadfile --max-worker-restart 0
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
 
-.PHONY: help demo test quick lint format build lock clean
+.PHONY: help demo test quick lint format docs build lock clean
 
 help:  ## List these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -40,8 +40,18 @@ format: $(VENV)/.installed  ## Format the code and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-build: $(VENV)/.installed  ## Build the wheel and the source archive in dist/
-	$(BIN)/python -m build
+# In an environment of its own, without the package: the reference is read from the sources.
+docs:  ## Make the documentation a site in site/; any warning is an error
+	@test -d .venv-docs || $(PYTHON) -m venv .venv-docs
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-docs/bin/pip install --quiet --requirement docs/requirements.txt
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+# Also in an environment of its own, so that a release needs neither torch nor the lock.
+build:  ## Build the wheel, its CycloneDX bill of materials in it, and the source archive in dist/
+	@test -d .venv-build || $(PYTHON) -m venv .venv-build
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-build/bin/pip install --quiet 'build>=1.3' 'cyclonedx-bom>=7' 'wheel>=0.45'
+	.venv-build/bin/python -m build
+	.venv-build/bin/python .ci/bill_of_materials.py dist/*.whl
 
 lock:  ## Rewrite requirements.lock: the newest versions that requirements.txt and pyproject.toml allow
 	$(PYTHON) -m venv .venv-lock
@@ -52,4 +62,4 @@ lock:  ## Rewrite requirements.lock: the newest versions that requirements.txt a
 	rm -r .venv-lock
 
 clean:  ## Remove the environment and what was built
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) .venv-build .venv-docs build dist site
