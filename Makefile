@@ -50,6 +50,7 @@ docs:  ## Make the documentation a site in site/; any warning is an error
 build:  ## Build the wheel, its CycloneDX bill of materials in it, and the source archive in dist/
 	@test -d .venv-build || $(PYTHON) -m venv .venv-build
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-build/bin/pip install --quiet 'build>=1.3' 'cyclonedx-bom>=7' 'wheel>=0.45'
+	rm -f dist/wbc_hf-*
 	.venv-build/bin/python -m build
 	.venv-build/bin/python .ci/bill_of_materials.py dist/*.whl
 

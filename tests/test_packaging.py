@@ -16,10 +16,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
+import wbc_hf
 from wbc_hf.data import paint_cells
 from wbc_hf.errors import WbcError, needs_extra
 
 ROOT = Path(__file__).parents[1]
+METADATA = f"wbc_hf-{wbc_hf.__version__}.dist-info"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 
@@ -104,7 +106,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of the working tree, built from a copy, since setuptools leaves files beside the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("LICENSE", "NOTICE", "pyproject.toml", "README.md"):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -123,7 +125,9 @@ def test_the_wheel_holds_the_package_the_default_model_and_nothing_else(wheel: P
         for name in ("starter", "finder"):
             weights = archive.read(f"wbc_hf/{name}/model.safetensors")
             assert weights == (ROOT / f"models/{name}/model.safetensors").read_bytes()
-    assert {name.split("/")[0] for name in names} == {"wbc_hf", "wbc_hf-0.1.0.dist-info"}
+        for name in ("LICENSE", "NOTICE"):
+            assert archive.read(f"{METADATA}/licenses/{name}") == (ROOT / name).read_bytes()
+    assert {name.split("/")[0] for name in names} == {"wbc_hf", METADATA}
     assert "wbc_hf/py.typed" in names
     tree = {str(file.relative_to(ROOT)) for file in (ROOT / "wbc_hf").rglob("*") if file.is_file()}
     tree = {name for name in tree if "__pycache__" not in name}
