@@ -43,13 +43,13 @@ format: $(VENV)/.installed  ## Format the code and fix what ruff can
 # In an environment of its own, without the package: the reference is read from the sources.
 docs:  ## Make the documentation a site in site/; any warning is an error
 	@test -d .venv-docs || $(PYTHON) -m venv .venv-docs
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-docs/bin/pip install --quiet --requirement docs/requirements.txt
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-docs/bin/pip install -qq --requirement docs/requirements.txt
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 # Also in an environment of its own, so that a release needs neither torch nor the lock.
 build:  ## Build the wheel, its CycloneDX bill of materials in it, and the source archive in dist/
 	@test -d .venv-build || $(PYTHON) -m venv .venv-build
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-build/bin/pip install --quiet 'build>=1.3' 'cyclonedx-bom>=7' 'wheel>=0.45'
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-build/bin/pip install -qq 'build>=1.3' 'cyclonedx-bom>=7' 'wheel>=0.45'
 	rm -f dist/wbc_hf-*
 	.venv-build/bin/python -m build
 	.venv-build/bin/python .ci/bill_of_materials.py dist/*.whl
