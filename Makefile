@@ -40,11 +40,12 @@ format: $(VENV)/.installed  ## Format the code and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# In an environment of its own, without the package: the reference is read from the sources.
+# In an environment of its own, without the package: the reference is read from the sources. With --quiet, MkDocs would not
+# count the warnings.
 docs:  ## Make the documentation a site in site/; any warning is an error
 	@test -d .venv-docs || $(PYTHON) -m venv .venv-docs
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-docs/bin/pip install -qq --requirement docs/requirements.txt
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 # Also in an environment of its own, so that a release needs neither torch nor the lock.
 build:  ## Build the wheel, its CycloneDX bill of materials in it, and the source archive in dist/

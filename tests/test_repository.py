@@ -140,6 +140,9 @@ def test_workflows_call_what_exists():
 def test_continuous_integration_checks_style_documentation_and_tests():
     run = read(".ci/run")
     assert all(f"make {target} || status=1" in run for target in ("lint", "docs", "test"))
+    # With --quiet, MkDocs 1.6 does not count warnings, and --strict means nothing.
+    (build,) = re.findall(r"mkdocs build.*", read("Makefile"))
+    assert "--strict" in build and "--quiet" not in build
 
 
 def test_a_release_is_checked_attested_and_published_without_a_token():
