@@ -22,7 +22,7 @@ from wbc_hf.training.parser import make_parser
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = tuple(str(file.relative_to(ROOT)) for file in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]))
 # A path of this repository: what users make themselves (runs/, cells/) is not meant.
-OWN = re.compile(r"(?:wbc_hf|tests|docs|benchmarks|configs|models|\.ci|\.github)/[\w./-]*\w/?")
+OWN = re.compile(r"(?:wbc_hf|tests|docs|benchmarks|configs|models|scripts|deploy|\.ci|\.github)/[\w./-]*\w/?")
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
