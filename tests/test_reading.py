@@ -259,9 +259,7 @@ def test_floating_point_colours(kind: type, big: bool):
 
 def test_other_values_of_a_tiff_are_named():
     content = tiff(np.zeros((20, 20, 3), np.uint32))
-    assert refused(content, "cell.tif") == (
-        "cell.tif: is a TIFF of 3 channels of 32 bits, which is not read; save it as RGB"
-    )
+    assert refused(content, "cell.tif") == "cell.tif: holds values of 32 bits; save it with 8 or 16 bits per channel"
 
 
 def test_16_bit_channels_one_after_another_are_not_read_as_noise():
