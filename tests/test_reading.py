@@ -137,9 +137,7 @@ def test_16_bit_rgb_of_fewer_bits_keeps_the_upper_8_of_those(bits: int, form: st
     if isinstance(form, str):
         content = png(32, 24, 16, 2, b"".join(b"\0" + row.tobytes() for row in values.astype(">u2")))
     else:
-        content = tiff(
-            values, byteorder="<" if form == "compressed" else form, compression="zlib" if len(form) > 1 else None
-        )
+        content = tiff(values, **form)
     np.testing.assert_array_equal(np.asarray(read_image(content)), values >> (bits - 8))
 
 
