@@ -82,7 +82,7 @@ _REASONS: dict[type[Exception], str] = {
     MemoryError: "needs more memory than there is",
 }
 _TILE_WIDTH, _TILE_HEIGHT, _SUBFILE = 322, 323, 254  # TIFF tags
-_BITS, _CHANNELS, _SAMPLE_FORMAT, _FLOAT = 258, 277, 339, 3
+_BITS, _SAMPLE_FORMAT, _FLOAT, _MOST_BITS = 258, 339, 3, 16
 _PLANAR, _ONE_AFTER_ANOTHER = 284, 2
 _FLOATING = "holds floating-point values; save it with 8 or 16 bits per channel"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -315,7 +315,8 @@ def _why_not_read(opened: BinaryIO | str | Path) -> str | None:
             if _FLOAT in tags.get(_SAMPLE_FORMAT, ()):
                 return _FLOATING
             bits = max(tags.get(_BITS, (1,)))
-            return f"is a TIFF of {tags.get(_CHANNELS, 1)} channels of {bits} bits, which is not read; save it as RGB"
+            # Of what has fewer, something else is wrong.
+            return f"holds values of {bits} bits; save it with 8 or 16 bits per channel" if bits > _MOST_BITS else None
     except Exception:
         return None
 
