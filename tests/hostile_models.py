@@ -401,7 +401,9 @@ def _weights() -> Iterator[HostileModel]:
             tensors[f"evil.{name}"] = tensors.pop(name)
 
     yield HostileModel("all tensors renamed", "", with_weights(rename))
-    yield HostileModel("a name that clears a screen", file, with_weights(lambda t: t.update({"a\x1b[2J": t[head]})))
+    yield HostileModel(
+        "a name that clears a screen", file, with_weights(lambda t: t.update({"a\x1b[2J": t[head].clone()}))
+    )
     yield HostileModel("no tensors", "", with_weights(lambda t: t.clear()))
     yield HostileModel("no weights", "", lambda folder: (folder / file).unlink())
     yield HostileModel("a pickle alone", "", lambda folder: (folder / file).rename(folder / "pytorch_model.bin"))

@@ -263,7 +263,7 @@ def test_what_cannot_be_asked_for(model: Path, tmp_path: Path, monkeypatch: pyte
 def test_broken_files_are_named(model: Path):
     folder, _ = export_model(model, "openvino", "fp32")
     (folder / "export.json").write_text("{")
-    with pytest.raises(WbcError, match=r"export\.json: cannot be read"):
+    with pytest.raises(WbcError, match=r"export\.json: is not JSON .* or export anew"):
         Predictor.from_pretrained(model, backend="openvino")
     (folder / "export.json").write_text('{"export_format": 99}')
     with pytest.raises(WbcError, match="another version of wbc_hf"):

@@ -1,12 +1,16 @@
 """Splits: whole groups, every class in its proportion, the same for the same seed."""
 
+import csv
 import random
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from wbc_hf.data.splits import FRACTIONS, SPLITS, groups_across, split_by_group, stream_split
+from wbc_hf.data import load_leucocytes
+from wbc_hf.data.splits import FRACTIONS, SPLITS, groups_across, split_by_group, stream_split, write_clean_split
 
 
 def labels_and_groups(group_sizes: dict[int, list[int]]) -> tuple[list[int], list[str]]:
@@ -101,6 +105,19 @@ def test_other_fractions():
 def test_groups_across():
     assert groups_across({"train": ["a", "a", "b"], "test": ["c"]}) == set()
     assert groups_across({"train": ["a", "b"], "validation": ["c"], "test": ["c", "a", "a"]}) == {"a", "c"}
+
+
+def test_the_table_of_a_clean_split_holds_no_formulas_and_names_its_files(folder_of_cells: Path, tmp_path: Path):
+    shutil.copytree(folder_of_cells, tmp_path / "cells")
+    for file in (tmp_path / "cells").rglob("*.png"):
+        file.rename(file.with_name(f"a;=@{file.name}"))
+    write_clean_split(load_leucocytes(tmp_path / "cells"), tmp_path / "clean")
+    with (tmp_path / "clean" / "metadata.csv").open(newline="", encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    assert len(rows) == len(list(folder_of_cells.rglob("*.png")))
+    assert all((tmp_path / "clean" / row["file_name"]).is_file() for row in rows)
+    fields = [field for row in rows for value in row.values() for field in value.split(";")]
+    assert not any(field.startswith(("=", "@")) for field in fields)
 
 
 def test_streams_are_cut_by_the_group_alone():

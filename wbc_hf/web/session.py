@@ -235,7 +235,8 @@ class Session:
         with self.lock:
             if upload.replaces is not None:
                 self._read_again[upload.replaces] = picture.number
-            if self.view.picture is None or self.view.picture.removed or (self.view.cell is None and cells):
+            shown = self.view.picture
+            if shown is None or shown.number == upload.replaces or (self.view.cell is None and cells):
                 self.show_picture(picture.number)
             self.start_review()
         if not cells:
