@@ -107,6 +107,7 @@ def serve(
             root_path=root_path,
             mcp=mcp,
         )
+        del users  # the page keeps hashes
         print(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
         page.block_thread()
 
