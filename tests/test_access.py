@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from wbc_hf.errors import WbcError
 from wbc_hf.web import access as access_module
 from wbc_hf.web import quotas
-from wbc_hf.web.access import Access, check_origin
+from wbc_hf.web.access import Access, check_host, check_origin
 from wbc_hf.web.users import Users
 
 OWN = "http://testserver"
@@ -138,6 +138,7 @@ def test_a_site_that_is_allowed_may_ask_and_show_the_page():
 @pytest.mark.parametrize("given", ["https://Lab.example/", "http://10.0.0.5:8080"])
 def test_origins(given: str):
     assert check_origin(given) == given.lower().rstrip("/")
+    assert check_host("Lab.example") == "lab.example"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,12 @@ def test_origins(given: str):
 def test_what_is_no_origin_is_named(given: str):
     with pytest.raises(WbcError, match="not the origin of a site"):
         check_origin(given)
+
+
+@pytest.mark.parametrize("given", ["", "https://lab.example", "lab.example:443", "lab.example/", "["])
+def test_what_is_no_name_of_a_host_is_named(given: str):
+    with pytest.raises(WbcError, match="not the name of a host alone"):
+        check_host(given)
 
 
 def test_every_answer_bounds_what_a_browser_does_with_it():

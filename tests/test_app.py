@@ -1,5 +1,7 @@
 """What `python app.py` makes of its arguments and of the variables that a Space sets."""
 
+import inspect
+import os
 import socket
 from pathlib import Path
 
@@ -88,7 +90,8 @@ def test_what_is_given_reaches_the_page(tmp_path: Path, monkeypatch: pytest.Monk
         Image.fromarray(pixels).save(tmp_path / "cells" / name / "1.png")
     monkeypatch.setenv(serve.USERS, "ana:secret")
     told = {}
-    monkeypatch.setattr("gradio.Blocks.block_thread", lambda page: told.update(page=page))
+    kept = lambda: [repr(level.frame.f_locals.get("users")) for level in inspect.stack()]  # noqa: E731
+    monkeypatch.setattr("gradio.Blocks.block_thread", lambda page: told.update(page=page, users=kept()))
     words = ["--model", "model", "--ranges", "ranges.yaml", "--references", "cells", "--auth", "--root-path", "/wbc"]
 
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -102,6 +105,8 @@ def test_what_is_given_reaches_the_page(tmp_path: Path, monkeypatch: pytest.Monk
         nearest = client.predict(handle_file(str(tmp_path / "cells/monocyte/1.png")), 1, api_name="/nearest")
         assert nearest[0]["name"] == "monocyte/1.png"
         assert page.root_path == "/wbc"
+        assert not any("secret" in level for level in told["users"])
+        assert serve.USERS not in os.environ  # nor in those of programs that it starts
     finally:
         page.close()
 

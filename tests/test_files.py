@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -85,15 +87,27 @@ def test_temporary_files_lie_in_one_folder_that_goes_with_the_process(tmp_path: 
     assert tempfile.gettempdir() == str(tmp_path)
 
 
-def test_folders_of_dead_processes_are_removed_and_of_living_ones_kept(
+HOLD = """
+import sys, time
+from wbc_hf.files import own_temporary_folder
+with own_temporary_folder("page-") as folder:
+    (folder / "upload.png").write_bytes(b"1")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_leaves_is_removed_by_the_next_and_not_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "page-1.lock").touch()  # which nobody holds
-    (tmp_path / "page-1").mkdir()
-    (tmp_path / "page-1" / "upload.png").write_bytes(b"1")
-    with own_temporary_folder("page-") as folder:
-        assert not (tmp_path / "page-1").exists()
-        tempfile.tempdir = str(tmp_path)  # as another process has it
-        with own_temporary_folder("page-") as other:
-            assert folder.is_dir() and other.is_dir()
+    words, variables = [sys.executable, "-c", HOLD], os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, env=variables, stdout=subprocess.PIPE, text=True) as process:
+        upload = Path(process.stdout.readline().strip()) / "upload.png"
+        with own_temporary_folder("page-"):
+            assert upload.exists()  # it runs
+        process.kill()
+    assert upload.exists()
+    with own_temporary_folder("page-"):
+        assert not upload.parent.exists()
+    assert not list(tmp_path.iterdir())

@@ -141,18 +141,3 @@ def test_a_page_asks_nobody_logs_no_names_and_leaves_nothing(machine: Machine, s
     assert not machine.folders()
     assert not machine.lookups.exists(), machine.lookups.read_text()
     assert not [file for file in machine.home.rglob("*") if "telemetry" in file.name or "client_id" in file.name]
-
-
-def test_the_next_page_removes_what_a_killed_one_left(machine: Machine, started: list[subprocess.Popen]):
-    process, url = machine.start()
-    started.append(process)
-    with machine.cell.open("rb") as content:
-        httpx.post(f"{url}gradio_api/upload", files={"files": content}).raise_for_status()
-    process.kill()
-    process.wait()
-    assert any(file.suffix == ".png" for folder in machine.folders() for file in folder.rglob("*"))
-
-    second, _ = machine.start()
-    started.append(second)
-    (folder,) = [it for it in machine.folders() if it.is_dir()]
-    assert not list(folder.rglob("Smith*"))

@@ -110,6 +110,7 @@ def serve(
             root_path=root_path,
             mcp=mcp,
         )
+        del users  # the page keeps hashes
         say(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
         page.block_thread()
 

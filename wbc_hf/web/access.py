@@ -267,6 +267,17 @@ def check_origin(given: str) -> str:
     return origin
 
 
+def check_host(given: str) -> str:
+    """The name of a host, in lower case.
+
+    Raises:
+        WbcError: It is none, or says more.
+    """
+    if not given or _host_name(given) != given.lower():
+        raise WbcError(f"{given}: not the name of a host alone, such as lab.example.org (no https://, no port).")
+    return given.lower()
+
+
 def _security_headers(origins: Sequence[str]) -> dict[str, str]:
     """Headers of every answer. Gradio's page needs scripts within it and made from text, and asks nobody else."""
     policy = {

@@ -170,9 +170,9 @@ class Endpoints:
         """
         with _errors_as_answers():
             count = check_whole_number("number", number, 1, MAX_NEIGHBOURS)
-            if self.references is None:
-                raise WbcError("This page was started without reference cells (--references).")
             with _read_one(picture) as image:
+                if self.references is None:
+                    raise WbcError("This page was started without reference cells (--references).")
                 return [
                     {"label": neighbour.label, "name": neighbour.name, "similarity": neighbour.similarity}
                     for neighbour in self.references.nearest(image, count)

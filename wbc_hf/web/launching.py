@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from wbc_hf.errors import WbcError
-from wbc_hf.web.access import Access, check_origin
+from wbc_hf.web.access import Access, check_host, check_origin
 from wbc_hf.web.checked_blocks import answer_wrong_names
 from wbc_hf.web.housekeeping import start_housekeeping
 from wbc_hf.web.rendering import read_text
@@ -60,17 +60,17 @@ def launch_page(
         Its URL.
 
     Raises:
-        WbcError: Nothing can listen at this address and port, an origin is none, or what MCP needs is not installed.
+        WbcError: Nothing can listen at this address and port, a name or origin is none, or what MCP needs is not
+            installed.
     """
+    hosts, origins = [check_host(name) for name in hosts], [check_origin(origin) for origin in origins]
     space = os.environ.get("SPACE_ID", "")
     if space:
         # A Space is reached through the Hub's proxy alone, which says who asks.
         os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
         hosts = [*hosts, os.environ.get("SPACE_HOST") or re.sub(r"[^a-z0-9]+", "-", space.lower()) + ".hf.space"]
     admitted = Users(users) if users else None
-    access = Access(
-        admitted, hosts=[*hosts, host], origins=[check_origin(origin) for origin in origins], in_space=bool(space)
-    )
+    access = Access(admitted, hosts=[*hosts, host], origins=origins, in_space=bool(space))
     try:
         _, url, _ = page.launch(
             server_name=host,
