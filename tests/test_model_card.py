@@ -287,14 +287,6 @@ def test_leaks_of_none_of_one_and_of_all():
     assert "without those" not in every
 
 
-def test_an_interval_without_width_is_explained():
-    perfect = copy.deepcopy(METRICS)
-    perfect["intervals"]["per_class"]["lymphocyte"]["recall"] = [1.0, 1.0]
-    assert "error rate of up to 3/n" in render_card(RUN, perfect)
-    review = REVIEW | {"intervals": {"coverage": [0.7, 0.9], "accuracy_of_accepted": [1.0, 1.0]}}
-    assert "error rate of up to 3/n" in render_card(RUN, METRICS | {"review": review})
-
-
 def test_audit():
     card = render_card(run_with(data_audit=AUDIT, data_given_splits=True, data_groups_across=99), METRICS)
     assert "| eosinophil | 93 (50) | 21 (21) | 20 (20) |" in card

@@ -6,10 +6,11 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from wbc_hf.evaluation import CONFIDENCE
 from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.reports.texts import RESEARCH_USE
-from wbc_hf.smear import CONFIDENCE, Cell, Differential, Snapshot
+from wbc_hf.smear import Cell, Differential, Snapshot
 
 FORMAT = 2
 
