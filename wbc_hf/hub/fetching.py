@@ -24,6 +24,7 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
 
 from wbc_hf.errors import HubUnreachableError, WbcError
+from wbc_hf.hub.checksums import CHECKSUMS_FILE, check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ MODEL_FILES = (
     "metrics.json",
     "README.md",
     NOTICE_FILE,
+    CHECKSUMS_FILE,
 )
 
 # Seconds until a silent Hub counts as unreachable: below the ten that a person is asked to wait.
@@ -71,7 +73,8 @@ def fetch_model(model: str | Path) -> Path:
     Raises:
         HubUnreachableError: The Hub did not answer within `REACH_SECONDS` and the cache holds no complete model.
         WbcError: `model` is neither a folder nor a Hub id, the folder or repository has no model in it, the
-            repository does not exist or is not open to this user, or the download broke off.
+            repository does not exist or is not open to this user, the download broke off, or the weights are not
+            those that `push_folder` published.
     """
     folder, repo_id = Path(model).expanduser(), str(model)
     if folder.exists():
@@ -86,8 +89,11 @@ def fetch_model(model: str | Path) -> Path:
     try:
         _check_is_model(_repository_info(repo_id))
     except HubUnreachableError as error:
-        return _cached_snapshot(repo_id, error)
-    return _download(repo_id)
+        folder = _cached_snapshot(repo_id, error)
+    else:
+        folder = _download(repo_id)
+    check_weights(folder, repo_id)
+    return folder
 
 
 def copy_notice(model: Path, derived: Path) -> bool:
