@@ -12,7 +12,6 @@ printed with its SHA-256; `--sha256` refuses another download.
 
 import argparse
 import csv
-import hashlib
 import io
 import shutil
 import tarfile
@@ -28,6 +27,7 @@ from PIL import Image
 from wbc_hf.cli.shared import exit_on_error
 from wbc_hf.data import read_image
 from wbc_hf.errors import WbcError
+from wbc_hf.files import sha256_of_file, sha256_of_folder
 from wbc_hf.labels import CLASS_NAMES
 
 LISTS = Path(__file__).resolve().parent / "sets"
@@ -281,18 +281,6 @@ def prepare(name: str, path: Path, output: Path) -> Path:
     return unfinished.rename(target)
 
 
-def digest_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_of_folder(folder: Path) -> str:
-    """SHA-256 over paths and contents: what `sha256sum` prints of its own lines for all files, in order of path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = (f"{digest_of_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def summary(folder: Path) -> str:
     counts = {name: sum(1 for _ in folder.glob(f"**/{name}/*")) for name in CLASS_NAMES}
     fields = sum(1 for _ in folder.glob("**/images/*"))
@@ -315,14 +303,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"give the archive or folder of {arguments.set}: {RECIPES[arguments.set].address}")
     with exit_on_error("prepare_data.py"):
         if arguments.source.is_file():
-            found = digest_of_file(arguments.source)
+            found = sha256_of_file(arguments.source)
             print(f"downloaded  {found}  {arguments.source}")
             if arguments.sha256 not in (None, found):
                 raise WbcError(f"{arguments.source}: its SHA-256 is not {arguments.sha256}. Download it again.")
         elif arguments.sha256:
             raise WbcError(f"{arguments.source}: --sha256 is of an archive, and this is none.")
         folder = prepare(arguments.set, arguments.source, arguments.output)
-        print(f"made        {digest_of_folder(folder)}  {folder}")
+        print(f"made        {sha256_of_folder(folder)}  {folder}")
         print(summary(folder))
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.scripts import script
 from wbc_hf.data import load_leucocytes
+from wbc_hf.files import sha256_of_file, sha256_of_folder
 from wbc_hf.labels import CLASS_NAMES
 
 prepare_data = script("scripts/prepare_data.py")
@@ -182,12 +183,12 @@ def test_the_set_says_what_was_downloaded_and_made(tmp_path: Path, capsys: pytes
     archive = pack(tmp_path / "download.zip", TECOM)
     run("tecom", archive, tmp_path)
     downloaded, made, counts = capsys.readouterr().out.splitlines()
-    assert downloaded == f"downloaded  {prepare_data.digest_of_file(archive)}  {archive}"
-    assert made == f"made        {prepare_data.digest_of_folder(tmp_path / 'tecom')}  {tmp_path / 'tecom'}"
+    assert downloaded == f"downloaded  {sha256_of_file(archive)}  {archive}"
+    assert made == f"made        {sha256_of_folder(tmp_path / 'tecom')}  {tmp_path / 'tecom'}"
     assert counts == "basophil 1, lymphocyte 1, neutrophil 1"
-    before = prepare_data.digest_of_folder(tmp_path / "tecom")
+    before = sha256_of_folder(tmp_path / "tecom")
     (tmp_path / "tecom/lymphocyte/001.png").rename(tmp_path / "tecom/lymphocyte/003.png")
-    assert prepare_data.digest_of_folder(tmp_path / "tecom") != before
+    assert sha256_of_folder(tmp_path / "tecom") != before
 
 
 def test_mistakes_are_said_and_leave_nothing(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -207,7 +208,7 @@ def test_mistakes_are_said_and_leave_nothing(tmp_path: Path, capsys: pytest.Capt
         assert run(name, source, output, *more) == 2
         assert said in capsys.readouterr().err
     assert not output.exists() or not [path for path in output.iterdir() if not path.name.startswith(".")]
-    assert run("pbc", whole, output, "--sha256", prepare_data.digest_of_file(whole)) == 0
+    assert run("pbc", whole, output, "--sha256", sha256_of_file(whole)) == 0
     assert run("pbc", whole, output) == 2
     assert "exists. Delete it first" in capsys.readouterr().err
 

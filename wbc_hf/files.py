@@ -1,5 +1,6 @@
-"""Write files atomically: a reader finds the old file or the new one, never half of one."""
+"""Checksums of files; and writing atomically: a reader finds the old file or the new one, never half of one."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,6 +11,19 @@ from uuid import uuid4
 
 # Matches what a killed process leaves behind.
 TEMPORARY_FILES = ".*.tmp"
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_folder(folder: Path) -> str:
+    """SHA-256 over paths and contents: of the lines that `sha256sum` prints for all files, in order of path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = (f"{sha256_of_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -65,7 +65,8 @@ def render_card(run: dict, metrics: dict, model_id: str | None = None) -> str:
             which another one shows already), `contradictions` (cells with two classes) and `across` (cells in two
             splits).
             `fingerprint` and `given_splits` are None for a stream, `width` may be where weights were given. `notice`,
-            where it is there, says whether the weights derive from others with a licence of their own.
+            where it is there, says whether the weights derive from others with a licence of their own; `commit` and
+            `machine` are named where they are there.
         metrics: As `write_report` returns them, of the test split.
         model_id: `owner/name` on the Hub. Without it `UNNAMED_MODEL` stands there, which publishing replaces.
     """

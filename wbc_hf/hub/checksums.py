@@ -1,10 +1,10 @@
 """SHA-256 checksums of a model's weights: published beside them, and checked when they are fetched."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from wbc_hf.errors import WbcError
+from wbc_hf.files import sha256_of_file
 
 # In the format of `sha256sum`, which checks it too: `sha256sum --check SHA256SUMS`.
 CHECKSUMS_FILE = "SHA256SUMS"
@@ -13,7 +13,7 @@ _WEIGHTS = ".safetensors"
 
 def format_checksums(folder: Path, names: Sequence[str]) -> str:
     """The lines of `CHECKSUMS_FILE` for those of some files of a folder that hold weights."""
-    return "".join(f"{_sha256(folder / name)}  {name}\n" for name in names if name.endswith(_WEIGHTS))
+    return "".join(f"{sha256_of_file(folder / name)}  {name}\n" for name in names if name.endswith(_WEIGHTS))
 
 
 def check_weights(folder: Path, repo_id: str) -> None:
@@ -28,14 +28,9 @@ def check_weights(folder: Path, repo_id: str) -> None:
     lines = (line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines() if line.strip())
     expected = {name.lstrip("*"): digest for digest, name in lines}
     for path in sorted(folder.glob(f"*{_WEIGHTS}")):
-        if (found := _sha256(path)) != expected.get(path.name):
+        if (found := sha256_of_file(path)) != expected.get(path.name):
             raise WbcError(
                 f"{repo_id}: {path.name} is not what was published: its SHA-256 is {found}, and {CHECKSUMS_FILE} says "
                 f"{expected.get(path.name, 'nothing of it')}. Delete {folder} and fetch it again; if that changes "
                 "nothing, ask its owner to push it again, and do not use it before."
             )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
