@@ -1,7 +1,7 @@
 """Make the published figures again: list the commands, and run those whose records are missing.
 
     python scripts/figures.py --list            # what there is, how long it takes on two cores, what is recorded
-    python scripts/figures.py                   # run what is not recorded yet, shortest first; resumes where it stopped
+    python scripts/figures.py                   # run what is not recorded yet, shortest first; resumes after a stop
     python scripts/figures.py finder overlaps   # only these
     python scripts/figures.py finder --again    # although it is recorded
 
@@ -219,9 +219,8 @@ def _estimates_of(figures: dict) -> Iterator[str]:
     intervals = figures.get("intervals", {})
     for name, value in figures.items():
         if isinstance(value, dict) and name != "intervals":
-            yield from _estimates_of(
-                value if "intervals" in value else {**value, "intervals": intervals.get(name, {})}
-            )
+            inner = {"intervals": intervals.get(name, {})}
+            yield from _estimates_of(inner | value)
         elif isinstance(value, float) and isinstance(intervals.get(name), list):
             for spec in (".3f", ".1%"):
                 yield format_estimate(value, intervals[name], spec)
