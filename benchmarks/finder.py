@@ -31,18 +31,16 @@ from wbc_hf.data import (
     KNOWN_FIELDS,
     NOT_SMEAR,
     Box,
-    debris,
     find_pictures,
     paint_field,
     read_image,
-    record,
-    restain,
     split_boxed_fields,
 )
 from wbc_hf.default_model import DEFAULT_FINDER_FOLDER
 from wbc_hf.evaluation import exact_limits, exact_rate_limits, format_estimate, match_boxes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear import Finder, FoundCell
+from wbc_hf.training.smear_variation import debris, record, restain
 
 TITLES = {"bccd": "BCCD", "raabin": "Raabin", "chula": "Chulalongkorn"}
 SECTIONS = ("fields", "unseen", "painted", "artefacts", "crops", "not-smear", "time")

@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-
 from wbc_hf.cli.shared import exit_on_error
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import format_estimate, format_table, plain_table
@@ -35,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "docs" / "figures"
 SHARED = "../shared/data"
 ESTIMATE = re.compile(r"(\d\.\d{3}) \((\d\.\d{3}) to (\d\.\d{3})\)")
+_WIDTH = 119  # of the list, also where it is not printed on a terminal
 FINGERPRINT = re.compile(r"^Fingerprint of the data and their splits: ([0-9a-f]{64})$")
 
 
@@ -227,12 +226,13 @@ def _estimates_of(figures: dict) -> Iterator[str]:
 
 
 def print_list() -> None:
-    table = plain_table("name", "minutes", "recorded", "of")
+    table = plain_table("name", "minutes", "recorded")
+    table.add_column("", no_wrap=True)
     for figure in in_order(FIGURES):
         path = RECORDS / f"{figure.name}.json"
         made = json.loads(path.read_text(encoding="utf-8"))["made"][:10] if path.is_file() else "–"
         table.add_row(figure.name, f"{figure.minutes:g}", made, figure.what)
-    print(format_table(table, width=Console().width))
+    print(format_table(table, width=_WIDTH))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
