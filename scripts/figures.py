@@ -32,7 +32,8 @@ from wbc_hf.provenance import describe_machine, source_commit
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "docs" / "figures"
 SHARED = "../shared/data"
-ESTIMATE = re.compile(r"(\d\.\d{3}) \((\d\.\d{3}) to (\d\.\d{3})\)")
+# As `format_estimate` writes them.
+ESTIMATE = re.compile(r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)|\d+\.\d % \(\d+\.\d to \d+\.\d %\)")
 _WIDTH = 119  # of the list, also where it is not printed on a terminal
 FINGERPRINT = re.compile(r"^Fingerprint of the data and their splits: ([0-9a-f]{64})$")
 
@@ -204,10 +205,7 @@ def _run(words: list[str], name: str) -> Iterator[str]:
 
 def estimates(record: dict) -> set[str]:
     """All figures with confidence intervals in a record, as documents write them: "0.930 (0.910 to 0.950)"."""
-    found = set()
-    for line in record["printed"]:
-        for value, low, high in ESTIMATE.findall(line):
-            found.add(f"{value} ({low} to {high})")
+    found = {estimate for line in record["printed"] for estimate in ESTIMATE.findall(line)}
     if "metrics" in record:
         found |= set(_estimates_of(record["metrics"]))
     return found

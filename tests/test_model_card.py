@@ -287,6 +287,15 @@ def test_leaks_of_none_of_one_and_of_all():
     assert "without those" not in every
 
 
+def test_commit_and_machine_stand_under_the_versions():
+    machine = {"processor": "Some Processor", "cores": 2, "gpu": None, "system": "Linux x86_64"}
+    card = render_card(RUN | {"commit": "abc", "machine": machine}, METRICS)
+    assert "Commit `abc`.\nTrained on Some Processor, 2 cores, Linux x86_64." in card
+    card = render_card(RUN | {"commit": "abc+", "machine": machine | {"gpu": "Some GPU", "cores": 1}}, METRICS)
+    assert "Commit `abc+`, with changes that were not committed.\nTrained on Some GPU, 1 core," in card
+    assert "Commit" not in render_card(RUN | {"commit": None}, METRICS)
+
+
 def test_audit():
     card = render_card(run_with(data_audit=AUDIT, data_given_splits=True, data_groups_across=99), METRICS)
     assert "| eosinophil | 93 (50) | 21 (21) | 20 (20) |" in card
