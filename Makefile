@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses 2 --dist loadfile --max-worker-restart 0
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
 
-.PHONY: help demo test quick lint format docs build lock audit clean
+.PHONY: help demo test quick lint figures format docs build lock audit clean
 
 help:  ## List these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -35,6 +35,9 @@ lint: $(VENV)/.installed  ## Check style, types and which folder imports which
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+figures: $(VENV)/.installed  ## List the commands of the published figures, and run those that are not recorded yet
+	$(BIN)/python scripts/figures.py
 
 format: $(VENV)/.installed  ## Format the code and fix what ruff can
 	$(BIN)/ruff check --fix .

@@ -25,25 +25,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.stats import binomtest, chi2
 
 from wbc_hf.data import (
     ARTEFACTS,
     KNOWN_FIELDS,
     NOT_SMEAR,
     Box,
-    debris,
     find_pictures,
     paint_field,
     read_image,
-    record,
-    restain,
     split_boxed_fields,
 )
 from wbc_hf.default_model import DEFAULT_FINDER_FOLDER
-from wbc_hf.evaluation import match_boxes
+from wbc_hf.evaluation import exact_limits, exact_rate_limits, format_estimate, match_boxes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear import Finder, FoundCell
+from wbc_hf.training.smear_variation import debris, record, restain
 
 TITLES = {"bccd": "BCCD", "raabin": "Raabin", "chula": "Chulalongkorn"}
 SECTIONS = ("fields", "unseen", "painted", "artefacts", "crops", "not-smear", "time")
@@ -297,14 +294,12 @@ def report(title: str, scored: Sequence[Scored], before: Sequence[Scored] | None
 
 def share(hits: int, total: int) -> str:
     """A share with its exact limits (Clopper & Pearson 1934)."""
-    limits = binomtest(hits, total).proportion_ci(method="exact")
-    return f"{hits / total:.3f} ({limits.low:.3f} to {limits.high:.3f})"
+    return format_estimate(hits / total, exact_limits(hits, total))
 
 
 def rate(events: int, fields: int) -> str:
     """Events a field with their exact limits (Garwood 1936)."""
-    low = chi2.ppf(0.025, 2 * events) / 2 if events else 0.0
-    return f"{events / fields:.3f} ({low / fields:.3f} to {chi2.ppf(0.975, 2 * events + 2) / 2 / fields:.3f})"
+    return format_estimate(events / fields, exact_rate_limits(events, fields))
 
 
 def causes(scored: Sequence[Scored]) -> str:

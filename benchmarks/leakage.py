@@ -65,7 +65,7 @@ def measure(data: DatasetDict, epochs: float, seed: int) -> dict[str, tuple[floa
 
 
 def draw(results: dict[str, list[dict]]) -> Figure:
-    """Draw validation and test accuracy for both splits, each run a dot."""
+    """Draw validation and test accuracy for both splits, each run a dot with its 95 % confidence interval."""
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
     for position, runs in enumerate(results.values()):
@@ -74,12 +74,17 @@ def draw(results: dict[str, list[dict]]) -> Figure:
             mean = float(np.mean(values))
             label = {"validation": "validation, cut from TRAIN", "test": "TEST, other photographs"}[name]
             axes.bar(position + offset, mean, 0.36, color=COLOURS[name], label=label if not position else None)
-            axes.plot([position + offset] * len(values), values, "o", color="black", markersize=3)
-            axes.text(position + offset, mean / 2, f"{mean:.0%}", ha="center", color="white", fontweight="bold")
+            for shift, run in zip(np.linspace(-0.1, 0.1, len(runs) + 2)[1:-1], runs, strict=True):
+                value, limits = run[name]
+                place = position + offset + shift
+                axes.plot([place, place], limits, color="black", linewidth=1.2)
+                axes.plot(place, value, "o", color="black", markersize=3)
+            axes.text(position + offset, 0.1, f"{mean:.0%}", ha="center", color="white", fontweight="bold")
     axes.set_xticks(range(len(results)), [SPLITS[kind] for kind in results])
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy")
     axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("lines: 95 % confidence intervals over distinct cells")
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 

@@ -23,6 +23,7 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from wbc_hf.data import KeyPoints, describe, read_image
 from wbc_hf.data.near_duplicates import Link, candidates, link
+from wbc_hf.evaluation import exact_limits, format_estimate
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 GROWTH = (1000, 4000)
@@ -56,7 +57,8 @@ def report_kaggle(data: Path) -> int:
         of_group[part[index]].add(source[name])
     together = sum(max(map(groups.count, set(groups))) for groups in of_photograph.values())
     mixed = sum(len(photographs) > 1 for photographs in of_group.values())
-    print(f"  {len(of_photograph)} photographs: {together / len(files):.2%} of files in their photograph's group")
+    share = format_estimate(together / len(files), exact_limits(together, len(files)), ".1%")
+    print(f"  {len(of_photograph)} photographs: {share} of files in their photograph's group")
     print(f"  {len(of_group)} groups, {mixed} with files of another photograph")
     return mixed
 
@@ -74,7 +76,8 @@ def report_pbc(data: Path, sizes: Iterable[int]) -> None:
         for row in csv.DictReader(file):
             hits[row["kind"]].append(part[index[row["a"]]] == part[index[row["b"]]])
     for kind, values in hits.items():
-        print(f"  {kind}: {sum(values)} of {len(values)} found")
+        share = format_estimate(sum(values) / len(values), exact_limits(sum(values), len(values)))
+        print(f"  {kind}: {sum(values)} of {len(values)} found, {share}")
     print(f"  {len(found)} pairs in all, the fewest matches {min(matches for _, _, matches, _ in found)}")
 
 

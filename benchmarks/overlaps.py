@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import cv2
 
 from wbc_hf.data import Box, read_image
+from wbc_hf.evaluation import exact_limits, format_estimate
 from wbc_hf.smear.overlaps import FieldIndex, Overlap, describe_field, match_cells
 
 BCCD = Path(__file__).parents[2] / "shared" / "data" / "bccd"
@@ -42,12 +43,15 @@ def report_recall(data: Path, files: list[Path]) -> None:
     """Print how many known overlaps are found, how many shared leucocytes are matched, and other pairs found."""
     listed = known_overlaps(data / "overlap_pairs.csv")
     found = find_overlaps(files)
-    print(f"{len(files)} fields, {len(listed)} listed pairs: {len(listed.keys() & found.keys())} found")
+    hits = len(listed.keys() & found.keys())
+    share = format_estimate(hits / len(listed), exact_limits(hits, len(listed)))
+    print(f"{len(files)} fields, {len(listed)} listed pairs: {hits} found, {share}")
     for pair in sorted(listed.keys() - found.keys()):
         print(f"  missed: {' '.join(pair)}, IoU of the leucocytes {listed[pair]}")
     shared = [pair for pair, iou in listed.items() if iou > SAME_LEUCOCYTE]
     matched = [pair for pair in shared if pair in found and matches_a_cell(data, pair, found[pair])]
-    print(f"  {len(shared)} of them show one leucocyte twice: {len(matched)} have it matched")
+    share = format_estimate(len(matched) / len(shared), exact_limits(len(matched), len(shared)))
+    print(f"  {len(shared)} of them show one leucocyte twice: {len(matched)} have it matched, {share}")
     others = len(files) * (len(files) - 1) // 2 - len(listed)
     for pair in sorted(found.keys() - listed.keys()):
         print(f"  not listed: {' '.join(pair)}, {found[pair].matches} key points agree")

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from wbc_hf.data import paint_cells
 from wbc_hf.data.reading import SUFFIXES
+from wbc_hf.evaluation import exact_limits, format_estimate
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import class_index
 
@@ -69,7 +70,9 @@ def count_statuses(predictor: Predictor, name: str, sources: Iterable) -> None:
     statuses = [one.status for one in predictor.predict_each(sources)]
     counts = {status: statuses.count(status) / len(statuses) for status in sorted(set(statuses))}
     listed = ", ".join(f"{status} {share:.1%}" for status, share in counts.items())
-    print(f"{name:<24}{len(statuses):>6}   not confident {1 - counts.get('confident', 0):>6.1%}   ({listed})")
+    held_back = len(statuses) - statuses.count("confident")
+    share = format_estimate(held_back / len(statuses), exact_limits(held_back, len(statuses)), ".1%")
+    print(f"{name:<24}{len(statuses):>6}   not confident {share}   ({listed})")
 
 
 def score(predictor: Predictor, name: str, files: Sequence[Path]) -> None:
@@ -78,8 +81,13 @@ def score(predictor: Predictor, name: str, files: Sequence[Path]) -> None:
         [class_index(file.parent.name) == class_index(one.label) for file, one in zip(files, predictions, strict=True)]
     )
     confident = np.array([one.status == "confident" for one in predictions])
-    among = f"{right[confident].mean():.1%} of those right" if confident.any() else "none of them"
-    print(f"{name:<24}{len(files):>6}   confident {confident.mean():>6.1%}, {among}; all {right.mean():.1%} right")
+    parts = (("confident", confident), ("of those right", right[confident]), ("of all right", right))
+    shares = (
+        f"{what} {format_estimate(hits.mean(), exact_limits(hits.sum(), len(hits)), '.1%')}"
+        for what, hits in parts
+        if len(hits)
+    )
+    print(f"{name:<24}{len(files):>6}   {', '.join(shares)}")
 
 
 def own_test_split(folder: Path) -> None:
@@ -87,10 +95,13 @@ def own_test_split(folder: Path) -> None:
     review, after = metrics["review"], metrics["calibration"]["after"]
     with (folder / "predictions.csv").open(newline="") as file:
         statuses = [row["status"] for row in csv.DictReader(file)]
-    low, high = review["intervals"]["accuracy_of_accepted"]
+    accepted, right = (
+        format_estimate(review[name], review["intervals"][name], ".1%")
+        for name in ("coverage", "accuracy_of_accepted")
+    )
     print(
-        f"{'own test split':<24}{len(statuses):>6}   confident {review['coverage']:>6.1%}, "
-        f"{review['accuracy_of_accepted']:.1%} ({low:.1%} to {high:.1%}) of those right; ECE {after['ece']:.4f}"
+        f"{'own test split':<24}{len(statuses):>6}   confident {accepted}, {right} of those right; "
+        f"ECE {format_estimate(after['ece'], after['intervals']['ece'])}"
     )
 
 

@@ -43,6 +43,7 @@ SLOW_FILES = [
     "test_cli.py",
     "test_conversions.py",
     "test_default_model.py",
+    "test_deploy_space.py",
     "test_documentation.py",
     "test_end_to_end.py",
     "test_evaluation.py",

@@ -8,6 +8,8 @@ from wbc_hf.evaluation.confidence_intervals import (
     bootstrap_intervals,
     count_distinct,
     draw_groups,
+    exact_limits,
+    exact_rate_limits,
     format_estimate,
     format_figure,
     format_interval,
@@ -16,6 +18,7 @@ from wbc_hf.evaluation.confidence_intervals import (
     percentile_interval,
     resampled_areas,
     resampled_figures,
+    share_interval,
 )
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES, compute_metrics
 from wbc_hf.labels import CLASS_NAMES
@@ -154,11 +157,80 @@ def test_one_group_has_no_intervals():
     assert paired_difference(references, references, references, [0] * 10)["accuracy"]["interval"] is None
 
 
-def test_a_perfect_classifier_is_perfect_in_every_resample():
+def without_a_mistake(cells: int) -> float:
+    """The exact lower limit of a share of which nothing but hits was seen, from its definition."""
+    return 0.025 ** (1 / cells)
+
+
+def test_a_perfect_classifier_may_make_a_mistake_in_other_cells():
     references = np.repeat(np.arange(5), 20)
     intervals = bootstrap_intervals(references, np.eye(5)[references], range(100))
-    assert [intervals[name] for name in (*HEADLINE_NAMES, "roc_auc")] == [[1.0, 1.0]] * 7
-    assert intervals["per_class"]["basophil"]["roc_auc"] == [1.0, 1.0]
+    expected = dict.fromkeys((*HEADLINE_NAMES, "roc_auc"), without_a_mistake(100))
+    right = expected["macro_f1"]
+    expected["macro_f1"] = 2 * right / (1 + right)
+    expected["matthews_correlation"] = (right - 1 / 5) / (4 / 5)
+    assert {name: intervals[name] for name in expected} == {
+        name: pytest.approx([low, 1.0]) for name, low in expected.items()
+    }
+    basophil, right = intervals["per_class"]["basophil"], without_a_mistake(20)
+    for figure in ("precision", "recall", "roc_auc"):
+        assert basophil[figure] == pytest.approx([right, 1.0])
+    assert basophil["f1"] == pytest.approx([2 * right / (1 + right), 1.0])
+
+
+def test_near_duplicates_of_a_perfect_classifier_count_once_and_the_rarest_class_decides_for_means():
+    references = np.repeat(np.arange(5), (4, 20, 20, 20, 20))
+    groups = [0, 0, 1, 1, *range(2, 82)]
+    intervals = bootstrap_intervals(references, np.eye(5)[references], groups)
+    assert intervals["accuracy"] == pytest.approx([without_a_mistake(82), 1.0])
+    assert intervals["balanced_accuracy"] == pytest.approx([without_a_mistake(5 * 2), 1.0])
+    assert intervals["per_class"]["basophil"]["recall"] == pytest.approx([without_a_mistake(2), 1.0])
+
+
+def test_a_class_that_is_never_recognised_may_be_elsewhere():
+    references = np.repeat(np.arange(5), 20)
+    given = np.where(references == 0, 1, references)
+    figures = bootstrap_intervals(references, np.eye(5)[given], range(100))["per_class"]["basophil"]
+    assert figures["recall"] == pytest.approx([0.0, 1 - without_a_mistake(20)])
+    assert figures["precision"] == [0.0, 1.0]  # of no cell
+
+
+def test_the_exact_limit_of_a_mean_over_classes_is_below_any_mean_that_allows_for_no_mistake():
+    """Recalls with which 15 cells of each class are all right more often than in one of forty sets of cells."""
+    references = np.repeat(np.arange(5), 15)
+    low, _ = bootstrap_intervals(references, np.eye(5)[references], range(75))["balanced_accuracy"]
+    random = np.random.default_rng(3)
+    recalls = 1 - random.dirichlet(np.full(5, 0.3), 20_000) * random.uniform(0, 0.3, (20_000, 1))
+    possible = recalls[(recalls**15).prod(axis=1) > 0.025]
+    assert len(possible) > 1000
+    assert low < possible.mean(axis=1).min()
+
+
+def test_constant_predictions_have_no_interval_of_the_correlation():
+    references = np.repeat(np.arange(5), 20)
+    assert bootstrap_intervals(references, np.eye(5)[np.full(100, 2)], range(100))["matthews_correlation"] is None
+
+
+def test_shares_are_exact_where_all_resamples_are_alike():
+    groups = [0, 0, *range(1, 30)]
+    weights = draw_groups(groups)
+    right, some = np.ones(31, dtype=bool), np.arange(31) < 11
+    assert share_interval(right, groups, weights) == pytest.approx([without_a_mistake(30), 1.0])
+    assert share_interval(~right, groups, weights) == pytest.approx([0.0, 1 - without_a_mistake(30)])
+    assert share_interval(right, groups, weights, some) == pytest.approx([without_a_mistake(10), 1.0])
+    assert share_interval(some, groups, weights) == mean_interval(some, weights)
+    assert share_interval(right, groups, weights, ~right) is None
+
+
+def test_exact_limits_of_shares_and_rates():
+    assert exact_limits(0, 0) == (0.0, 1.0)
+    assert exact_limits(30, 30) == pytest.approx((without_a_mistake(30), 1.0))
+    low, high = exact_limits(5, 100)
+    assert scipy.stats.binom.sf(4, 100, low) == pytest.approx(0.025)
+    assert scipy.stats.binom.cdf(5, 100, high) == pytest.approx(0.025)
+    assert exact_rate_limits(0, 10) == pytest.approx((0.0, -np.log(0.025) / 10))
+    low, high = exact_rate_limits(7, 1)
+    assert [scipy.stats.poisson.sf(6, low), scipy.stats.poisson.cdf(7, high)] == pytest.approx([0.025, 0.025])
 
 
 def test_mean_among_some_of_the_images():
@@ -192,7 +264,11 @@ def test_difference_of_two_models_is_judged_on_the_same_cells():
 def test_difference_of_a_model_to_itself_is_none_and_undefined_recalls_stay_so():
     references = np.array([0, 0, 1, 1])
     differences = paired_difference(references, references, references, range(4))
-    assert differences["macro_f1"] == {"first": 1.0, "second": 1.0, "difference": 0.0, "interval": [0.0, 0.0]}
+    macro_f1, room = differences["macro_f1"], 1 - without_a_mistake(4)
+    assert (macro_f1["first"], macro_f1["second"], macro_f1["difference"]) == (1.0, 1.0, 0.0)
+    assert macro_f1["interval"] == pytest.approx([-room, room])
+    opposite = paired_difference(references, references, 1 - references, range(4))
+    assert opposite["accuracy"]["interval"] == pytest.approx([1 - 2 * room, 1.0])
     assert set(differences["recall of monocyte"].values()) == {None}
     assert differences.keys() == {*HEADLINE_NAMES, *(f"recall of {name}" for name in CLASS_NAMES)}
 
@@ -211,3 +287,8 @@ def test_figures_and_intervals_as_text():
     assert format_interval([-0.1, 0.2], "+.1f", between="…") == "-0.1…+0.2"
     assert format_estimate(0.93, [0.91, 0.95]) == "0.930 (0.910 to 0.950)"
     assert format_estimate(0.93, None) == "0.930"
+    assert format_interval([0.99961, 0.99994]) == "0.9996 to 0.9999"
+    assert format_estimate(0.9998, [0.99961, 0.99994]) == "0.9998 (0.9996 to 0.9999)"
+    assert format_interval([0.99961, 0.99969], ".1%") == "99.96 to 99.97 %"
+    assert format_interval([0.5, 0.5 + 1e-12]) == "0.500000 to 0.500000"
+    assert format_interval((20.0, 20.0), "g") == "20 to 20"

@@ -40,6 +40,13 @@ def test_photographs_are_drawn_and_not_cells():
     assert many.found_interval[1] - many.found_interval[0] < 0.6
 
 
+def test_limits_are_exact_where_no_cell_is_missed_and_no_box_false():
+    figures = detection_figures([[LEFT], [RIGHT]] * 15, [[LEFT], [RIGHT]] * 15)
+    # 0.025 to the power of 1/30, and Garwood's limit of no event in 30 photographs.
+    assert figures.found_interval == pytest.approx([0.8843, 1.0], abs=1e-4)
+    assert figures.false_interval == pytest.approx([0.0, 3.6889 / 30], abs=1e-4)
+
+
 def test_one_photograph_has_no_interval():
     figures = detection_figures([[LEFT]], [[LEFT]])
     assert (figures.found, figures.found_interval, figures.false_interval) == (1, None, None)

@@ -287,12 +287,13 @@ def test_leaks_of_none_of_one_and_of_all():
     assert "without those" not in every
 
 
-def test_an_interval_without_width_is_explained():
-    perfect = copy.deepcopy(METRICS)
-    perfect["intervals"]["per_class"]["lymphocyte"]["recall"] = [1.0, 1.0]
-    assert "error rate of up to 3/n" in render_card(RUN, perfect)
-    review = REVIEW | {"intervals": {"coverage": [0.7, 0.9], "accuracy_of_accepted": [1.0, 1.0]}}
-    assert "error rate of up to 3/n" in render_card(RUN, METRICS | {"review": review})
+def test_commit_and_machine_stand_under_the_versions():
+    machine = {"processor": "Some Processor", "cores": 2, "gpu": None, "system": "Linux x86_64"}
+    card = render_card(RUN | {"commit": "abc", "machine": machine}, METRICS)
+    assert "Commit `abc`.\nTrained on Some Processor, 2 cores, Linux x86_64." in card
+    card = render_card(RUN | {"commit": "abc+", "machine": machine | {"gpu": "Some GPU", "cores": 1}}, METRICS)
+    assert "Commit `abc+`, with changes that were not committed.\nTrained on Some GPU, 1 core," in card
+    assert "Commit" not in render_card(RUN | {"commit": None}, METRICS)
 
 
 def test_audit():

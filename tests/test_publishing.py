@@ -1,5 +1,6 @@
 """Publishing: what goes up, what never does, and what is left behind when a push breaks off."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,10 @@ KEPT_AT_HOME = {
     ".env": b"HF_TOKEN=hf_secret",
 }
 LOCAL = PUBLISHED | KEPT_AT_HOME
+# On the Hub alone: what `fetch_model` checks the weights by.
+PUBLISHED["SHA256SUMS"] = "".join(
+    f"{hashlib.sha256(PUBLISHED[name]).hexdigest()}  {name}\n" for name in ("model.safetensors", "wbc.safetensors")
+).encode()
 
 
 @pytest.fixture
@@ -169,6 +174,41 @@ def test_no_token_is_said_before_anything_is_sent(hub: LoopbackHub, folder: Path
     with pytest.raises(WbcError, match=r"No token.*hf auth login.*HF_TOKEN"):
         push_folder(folder, "me/name")
     assert hub.requests == []
+
+
+def test_a_card_without_a_licence_stops_the_push(hub: LoopbackHub, folder: Path):
+    (folder / "README.md").write_text("---\ntags:\n- leucocytes\n---\n# A model\n")
+    with pytest.raises(WbcError, match=r"README\.md: names no licence.*license: apache-2\.0"):
+        push_folder(folder, "me/name")
+    assert not [request for request in hub.requests if request.path == "/api/repos/create"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "model.safetensors",
+            b"other weights",
+            r"model\.safetensors is not what was published.*says [0-9a-f]{64}\.",
+        ),
+        ("model-2.safetensors", b"more weights", r"model-2\.safetensors.*says nothing of it"),
+    ],
+)
+def test_weights_that_were_exchanged_on_the_hub_are_refused(
+    hub: LoopbackHub, folder: Path, name: str, content: bytes, said: str
+):
+    push_folder(folder, "me/name")
+    hub.add_repo("me/name", hub.files("me/name") | {name: content})
+    with pytest.raises(WbcError, match=said):
+        fetch_model("me/name")
+
+
+def test_weights_that_went_bad_in_the_cache_are_refused_without_the_hub(hub: LoopbackHub, folder: Path):
+    push_folder(folder, "me/name")
+    (fetch_model("me/name") / "wbc.safetensors").resolve().write_bytes(b"half")
+    hub.drop_after(0)
+    with pytest.raises(WbcError, match=r"me/name: wbc\.safetensors is not what was published"):
+        fetch_model("me/name")
 
 
 @pytest.mark.parametrize("front_matter", ["license: free-beer", "license: [", "model-index:\n- name: a"])

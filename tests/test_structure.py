@@ -1,6 +1,7 @@
-"""Folders of the package import each other by what their `__init__.py` exports, never past it."""
+"""Folders of the package import each other by what their `__init__.py` exports, and programs what is there."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import wbc_hf
 
 PACKAGE = Path(wbc_hf.__file__).parent
+ROOT = Path(__file__).parents[1]
 ROOMS = sorted(file.parent.name for file in PACKAGE.glob("*/__init__.py"))
 
 
@@ -32,3 +34,24 @@ def test_no_module_reaches_past_the_face_of_another_folder(room: str):
 def test_no_folder_holds_more_than_a_fifth_of_the_package(room: str):
     lines = {file: len(file.read_bytes().splitlines()) for file in PACKAGE.rglob("*.py")}
     assert sum(count for file, count in lines.items() if (PACKAGE / room) in file.parents) <= sum(lines.values()) / 5
+
+
+PROGRAMS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("benchmarks", "models", "scripts", "docs")
+    for path in (ROOT / folder).glob("*.py")
+)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_imports_what_the_package_has(program: str):
+    """No test runs them all: what moves within the package must not stop them unseen."""
+    nodes = ast.walk(ast.parse((ROOT / program).read_text(encoding="utf-8")))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wbc_hf")]
+    lacking = [
+        f"{node.module}.{alias.name}"
+        for node in imports
+        for alias in node.names
+        if not hasattr(importlib.import_module(node.module), alias.name)
+    ]
+    assert not lacking

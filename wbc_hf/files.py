@@ -1,9 +1,10 @@
-"""Read files that others wrote, within limits; write files atomically; make temporary ones.
+"""Read files that others wrote, within limits; write files atomically; checksums; temporary files.
 
 A reader of what is written atomically finds the old file or the new one, never half of one.
 """
 
 import errno
+import hashlib
 import os
 import reprlib
 import shutil
@@ -109,6 +110,19 @@ def is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
     return isinstance(error, Exception) and any(words in str(error) for words in _FULL_IN_WORDS)
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_folder(folder: Path) -> str:
+    """SHA-256 over paths and contents: of the lines that `sha256sum` prints for all files, in order of path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = (f"{sha256_of_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -24,7 +24,7 @@ def test_one_command_makes_table_plot_and_answers(folder_of_cells: Path, tmp_pat
     words = (folder_of_cells, "--laboratory", "painted=synthetic:5", "--most", 6, "--output", output)
     result = call(*words, "--system", "tiwari-2018-bayes")
     assert result.exit_code == 0
-    assert "[1/1] Tiwari et al. 2018, naive Bayes" in result.output
+    assert "[1/1] After Tiwari et al. 2018, naive Bayes" in result.output
     assert "tiwari-2018-bayes: accuracy test " in result.output
     assert (output / "survey.png").read_bytes().startswith(b"\x89PNG")
     assert (output / "tiwari-2018-bayes" / "painted" / "predictions.csv").exists()

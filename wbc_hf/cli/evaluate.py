@@ -68,9 +68,10 @@ def evaluate(
         )
     leaked = leaked_test_images(leucocytes) if trained_on and split is Split.TEST else None
     evaluation = evaluate_predictor(predictor, rows, output, leaked=leaked)
-    say(f"{model} on {leucocytes.provenance.spec}, split {split}\n\n{evaluation}")
+    say(f"{model} on {leucocytes.provenance.spec}, split {split}\n\n{evaluation}\n")
+    say(f"Fingerprint of the data and their splits: {leucocytes.provenance.fingerprint}")
     if output is not None:
-        say(f"\nThe report is in {output}")
+        say(f"The report is in {output}")
 
 
 def _check_output(output: Path) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import is_full_disk
-from wbc_hf.safe_text import say, set_up_logging
+from wbc_hf.safe_text import on_one_line, say, set_up_logging
 
 MODEL_HELP = "Model folder or Hub id. Default: the variable WBC_HF_MODEL, else the model that comes with the package."
 OTHER_CLASSES_HELP = "Images of other classes than the five: an error, or left out."
@@ -48,7 +48,7 @@ def exit_on_error(program: str) -> Iterator[None]:
         if not (is_full_disk(error) or (isinstance(error, OSError) and error.errno in _NOT_ALLOWED)):
             raise
         _abandon_output()
-        say(f"{program}: {_explain(error)}", error=True)
+        say(f"{program}: {on_one_line(_explain(error))}", error=True)
         sys.exit(2)
 
 

@@ -2,7 +2,10 @@
 
 from wbc_hf.evaluation.comparison import compare_reports, format_comparison
 from wbc_hf.evaluation.confidence_intervals import (
+    CONFIDENCE,
     bootstrap_intervals,
+    exact_limits,
+    exact_rate_limits,
     format_estimate,
     format_figure,
     format_interval,
@@ -17,6 +20,7 @@ from wbc_hf.evaluation.stored_metrics import read_metrics
 from wbc_hf.evaluation.summary import format_metrics, format_table, plain_table
 
 __all__ = [
+    "CONFIDENCE",
     "HEADLINE_NAMES",
     "DetectionFigures",
     "Evaluation",
@@ -27,6 +31,8 @@ __all__ = [
     "compute_metrics",
     "detection_figures",
     "evaluate",
+    "exact_limits",
+    "exact_rate_limits",
     "find_label_issues",
     "format_comparison",
     "format_estimate",

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from wbc_hf.data import Box
-from wbc_hf.evaluation.confidence_intervals import Interval, draw_groups, mean_interval
+from wbc_hf.evaluation.confidence_intervals import (
+    Interval,
+    draw_groups,
+    exact_rate_limits,
+    mean_interval,
+    share_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ def detection_figures(
 ) -> DetectionFigures:
     """Compute recall and false boxes a photograph, with 95 % confidence intervals by bootstrap over photographs.
 
+    Where all resamples are alike, as where no cell was missed, the limits are exact ones.
+
     Args:
         truth: The true boxes of each photograph; one at least in all.
         found: The found boxes of each photograph.
@@ -62,11 +70,14 @@ def detection_figures(
     photographs = np.repeat(np.arange(len(truth)), [len(boxes) for boxes in truth])
     hits = np.concatenate([np.isin(np.arange(len(t)), [i for i, _ in p]) for t, p in zip(truth, pairs, strict=True)])
     false = np.array([len(boxes) - len(matched) for boxes, matched in zip(found, pairs, strict=True)])
+    false_interval = mean_interval(false.astype(float), draw_groups(range(len(truth)), seed=seed))
+    if len(truth) > 1 and (false == false[0]).all():
+        false_interval = list(exact_rate_limits(int(false.sum()), len(truth)))
     return DetectionFigures(
         photographs=len(truth),
         cells=len(hits),
         found=float(hits.mean()),
-        found_interval=mean_interval(hits.astype(float), draw_groups(photographs.tolist(), seed=seed)),
+        found_interval=share_interval(hits, photographs.tolist(), draw_groups(photographs.tolist(), seed=seed)),
         false=float(false.mean()),
-        false_interval=mean_interval(false.astype(float), draw_groups(range(len(truth)), seed=seed)),
+        false_interval=false_interval,
     )

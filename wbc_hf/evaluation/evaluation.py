@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals, count_distinct, draw_groups, mean_interval
+from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals, count_distinct, draw_groups, share_interval
 from wbc_hf.evaluation.metrics import check_labels, check_scores, compute_metrics
 from wbc_hf.evaluation.reliability import (
     brier_interval,
@@ -124,7 +124,7 @@ def evaluate(
         metrics["review"] = {
             "threshold": None if calibration is None else calibration.review_threshold,
             "target_accuracy": TARGET_ELSEWHERE if left_out else TARGET_ACCURACY,
-        } | _review_figures(labels, probabilities, np.array(statuses) == "confident", weights)
+        } | _review_figures(labels, probabilities, np.array(statuses) == "confident", groups, seed)
         if left_out:
             metrics["review"]["left_out"] = list(left_out)
     if laboratories is not None and len(set(laboratories)) > 1:
@@ -189,7 +189,7 @@ def _figures_of(
     figures = _figures(labels, probabilities, groups, seed)
     if statuses is not None:
         accepted = np.array([statuses[index] == "confident" for index in chosen.tolist()])
-        figures["review"] = _review_figures(labels, probabilities, accepted, draw_groups(groups, seed=seed))
+        figures["review"] = _review_figures(labels, probabilities, accepted, groups, seed)
     return figures
 
 
@@ -204,15 +204,18 @@ def _calibration_figures(labels: np.ndarray, probabilities: np.ndarray, weights:
     }
 
 
-def _review_figures(labels: np.ndarray, probabilities: np.ndarray, accepted: np.ndarray, weights: np.ndarray) -> dict:
+def _review_figures(
+    labels: np.ndarray, probabilities: np.ndarray, accepted: np.ndarray, groups: Sequence[Hashable], seed: int
+) -> dict:
+    weights = draw_groups(groups, seed=seed)
     right = probabilities.argmax(axis=1) == labels
     curve = risk_coverage(probabilities, labels)
     return {
         "coverage": float(accepted.mean()),
         "accuracy_of_accepted": float(right[accepted].mean()) if accepted.any() else None,
         "intervals": {
-            "coverage": mean_interval(accepted, weights),
-            "accuracy_of_accepted": mean_interval(right, weights, among=accepted),
+            "coverage": share_interval(accepted, groups, weights),
+            "accuracy_of_accepted": share_interval(right, groups, weights, among=accepted),
         },
         "error_at_coverage": [[coverage, curve.error_at(coverage)] for coverage in _COVERAGES],
     }

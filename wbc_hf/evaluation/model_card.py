@@ -65,7 +65,8 @@ def render_card(run: dict, metrics: dict, model_id: str | None = None) -> str:
             which another one shows already), `contradictions` (cells with two classes) and `across` (cells in two
             splits).
             `fingerprint` and `given_splits` are None for a stream, `width` may be where weights were given. `notice`,
-            where it is there, says whether the weights derive from others with a licence of their own.
+            where it is there, says whether the weights derive from others with a licence of their own; `commit` and
+            `machine` are named where they are there.
         metrics: As `write_report` returns them, of the test split.
         model_id: `owner/name` on the Hub. Without it `UNNAMED_MODEL` stands there, which publishing replaces.
     """
@@ -122,7 +123,6 @@ def _template_arguments(run: dict, metrics: dict, model_id: str) -> dict:
         "split_names": list(data["splits"]),
         "cell_rows": _cell_rows(data["splits"], data.get("audit")),
         "headline": _HEADLINE,
-        "without_width": _has_interval_without_width(metrics),
         "enough_cells": ENOUGH_CELLS,
         "settings": [(name, arguments[name]) for name in _NOTED_ARGUMENTS if arguments.get(name) is not None],
         "figure": format_figure,
@@ -173,12 +173,3 @@ def _cell_rows(splits: dict[str, dict[str, int]], audit: dict | None) -> list[li
 def _cells(images: dict[str, int], distinct: dict[str, int] | None, names: Iterable[str]) -> str:
     count = sum(images.get(name, 0) for name in names)
     return str(count) if distinct is None else f"{count} ({sum(distinct.get(name, 0) for name in names)})"
-
-
-def _has_interval_without_width(metrics: dict) -> bool:
-    """Whether some interval is 1 to 1 or 0 to 0, which says that no mistake was seen, or nothing right."""
-    each = [metrics["intervals"][key] for key, _, _ in _HEADLINE]
-    each += [interval for figures in metrics["intervals"]["per_class"].values() for interval in figures.values()]
-    if "review" in metrics:
-        each += metrics["review"]["intervals"].values()
-    return any(interval is not None and interval[0] == interval[1] for interval in each)

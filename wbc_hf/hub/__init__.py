@@ -14,7 +14,7 @@ from wbc_hf.hub.model_files import (
     find_file,
     find_weights,
 )
-from wbc_hf.hub.publishing import UNNAMED_MODEL, push_folder
+from wbc_hf.hub.publishing import UNNAMED_MODEL, list_published, push_folder, push_space
 
 __all__ = [
     "CARD_FILE",
@@ -32,5 +32,7 @@ __all__ = [
     "fetch_model",
     "find_file",
     "find_weights",
+    "list_published",
     "push_folder",
+    "push_space",
 ]

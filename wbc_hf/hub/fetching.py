@@ -24,6 +24,7 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
 
 from wbc_hf.errors import HubUnreachableError, WbcError
+from wbc_hf.hub.checksums import check_weights
 from wbc_hf.hub.model_files import (
     CONFIG_FILE,
     MODEL_FILES,
@@ -60,7 +61,8 @@ def fetch_model(model: str | Path) -> Path:
     Raises:
         HubUnreachableError: The Hub did not answer within `REACH_SECONDS` and the cache holds no complete model.
         WbcError: `model` is neither a folder nor a Hub id, the folder or repository has no model in it, the
-            repository does not exist or is not open to this user, or the download broke off.
+            repository does not exist or is not open to this user, the download broke off, or the weights are not
+            those that `push_folder` published.
     """
     folder, repo_id = Path(model).expanduser(), str(model)
     if folder.exists():
@@ -75,8 +77,11 @@ def fetch_model(model: str | Path) -> Path:
     try:
         _check_is_model(_repository_info(repo_id))
     except HubUnreachableError as error:
-        return _cached_snapshot(repo_id, error)
-    return _download(repo_id)
+        folder = _cached_snapshot(repo_id, error)
+    else:
+        folder = _download(repo_id)
+    check_weights(folder, repo_id)
+    return folder
 
 
 def copy_notice(model: Path, derived: Path) -> bool:

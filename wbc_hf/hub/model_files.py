@@ -17,6 +17,8 @@ CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 # The licence of weights that others made, which goes with whatever derives from them.
 NOTICE_FILE = "NOTICE"
+# In the format of `sha256sum`, which checks it too: `sha256sum --check SHA256SUMS`.
+CHECKSUMS_FILE = "SHA256SUMS"
 
 # All files that a model of this project or an ordinary ResNet is loaded from. No pattern matches a pickle
 # (pytorch_model.bin, *.pt): loading one can run code.
@@ -30,6 +32,7 @@ MODEL_FILES = (
     METRICS_FILE,
     CARD_FILE,
     NOTICE_FILE,
+    CHECKSUMS_FILE,
 )
 # More than any image classifier that runs on a processor.
 MAX_WEIGHT_BYTES = 1_500_000_000

@@ -1,20 +1,33 @@
-"""Publish a trained model as an ordinary model repository on the Hugging Face Hub."""
+"""Publish a trained model as an ordinary model repository on the Hugging Face Hub, and the page as a Space."""
 
 import fnmatch
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
 import httpx2
 import yaml
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, constants, get_token
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    RepoCard,
+    SpaceCard,
+    constants,
+    get_token,
+)
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import read_text
+from wbc_hf.hub.checksums import format_checksums
 from wbc_hf.hub.fetching import check_hub_reachable, first_line
 from wbc_hf.hub.model_files import (
     CARD_FILE,
+    CHECKSUMS_FILE,
     CONFIG_FILE,
     METRICS_FILE,
     NOTICE_FILE,
@@ -48,7 +61,8 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False) -> str:
     """Publish the model in a folder. The folder is never changed.
 
     All files go into one commit, so that the repository holds either the new model or the old one. Other files on the
-    Hub stay; its `README.md` is replaced. The token comes from HF_TOKEN or `hf auth login` and is written nowhere.
+    Hub stay; its `README.md` is replaced, and so is `SHA256SUMS`, by which `fetch_model` checks the
+    weights. The token comes from HF_TOKEN or `hf auth login` and is written nowhere.
 
     Args:
         folder: The folder of a training, with at least `REQUIRED_FILES`.
@@ -60,30 +74,53 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False) -> str:
 
     Raises:
         HubUnreachableError: The Hub does not answer.
-        WbcError: A required file or the token is missing, `repo_id` or the card is not valid, an existing repository
-            is public where `private` was asked for, or the push failed.
+        WbcError: A required file or the token is missing, `repo_id` or the card is not valid, the card names no
+            licence, an existing repository is public where `private` was asked for, or the push failed.
     """
     published = list_published(folder)
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise WbcError(f"{repo_id}: not a name for a model on the Hub ({error}) Give one like owner/name.") from error
-    if get_token() is None:
-        raise WbcError(
-            "No token for the Hub. Make one with write permission on https://huggingface.co/settings/tokens, "
-            "then run `hf auth login` or set HF_TOKEN."
-        )
-    check_hub_reachable()
-    try:
+    _check_may_push(repo_id, "a model")
+    again = f"wbc-hf push {folder} {repo_id}" + (" --private" if private else "")
+    with _explain_failure(repo_id, f"The model in {folder} is whole and unchanged. To push it again: {again}"):
         return _push(folder, published, repo_id, private)
-    # A dropped connection and an answer of 500 are HTTPErrors; a failed large file is a RuntimeError (one file), a
-    # ValueError (the whole batch) or, in the Xet client, an OSError.
-    except (httpx2.HTTPError, RuntimeError, ValueError, OSError) as error:
-        raise WbcError(
-            f"{repo_id}: the push to {constants.ENDPOINT} did not finish: {_reason(error)}. "
-            f"The model in {folder} is whole and unchanged. To push it again: wbc-hf push {folder} {repo_id}"
-            + (" --private" if private else "")
-        ) from error
+
+
+def push_space(folder: Path, repo_id: str, *, private: bool = False) -> str:
+    """Publish a folder as a Gradio Space, in one commit. Files of the Space that the folder lacks are deleted.
+
+    Args:
+        folder: What the Space runs: `README.md` with the front matter of a Space, `app.py`, `requirements.txt` and all
+            that they need.
+        repo_id: `owner/name`; created if it does not exist.
+        private: Make a new Space private; by default as the owner's settings say.
+
+    Returns:
+        The address of the Space.
+
+    Raises:
+        HubUnreachableError: The Hub does not answer.
+        WbcError: The token is missing, `repo_id` or the front matter is not valid, an existing Space is public where
+            `private` was asked for, one of the files is a link to what lies elsewhere, or the push failed.
+    """
+    _check_may_push(repo_id, "a Space")
+    with _explain_failure(repo_id, "The Space is as it was. Push it again."):
+        card = read_text(folder / CARD_FILE)
+        _check_card(card, folder / CARD_FILE, SpaceCard)
+        api = HfApi()
+        url = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private or None, exist_ok=True)
+        info = api.space_info(repo_id)
+        if private and not info.private:
+            raise WbcError(f"{repo_id}: exists and is public, so this push would not be private. Choose another name.")
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+        names = [name for name in names if find_file(folder, name) is not None]
+        gone = {sibling.rfilename for sibling in info.siblings or []} - {*names, ".gitattributes"}
+        operations = [CommitOperationAdd(name, folder / name) for name in names]
+        api.create_commit(
+            repo_id,
+            [*operations, *(CommitOperationDelete(name) for name in sorted(gone))],
+            commit_message="Publish page with wbc-hf",
+            repo_type="space",
+        )
+    return str(url)
 
 
 def list_published(folder: Path) -> list[str]:
@@ -102,7 +139,7 @@ def list_published(folder: Path) -> list[str]:
 
 def _push(folder: Path, published: list[str], repo_id: str, private: bool) -> str:
     card = read_text(folder / CARD_FILE).replace(UNNAMED_MODEL, repo_id)
-    _check_card(card, folder / CARD_FILE)
+    _check_card(card, folder / CARD_FILE, ModelCard)
     api = HfApi()
     # `private=False` would make a repository public even where an organisation's own default is private.
     url = api.create_repo(repo_id, private=private or None, exist_ok=True)
@@ -110,19 +147,47 @@ def _push(folder: Path, published: list[str], repo_id: str, private: bool) -> st
         raise WbcError(f"{repo_id}: exists and is public, so this push would not be private. Choose another name.")
     additions = [CommitOperationAdd(name, folder / name) for name in published if name != CARD_FILE]
     additions.append(CommitOperationAdd(CARD_FILE, card.encode()))
+    additions.append(CommitOperationAdd(CHECKSUMS_FILE, format_checksums(folder, published).encode()))
     # Not `upload_folder`: with Xet it commits in several steps, and a break between two leaves half a model.
     api.create_commit(repo_id, additions, commit_message="Publish model with wbc-hf")
     return str(url)
 
 
-def _check_card(card: str, path: Path) -> None:
+def _check_may_push(repo_id: str, what: str) -> None:
     try:
-        ModelCard(card).validate()
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise WbcError(f"{repo_id}: not a name for {what} on the Hub ({error}) Give one like owner/name.") from error
+    if get_token() is None:
+        raise WbcError(
+            "No token for the Hub. Make one with write permission on https://huggingface.co/settings/tokens, "
+            "then run `hf auth login` or set HF_TOKEN."
+        )
+    check_hub_reachable()
+
+
+@contextmanager
+def _explain_failure(repo_id: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    # A dropped connection and an answer of 500 are HTTPErrors; a failed large file is a RuntimeError (one file), a
+    # ValueError (the whole batch) or, in the Xet client, an OSError.
+    except (httpx2.HTTPError, RuntimeError, ValueError, OSError) as error:
+        message = f"{repo_id}: the push to {constants.ENDPOINT} did not finish: {_reason(error)}. {remedy}"
+        raise WbcError(message) from error
+
+
+def _check_card(text: str, path: Path, kind: type[RepoCard]) -> None:
+    try:
+        card = kind(text)
+        card.validate()
     except HfHubHTTPError:
         raise
     # Invalid YAML front matter fails before the Hub is asked.
     except (ValueError, yaml.YAMLError) as error:
-        raise WbcError(f"{path}: the Hub does not accept this model card: {error}") from error
+        raise WbcError(f"{path}: the Hub does not accept this {kind.repo_type} card: {error}") from error
+    if not card.data.get("license"):
+        raise WbcError(f"{path}: names no licence. Give one in its front matter, such as `license: apache-2.0`.")
 
 
 def _reason(error: Exception) -> str:

@@ -5,11 +5,12 @@ import io
 from dataclasses import asdict
 from typing import Any
 
+from wbc_hf.evaluation import CONFIDENCE
 from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.reports.texts import RESEARCH_USE
 from wbc_hf.safe_text import csv_cell, json_text
-from wbc_hf.smear import CONFIDENCE, Cell, Differential, Snapshot
+from wbc_hf.smear import Cell, Differential, Snapshot
 
 FORMAT = 2
 

@@ -4,7 +4,6 @@ from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cell
 from wbc_hf.smear.cell_views import CellView, predict_cells
 from wbc_hf.smear.counting import CellCounter, count
 from wbc_hf.smear.differential import (
-    CONFIDENCE,
     DEFAULT_RANGES,
     ENOUGH_COUNTED,
     Absolute,
@@ -26,7 +25,6 @@ from wbc_hf.smear.snapshot import Picture, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
 __all__ = [
-    "CONFIDENCE",
     "DEFAULT_RANGES",
     "ENOUGH_COUNTED",
     "NEVER_COUNTED",

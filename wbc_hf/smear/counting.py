@@ -134,7 +134,8 @@ class CellCounter:
             UnreadableImageError: Its cells cannot be found or classified; the specimen stays as it was.
         """
         with self._lock, _failures_named(name):
-            key_points = _DESCRIBING.submit(describe_field, image)  # meanwhile
+            image.load()  # once, before two threads read it
+            key_points = _DESCRIBING.submit(describe_field, image)
             found = find_cells(image)
             kind = kind_of_picture(found, image.size)
             if whole_field is None:

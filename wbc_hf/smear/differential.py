@@ -15,13 +15,12 @@ from enum import StrEnum
 from pathlib import Path
 
 import yaml
-from scipy.stats import binomtest
 
 from wbc_hf.errors import WbcError
+from wbc_hf.evaluation import exact_limits as share_limits
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
 from wbc_hf.smear.cell import Cell, CellState, count_cells
 
-CONFIDENCE = 0.95
 # A manual differential counts at least as many (CLSI H20-A2 asks for 200 where a method is evaluated with it).
 ENOUGH_COUNTED = 100
 
@@ -163,9 +162,8 @@ def exact_limits(count: int, total: int, waiting: int = 0) -> tuple[float, float
     """
     if total == 0:
         return 0.0, 100.0
-    lowest = binomtest(count, total + waiting).proportion_ci(CONFIDENCE, method="exact").low
-    highest = binomtest(count + waiting, total + waiting).proportion_ci(CONFIDENCE, method="exact").high
-    return 100 * float(lowest), 100 * float(highest)
+    lowest, highest = share_limits(count, total + waiting)[0], share_limits(count + waiting, total + waiting)[1]
+    return 100 * lowest, 100 * highest
 
 
 def flag_of(

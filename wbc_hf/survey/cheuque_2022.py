@@ -53,7 +53,7 @@ class Cheuque2022(System):
     """A detector with two groups, and a MobileNet for each."""
 
     name = "cheuque-2022"
-    title = "Cheuque et al. 2022, detector and two MobileNets"
+    title = "After Cheuque et al. 2022, detector and two MobileNets"
     published = Published(
         source="Cheuque et al. 2022, Diagnostics 12(2):248",
         accuracy=0.984,

@@ -34,7 +34,7 @@ class Ekiz2021(System):
     """A convolutional network, then a support vector machine."""
 
     name = "ekiz-2021"
-    title = "Ekiz et al. 2021, CNN and support vector machine"
+    title = "After Ekiz et al. 2021, CNN and support vector machine"
     published = Published("Ekiz, Kaplan & Ertunç 2021, SIU", accuracy=0.8595)
     start = "from scratch"
 

@@ -50,7 +50,7 @@ class Huang2012(System):
     """Clusters of nuclei, each with the shares of its classes."""
 
     name = "huang-2012"
-    title = "Huang & Hung 2012, clusters of nuclei"
+    title = "After Huang & Hung 2012, clusters of nuclei"
     published = Published("Huang & Hung 2012, I2MTC, 171-176", cells="five kinds, number not known")
 
     def fit(self, leucocytes: Leucocytes) -> None:

@@ -33,7 +33,7 @@ class Jiang2018(OneNetwork):
     """WBCNet."""
 
     name = "jiang-2018"
-    title = "Jiang et al. 2018, WBCNet"
+    title = "After Jiang et al. 2018, WBCNet"
     published = Published(
         "Jiang, Cheng, Qin, Du, Zhang 2018, IJPRAI 32(9):1857006, doi:10.1142/S0218001418570069",
         accuracy=0.83,

@@ -38,7 +38,7 @@ class Manik2016(System):
     """A small neural network on geometry and mean colours."""
 
     name = "manik-2016"
-    title = "Manik et al. 2016, neural network on features"
+    title = "After Manik et al. 2016, neural network on features"
     published = Published("Manik, Saini & Vadera 2016, ICPEICES, doi:10.1109/ICPEICES.2016.7853644")
     start = "from scratch"
 

@@ -39,7 +39,8 @@ class System(ABC):
 
     Attributes:
         name: Its folder and its name on the command line: "huang-2012".
-        title: Its name in tables.
+        title: Its name in tables; "After NAME YEAR" where the full text of the paper was not at hand, so that much of
+            it had to be chosen.
         published: What its paper reports.
         start: Where a network's weights begin: "ImageNet" or "from scratch", known after `fit`; empty where there is
             no network.

@@ -40,7 +40,7 @@ class Tiwari2018Dclnn(OneNetwork):
     """DCLNN."""
 
     name = "tiwari-2018-dclnn"
-    title = "Tiwari et al. 2018, DCLNN"
+    title = "After Tiwari et al. 2018, DCLNN"
     published = _PUBLISHED
     default_recipe = Recipe(image_size=48, learning_rate=1e-3, width=1.0)
 
@@ -53,7 +53,7 @@ class Tiwari2018Bayes(System):
     """Naive Bayes on pixels. It is deterministic."""
 
     name = "tiwari-2018-bayes"
-    title = "Tiwari et al. 2018, naive Bayes"
+    title = "After Tiwari et al. 2018, naive Bayes"
     published = _PUBLISHED
 
     def fit(self, leucocytes: Leucocytes) -> None:
@@ -72,7 +72,7 @@ class Tiwari2018Svm(SupportVectorSystem):
     """A support vector machine on pixels. It is deterministic."""
 
     name = "tiwari-2018-svm"
-    title = "Tiwari et al. 2018, support vector machine"
+    title = "After Tiwari et al. 2018, support vector machine"
     published = _PUBLISHED
     costs = (1.0, 10.0)
 

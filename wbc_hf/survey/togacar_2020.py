@@ -53,7 +53,7 @@ class Togacar2020(System):
     """A quadratic discriminant on selected features of AlexNet, GoogLeNet and ResNet-50."""
 
     name = "togacar-2020"
-    title = "Toğaçar et al. 2020, features of three networks"
+    title = "After Toğaçar et al. 2020, features of three networks"
     published = Published("Toğaçar, Ergen & Cömert 2020, Applied Soft Computing 97:106810", accuracy=0.9795)
 
     def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):

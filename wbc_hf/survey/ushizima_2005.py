@@ -28,7 +28,7 @@ class Ushizima2005(SupportVectorSystem):
     """A support vector machine on features of nucleus and cytoplasm. It is deterministic."""
 
     name = "ushizima-2005"
-    title = "Ushizima et al. 2005, support vector machine"
+    title = "After Ushizima et al. 2005, support vector machine"
     published = Published("Ushizima, Lorena & de Carvalho 2005, HIS")
     costs = (1.0, 10.0, 100.0)
     gammas = (0.1, 0.3, 1.0, 3.0)

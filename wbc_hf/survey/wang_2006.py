@@ -58,7 +58,7 @@ class Wang2006(Detector):
     """A fuzzy cellular neural network that grows the nuclei which a threshold and an erosion leave."""
 
     name = "wang-2006"
-    title = "Wang & Wang 2006, fuzzy cellular neural network"
+    title = "After Wang & Wang 2006, fuzzy cellular neural network"
     published = Published(
         source="Wang & Wang 2006, IEEE TITB 10(1):5-10, doi 10.1109/TITB.2005.855545",
         cells="photographs, not known which; almost all leucocytes found",

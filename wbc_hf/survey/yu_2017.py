@@ -43,7 +43,7 @@ class Yu2017(System):
     """Majority vote of ResNet-50, VGG-16 and Xception."""
 
     name = "yu-2017"
-    title = "Yu et al. 2017, vote of networks"
+    title = "After Yu et al. 2017, vote of networks"
     published = Published("Yu, Chang, Yang, Zhang, Shen, Xia, Sha 2017, ASICON, doi:10.1109/ASICON.2017.8252657")
 
     def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):

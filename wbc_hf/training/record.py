@@ -13,6 +13,7 @@ from wbc_hf import __version__
 from wbc_hf.data import Leucocytes, audit, format_audit
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import cropped_edge
+from wbc_hf.provenance import describe_machine, source_commit
 from wbc_hf.safe_text import say
 from wbc_hf.training.arguments import Arguments
 from wbc_hf.training.trainer import LeucocyteTrainer
@@ -40,6 +41,8 @@ def make_record(
         "freeze": model.freeze,
         "arguments": arguments.to_dict(),
         "versions": {"wbc_hf": __version__} | {name: version(name) for name in _LIBRARIES},
+        "commit": source_commit(),
+        "machine": describe_machine(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step if training.load_best_model_at_end else None,
