@@ -263,7 +263,7 @@ def test_ports_that_are_none():
     assert "less than or equal to 65535" in " ".join(result.stderr.split())
 
 
-@pytest.mark.parametrize("words", [["audit", "cells"], ["evaluate", "models/starter", "cells"]])
+@pytest.mark.parametrize("words", [["audit", "cells"], ["evaluate", "model", "cells"], ["survey", "cells"]])
 def test_an_output_that_is_a_file_is_named_before_anything_is_read(words: list[str], tmp_path: Path):
     (tmp_path / "file").touch()
     error = run(*words, "--output", tmp_path / "file").exception
