@@ -20,6 +20,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from markupsafe import escape
 from PIL import Image
+from transformers import ResNetForImageClassification
 
 from wbc_hf.adaptation import SCORES, Adaptation, Laboratories, Scores
 from wbc_hf.data import PAINTED_TITLE, paint_cells, paint_field
@@ -322,9 +323,11 @@ def _html(page: gr.Blocks) -> str:
     return "".join(block.value or "" for block in page.blocks.values() if isinstance(block, gr.HTML))
 
 
-def _calibration(trained_on: str) -> Calibration:
+def _calibration(network: ResNetForImageClassification, trained_on: str) -> Calibration:
     generator = np.random.default_rng(0)
-    features, labels = generator.normal(size=(40, 8)).astype(np.float32), np.tile(np.arange(5), 8)
+    features = generator.normal(size=(40, sum(network.config.hidden_sizes[-3:]))).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    labels = np.tile(np.arange(5), 8)
     probabilities = generator.dirichlet(np.ones(5), 40)
     return Calibration.fit(
         temperature=1.0,
@@ -341,7 +344,7 @@ def test_page_says_what_the_model_was_trained_on(predictor: Predictor, tmp_path:
     folder = tmp_path / "my-model"
     predictor.model.save_pretrained(folder)
     predictor.processor.save_pretrained(folder)
-    _calibration(title).save(folder)
+    _calibration(predictor.resnet, title).save(folder)
 
     html = _html(build_page(Predictor.from_pretrained(folder)))
 
@@ -668,7 +671,7 @@ def test_programs_adapt_to_a_laboratory_keep_it_and_count_under_it(
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
     features = np.random.default_rng(0).random((20, sum(network.config.hidden_sizes[-3:])), dtype=np.float32)
-    Calibration(1.0, 1.0, False, 100.0, 20, "painted", OutOfDistributionScore.fit(features)).save(folder)
+    Calibration(1.0, 1.0, False, 10.0, 20, "painted", OutOfDistributionScore.fit(features)).save(folder)
     model, classes = Predictor.from_pretrained(folder, "torch"), [2, 4] * 4
     files = []
     for number, pixels in enumerate(paint_cells(classes, size=48, seed=4)):

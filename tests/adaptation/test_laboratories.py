@@ -171,8 +171,9 @@ def test_broken_and_missing_files_of_a_laboratory_are_named(store: Laboratories,
     kept(store, first)
     (path,) = store.folder.glob(f"*/revisions/1/{file}")
     path.write_bytes(b"broken")
-    with pytest.raises(WbcError, match=r"revisions/1.*cannot be read"):
+    with pytest.raises(WbcError, match="cannot be read") as raised:
         store.load(NAME, first.base)
+    assert str(path) in str(raised.value)
     path.unlink()
     with pytest.raises(WbcError, match="revisions/1"):
         store.load(NAME, first.base)

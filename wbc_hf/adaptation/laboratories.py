@@ -179,7 +179,10 @@ class Laboratories:
         _check_base(laboratory.name, laboratory.adaptation, base)
         revision = _revision_of(self._folder_of(laboratory.name), laboratory)
         weights = load_difference(base.resnet.state_dict(), revision / DIFFERENCE_FILE)
-        calibration = Calibration.load(revision)
+        try:
+            calibration = Calibration.load(revision)
+        except WbcError as error:
+            raise WbcError(f"{laboratory.name}: cannot be read. Adapt to this laboratory again. ({error})") from error
         if calibration is None:
             raise WbcError(f"{revision}: has no {CALIBRATION_FILE}. Adapt to this laboratory again.")
         predictor = base.with_weights(weights, f"{base.identity.name}, adapted to {laboratory.name}", calibration)
