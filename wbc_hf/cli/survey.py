@@ -42,7 +42,8 @@ def survey(
     with needs_extra("survey"):
         from wbc_hf.survey import Plan, conduct
 
-    make_output_folder(output)
+    if output.exists():  # else it is made once the sets are found
+        make_output_folder(output)
     plan = Plan(spec, tuple(_named_set(given) for given in laboratory or ()), most, seed)
     try:
         failed = conduct(plan, system or (), fields, output)

@@ -1,6 +1,7 @@
 """Read boxes: text files of YOLO, XML of Pascal VOC, JSON of COCO."""
 
 import json
+import logging
 from collections import defaultdict
 from pathlib import Path
 from typing import TypeVar, cast
@@ -11,6 +12,8 @@ import yaml
 
 from wbc_hf.data.reading import read_image
 from wbc_hf.errors import WbcError
+
+logger = logging.getLogger(__name__)
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
 
@@ -24,7 +27,7 @@ def read_yolo(path: Path, photograph: Path) -> list[tuple[int, Box]]:
     """Read the boxes of one photograph from a text file of YOLO, each with the number of its class.
 
     Raises:
-        WbcError: The file is not there, or not of that form, or a box has no area.
+        WbcError: The file is not there, or not of that form.
         UnreadableImageError: The photograph, by whose sides the boxes are given, cannot be read.
     """
     width, height = read_image(photograph).size
@@ -39,7 +42,7 @@ def read_yolo(path: Path, photograph: Path) -> list[tuple[int, Box]]:
         ) from error
     centres, halves = values[:, :2] * (width, height), values[:, 2:] * (width, height) / 2
     corners = np.hstack([centres - halves, centres + halves]).round().astype(int).tolist()
-    return _checked(path, [(number, tuple(box)) for number, box in zip(numbers, corners, strict=True)])
+    return _with_area(path, [(number, tuple(box)) for number, box in zip(numbers, corners, strict=True)])
 
 
 def read_yolo_classes(path: Path) -> list[str]:
@@ -63,7 +66,7 @@ def read_voc(path: Path) -> list[tuple[str, Box]]:
     """Read the boxes of one photograph from XML of Pascal VOC, each with the name of its class.
 
     Raises:
-        WbcError: The file is not there, or not of that form, or a box has no area.
+        WbcError: The file is not there, or not of that form.
     """
     try:
         boxes = [
@@ -74,7 +77,7 @@ def read_voc(path: Path) -> list[tuple[str, Box]]:
         raise WbcError(
             f"{path}: boxes cannot be read ({error}). Expected is XML of Pascal VOC. Mend it or remove its photograph."
         ) from error
-    return _checked(path, boxes)
+    return _with_area(path, boxes)
 
 
 def _corner(one: ElementTree.Element, name: str) -> int:
@@ -88,7 +91,7 @@ def read_coco(path: Path) -> dict[str, list[tuple[str, Box]]] | None:
         None where a file has not the keys of COCO.
 
     Raises:
-        WbcError: It has them and is not of that form, or a box has no area.
+        WbcError: It has them and is not of that form.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -103,15 +106,19 @@ def read_coco(path: Path) -> dict[str, list[tuple[str, Box]]] | None:
             x, y, width, height = map(float, each["bbox"])
             corners = (round(x), round(y), round(x + width), round(y + height))
             boxes[each["image_id"]].append((classes[each["category_id"]], corners))
-        return {str(each["file_name"]): _checked(path, boxes[each["id"]]) for each in content["images"]}
+        return {str(each["file_name"]): _with_area(path, boxes[each["id"]]) for each in content["images"]}
     except (ValueError, LookupError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise WbcError(f"{path}: boxes cannot be read ({reason}). Expected is JSON of COCO.") from error
 
 
-def _checked(path: Path, boxes: list[tuple[Label, Box]]) -> list[tuple[Label, Box]]:
-    """The same boxes. Raises WbcError where one has no area."""
+def _with_area(path: Path, boxes: list[tuple[Label, Box]]) -> list[tuple[Label, Box]]:
+    """The boxes without those that have no area, as of a slip of the mouse; each of these is a warning."""
     for _, box in boxes:
-        if box[0] >= box[2] or box[1] >= box[3]:
-            raise WbcError(f"{path}: the box {box} (left, top, right, bottom) has no area. Correct or remove it.")
-    return boxes
+        if not _has_area(box):
+            logger.warning("%s: the box %s (left, top, right, bottom) has no area and is left out.", path, box)
+    return [(label, box) for label, box in boxes if _has_area(box)]
+
+
+def _has_area(box: Box) -> bool:
+    return box[0] < box[2] and box[1] < box[3]
