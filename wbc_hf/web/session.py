@@ -32,7 +32,7 @@ from wbc_hf.web.uploads import MAX_PICTURES, Upload, read_upload
 
 # Of the pictures that are kept, in bytes on the disk: of one specimen, of one visitor's, and of all.
 MAX_BYTES, MAX_BYTES_OF_ONE, MAX_BYTES_OF_ALL = 2**30, 2**31, 2**32
-MAX_SESSIONS = 32  # of one visitor; people of one laboratory may share an address
+MAX_SESSIONS = 256  # of one visitor; people of one laboratory may share an address, and reload their pages
 
 
 NOT_KEPT = "is not kept in full resolution, for want of memory: give it once more"
