@@ -6,10 +6,10 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses 2 --dist loadfile --max-worker-restart 0
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
 
-.PHONY: help demo test quick lint figures format docs build lock audit clean
+.PHONY: help demo test test-all quick lint figures format docs build lock audit clean
 
 help:  ## List these commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -20,15 +20,19 @@ demo: $(VENV)/.installed  ## Open the page on http://127.0.0.1:7860
 	$(BIN)/python app.py
 
 # Browser tests run one at a time: a page that waits for a processor looks like one that hangs.
-test: $(VENV)/.installed  ## Run all tests; both parts run, and both are reported, also where the first fails
+test: CHOSEN := and not long
+test-all: CHOSEN :=
+test: $(VENV)/.installed  ## Run the tests, in 12 minutes; both parts run and are reported, also where the first fails
+test-all: $(VENV)/.installed  ## The same with those that take more than ten seconds each
+test test-all:
 	@unit=passed; browser=passed; \
-	$(PYTEST) $(PARALLEL) -m "not browser" || unit=FAILED; \
-	$(PYTEST) -m browser || browser=FAILED; \
+	$(PYTEST) $(PARALLEL) -m "not browser $(CHOSEN)" || unit=FAILED; \
+	$(PYTEST) -m "browser $(CHOSEN)" || browser=FAILED; \
 	echo "Unit tests: $$unit. Browser tests: $$browser."; \
 	test "$$unit$$browser" = passedpassed
 
 quick: $(VENV)/.installed  ## Run the tests that take no longer than a second or two each
-	$(PYTEST) $(PARALLEL) -m "not slow and not real and not browser"
+	$(PYTEST) $(PARALLEL) -m "not slow and not long and not real and not browser"
 
 lint: $(VENV)/.installed  ## Check style, types and which folder imports which
 	$(BIN)/ruff check .

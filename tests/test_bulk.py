@@ -403,6 +403,7 @@ def test_a_slow_process_is_not_waited_for(begin: Begin, expected: list[dict]):
     assert_are(read_parquet(slow.folder.with_name("out.parquet")), expected)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_command_is_taken_up_by_two_processes(tiny_run: TinyRun, tmp_path: Path):
     """The real command, whose chunks have a thousand images; each Parquet file is a shard of its own."""

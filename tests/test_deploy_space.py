@@ -111,6 +111,7 @@ def test_no_token_and_no_hub_are_said(small: Path, tmp_path: Path, monkeypatch: 
         push_space(small, "me/space")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_space_from_the_hub_starts_and_counts_its_example_smear(hub: LoopbackHub, tmp_path: Path):
     deploy_space.main(["me/space"])

@@ -153,7 +153,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def numbered(chosen: list[Block]) -> list:
-    return [pytest.param(block, id=f"{block.document}-{index}") for index, block in enumerate(chosen)]
+    """Parameters; those blocks that train or adapt a network take long."""
+    return [
+        pytest.param(
+            block,
+            id=f"{block.document}-{index}",
+            marks=[pytest.mark.long] if re.search(r"\badapt\(|wbc-hf (train|adapt)|train\.py", block.text) else [],
+        )
+        for index, block in enumerate(chosen)
+    ]
 
 
 @pytest.mark.slow

@@ -94,6 +94,7 @@ def test_from_a_hub_data_set_to_a_model_that_answers(
         assert found == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.long
 def test_a_stream_is_trained_on_without_being_stored(hub: LoopbackHub, command: Command, tmp_path: Path):
     folder = tmp_path / "run"
     words = command(folder, dataset="me/painted", streaming=True, max_steps=8, eval_strategy="steps", eval_steps=4)

@@ -297,6 +297,7 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(tiny_run: Tiny
     assert_same_run(folder, tiny_run.folder)
 
 
+@pytest.mark.long
 def test_early_stopping_is_remembered(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A learning rate of 0 makes no evaluation better than the first, so the third of six epochs is the last."""
     changes = {"learning_rate": 0.0, "early_stopping_patience": 2, "num_train_epochs": 6, "freeze": "all"}
@@ -341,6 +342,7 @@ def training_curve(folder: Path) -> list[tuple[int, float]]:
 # ---- two processes
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_learn_as_one(command: Command, tmp_path: Path):
     """`accelerate launch` with gloo, 2 x 4 images a step, against one process with 8.
@@ -394,6 +396,7 @@ def run_in_two_processes(words: list[str]) -> list[int | None]:
     return statuses
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_write_one_whole_folder(command: Command, tmp_path: Path):
     """Nothing frozen. Then, on the same folder: an error ends both processes, neither waits for the other."""
@@ -442,6 +445,7 @@ def test_one_class_alone_is_said(
     assert "has images of monocyte only, so the model will call every cell one of these." in caplog.text
 
 
+@pytest.mark.long
 def test_sets_of_two_laboratories(command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Trained together, with exchanged stains and balanced; each has its row in the figures and in the card."""
     labels = np.repeat(np.arange(len(CLASS_NAMES)), 12)

@@ -198,6 +198,7 @@ def test_a_draw_leaves_what_was_given(given: MakeArguments, trainers: MakeTraine
     assert best.training.learning_rate == 3e-3
 
 
+@pytest.mark.long
 def test_a_trial_that_fails_is_a_bad_one(
     given: MakeArguments, trainers: MakeTrainers, capsys: pytest.CaptureFixture[str]
 ):
@@ -238,6 +239,7 @@ def test_a_trial_without_hope_is_stopped(given: MakeArguments, trainers: MakeTra
 # ---- resuming
 
 
+@pytest.mark.long
 def test_more_trials_may_be_asked_for(given: MakeArguments, trainers: MakeTrainers):
     """And where none is missing, nothing is computed."""
     arguments = given(search=1, cached_views=0)
@@ -306,6 +308,7 @@ def trials_in_state(folder: Path, state: str) -> list[int]:
         return [number for (number,) in study.execute("select number from trials where state = ?", [state])]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_search_goes_on(command: Command, tmp_path: Path):
     """SIGKILL in the first and in the second trial, which are both done again; and once the run itself has begun."""

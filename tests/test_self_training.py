@@ -101,6 +101,7 @@ def test_proportions_are_estimated_from_answers_that_are_not_sure(seed: int):
     assert proportions.sum() == pytest.approx(1)
 
 
+@pytest.mark.long
 def test_without_labels_the_own_surest_answers_teach():
     """The model that comes with the project: a tiny one knows too little to teach itself."""
     network, processor = load_classifier(DEFAULT_MODEL_FOLDER), load_processor(DEFAULT_MODEL_FOLDER)

@@ -42,6 +42,7 @@ def test_many_laboratories_are_another_augmentation_of_larger_images(tiny_run: T
     assert training_edge(processor, "one") < training_edge(processor, "many")
 
 
+@pytest.mark.long
 def test_a_run_for_many_laboratories_with_painted_cells(command: Command, tmp_path: Path):
     train.main(command(tmp_path / "run", laboratories="many", painted=6, num_train_epochs=1))
     record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))

@@ -387,6 +387,7 @@ def run_script(script: str, *words: object) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_processes_leave_a_whole_laboratory(
     store: Laboratories, first: AdaptedModel, second: AdaptedModel, seed: int
@@ -420,6 +421,7 @@ def test_killed_processes_leave_a_whole_laboratory(
     assert len(list(store.folder.glob("*/revisions/*"))) == 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_write_and_read_one_laboratory(store: Laboratories, first: AdaptedModel, second: AdaptedModel):
     kept(store, first)

@@ -15,6 +15,8 @@ from wbc_hf.survey.networks import Recipe
 from wbc_hf.survey.regions import RegionDetector, _vary
 from wbc_hf.survey.system import pictures
 
+pytestmark = pytest.mark.long
+
 _RECIPE = Recipe(image_size=48, epochs=12, batch_size=8, learning_rate=3e-3, width=0.25)
 _MONONUCLEAR = [CLASS_NAMES.index(name) for name in ("lymphocyte", "monocyte")]
 

@@ -33,6 +33,7 @@ def test_one_command_makes_table_plot_and_answers(folder_of_cells: Path, tmp_pat
     assert "Huang" not in text
 
 
+@pytest.mark.long
 def test_detectors_are_scored_once_and_a_failure_is_reported(folder_of_cells: Path, tmp_path: Path):
     output, fields = tmp_path / "survey", tmp_path / "fields"
     (fields / "images").mkdir(parents=True)

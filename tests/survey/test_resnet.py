@@ -9,6 +9,8 @@ from datasets import concatenate_datasets
 from wbc_hf.data import Leucocytes, load_leucocytes, read_image
 from wbc_hf.survey.resnet import Ours, SourceStudy
 
+pytestmark = pytest.mark.long
+
 TINY = ["--width=0.0625", "--image_size=32", "--precision=fp32", "--per_device_train_batch_size=8"]
 
 

@@ -153,6 +153,7 @@ def test_cells_with_near_duplicates_in_training_are_reported_apart(folder_of_cel
     assert report["without_leaked"]["count"] == report["count"] - 1
 
 
+@pytest.mark.long
 def test_what_is_done_is_not_done_again_and_a_failure_stops_nobody_else(tmp_path: Path, capfd):
     survey = tmp_path / "survey"
     claim(survey, Plan(SPEC), {HOME: "a"})

@@ -20,6 +20,8 @@ from wbc_hf.survey.networks import Recipe
 from wbc_hf.survey.system import in_chunks, pictures
 from wbc_hf.survey.togacar_2020 import Togacar2020, _build_alexnet, _build_googlenet, _fit_discriminant
 
+pytestmark = pytest.mark.long
+
 _RECIPE = Recipe(image_size=32, epochs=4, batch_size=8, learning_rate=2e-3, width=0.0625)
 _BRIEF = Recipe(image_size=32, epochs=1, batch_size=32, learning_rate=2e-3, width=0.0625)
 

@@ -15,6 +15,8 @@ from wbc_hf.survey.networks import Recipe
 from wbc_hf.survey.system import pictures
 from wbc_hf.survey.yu_2017 import Yu2017, vgg_16, vote, xception
 
+pytestmark = pytest.mark.long
+
 _RECIPE = Recipe(image_size=32, epochs=6, batch_size=16, learning_rate=3e-3, width=0.125)
 
 
