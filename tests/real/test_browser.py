@@ -24,6 +24,12 @@ from wbc_hf.web.cell_tab import NO_PICTURE
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
 
 pytestmark = pytest.mark.browser
+# For what a layout changes least.
+DESKTOP_FIRST = pytest.mark.parametrize(
+    "page",
+    [pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone", marks=pytest.mark.long)],
+    indirect=True,
+)
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -114,6 +120,7 @@ def test_examples(page: "sync_api.Page"):
     assert "Example monocyte" in page.inner_text(".wbc-file")
 
 
+@DESKTOP_FIRST
 @pytest.mark.parametrize("seconds", [0.05, 0.15, 0.5, 2])
 def test_the_newest_of_two_quick_pictures_wins(page: "sync_api.Page", cells: list[Path], seconds: float):
     """Whether the second comes while the first is sent, answered, explained, or after."""
@@ -125,6 +132,7 @@ def test_the_newest_of_two_quick_pictures_wins(page: "sync_api.Page", cells: lis
         _wait_for_last(page, second.name)
 
 
+@DESKTOP_FIRST
 @pytest.mark.parametrize("seconds", [0.05, 0.15, 0.5, 2])
 def test_the_newest_of_two_quick_examples_wins(page: "sync_api.Page", cells: list[Path], seconds: float):
     page.get_by_role("tab", name="One cell").click()
