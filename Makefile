@@ -23,7 +23,7 @@ demo: $(VENV)/.installed  ## Open the page on http://127.0.0.1:7860
 test: CHOSEN := and not long
 test-all: CHOSEN :=
 test: $(VENV)/.installed  ## Run the tests, in 12 minutes; both parts run and are reported, also where the first fails
-test-all: $(VENV)/.installed  ## The same with those that take more than ten seconds each
+test-all: $(VENV)/.installed  ## The same with those that take more than seven seconds each
 test test-all:
 	@unit=passed; browser=passed; \
 	$(PYTEST) $(PARALLEL) -m "not browser $(CHOSEN)" || unit=FAILED; \

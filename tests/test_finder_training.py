@@ -106,6 +106,7 @@ def test_a_run_resumes_as_if_it_had_not_stopped(tmp_path: Path, seed: int, monke
         torch.testing.assert_close(resumed.state_dict()[name], value, msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path: Path, seed: int):
     torch.manual_seed(seed)

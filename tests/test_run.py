@@ -261,6 +261,7 @@ def test_an_incomplete_checkpoint_is_skipped(copied_run: tuple[Path, list[str]],
     assert last_complete_checkpoint(folder) is None
 
 
+@pytest.mark.long
 def test_resuming_from_the_checkpoint_before_an_incomplete_one(copied_run: tuple[Path, list[str]], tiny_run: TinyRun):
     folder, words = copied_run
     (folder / "checkpoint-15" / "trainer_state.json").write_text('{"best_global_step": 1')

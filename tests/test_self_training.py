@@ -128,6 +128,7 @@ def test_labels_teach(network: ResNetForImageClassification, processor: BaseImag
     assert accuracy(network, processor, squares, others) > before
 
 
+@pytest.mark.long
 def test_cells_that_nobody_named_do_no_harm(network: ResNetForImageClassification, processor: BaseImageProcessor):
     labels = np.arange(60) % CLASSES
     squares = elsewhere(labels, 5)

@@ -111,6 +111,7 @@ def test_figures_of_several_models_are_taken_together():
     assert row["right"] == 0.5
 
 
+@pytest.mark.long
 def test_figures_of_a_laboratory_that_was_left_out(tiny_run: TinyRun, folder_of_cells: Path, tmp_path: Path):
     folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
     unseen = calibrate_on_left_out(folder, [(tiny_run.folder, folder_of_cells)])

@@ -312,6 +312,7 @@ class Killed(BaseException):
 STEPS = ((os, "replace"), (os, "fsync"), (Path, "rename"), (Path, "mkdir"), (shutil, "rmtree"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_wherever_a_replacement_is_killed_the_laboratory_is_whole(
     store: Laboratories, first: AdaptedModel, second: AdaptedModel

@@ -50,6 +50,7 @@ def test_no_negative_value_is_lost() -> None:
     assert not any(isinstance(part, nn.ReLU) for part in body.modules())
 
 
+@pytest.mark.long
 def test_killed_half_way_it_ends_the_same(
     fitted: Jiang2018, leucocytes: Leucocytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

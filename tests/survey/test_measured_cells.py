@@ -16,6 +16,7 @@ from wbc_hf.survey.ushizima_2005 import Ushizima2005
 SYSTEMS = (Huang2012, Manik2016, Ushizima2005)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("system", "least"), [(Huang2012, 0.6), (Manik2016, 0.75), (Ushizima2005, 0.75)])
 def test_it_tells_painted_cells_apart(
     system: type[System], least: float, leucocytes: Leucocytes, tmp_path: Path, seed: int
