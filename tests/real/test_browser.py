@@ -735,6 +735,19 @@ def test_answers_that_arrive_all_at_once(browser: "sync_api.Browser", url: str, 
         tab.close()
 
 
+def test_a_long_name_pushes_nothing_out_of_sight(page: "sync_api.Page", fields: list[Path], tmp_path: Path):
+    """As those of public sets, which have no place to break a line."""
+    file = tmp_path / f"{'1b0a6b33-884e-51d9-8fd8-599873e988b9' * 2}.png"
+    file.write_bytes(fields[0].read_bytes())
+    _examine(page, [file], "Field 1 of 1")
+    buttons = page.locator(".wbc-card button").all()
+    assert len(buttons) >= 6
+    right = page.locator(".wbc-card").bounding_box()
+    for button in buttons:
+        box = button.bounding_box()
+        assert box["x"] + box["width"] <= right["x"] + right["width"]
+
+
 def test_a_specimen_is_put_away(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
     page.on("dialog", lambda dialog: dialog.accept())
