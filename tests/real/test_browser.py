@@ -163,11 +163,20 @@ def _wait_for_last(page: "sync_api.Page", name: str) -> None:
 # ---- a specimen
 
 
+# The gallery draws the last state of a reading a moment after the rest of the page.
+SETTLED_JS = """() => {
+    const before = window.cellsBefore;
+    window.cellsBefore = document.querySelector(".wbc-groups")?.innerText ?? "";
+    return before === window.cellsBefore;
+}"""
+
+
 def _examine(page: "sync_api.Page", files: list[Path], then: str) -> None:
-    """Give files, and wait until all are read and the line over the field begins so."""
+    """Give files, and wait until all are read, the line over the field begins so, and no cell of the gallery moves."""
     _upload(page, files)
     page.locator(".wbc-pager", has_text=then).wait_for()
     page.locator(".wbc-progress").wait_for(state="detached")
+    page.wait_for_function(SETTLED_JS, polling=200)
 
 
 def _count_of(page: "sync_api.Page", name: str) -> int:
