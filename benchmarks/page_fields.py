@@ -7,21 +7,21 @@ import argparse
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Error, Page, sync_playwright
 
 from wbc_hf.cli import find_files
 
 VIEWPORT = {"width": 1280, "height": 1280}
-BATCH = 25  # a page reads what was dropped first while the next is dropped
 MILLISECONDS = 1000
 
 
 def start_page(model: str, port: int) -> subprocess.Popen:
     """Start the page in a process of its own, as people do."""
-    command = ["python", "app.py", "--model", model, "--port", str(port)]
+    command = [sys.executable, "app.py", "--model", model, "--port", str(port)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -32,7 +32,7 @@ def open_page(page: Page, url: str) -> None:
         try:
             page.goto(url)
             break
-        except Exception:
+        except Error:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 import train
+from tests.loopback_hub import LoopbackHub, connect
 from wbc_hf.data import paint_cells
 from wbc_hf.labels import CLASS_NAMES
 
@@ -97,6 +98,14 @@ def pytest_runtest_setup() -> None:
 
 def _seed() -> int:
     return int(os.environ.get("WBC_HF_TEST_SEED", "0"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """A Hub on this machine, to which huggingface_hub talks in this process."""
+    with LoopbackHub() as hub:
+        connect(hub, monkeypatch, tmp_path)
+        yield hub
 
 
 @pytest.fixture(scope="session")

@@ -52,9 +52,9 @@ class HostileModel:
     change: Change
 
 
-def write_model(folder: Path) -> None:
-    """Write a whole model folder: weights, processor, calibration, report, adaptation, card and an export."""
-    torch.manual_seed(0)
+def tiny_resnet(seed: int = 0) -> ResNetForImageClassification:
+    """An untrained network of the five classes with 20 features."""
+    torch.manual_seed(seed)
     config = ResNetConfig(
         embedding_size=4,
         hidden_sizes=[4, 4, 8, 8],
@@ -62,7 +62,12 @@ def write_model(folder: Path) -> None:
         id2label=dict(enumerate(CLASS_NAMES)),
         label2id={name: index for index, name in enumerate(CLASS_NAMES)},
     )
-    network, processor = ResNetForImageClassification(config).eval(), build_processor(32)
+    return ResNetForImageClassification(config).eval()
+
+
+def write_model(folder: Path) -> None:
+    """Write a whole model folder: weights, processor, calibration, report, adaptation, card and an export."""
+    network, processor = tiny_resnet(), build_processor(32)
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
     generator = np.random.default_rng(0)

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ from wbc_hf.errors import HubUnreachableError, WbcError
 from wbc_hf.hub import push_space
 
 deploy_space = script("scripts/deploy_space.py")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    with LoopbackHub() as hub:
-        connect(hub, monkeypatch, tmp_path)
-        yield hub
 
 
 @pytest.fixture

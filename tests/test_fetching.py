@@ -29,13 +29,6 @@ PICKLES = {"pytorch_model.bin": b"pickle", "training_args.bin": b"pickle", "opti
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    with LoopbackHub() as hub:
-        connect(hub, monkeypatch, tmp_path)
-        yield hub
-
-
-@pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """huggingface_hub's waits between its retries take no time."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, get_session
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from PIL import Image
 
-from tests.loopback_hub import TOKEN, LoopbackHub, connect, hub_environment
+from tests.loopback_hub import TOKEN, LoopbackHub, hub_environment
 
 
 def png(shade: int) -> bytes:
@@ -98,13 +98,6 @@ def test_models_load_by_pipeline(tmp_path: Path):
         )
         assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= set(hub.files("me/name"))
     assert printed.splitlines()[-1] == "['LABEL_0', 'LABEL_1', 'LABEL_2', 'LABEL_3', 'LABEL_4']"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with LoopbackHub() as hub:
-        connect(hub, monkeypatch, tmp_path)
-        yield hub
 
 
 def test_spaces_are_written_beside_models_of_the_same_name(hub: LoopbackHub):

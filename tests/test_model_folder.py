@@ -11,32 +11,22 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
-    ResNetConfig,
-    ResNetForImageClassification,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessorPil,
 )
 
+from tests.hostile_models import tiny_resnet
 from wbc_hf.errors import WbcError
 from wbc_hf.hub import find_file, find_weights
 from wbc_hf.inference import Predictor
-from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_processor, digest_weights, load_classifier, load_config, load_processor
 
 CELL = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
 
 
 def save_resnet(folder: Path, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
-    config = ResNetConfig(
-        embedding_size=4,
-        hidden_sizes=[4, 4, 8, 8],
-        depths=[1, 1, 1, 1],
-        id2label=dict(enumerate(CLASS_NAMES)),
-        label2id={name: index for index, name in enumerate(CLASS_NAMES)},
-    )
-    ResNetForImageClassification(config).save_pretrained(folder)
+    tiny_resnet(seed).save_pretrained(folder)
     build_processor(32).save_pretrained(folder)
     return folder
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,12 +51,9 @@ PUBLISHED["SHA256SUMS"] = "".join(
 ).encode()
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # huggingface_hub waits 23 s before it gives up
-    with LoopbackHub() as hub:
-        connect(hub, monkeypatch, tmp_path)
-        yield hub
 
 
 @pytest.fixture

@@ -125,6 +125,24 @@ def sha256_of_folder(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def make_folder(folder: Path, way_out: str) -> None:
+    """Make a folder unless it is there.
+
+    Args:
+        folder: Its parents are made too.
+        way_out: What to do where that cannot be done, a sentence.
+
+    Raises:
+        WbcError: It cannot be made, or may not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WbcError(f"{folder}: cannot be made a folder ({error.strerror}). {way_out}") from None
+    if not os.access(folder, os.W_OK):
+        raise WbcError(f"{folder}: this folder may not be written to. {way_out}")
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file in one step, text as UTF-8. See `open_atomically`."""
     with open_atomically(path) as file:

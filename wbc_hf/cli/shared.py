@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 from wbc_hf.errors import WbcError
-from wbc_hf.files import is_full_disk
+from wbc_hf.files import is_full_disk, make_folder
 from wbc_hf.safe_text import on_one_line, say, set_up_logging
 
 MODEL_HELP = "Model folder or Hub id. Default: the variable WBC_HF_MODEL, else the model that comes with the package."
@@ -87,12 +87,7 @@ def make_output_folder(output: Path) -> None:
     Raises:
         WbcError: It cannot be made or written to.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WbcError(f"{output}: cannot be made a folder ({error.strerror}). Give another --output.") from None
-    if not os.access(output, os.W_OK):
-        raise WbcError(f"{output}: this folder may not be written to. Give another --output.")
+    make_folder(output, "Give another --output.")
 
 
 def read_training_data(folder: Path) -> dict | None:

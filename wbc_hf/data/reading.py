@@ -140,8 +140,8 @@ def count_pixels(source: ImageSource) -> int:
     if isinstance(source, FilePart) and source.member:
         return MAX_PIXELS
     try:
-        width, height = _open(source, "").size
-    except Exception:
+        width, height = _open_header(source, "").size
+    except Exception:  # whatever is wrong with it, `read_image` says so
         return 0
     return width * height
 
@@ -168,7 +168,7 @@ def find_pages(source: ImageSource) -> Pages:
     if isinstance(source, Image.Image | np.ndarray):
         return Pages()
     try:
-        image = _open(source, "")
+        image = _open_header(source, "")
         if image.format in _ANIMATIONS:
             return Pages(frames=min(getattr(image, "n_frames", 1), MAX_PAGES) - 1)
         if not isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -260,6 +260,14 @@ def _reason(error: Exception) -> str:
 
 
 def _open(source: ImageSource | None, name: str) -> Image.Image:
+    image = _open_header(source, name)
+    if isinstance(image, ImageFile.ImageFile):
+        _check_structure(image, name)
+    return image
+
+
+def _open_header(source: ImageSource | None, name: str) -> Image.Image:
+    """Open an image, of a file its header alone."""
     if source is None:
         raise UnreadableImageError(name, NO_IMAGE)
     if isinstance(source, Image.Image):
@@ -297,7 +305,6 @@ def _open(source: ImageSource | None, name: str) -> Image.Image:
         raise
     if page:
         image.seek(page)
-    _check_structure(image, name)
     return image
 
 

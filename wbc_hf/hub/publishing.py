@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
+from typing import Literal
 
 import httpx2
 import yaml
@@ -106,13 +107,10 @@ def push_space(folder: Path, repo_id: str, *, private: bool = False) -> str:
         card = read_text(folder / CARD_FILE)
         _check_card(card, folder / CARD_FILE, SpaceCard)
         api = HfApi()
-        url = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private or None, exist_ok=True)
-        info = api.space_info(repo_id)
-        if private and not info.private:
-            raise WbcError(f"{repo_id}: exists and is public, so this push would not be private. Choose another name.")
+        url = _make_repository(api, repo_id, "space", private)
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
         names = [name for name in names if find_file(folder, name) is not None]
-        gone = {sibling.rfilename for sibling in info.siblings or []} - {*names, ".gitattributes"}
+        gone = set(api.list_repo_files(repo_id, repo_type="space")) - {*names, ".gitattributes"}
         operations = [CommitOperationAdd(name, folder / name) for name in names]
         api.create_commit(
             repo_id,
@@ -120,7 +118,7 @@ def push_space(folder: Path, repo_id: str, *, private: bool = False) -> str:
             commit_message="Publish page with wbc-hf",
             repo_type="space",
         )
-    return str(url)
+    return url
 
 
 def list_published(folder: Path) -> list[str]:
@@ -141,15 +139,22 @@ def _push(folder: Path, published: list[str], repo_id: str, private: bool) -> st
     card = read_text(folder / CARD_FILE).replace(UNNAMED_MODEL, repo_id)
     _check_card(card, folder / CARD_FILE, ModelCard)
     api = HfApi()
-    # `private=False` would make a repository public even where an organisation's own default is private.
-    url = api.create_repo(repo_id, private=private or None, exist_ok=True)
-    if private and not api.model_info(repo_id).private:
-        raise WbcError(f"{repo_id}: exists and is public, so this push would not be private. Choose another name.")
+    url = _make_repository(api, repo_id, "model", private)
     additions = [CommitOperationAdd(name, folder / name) for name in published if name != CARD_FILE]
     additions.append(CommitOperationAdd(CARD_FILE, card.encode()))
     additions.append(CommitOperationAdd(CHECKSUMS_FILE, format_checksums(folder, published).encode()))
     # Not `upload_folder`: with Xet it commits in several steps, and a break between two leaves half a model.
     api.create_commit(repo_id, additions, commit_message="Publish model with wbc-hf")
+    return url
+
+
+def _make_repository(api: HfApi, repo_id: str, kind: Literal["model", "space"], private: bool) -> str:
+    """Make a repository unless it is there. Returns its address; refuses one that is not as private as asked for."""
+    sdk = "gradio" if kind == "space" else None
+    # `private=False` would make a repository public even where an organisation's own default is private.
+    url = api.create_repo(repo_id, repo_type=kind, space_sdk=sdk, private=private or None, exist_ok=True)
+    if private and not api.repo_info(repo_id, repo_type=kind).private:
+        raise WbcError(f"{repo_id}: exists and is public, so this push would not be private. Choose another name.")
     return str(url)
 
 

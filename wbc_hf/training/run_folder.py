@@ -1,7 +1,6 @@
 """The folder of a run: opening it, and refusing to resume one that was begun with other arguments or images."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 from datasets import IterableDatasetDict
@@ -9,6 +8,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME
 
 from wbc_hf.data import Leucocytes
 from wbc_hf.errors import WbcError
+from wbc_hf.files import make_folder
 from wbc_hf.manifest import Manifest
 from wbc_hf.training.arguments import Arguments, DataArguments, ModelArguments
 
@@ -43,12 +43,7 @@ def open_folder(folder: Path, resume: bool) -> None:
     taken = [name for name in (CONFIG_NAME, SAFE_WEIGHTS_NAME) if (folder / name).exists()]
     if taken:
         raise WbcError(f"{folder}: holds a {taken[0]} that no run wrote. Give another --output_dir.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WbcError(f"{folder}: the folder of the run cannot be made ({error.strerror}).") from None
-    if not os.access(folder, os.W_OK):
-        raise WbcError(f"{folder}: the folder of the run may not be written to. Give another --output_dir.")
+    make_folder(folder, "Give another --output_dir.")
 
 
 def run_manifest(folder: Path, arguments: Arguments, leucocytes: Leucocytes | IterableDatasetDict) -> Manifest:
