@@ -66,3 +66,18 @@ def fields(tmp_path: Path) -> list[Path]:
     for seed, file in enumerate(files, start=1):
         Image.fromarray(paint_field([0, 1, 2, 4], width=480, height=360, seed=seed).image).save(file)
     return files
+
+
+# The gallery draws the last state of a reading a moment after the rest of the page.
+SETTLED_JS = """() => {
+    const gallery = document.querySelector(".wbc-gallery"), before = window.cellsBefore;
+    window.cellsBefore = `${gallery.ariaBusy} ${gallery.innerText}`;
+    return gallery.ariaBusy === "false" && before === window.cellsBefore;
+}"""
+
+
+def wait_until_read(page: "sync_api.Page", then: str) -> None:
+    """Wait until all pictures are read, the line over the field says this, and no cell of the gallery moves."""
+    page.locator(".wbc-pager", has_text=then).wait_for()
+    page.locator(".wbc-progress").wait_for(state="detached")
+    page.wait_for_function(SETTLED_JS, polling=200)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.conftest import DESKTOP, PHONE
+from tests.real.conftest import DESKTOP, PHONE, wait_until_read
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
 pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed: pip install -e .[dev]")
@@ -49,8 +49,7 @@ def broken_rules(page: "sync_api.Page") -> list[str]:
 def test_a_specimen(page: "sync_api.Page", fields: list[Path]):
     assert broken_rules(page) == []
     page.locator(".tabitem:visible input[type=file]").first.set_input_files([*fields, fields[0]])
-    page.locator(".wbc-pager", has_text="of 3").wait_for()
-    page.locator(".wbc-progress").wait_for(state="detached")
+    wait_until_read(page, "of 3")
     page.locator(".wbc-remarks").wait_for()
     page.locator(".wbc-classes button").first.click()
     page.locator(".wbc-reviewed").first.wait_for()

@@ -15,7 +15,7 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 from PIL import Image
 
-from tests.real.conftest import DESKTOP, PHONE
+from tests.real.conftest import DESKTOP, PHONE, wait_until_read
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.reports import RESEARCH_USE
@@ -163,20 +163,10 @@ def _wait_for_last(page: "sync_api.Page", name: str) -> None:
 # ---- a specimen
 
 
-# The gallery draws the last state of a reading a moment after the rest of the page.
-SETTLED_JS = """() => {
-    const before = window.cellsBefore;
-    window.cellsBefore = document.querySelector(".wbc-groups")?.innerText ?? "";
-    return before === window.cellsBefore;
-}"""
-
-
 def _examine(page: "sync_api.Page", files: list[Path], then: str) -> None:
     """Give files, and wait until all are read, the line over the field begins so, and no cell of the gallery moves."""
     _upload(page, files)
-    page.locator(".wbc-pager", has_text=then).wait_for()
-    page.locator(".wbc-progress").wait_for(state="detached")
-    page.wait_for_function(SETTLED_JS, polling=200)
+    wait_until_read(page, then)
 
 
 def _count_of(page: "sync_api.Page", name: str) -> int:
@@ -277,6 +267,24 @@ def test_cells_are_dragged_to_their_class_and_keys_review_the_one_under_the_mous
     page.locator(".wbc-toolbar").get_by_role("button", name=f"Undo cell {hovered}").click()
     _wait_for_cells(page, other, [])
     _wait_for_cells(page, goal, [dragged])
+
+
+@DESKTOP_FIRST
+def test_no_cell_moves_away_under_a_hand_that_holds_one(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields[:1], "Field 1 of 1")
+    first = page.locator(".wbc-cell.wbc-waiting").first
+    first.hover()
+    before = page.locator(".wbc-cell").count()
+    page.mouse.down()
+    _upload(page, fields[1:])
+    page.locator(".wbc-pager", has_text="of 2").wait_for()
+    page.locator(".wbc-progress").wait_for(state="detached")
+    page.wait_for_timeout(500)
+    assert page.locator(".wbc-cell").count() == before
+
+    page.mouse.up()
+    wait_until_read(page, "of 2")
+    assert page.locator(".wbc-cell").count() > before
 
 
 def test_several_cells_are_accepted_or_moved_at_once_and_undone_at_once(page: "sync_api.Page", fields: list[Path]):
@@ -523,8 +531,7 @@ def test_a_wrong_choice_is_mended_by_one_click_and_undone_by_another(page: "sync
     assert _boxes(page) == 1
 
     page.get_by_role("button", name="Read them as whole fields").click()
-    page.locator(".wbc-pager", has_text="Field 3 of 4").wait_for()
-    page.locator(".wbc-progress").wait_for(state="detached")
+    wait_until_read(page, "Field 3 of 4")
     assert _boxes(page) >= 3
     assert page.get_by_role("button", name="Read them as").count() == 0
     assert page.get_by_role("radio", name="Find out").is_checked()
@@ -540,8 +547,7 @@ def test_the_example_smear_counts_something(browser: "sync_api.Browser", shipped
     page.set_default_timeout(60_000)
     page.goto(shipped_url)
     page.get_by_role("button", name="An example smear").click()
-    page.locator(".wbc-pager", has_text="Field 1 of 4").wait_for()
-    page.locator(".wbc-progress").wait_for(state="detached")
+    wait_until_read(page, "Field 1 of 4")
     counted = page.locator(".wbc-differential tfoot td").first
     assert int(counted.inner_text()) >= 2
     assert sum(_count_of(page, name) for name in CLASS_NAMES) == int(counted.inner_text())

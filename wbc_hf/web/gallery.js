@@ -12,11 +12,13 @@ const PATIENCE = 20000;  // milliseconds, before an answer is not waited for any
 
 let given = null, cells = new Map(), show = 'all', sort = 'unsure';
 const elements = new Map(), selected = new Set(), missing = new Set();
-let changes = [], ticket = Date.now(), anchor = 0, several = false, byKeyboard = false, dragged = [], asking = 0;
+let changes = [], ticket = Date.now(), anchor = 0, several = false, byKeyboard = false, asking = 0;
+let held = false, dragged = [];
 
 // ---- what the server says, and what was done since
 
 function take() {
+    if (held) return;
     const next = props.value ? JSON.parse(props.value) : null;
     if (next && next.key === given?.key && next.version <= given.version) return;  // answers overtake each other
     if (next?.key !== given?.key) { forget(); }
@@ -79,6 +81,7 @@ function review(cell, column) {
 function draw() {
     root.hidden = !given;
     if (!given) return;
+    set(root, 'aria-busy', given.reading);
     cells = current();
     const focused = cellOf(document.activeElement), list = focused?.parentElement;
     const place = list ? [...list.children].indexOf(focused) : -1;
@@ -390,7 +393,17 @@ root.addEventListener('drop', event => {
     const moved = dragged.filter(number => cells.get(number).column !== Number(section.dataset.column));
     if (moved.length) move(moved, section.dataset.value);
 });
-root.addEventListener('dragend', () => { dragged = []; mark(null); });
+root.addEventListener('dragend', () => { dragged = []; mark(null); release(); });
+
+// ---- no cell moves away under a hand that has taken hold of one: what the server says meanwhile is drawn afterwards
+
+function release() {
+    if (held) setTimeout(() => { held = false; take(); });  // after the click or the drop
+}
+
+root.addEventListener('pointerdown', event => { held = Boolean(cellOf(event.target)); });
+document.addEventListener('pointerup', release);
+document.addEventListener('pointercancel', () => { if (!dragged.length) release(); });  // the start of a drag cancels too
 
 // ---- a rubber band from a free place
 

@@ -111,7 +111,7 @@ def describe_gallery(session: Session) -> str:
     """Describe all cells as JSON for the gallery, without their images; "" where there is no picture.
 
     Of each cell: its number, column, state, tag, how unsure the model is, and whether a person reviewed it. Each text
-    has a higher `version` than those before it.
+    has a higher `version` than those before it; `reading` says that more cells may come.
     """
     with session.lock:
         view = session.view
@@ -125,6 +125,7 @@ def describe_gallery(session: Session) -> str:
                 "ticket": session.ticket,
                 "chosen": view.cell and view.cell.number,
                 "undo": view.undo,
+                "reading": session.readings > 0,
                 "cells": [_summary(cell) for cell in view.cells],
             },
             separators=(",", ":"),
