@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder, read_training_data
+from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder
+from wbc_hf.cli.training_data import read_training_data
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.safe_text import json_text, say
@@ -122,7 +123,7 @@ def _seen_sets(predictor: "Predictor", leucocytes: "Leucocytes") -> tuple[str, .
     """Titles of the sets that the model was trained on, by its thresholds' title of them and its run's fingerprint."""
     titles = tuple(origin.title for origin in leucocytes.provenance.origins)
     data = None if predictor.folder is None else read_training_data(predictor.folder)
-    if data is not None and data.get("fingerprint") == leucocytes.provenance.fingerprint:
+    if data is not None and data.fingerprint == leucocytes.provenance.fingerprint:
         return titles
     # Titles hold commas of their own: the list is searched as a whole.
     return tuple(title for title in titles if f", {title}, " in f", {predictor.identity.trained_on}, ")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder, read_training_data
+from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder
+from wbc_hf.cli.training_data import read_training_data
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.safe_text import say
 
@@ -92,14 +93,13 @@ def _was_trained_on(folder: Path, leucocytes: "Leucocytes") -> bool:
     data = read_training_data(folder)
     if data is None:
         return False
-    if data["fingerprint"] == leucocytes.provenance.fingerprint:
+    if data.fingerprint == leucocytes.provenance.fingerprint:
         return True
-    trained_on = {origin["spec"] for origin in data.get("origins", [data])}
-    if shared := [origin.spec for origin in leucocytes.provenance.origins if origin.spec in trained_on]:
+    if shared := [origin.spec for origin in leucocytes.provenance.origins if origin.spec in data.specs]:
         logger.warning(
             "%s: the model was trained on images of this set, in other splits. Evaluate it on %s, and give --seed the "
             "run's --split_seed.",
             " ".join(shared),
-            data["spec"],
+            data.spec,
         )
     return False

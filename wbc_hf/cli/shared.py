@@ -2,7 +2,6 @@
 
 import errno
 import io
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -88,14 +87,6 @@ def make_output_folder(output: Path) -> None:
         WbcError: It cannot be made or written to.
     """
     make_folder(output, "Give another --output.")
-
-
-def read_training_data(folder: Path) -> dict | None:
-    """What the record of a training run says of its data; None where a model's folder holds no such record."""
-    try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"]
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def exit_if_unreadable(unreadable: int, total: int, problem: str = "are not readable images") -> None:
