@@ -71,7 +71,7 @@ class SpecimenTab:
     def _lay_out(self) -> None:
         actions = read_text("actions.js")
         with gr.Row(equal_height=False, elem_classes=["wbc-row", "wbc-intake"]):
-            with gr.Column(scale=5):
+            with gr.Column(scale=4):
                 self.files = gr.File(
                     label=f"Photographs, a folder or a ZIP file, up to {MAX_PICTURES:,}",
                     file_count="multiple",
