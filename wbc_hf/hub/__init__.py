@@ -1,5 +1,6 @@
 """To and from the Hugging Face Hub: fetching models, their files, publishing results."""
 
+from wbc_hf.hub.card_changes import read_changes, write_changes
 from wbc_hf.hub.datasets_cache import check_cache_is_writable
 from wbc_hf.hub.fetching import check_hub_reachable, copy_notice, fetch_model
 from wbc_hf.hub.model_files import (
@@ -35,4 +36,6 @@ __all__ = [
     "list_published",
     "push_folder",
     "push_space",
+    "read_changes",
+    "write_changes",
 ]
