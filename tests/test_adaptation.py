@@ -1,6 +1,7 @@
 """A model adapted to another laboratory: what is read, held back, fitted, written and told."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from wbc_hf.adaptation.self_training import MIN_UNLABELLED
 from wbc_hf.adaptation.unsupervised import unsupervised_review_threshold
 from wbc_hf.data import paint_cells, read_image
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import compute_metrics
+from wbc_hf.evaluation import compute_metrics, map_checklists
+from wbc_hf.hub import read_changes
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import (
@@ -206,6 +208,8 @@ def test_a_model_that_says_nothing_of_trust_can_be_adapted_and_is_told_that_it_d
     assert f"Warning: {done.warning}" in describe_adaptation(done)
     card = (tmp_path / "new" / "README.md").read_text(encoding="utf-8")
     assert "# plain\n\n## Adapted to another laboratory" in card
+    assert "Reporting checklists" not in card
+    assert len(read_changes(card)) == 1
     assert f"> **{done.warning}**" in card
     assert "| share confident | – |" in card
 
@@ -253,7 +257,15 @@ def test_the_card_says_what_was_done_right_under_its_title(labelled: Adapted, ti
     assert "| on 14 held-back cells | before | after |" in card
     assert f"| {accuracy:.3f} (" in card
     assert card.index("All figures below are those of the model before") < card.index("## How good it is")
-    assert card.rstrip().endswith(rest.rstrip()[-200:])
+    assert map_checklists(card) == card
+    assert "| 24 | updating: results | “Adapted to another laboratory” |" in card
+    added, *trained = read_changes(card)
+    assert trained == read_changes(before)
+    assert re.fullmatch(
+        rf"{labelled.adaptation.made[:10]}: adapted to another laboratory, by \d+ cells with labels, at .{{8}} UTC\.",
+        added,
+    )
+    assert "\n".join(rest.split("## Limits")[1].splitlines()[:9]) in card
 
 
 def test_what_is_told_in_the_terminal(labelled: Adapted, unlabelled: Adapted):

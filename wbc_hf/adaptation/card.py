@@ -12,9 +12,9 @@ from jinja2 import Template
 
 from wbc_hf.adaptation.results import SCORES, STATUSES, Adaptation, Diagnosis
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import format_estimate, format_figure
+from wbc_hf.evaluation import CHECKLISTS_HEADING, format_estimate, format_figure, map_checklists
 from wbc_hf.files import read_text
-from wbc_hf.hub import CARD_FILE, find_file
+from wbc_hf.hub import CARD_FILE, find_file, read_changes, write_changes
 from wbc_hf.modeling import TARGET_ACCURACY
 
 
@@ -39,7 +39,7 @@ def render_card(card: ModelCard | None, adaptation: Adaptation) -> str:
     """Render the card of a model, if it has one, with a section on its adaptation under the title.
 
     Figures are removed from the front matter, which would show them as those of the adapted model, and charts from the
-    text.
+    text. The list of changes gets a line, and the reporting checklists of a card that has them are brought up to date.
     """
     if card is not None:
         data = cast(ModelCardData, card.data)
@@ -58,7 +58,11 @@ def render_card(card: ModelCard | None, adaptation: Adaptation) -> str:
     )
     body = re.sub(r"^!\[[^\]\n]*\]\(figures/[^)\n]*\)\n+", "", card.text, flags=re.MULTILINE)
     _, title, rest = re.split(r"\A(\s*# [^\n]*\n|)", body, maxsplit=1)
-    return f"---\n{data}\n---\n{title}\n{section}\n\n{rest.lstrip()}"
+    adapted = f"---\n{data}\n---\n{title}\n{section}\n\n{rest.lstrip()}"
+    change = f"{adaptation.made[:10]}: adapted to another laboratory, by {adaptation.cells} cells"
+    change += f" {'with' if adaptation.labelled else 'without'} labels, at {adaptation.made[11:19]} UTC."
+    adapted = write_changes(adapted, [change, *read_changes(adapted)])
+    return map_checklists(adapted) if CHECKLISTS_HEADING in adapted else adapted
 
 
 def describe_adaptation(adaptation: Adaptation) -> str:

@@ -16,10 +16,12 @@ from wbc_hf.evaluation.label_issues import find_label_issues
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES, LeucocyteMetrics, compute_metrics, headline
 from wbc_hf.evaluation.model_card import render_card
 from wbc_hf.evaluation.report import write_report
+from wbc_hf.evaluation.reporting_checklists import CHECKLISTS_HEADING, map_checklists
 from wbc_hf.evaluation.stored_metrics import read_metrics
 from wbc_hf.evaluation.summary import format_metrics, format_table, plain_table
 
 __all__ = [
+    "CHECKLISTS_HEADING",
     "CONFIDENCE",
     "HEADLINE_NAMES",
     "DetectionFigures",
@@ -41,6 +43,7 @@ __all__ = [
     "format_metrics",
     "format_table",
     "headline",
+    "map_checklists",
     "match_boxes",
     "plain_table",
     "read_metrics",

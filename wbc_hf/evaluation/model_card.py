@@ -6,6 +6,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from wbc_hf.evaluation.confidence_intervals import format_estimate, format_figure, format_interval
+from wbc_hf.evaluation.reporting_checklists import LOCAL_TITLE, map_checklists
 from wbc_hf.hub import UNNAMED_MODEL
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 
@@ -48,22 +49,22 @@ _NOTED_ARGUMENTS = (
     "seed",
 )
 
-_LOCAL_TITLE = "a folder of images that is not published"
-
 
 def render_card(run: dict, metrics: dict, model_id: str | None = None) -> str:
     """The card of a model as Markdown with YAML front matter, from what a run and its report wrote down.
+
+    Its last section maps it to two reporting checklists; see `map_checklists`.
 
     No path of the machine that trained gets into it: data and base models that are local folders go unnamed.
 
     Args:
         run: As in `run.json`: `base_model` (None from scratch), `width`, `image_size` in pixels, `freeze`,
-            `arguments`, `versions`, and `data` with `spec`, `title`, `licence`, `homepage`, `fingerprint`,
-            `given_splits`, `splits` (images by split and class), `skipped`, and where known `origins` (one
-            dictionary a laboratory, with `laboratory`, `spec`, `title`, `licence`, `homepage`, `given_splits`),
-            `groups_across` and `audit`: `distinct_cells` (as `splits`), `near_duplicates` (images that show a cell
-            which another one shows already), `contradictions` (cells with two classes) and `across` (cells in two
-            splits).
+            `arguments`, `versions`, `finished` (ISO 8601, in UTC), and `data` with `spec`, `title`, `licence`,
+            `homepage`, `fingerprint`, `given_splits`, `splits` (images by split and class), `skipped`, and where known
+            `origins` (one dictionary a laboratory, with `laboratory`, `spec`, `title`, `licence`, `homepage`,
+            `given_splits`), `groups_across` and `audit`: `distinct_cells` (as `splits`), `near_duplicates` (images
+            that show a cell which another one shows already), `contradictions` (cells with two classes) and `across`
+            (cells in two splits).
             `fingerprint` and `given_splits` are None for a stream, `width` may be where weights were given. `notice`,
             where it is there, says whether the weights derive from others with a licence of their own; `commit` and
             `machine` are named where they are there.
@@ -74,7 +75,7 @@ def render_card(run: dict, metrics: dict, model_id: str | None = None) -> str:
     card = ModelCard.from_template(
         _card_data(run, metrics, model_id), template_path=str(TEMPLATE), **_template_arguments(run, metrics, model_id)
     )
-    return str(card)
+    return map_checklists(str(card))
 
 
 def _card_data(run: dict, metrics: dict, model_id: str) -> ModelCardData:
@@ -152,7 +153,7 @@ def _title(data: dict) -> str:
     if len(data.get("origins", ())) > 1:
         return ", ".join(_title(origin) for origin in data["origins"])
     named = data["title"] != data["spec"] or data["spec"].startswith("kaggle:")
-    return data["title"] if named or _is_hub_id(data["spec"]) else _LOCAL_TITLE
+    return data["title"] if named or _is_hub_id(data["spec"]) else LOCAL_TITLE
 
 
 def _architecture(run: dict) -> str:
