@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from transformers import pipeline
 from tests.conftest import Command
 from tests.loopback_hub import TOKEN, LoopbackHub, connect, hub_environment
 from wbc_hf.data import paint_cells
+from wbc_hf.hub import read_changes
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 
@@ -75,6 +77,8 @@ def test_from_a_hub_data_set_to_a_model_that_answers(
     assert "OWNER/NAME" not in card
     assert "me/painted" in card
     assert str(tmp_path) not in card
+    [change] = read_changes(card)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d: trained on me/painted, finished at \d\d:\d\d:\d\d UTC\.", change)
 
     written = [path for path in folder.rglob("*") if path.is_file()]
     assert len(written) > 20

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from huggingface_hub import constants
 
 from tests.loopback_hub import TOKEN, LoopbackHub, connect
 from wbc_hf.errors import HubUnreachableError, WbcError
-from wbc_hf.hub import UNNAMED_MODEL, fetch_model, push_folder
+from wbc_hf.hub import UNNAMED_MODEL, fetch_model, push_folder, read_changes
 
 CARD = f"""---
 license: apache-2.0
@@ -20,6 +21,14 @@ tags:
 # A model
 
 `pipeline("image-classification", model="{UNNAMED_MODEL}")`
+
+## Changes
+
+- 2026-01-02: trained on cells of somebody.
+
+## Licence
+
+Apache-2.0.
 """
 
 PUBLISHED = {
@@ -89,6 +98,78 @@ def test_pushing_twice_changes_nothing(hub: LoopbackHub, folder: Path):
     assert push_folder(folder, "me/name") == f"{hub.endpoint}/me/name"
     assert hub.commit_count("me/name") == commits
     assert hub.files("me/name") == PUBLISHED
+
+
+FIRST = "2026-01-02: trained on cells of somebody."
+
+
+def change(folder: Path, weights: bytes = b"better weights", card: str | None = None) -> None:
+    """Make another model of the folder."""
+    (folder / "model.safetensors").write_bytes(weights)
+    if card is not None:
+        (folder / "README.md").write_text(card)
+
+
+def published_changes(hub: LoopbackHub) -> list[str]:
+    return read_changes(hub.files("me/name")["README.md"].decode())
+
+
+def test_another_model_without_a_word_on_what_changed_is_refused(hub: LoopbackHub, folder: Path):
+    push_folder(folder, "me/name")
+    change(folder)
+    said = rf'me/name: its card has every change.*newest being \'{FIRST}\'.*--changes "TEXT"'
+    with pytest.raises(WbcError, match=said):
+        push_folder(folder, "me/name")
+    assert hub.files("me/name") == PUBLISHED
+
+
+def test_changes_grow_with_each_version(hub: LoopbackHub, folder: Path):
+    push_folder(folder, "me/name")
+    change(folder)
+    push_folder(folder, "me/name", changes="stained\n  anew")
+    today = datetime.now(UTC).date()
+    assert published_changes(hub) == [f"{today}: stained anew", FIRST]
+    card = hub.files("me/name")["README.md"].decode()
+    assert card.endswith(f"## Changes\n\n- {today}: stained anew\n- {FIRST}\n\n## Licence\n\nApache-2.0.\n")
+    assert contents(folder) == LOCAL | {"model.safetensors": b"better weights"}
+
+    # What the folder's own card does not say is published all the same.
+    push_folder(folder, "me/name")
+    assert published_changes(hub) == [f"{today}: stained anew", FIRST]
+    change(folder, b"best weights")
+    with pytest.raises(WbcError, match="every change"):
+        push_folder(folder, "me/name", changes="stained anew")
+    push_folder(folder, "me/name", changes="painted")
+    assert published_changes(hub) == [f"{today}: painted", f"{today}: stained anew", FIRST]
+
+
+def test_a_model_that_was_trained_again_brings_its_own_change(hub: LoopbackHub, folder: Path):
+    push_folder(folder, "me/name")
+    change(folder, card=CARD.replace("2026-01-02", "2026-02-03"))
+    push_folder(folder, "me/name")
+    assert published_changes(hub) == [FIRST.replace("2026-01-02", "2026-02-03"), FIRST]
+
+
+@pytest.mark.parametrize("section", ["", "## Changes\n\n## Licence\n"])
+def test_a_card_without_changes_stops_the_push(hub: LoopbackHub, folder: Path, section: str):
+    change(folder, card=f"---\nlicense: mit\n---\n# A model\n\n{section}")
+    with pytest.raises(WbcError, match=r'README\.md: has no "## Changes".*--changes "TEXT"'):
+        push_folder(folder, "me/name")
+    assert hub.requests == []
+    push_folder(folder, "me/name", changes="first version")
+    assert published_changes(hub) == [f"{datetime.now(UTC).date()}: first version"]
+
+
+def test_a_change_that_says_nothing_is_refused(hub: LoopbackHub, folder: Path):
+    with pytest.raises(WbcError, match='--changes "": says nothing'):
+        push_folder(folder, "me/name", changes=" \n")
+    assert hub.requests == []
+
+
+def test_a_push_with_a_change_is_repeated_as_it_was(hub: LoopbackHub, folder: Path):
+    hub.fail_next("commit", 500, times=None)
+    with pytest.raises(WbcError, match=r"wbc-hf push \S+ me/name --changes 'more cells'$"):
+        push_folder(folder, "me/name", changes="more cells")
 
 
 def test_other_files_on_the_hub_stay_and_the_card_is_replaced(hub: LoopbackHub, folder: Path):
@@ -173,7 +254,7 @@ def test_no_token_is_said_before_anything_is_sent(hub: LoopbackHub, folder: Path
 
 
 def test_a_card_without_a_licence_stops_the_push(hub: LoopbackHub, folder: Path):
-    (folder / "README.md").write_text("---\ntags:\n- leucocytes\n---\n# A model\n")
+    (folder / "README.md").write_text("---\ntags:\n- leucocytes\n---\n# A model\n\n## Changes\n\n- First.\n")
     with pytest.raises(WbcError, match=r"README\.md: names no licence.*license: apache-2\.0"):
         push_folder(folder, "me/name")
     assert not [request for request in hub.requests if request.path == "/api/repos/create"]
@@ -209,7 +290,7 @@ def test_weights_that_went_bad_in_the_cache_are_refused_without_the_hub(hub: Loo
 
 @pytest.mark.parametrize("front_matter", ["license: free-beer", "license: [", "model-index:\n- name: a"])
 def test_a_card_that_the_hub_refuses_stops_the_push(hub: LoopbackHub, folder: Path, front_matter: str):
-    (folder / "README.md").write_text(f"---\n{front_matter}\n---\n# A model\n")
+    (folder / "README.md").write_text(f"---\n{front_matter}\n---\n# A model\n\n## Changes\n\n- First.\n")
     with pytest.raises(WbcError, match=r"README\.md: the Hub does not accept this model card"):
         push_folder(folder, "me/name")
     assert not [request for request in hub.requests if request.path == "/api/repos/create"]
@@ -224,7 +305,15 @@ def test_a_dead_hub_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.mark.parametrize("status", [None, 401, 403, 500])
 @pytest.mark.parametrize(
     "step",
-    ["POST /api/validate-yaml", "POST /api/repos/create", "preupload", "POST .*objects/batch", "PUT /lfs/", "commit"],
+    [
+        "POST /api/validate-yaml",
+        "POST /api/repos/create",
+        "resolve/main/README.md",
+        "preupload",
+        "POST .*objects/batch",
+        "PUT /lfs/",
+        "commit",
+    ],
 )
 def test_a_push_that_breaks_off_can_be_repeated(hub: LoopbackHub, folder: Path, step: str, status: int | None):
     hub.fail_next(step, status, times=None)

@@ -1,8 +1,11 @@
 """Publish a trained model as an ordinary model repository on the Hugging Face Hub, and the page as a Space."""
 
 import fnmatch
+import shlex
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
@@ -19,11 +22,12 @@ from huggingface_hub import (
     constants,
     get_token,
 )
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RemoteEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import read_text
+from wbc_hf.hub.card_changes import read_changes, write_changes
 from wbc_hf.hub.checksums import format_checksums
 from wbc_hf.hub.fetching import check_hub_reachable, first_line
 from wbc_hf.hub.model_files import (
@@ -58,17 +62,22 @@ WITHHELD_FILES = ("figures/misclassified*",)
 UNNAMED_MODEL = "OWNER/NAME"
 
 
-def push_folder(folder: Path, repo_id: str, *, private: bool = False) -> str:
+def push_folder(folder: Path, repo_id: str, *, private: bool = False, changes: str | None = None) -> str:
     """Publish the model in a folder. The folder is never changed.
 
     All files go into one commit, so that the repository holds either the new model or the old one. Other files on the
     Hub stay; its `README.md` is replaced, and so is `SHA256SUMS`, by which `fetch_model` checks the
     weights. The token comes from HF_TOKEN or `hf auth login` and is written nowhere.
 
+    The card has to say under "Changes" what this version is, in a line that is not published yet: training and
+    adapting write one, and `changes` is another. Lines that are published already are kept below. Without a new line
+    a push is refused, unless card and weights are those that are published: a push can always be repeated.
+
     Args:
         folder: The folder of a training, with at least `REQUIRED_FILES`.
         repo_id: `owner/name`; created if it does not exist.
         private: Make a new repository private; by default as the owner's settings say.
+        changes: What is new in this version, which the published card says with the date of today.
 
     Returns:
         The address of the repository.
@@ -76,13 +85,16 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False) -> str:
     Raises:
         HubUnreachableError: The Hub does not answer.
         WbcError: A required file or the token is missing, `repo_id` or the card is not valid, the card names no
-            licence, an existing repository is public where `private` was asked for, or the push failed.
+            licence or no change that is not published yet, an existing repository is public where `private` was asked
+            for, or the push failed.
     """
-    published = list_published(folder)
+    names = list_published(folder)
+    card = _card_with_changes(folder, repo_id, changes)
     _check_may_push(repo_id, "a model")
     again = f"wbc-hf push {folder} {repo_id}" + (" --private" if private else "")
+    again += "" if changes is None else f" --changes {shlex.quote(changes)}"
     with _explain_failure(repo_id, f"The model in {folder} is whole and unchanged. To push it again: {again}"):
-        return _push(folder, published, repo_id, private)
+        return _push(folder, names, card, repo_id, private)
 
 
 def push_space(folder: Path, repo_id: str, *, private: bool = False) -> str:
@@ -135,17 +147,62 @@ def list_published(folder: Path) -> list[str]:
     return [name for name in names if find_file(folder, name) is not None]
 
 
-def _push(folder: Path, published: list[str], repo_id: str, private: bool) -> str:
-    card = read_text(folder / CARD_FILE).replace(UNNAMED_MODEL, repo_id)
+def _card_with_changes(folder: Path, repo_id: str, changes: str | None) -> str:
+    """The card of a folder under the name of its repository, with one more change where it is given."""
+    path = folder / CARD_FILE
+    card = read_text(path).replace(UNNAMED_MODEL, repo_id)
+    if changes is not None:
+        if not changes.strip():
+            raise WbcError('--changes "": says nothing. Say in a sentence what is new in this version.')
+        line = f"{datetime.now(UTC).date()}: {' '.join(changes.split())}"
+        card = write_changes(card, [line, *read_changes(card)])
+    if not read_changes(card):
+        raise WbcError(f'{path}: has no "## Changes" that say what this version is. Say it with --changes "TEXT".')
+    return card
+
+
+def _push(folder: Path, names: list[str], card: str, repo_id: str, private: bool) -> str:
     _check_card(card, folder / CARD_FILE, ModelCard)
     api = HfApi()
     url = _make_repository(api, repo_id, "model", private)
-    additions = [CommitOperationAdd(name, folder / name) for name in published if name != CARD_FILE]
+    checksums = format_checksums(folder, names)
+    card = _continue_changes(card, checksums, api, repo_id)
+    additions = [CommitOperationAdd(name, folder / name) for name in names if name != CARD_FILE]
     additions.append(CommitOperationAdd(CARD_FILE, card.encode()))
-    additions.append(CommitOperationAdd(CHECKSUMS_FILE, format_checksums(folder, published).encode()))
+    additions.append(CommitOperationAdd(CHECKSUMS_FILE, checksums.encode()))
     # Not `upload_folder`: with Xet it commits in several steps, and a break between two leaves half a model.
     api.create_commit(repo_id, additions, commit_message="Publish model with wbc-hf")
     return url
+
+
+def _continue_changes(card: str, checksums: str, api: HfApi, repo_id: str) -> str:
+    """The card with its new changes above those of the published card.
+
+    Raises:
+        WbcError: It has no new one, and is not what is published.
+    """
+    published = _published_text(api, repo_id, CARD_FILE)
+    before, ours = read_changes(published), read_changes(card)
+    new = [change for change in ours if change not in before]
+    if new + before != ours:
+        card = write_changes(card, new + before)
+    if not new and (card, checksums) != (published, _published_text(api, repo_id, CHECKSUMS_FILE)):
+        raise WbcError(
+            f"{repo_id}: its card has every change of this one already, the newest being {before[0]!r}, but the "
+            'model or the card is another. Say what is new in this version with --changes "TEXT".'
+        )
+    return card
+
+
+def _published_text(api: HfApi, repo_id: str, name: str) -> str:
+    """A text file of a repository as it is now; empty where there is none."""
+    # Not from the cache, which answers with an older one where the Hub does not.
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = Path(api.hf_hub_download(repo_id, name, local_dir=folder))
+        except RemoteEntryNotFoundError:
+            return ""
+        return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _make_repository(api: HfApi, repo_id: str, kind: Literal["model", "space"], private: bool) -> str:
@@ -196,8 +253,9 @@ def _check_card(text: str, path: Path, kind: type[RepoCard]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    # The error of an upload names the file, its cause the reason.
-    cause = error.__cause__ if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception) else error
+    # The error of an upload or a download names the file, its cause the reason.
+    names_file = isinstance(error, RuntimeError | LocalEntryNotFoundError)
+    cause = error.__cause__ if names_file and isinstance(error.__cause__, Exception) else error
     if isinstance(cause, HfHubHTTPError):
         status = cause.response.status_code
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
