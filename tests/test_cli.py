@@ -10,23 +10,27 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 import train
+from tests.adapted_models import make_adapted
 from tests.conftest import TinyRun
 from tests.tiny_sets import write_set
 from wbc_hf import __version__, cli
+from wbc_hf.adaptation import AdaptationCell, Laboratories
 from wbc_hf.cli.shared import exit_on_error
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.smear import CellCounter, Specimen
+from wbc_hf.smear import CellCounter, LaboratoryCheck, Origin, Specimen
 
 FORMATS = ("table", "csv", "json")
 COMMANDS = ("predict", "count", "audit", "evaluate", "compare", "push", "export", "adapt", "serve", "survey")
@@ -511,9 +515,61 @@ def test_counting_goes_on_where_there_are_too_few_cells_to_adapt_to(tiny_run: Ti
     options = ["--model", tiny_run.folder, "--show", "cell", "--adapt", "--laboratory", "Ward 3"]
     result = run("count", tmp_path / "cell.png", *options, "--laboratories", tmp_path / "kept")
     assert result.exit_code == 1
-    assert "at least 200 are needed" in result.stderr
+    assert "Too few cells: 1, of which are reviewed: none" in result.stderr and "at least 200 cells" in result.stderr
     assert "lymphocyte" in result.stdout
     assert not (tmp_path / "kept").exists()
+
+
+def test_counting_adapts_to_kept_cells_however_the_laboratory_is_spelt(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    base, store = Predictor.from_pretrained(tiny_run.folder, "torch"), Laboratories(tmp_path / "kept")
+    adapted = make_adapted(base, tmp_path / "adapted")
+    store.keep("Ward 3", base, adapted.folder, adapted.adaptation, keep_cells=True)
+    painted = paint_cells([2, 4] * 3, size=48, seed=9)
+    store.add_cells("Ward 3", _two_classes(painted))
+    Image.fromarray(paint_cells([2], size=48, seed=6)[0]).save(tmp_path / "cell.png")
+    given = []
+
+    def take(model, cells, output, **_):
+        given.extend(cells)
+        raise WbcError("enough")
+
+    monkeypatch.setattr("wbc_hf.adaptation.adapt", take)
+    options = ["--model", tiny_run.folder, "--show", "cell", "--adapt", "--laboratories", tmp_path / "kept"]
+    result = run("count", tmp_path / "cell.png", *options, "--laboratory", "ward  3")
+    assert "enough" in result.stderr and result.exit_code == 1
+    assert len(given) == 7 and sum(cell.label is not None for cell in given) == 6
+
+    mixed = LaboratoryCheck(Origin.MIXED, 12, 1.0)
+    monkeypatch.setattr("wbc_hf.smear.check_laboratory", lambda *_: mixed)
+    result = run("count", tmp_path / "cell.png", *options, "--laboratory", "Ward 3")
+    assert "those of one laboratory at a time" in result.stderr and "enough" not in result.stderr
+    assert result.exit_code == 1 and "lymphocyte" in result.stdout
+    assert store.show("Ward 3").revision == 1
+
+
+def _two_classes(painted: Sequence[np.ndarray]) -> list[AdaptationCell]:
+    """Lymphocytes and neutrophils in turn, each of a photograph of its own."""
+    return [AdaptationCell(Image.fromarray(it), (2, 4)[index % 2], f"{index}") for index, it in enumerate(painted)]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"), [(6, "--adapt adapts the model to them, with 6 reviewed cells"), (0, "to 200 cells or more")]
+)
+def test_what_adapting_would_use_is_said(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: int, said: str
+):
+    base, store = Predictor.from_pretrained(tiny_run.folder, "torch"), Laboratories(tmp_path / "kept")
+    adapted = make_adapted(base, tmp_path / "adapted")
+    store.keep("Ward 3", base, adapted.folder, adapted.adaptation, keep_cells=True)
+    painted = paint_cells([2, 4] * 3, size=48, seed=9)[:pictures]
+    store.add_cells("Ward 3", _two_classes(painted))
+    Image.fromarray(paint_cells([2], size=48, seed=6)[0]).save(tmp_path / "cell.png")
+    monkeypatch.setattr("wbc_hf.smear.check_laboratory", lambda *_: LaboratoryCheck(Origin.ANOTHER, 12, 3.0))
+    options = ["--model", tiny_run.folder, "--show", "cell", "--laboratories", tmp_path / "kept"]
+    result = run("count", tmp_path / "cell.png", *options, "--laboratory", "Ward 3")
+    assert result.exit_code == 0 and said in result.stderr
 
 
 def test_counting_reads_zip_files_and_pages_and_finds_out_what_images_show(tiny_run: TinyRun, tmp_path: Path):

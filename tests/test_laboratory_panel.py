@@ -1,5 +1,8 @@
 """What the tab of a specimen does about the laboratory of its photographs, without a browser."""
 
+import base64
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,15 +14,19 @@ from PIL import Image
 
 from tests.adapted_models import make_adapted, write_tiny_model
 from tests.test_session import waiting
-from wbc_hf.adaptation import Laboratories
+from wbc_hf.adaptation import TWO_LABORATORIES, AdaptationCell, CellSupply, Laboratories
 from wbc_hf.data import paint_cells
+from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Calibration, LaboratoryDistance, OutOfDistributionScore
-from wbc_hf.smear import CellState, Origin
+from wbc_hf.reports import EXPORTS
+from wbc_hf.smear import DEFAULT_RANGES, CellState, LaboratoryCheck, Origin
 from wbc_hf.web import build_page
-from wbc_hf.web.laboratory_panel import NO_LABORATORY
+from wbc_hf.web.adapting import adaptation_turn
+from wbc_hf.web.laboratory_panel import ADAPT_AGAIN, NO_LABORATORY, REVIEW_FIRST, describe_offer
 from wbc_hf.web.session import Session
+from wbc_hf.web.specimen_tab import make_file
 
 CELLS = [2, 4] * 6
 FOREIGN = LaboratoryDistance(np.zeros(20, np.int8), (1.0,), 1e-6)
@@ -85,6 +92,11 @@ class Tab:
 
     def text(self) -> str:
         return "".join(value for value in self.shown.values() if isinstance(value, str))
+
+    def offer(self) -> str:
+        """What the button of the adaptation says; "" where it is not shown."""
+        (button,) = (value for value in self.shown.values() if "Adapt the model" in str(getattr(value, "value", "")))
+        return button.value if button.visible else ""
 
     def visible(self, label: str) -> bool:
         (part,) = (value for value in self.shown.values() if getattr(value, "label", None) == label)
@@ -189,7 +201,7 @@ def test_cancelling_leaves_all_as_it_was(tab: Tab, predictor: Predictor):
 def test_too_few_cells_are_named(tab: Tab):
     tab.read()
     tab.adapt()
-    assert "Not adapted" in tab.text() and "12 pictures without labels" in tab.text()
+    assert "Not adapted" in tab.text() and "Too few cells: 12, of which are reviewed: none" in tab.text()
 
 
 def test_an_unusable_name_is_named(tab: Tab, store: Laboratories):
@@ -206,3 +218,153 @@ def test_a_page_that_keeps_nothing_offers_no_keeping(predictor: Predictor, tmp_p
     tab.read()
     assert "another laboratory" in tab.text()
     assert not any(fn.name == "on_keep" for fn in tab.page.fns.values())
+
+
+# ---- what would be learned from
+
+
+@pytest.fixture
+def kept(predictor: Predictor, store: Laboratories, tmp_path: Path) -> Laboratories:
+    """A laboratory with 60 reviewed cells of two classes."""
+    adapted = make_adapted(predictor, tmp_path / "adapted")
+    store.keep("Ward 3", predictor, adapted.folder, adapted.adaptation, keep_cells=True)
+    cells = zip(paint_cells([2, 4] * 30, size=48, seed=9), [2, 4] * 30, strict=True)
+    store.add_cells(
+        "Ward 3",
+        [AdaptationCell(Image.fromarray(pixels), label, f"{index}") for index, (pixels, label) in enumerate(cells)],
+    )
+    return store
+
+
+def test_kept_cells_are_offered_and_learned_from(kept: Laboratories, tab: Tab, monkeypatch: pytest.MonkeyPatch):
+    tab.read()
+    assert tab.offer() == ""  # without the laboratory, nothing is reviewed, and 12 cells are too few
+    assert REVIEW_FIRST in tab.text()
+    tab.choose("Ward 3")
+    assert tab.offer() == "Adapt the model to these photographs, with 60 cells kept of Ward 3"
+    for number in (1, 2, 3):
+        tab.session.act("label", number, CLASS_NAMES[CELLS[number - 1]], "Ana")
+    tab.choose("Ward 3")
+    offered = "Adapt the model to these photographs, with 3 cells that you reviewed and 60 cells kept of Ward 3"
+    assert tab.offer() == offered
+    given = []
+
+    def take(base, cells, progress, cancelled):
+        given.extend(cells)
+        raise WbcError("enough")
+
+    monkeypatch.setattr("wbc_hf.web.laboratory_panel.adapt_model", take)
+    tab.adapt()
+    assert len(given) == 72
+    assert sum(cell.label is not None for cell in given) == 63
+    tab.choose(NO_LABORATORY)
+    assert tab.offer() == ""
+
+
+def test_a_laboratory_without_kept_cells_offers_what_it_can(
+    kept: Laboratories, tab: Tab, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+):
+    kept.forget_cells("Ward 3")
+    another = LaboratoryCheck(Origin.ANOTHER, 12, 3.0)
+    monkeypatch.setattr("wbc_hf.web.session.check_laboratory", lambda *_: another)
+    tab.choose("Ward 3")
+    tab.read()
+    assert tab.offer() == "" and REVIEW_FIRST in tab.text() and ADAPT_AGAIN not in tab.text()
+    tab.review()
+    tab.choose("Ward 3")
+    assert tab.offer() == "Adapt the model to these photographs, with 12 cells that you reviewed"
+    assert ADAPT_AGAIN in tab.text()
+
+
+def test_labels_that_are_not_used_are_not_promised():
+    assert describe_offer(CellSupply(250, 30, 0, False), None) == "Adapt the model to these photographs"
+
+
+def test_photographs_of_two_laboratories_are_not_adapted_to(
+    kept: Laboratories, tab: Tab, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+):
+    """Not under a kept laboratory either, and not by whoever clicks before the page says so."""
+    mixed = LaboratoryCheck(Origin.MIXED, 12, 1.0)
+    monkeypatch.setattr("wbc_hf.web.session.check_laboratory", lambda *_: mixed)
+    tab.choose("Ward 3")
+    tab.read()
+    tab.review()
+    tab.choose("Ward 3")
+    assert TWO_LABORATORIES in tab.text() and tab.offer() == ""
+    version = tab.session.model.version
+    tab.adapt()
+    assert "Not adapted" in tab.text() and TWO_LABORATORIES.rstrip(".") in tab.text()
+    assert tab.session.model.version == version and tab.session.adapted is None
+
+
+def test_a_laboratory_that_is_removed_meanwhile_is_named(kept: Laboratories, tab: Tab):
+    tab.choose("Ward 3")
+    tab.read()
+    kept.remove("Ward 3")
+    tab.adapt()
+    assert "Not adapted" in tab.text() and "Ward 3: no laboratory of this name" in tab.text()
+
+
+# ---- whose turn it is
+
+
+def test_a_second_adaptation_waits_is_told_so_and_gives_its_own_result(tab: Tab, predictor: Predictor, tmp_path: Path):
+    other = Tab(predictor, None, tmp_path)
+    for visitor in (tab, other):
+        visitor.read()
+        visitor.review()
+    told = threading.Event()
+
+    def report(share: float, desc: str) -> None:
+        steps.append(desc)
+        if desc.startswith("Waiting for another adaptation"):
+            told.set()
+
+    steps: list[str] = []
+    with ThreadPoolExecutor(1) as threads:
+        with adaptation_turn(lambda step, share: None, lambda: False):
+            events = other.handler("on_adapt_specimen")(other.session, "", report)
+            second = threads.submit(lambda: [other.take(update) for update in events])
+            assert told.wait(60) and not second.done()
+        second.result(120)
+    assert steps[0].startswith("Waiting for another adaptation") and steps[-1].startswith("Done")
+    assert not any(step.startswith("Waiting") for step in steps[1:])
+    assert other.session.adapted is not None and tab.session.adapted is None
+
+
+def test_cancelling_while_waiting_leaves_all_as_it_was(tab: Tab, predictor: Predictor):
+    tab.read()
+    tab.review()
+    before = tab.session.specimen.cells
+    steps: list[str] = []
+
+    def report(share: float, desc: str) -> None:
+        steps.append(desc)
+        tab.handler("on_cancel")(tab.session)
+
+    with adaptation_turn(lambda step, share: None, lambda: False):
+        for update in tab.handler("on_adapt_specimen")(tab.session, "", report):
+            tab.take(update)
+    assert len(steps) == 1 and "Cancelled. The model is as it was before." in tab.text()
+    assert tab.session.model == predictor.identity and tab.session.specimen.cells == before
+    # The next does not wait for the one that has left.
+    with adaptation_turn(lambda step, share: pytest.fail(step), lambda: False):
+        pass
+
+
+# ---- what a report says
+
+
+def test_a_report_names_the_adapted_model_and_the_laboratory(tab: Tab, predictor: Predictor, store: Laboratories):
+    tab.read()
+    tab.review()
+    tab.adapt()
+    adapted = tab.session.adapted
+    assert adapted is not None and adapted.predictor.identity.name == "tiny, adapted"
+    # An untrained network may not gain, and is then not used.
+    tab.session.adapted = replace(adapted, adaptation=replace(adapted.adaptation, warning=None))
+    tab.session.use(adapted.predictor)
+    tab.keep("Ward 3")
+    (csv,) = (export for export in EXPORTS if export.key == "csv")
+    file = make_file(tab.session, csv, DEFAULT_RANGES, name="S 1", leucocytes="", reviewer="Ana")
+    assert "tiny, adapted to Ward 3" in base64.b64decode(file["content"]).decode("utf-8-sig")

@@ -17,12 +17,14 @@ import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.client import Job
 from gradio_client.exceptions import AppError
 from markupsafe import escape
 from PIL import Image
 from transformers import ResNetForImageClassification
 
-from wbc_hf.adaptation import SCORES, Adaptation, Laboratories, Scores
+from tests.adapted_models import make_adapted, write_tiny_model
+from wbc_hf.adaptation import SCORES, Adaptation, AdaptationCell, Laboratories, Scores
 from wbc_hf.data import PAINTED_TITLE, paint_cells, paint_field
 from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
 from wbc_hf.errors import UnreadableImageError, WbcError
@@ -30,8 +32,18 @@ from wbc_hf.inference import Prediction, Predictor, ReferenceCells
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES
 from wbc_hf.modeling import Calibration, OutOfDistributionScore, build_from_scratch
 from wbc_hf.reports import EXPORTS, RESEARCH_USE
-from wbc_hf.smear import DEFAULT_RANGES, CellCounter, CellState, FoundCell, Specimen, counting
+from wbc_hf.smear import (
+    DEFAULT_RANGES,
+    CellCounter,
+    CellState,
+    FoundCell,
+    LaboratoryCheck,
+    Origin,
+    Specimen,
+    counting,
+)
 from wbc_hf.web import build_page, examples, launch_page
+from wbc_hf.web.adapting import adaptation_turn
 from wbc_hf.web.assembly import PAINTED_ONLY
 from wbc_hf.web.cell_tab import NO_PICTURE, CellTab, Inputs, ShownAnswer, render_answer
 from wbc_hf.web.endpoints import Endpoints
@@ -696,6 +708,64 @@ def test_programs_adapt_to_a_laboratory_keep_it_and_count_under_it(
             client.predict(files, "cell", "", 0, {}, "", "Nowhere", api_name="/count")
     finally:
         page.close()
+
+
+def test_programs_adapt_to_kept_cells_too_wait_their_turn_and_hear_of_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    network = write_tiny_model(tmp_path / "tiny")
+    features = np.random.default_rng(0).random((20, sum(network.config.hidden_sizes[-3:])), dtype=np.float32)
+    score = OutOfDistributionScore.fit(features)
+    Calibration(1.0, 1.0, False, 10.0, 20, "painted", score).save(tmp_path / "tiny")
+    model = Predictor.from_pretrained(tmp_path / "tiny", "torch")
+    adapted, store = make_adapted(model, tmp_path / "adapted"), Laboratories(tmp_path / "kept")
+    store.keep("Ward 3", model, adapted.folder, adapted.adaptation, keep_cells=True)
+    classes, images = [2, 4] * 5, [Image.fromarray(it) for it in paint_cells([2, 4] * 5, size=48, seed=4)]
+    store.add_cells("Ward 3", [AdaptationCell(images[index], classes[index], f"{index}") for index in range(6)])
+    files = []
+    for index in range(6, 10):
+        images[index].save(tmp_path / f"{index}.png")
+        files.append(handle_file(tmp_path / f"{index}.png"))
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "blank.png")
+    page = build_page(model, laboratories=store)
+    url = launch_page(page, "127.0.0.1", None)
+    try:
+        first, second = (Client(url, verbose=False, analytics_enabled=False) for _ in range(2))
+        with adaptation_turn(lambda step, share: None, lambda: False):
+            # Nothing is reviewed here, and the laboratory is spelt otherwise: its six cells have the labels.
+            jobs = [first.submit(files, "cell", "ward  3", {}, False, api_name="/adapt")]
+            _wait_for_step(jobs[0], "Waiting for another adaptation: one runs at a time")
+            jobs.append(second.submit(files[:2], "cell", "Ward 3", {}, False, api_name="/adapt"))
+            _wait_for_step(jobs[1], "Waiting for 2 other adaptations: one runs at a time")
+            assert not any(job.done() for job in jobs)
+        done = [job.result(120)["adaptation"] for job in jobs]
+        assert [it["cells"] for it in done] == [10, 8]
+        assert all(sum(it["labelled"].values()) == 6 for it in done)
+
+        before = store.show("Ward 3")
+        named = {str(number): "neutrophil" for number in range(1, 5)}
+        for given, name, corrections, problem in (
+            (files, "New", {}, "Too few cells: 4, of which are reviewed: none"),
+            (files, "New", named, "Too few cells: 4, of which are reviewed: neutrophil 4"),
+            ([handle_file(tmp_path / "blank.png")], "Ward 3", {}, "No cell that a model can learn from was found"),
+            (files, " ", {}, "the name of a laboratory has 1 to 60 characters"),
+        ):
+            with pytest.raises(AppError, match=problem):
+                first.predict(given, "cell", name, corrections, False, api_name="/adapt")
+        mixed = LaboratoryCheck(Origin.MIXED, 12, 1.0)
+        monkeypatch.setattr("wbc_hf.web.endpoints.check_laboratory", lambda *_: mixed)
+        with pytest.raises(AppError, match="those of one laboratory at a time"):
+            first.predict(files, "cell", "Ward 3", {}, False, api_name="/adapt")
+        assert store.names() == ("Ward 3",) and store.show("Ward 3") == before
+    finally:
+        page.close()
+
+
+def _wait_for_step(job: Job, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while not any(step.desc == text for step in job.status().progress_data or ()):
+        assert time.monotonic() < deadline and not job.done(), job.status()
+        time.sleep(0.02)
 
 
 def test_a_page_that_keeps_no_laboratories_says_so(client: Client, field: Upload):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -246,6 +247,23 @@ def test_cells_are_kept_where_that_was_asked_for(store: Laboratories, first: Ada
     assert store.cells(NAME) == () and not list(store.folder.rglob("*.png"))
 
 
+def test_a_laboratory_is_found_however_it_is_spelt(store: Laboratories, first: AdaptedModel):
+    assert NAME not in store
+    kept(store, first)
+    assert NAME in store and "raabin  2026 / mgg" in store and "Raabin 2026" not in store
+    with pytest.raises(WbcError, match="1 to 60 characters"):
+        assert " " not in store
+
+
+def test_cells_are_listed_without_reading_them(store: Laboratories, first: AdaptedModel):
+    kept(store, first, keep_cells=True)
+    assert store.list_cells(NAME) == ()
+    store.add_cells(NAME, reviewed(7))
+    assert [(cell.label, cell.group) for cell in store.list_cells(NAME)] == [
+        (cell.label, cell.group) for cell in store.cells(NAME)
+    ]
+
+
 def test_cells_are_forgotten(store: Laboratories, first: AdaptedModel):
     kept(store, first, keep_cells=True)
     store.add_cells(NAME, reviewed(5))
@@ -303,6 +321,65 @@ def test_counts_are_recorded_and_the_last_thousand_kept(
 
 
 # ---- whatever breaks off
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(
+    store: Laboratories, first: AdaptedModel, tmp_path: Path
+):
+    store.tidy()
+    assert not store.folder.exists()
+    kept(store, first, keep_cells=True)
+    store.add_cells(NAME, reviewed(2))
+    (folder,) = store.folder.glob("*-*")
+    foreign, other = store.folder / "notes" / ".mine.tmp", store.folder / "ward-0123456789ab"
+    other.mkdir()
+    (other / "thesis.txt").write_text("not a laboratory")
+    foreign.parent.mkdir()
+    foreign.write_text("not a laboratory")
+    before = sorted(store.folder.rglob("*"))
+    # A half-made model, one that was replaced, half a picture and half a record; a laboratory before its first record.
+    for half_made in (".2.0123.tmp", "2"):
+        (folder / "revisions" / half_made).mkdir()
+        (folder / "revisions" / half_made / "difference.safetensors").write_bytes(b"half")
+    for half_written in (folder / "cells" / "basophil" / ".a.png.0123.tmp", folder / ".laboratory.json.0123.tmp"):
+        half_written.write_bytes(b"half")
+    (store.folder / "ward-3-0123456789ab" / "revisions" / "1").mkdir(parents=True)
+
+    store.tidy()
+
+    assert sorted(store.folder.rglob("*")) == before
+    assert store.load(NAME, first.base).identity.version == first.version
+    assert len(store.cells(NAME)) == 2
+
+
+def test_a_broken_laboratory_is_left_for_its_owner(store: Laboratories, first: AdaptedModel):
+    kept(store, first)
+    (record,) = store.folder.glob("*/laboratory.json")
+    record.write_text("{")
+    before = sorted(store.folder.rglob("*"))
+    store.tidy()
+    assert sorted(store.folder.rglob("*")) == before
+
+
+def test_a_process_killed_while_it_adapts_leaves_all_as_it_was(store: Laboratories, first: AdaptedModel):
+    kept(store, first, keep_cells=True)
+    store.add_cells(NAME, reviewed(10))
+    before = {path: path.stat().st_mtime_ns for path in store.folder.rglob("*") if path.name != ".lock"}
+    script = """
+    from wbc_hf.adaptation import adapt
+
+    def kill_in_the_middle(step, share):
+        if share > 0.3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    adapted = Path(sys.argv[1]).parent / "adapted"
+    adapt(sys.argv[2], store.cells("Raabin 2026 / MGG"), adapted, progress=kill_in_the_middle)
+    """
+    assert run_script(script, store.folder, first.base.folder, code=-signal.SIGKILL) == ""
+    store.tidy()
+    assert {path: path.stat().st_mtime_ns for path in store.folder.rglob("*") if path.name != ".lock"} == before
+    assert not (store.folder.parent / "adapted").exists()
+    assert store.load(NAME, first.base).identity.version == first.version
 
 
 class Killed(BaseException):
@@ -379,12 +456,12 @@ store, base = Laboratories(Path(sys.argv[1])), Predictor.from_pretrained(sys.arg
 """
 
 
-def run_script(script: str, *words: object) -> str:
+def run_script(script: str, *words: object, code: int = 0) -> str:
     """Run in a process of its own, since one that has threads, as that of the tests has, should not fork."""
     variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-c", PREAMBLE + textwrap.dedent(script), *map(str, words)]
     done = subprocess.run(arguments, env=variables, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 

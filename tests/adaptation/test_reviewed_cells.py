@@ -7,7 +7,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from wbc_hf.adaptation import AdaptationCell
-from wbc_hf.adaptation.reviewed_cells import count_reviewed_cells, read_reviewed_cells, write_reviewed_cell
+from wbc_hf.adaptation.reviewed_cells import (
+    add_kept_cells,
+    count_reviewed_cells,
+    group_digest,
+    read_reviewed_cells,
+    write_reviewed_cell,
+)
 from wbc_hf.data import load_leucocytes, paint_cells, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 
@@ -76,3 +82,24 @@ def test_the_folder_is_an_image_set_like_any_other(tmp_path: Path):
     for index, image in enumerate(painted(30)):
         write_reviewed_cell(tmp_path, AdaptationCell(image, index % 5, f"{index}"))
     assert sum(len(split) for split in load_leucocytes([str(tmp_path)]).values()) == 30
+
+
+def test_a_cell_that_is_at_hand_and_kept_is_learned_once(tmp_path: Path):
+    """In two groups, it would be learned while it is held back, and the figures would be too good."""
+    images = painted(6)
+    for index, image in enumerate(images[:4]):
+        write_reviewed_cell(tmp_path, AdaptationCell(image, 1, f"S 1, picture {index // 2}"))
+    kept = read_reviewed_cells(tmp_path)
+
+    # The specimen of before, with another word on one cell and none on the next; the third is no cell after all.
+    now = [AdaptationCell(images[0], 4, "S 1, picture 0"), AdaptationCell(images[1], None, "S 1, picture 0")]
+    both = add_kept_cells(now, kept)
+    assert [cell.label for cell in both] == [4, None, 1, 1]
+    assert [cell.group for cell in both] == [group_digest(f"S 1, picture {index}") for index in (0, 0, 1, 1)]
+
+    # The same photograph given once more on another day: one cell was reviewed before, one is new.
+    again = [AdaptationCell(images[0], None, "S 9, picture 7"), AdaptationCell(images[5], None, "S 9, picture 7")]
+    both = add_kept_cells(again, kept)
+    assert [cell.label for cell in both] == [1, None, 1, 1, 1]
+    assert {cell.group for cell in both[:2]} == {group_digest("S 1, picture 0")}
+    assert len({cell.image.tobytes() for cell in both}) == 5

@@ -6,14 +6,17 @@ from wbc_hf.adaptation.cells import MIN_CELLS, MIN_CLASSES, AdaptationCell, enou
 from wbc_hf.adaptation.laboratories import Laboratories, laboratories_folder
 from wbc_hf.adaptation.laboratory import CountRecord, Laboratory, normalise_laboratory
 from wbc_hf.adaptation.results import SCORES, Adaptation, Scores
+from wbc_hf.adaptation.reviewed_cells import KeptCell
 from wbc_hf.adaptation.self_training import MIN_UNLABELLED
 from wbc_hf.adaptation.specimens import (
     MIN_PICTURES,
+    TWO_LABORATORIES,
+    CellSupply,
     cells_to_learn,
-    count_usable_labels,
+    count_supply,
+    gather_cells,
     is_reviewed,
     labels_needed,
-    with_usable_labels,
 )
 
 __all__ = [
@@ -23,20 +26,23 @@ __all__ = [
     "MIN_PICTURES",
     "MIN_UNLABELLED",
     "SCORES",
+    "TWO_LABORATORIES",
     "Adaptation",
     "AdaptationCell",
+    "CellSupply",
     "CountRecord",
+    "KeptCell",
     "Laboratories",
     "Laboratory",
     "Scores",
     "adapt",
     "cells_to_learn",
-    "count_usable_labels",
+    "count_supply",
     "describe_adaptation",
     "enough_labelled",
+    "gather_cells",
     "is_reviewed",
     "labels_needed",
     "laboratories_folder",
     "normalise_laboratory",
-    "with_usable_labels",
 ]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,10 +16,16 @@ from filelock import FileLock, Timeout
 from wbc_hf.adaptation.cells import AdaptationCell
 from wbc_hf.adaptation.laboratory import CountRecord, Laboratory, laboratory_folder_name, normalise_laboratory
 from wbc_hf.adaptation.results import Adaptation
-from wbc_hf.adaptation.reviewed_cells import count_reviewed_cells, read_reviewed_cells, write_reviewed_cell
+from wbc_hf.adaptation.reviewed_cells import (
+    KeptCell,
+    count_reviewed_cells,
+    list_reviewed_cells,
+    read_reviewed_cells,
+    write_reviewed_cell,
+)
 from wbc_hf.adaptation.weight_difference import Weights, load_difference, save_difference
 from wbc_hf.errors import WbcError
-from wbc_hf.files import write_atomically
+from wbc_hf.files import TEMPORARY_FILES, write_atomically
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import CALIBRATION_FILE, REFERENCES_FILE, Calibration, digest_weights, load_classifier
 
@@ -28,6 +35,7 @@ MAX_HISTORY = 1000
 RECORD_FILE, DIFFERENCE_FILE = "laboratory.json", "difference.safetensors"
 _REVISIONS, _CELLS, _LOCK = "revisions", "cells", ".lock"
 _LOCK_SECONDS = 30.0
+_FOLDER = re.compile("-[0-9a-f]{12}$")  # as `laboratory_folder_name` gives them
 _VERSION_DIGITS = 12  # as in `ModelIdentity`
 
 
@@ -76,6 +84,14 @@ class Laboratories:
                 continue
             found.append(laboratory)
         return tuple(sorted(found, key=lambda laboratory: laboratory.name.casefold()))
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a laboratory of this name, however it is spelt.
+
+        Raises:
+            WbcError: It is no name of a laboratory.
+        """
+        return (self._folder_of(name) / RECORD_FILE).exists()
 
     def show(self, name: str) -> Laboratory:
         """The record of a laboratory.
@@ -185,7 +201,7 @@ class Laboratories:
             raise WbcError(f"{laboratory.name}: cannot be read. Adapt to this laboratory again. ({error})") from error
         if calibration is None:
             raise WbcError(f"{revision}: has no {CALIBRATION_FILE}. Adapt to this laboratory again.")
-        predictor = base.with_weights(weights, f"{base.identity.name}, adapted to {laboratory.name}", calibration)
+        predictor = base.with_weights(weights, laboratory.model_name(base.identity.name), calibration)
         if predictor.identity.version != laboratory.version:
             raise WbcError(
                 f"{revision / DIFFERENCE_FILE}: gives a model of version {predictor.identity.version}, not "
@@ -224,6 +240,14 @@ class Laboratories:
         """
         self.show(name)
         return tuple(read_reviewed_cells(self._folder_of(name) / _CELLS))
+
+    def list_cells(self, name: str) -> tuple[KeptCell, ...]:
+        """Classes and groups of the reviewed cells of a laboratory, without reading the pictures.
+
+        Raises:
+            WbcError: There is no such laboratory.
+        """
+        return tuple(list_reviewed_cells(self._existing(name) / _CELLS))
 
     def cell_counts(self, name: str) -> dict[str, int]:
         """Number of reviewed cells of each class by name, also of a laboratory that is broken.
@@ -281,6 +305,26 @@ class Laboratories:
         return self.show(name).drift()
 
     # ---- the folder
+
+    def tidy(self) -> None:
+        """Remove what killed processes left behind: half-made models, files and laboratories.
+
+        Raises:
+            WbcError: The store cannot be written.
+        """
+        if not self.folder.is_dir():
+            return
+        with self._writing():
+            # None but these: the folder may hold what somebody else keeps there.
+            for folder in (it for it in self.folder.iterdir() if _FOLDER.search(it.name) and it.is_dir()):
+                for file in folder.rglob(TEMPORARY_FILES):
+                    if file.is_file():
+                        file.unlink()
+                if (folder / RECORD_FILE).exists():
+                    with suppress(WbcError):  # whoever asks for a broken one is told so
+                        _tidy(folder, Laboratory.load(folder / RECORD_FILE).revision)
+                elif {it.name for it in folder.iterdir()} <= {_REVISIONS}:
+                    _remove_tree(folder)
 
     def _folder_of(self, name: str) -> Path:
         return self.folder / laboratory_folder_name(name)

@@ -68,6 +68,10 @@ class Laboratory:
         """Number of cells without labels that the model was adapted to."""
         return self.adaptation.cells - self.labelled
 
+    def model_name(self, base: str) -> str:
+        """Name of its model, for reports, from the name of its base model."""
+        return f"{base}, adapted to {self.name}"
+
     def drift(self) -> str | None:
         """When the present run of unlike specimens began, in UTC; None if the last one was not unlike.
 

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,24 @@ from wbc_hf.data import read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
 from wbc_hf.labels import CLASS_NAMES
+
+
+@dataclass(frozen=True)
+class KeptCell:
+    """What the name of a file says of the cell in it.
+
+    Attributes:
+        label: Index into `CLASS_NAMES`.
+        group: Digest of its group, as `group_digest` gives it.
+    """
+
+    label: int
+    group: str
+
+
+def group_digest(group: str) -> str:
+    """What is kept of a group's name, which may be that of a photograph or a specimen."""
+    return hashlib.sha256(group.encode()).hexdigest()[:12]
 
 
 def write_reviewed_cell(folder: Path, cell: AdaptationCell) -> None:
@@ -28,8 +47,8 @@ def write_reviewed_cell(folder: Path, cell: AdaptationCell) -> None:
     if cell.label is None:
         raise WbcError("A cell without a label is none that was reviewed. Give it one of the classes.")
     pixels = np.asarray(cell.image.convert("RGB"))
-    digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()[:24]
-    file = folder / CLASS_NAMES[cell.label] / f"{digest}-{hashlib.sha256(cell.group.encode()).hexdigest()[:12]}.png"
+    digest = _pixel_digest(pixels)
+    file = folder / CLASS_NAMES[cell.label] / f"{digest}-{group_digest(cell.group)}.png"
     file.parent.mkdir(parents=True, exist_ok=True)
     for before in folder.glob(f"*/{digest}-*.png"):
         # Moved in one step, so that a cell never has two labels.
@@ -48,9 +67,49 @@ def read_reviewed_cells(folder: Path) -> list[AdaptationCell]:
         UnreadableImageError: A file is broken. The error names it.
     """
     return [
-        AdaptationCell(read_image(file), label, file.stem.partition("-")[2])
+        AdaptationCell(read_image(file), label, _group_of(file))
         for label, name in enumerate(CLASS_NAMES)
         for file in _files(folder / name)
+    ]
+
+
+def list_reviewed_cells(folder: Path) -> list[KeptCell]:
+    """The cells of a folder by the names of their files, in order of class and digest. Nothing is read."""
+    return [
+        KeptCell(label, _group_of(file)) for label, name in enumerate(CLASS_NAMES) for file in _files(folder / name)
+    ]
+
+
+def add_kept_cells(cells: Sequence[AdaptationCell], kept: Sequence[AdaptationCell]) -> list[AdaptationCell]:
+    """Add kept cells to others, each cell once: in two groups, one would be learned and the other held back.
+
+    What a person says of a photograph now holds, not what was kept of it. Of a photograph that is given once more with
+    another specimen, a kept cell lends the same cell its label and all of them its group.
+
+    Args:
+        cells: At hand, with groups by name.
+        kept: As `read_reviewed_cells` gives them, with digests of groups.
+
+    Returns:
+        All with digests of groups.
+    """
+    own = [replace(cell, group=group_digest(cell.group)) for cell in cells]
+    groups = {cell.group for cell in own}
+    others = {_pixel_digest(np.asarray(cell.image)): cell for cell in kept if cell.group not in groups}
+    if not others:
+        return own
+    same = [others.pop(_pixel_digest(np.asarray(cell.image.convert("RGB"))), None) for cell in own]
+    renamed = {cell.group: twin.group for cell, twin in zip(own, same, strict=True) if twin is not None}
+    return [
+        *(
+            replace(
+                cell,
+                label=twin.label if cell.label is None and twin is not None else cell.label,
+                group=renamed.get(cell.group, cell.group),
+            )
+            for cell, twin in zip(own, same, strict=True)
+        ),
+        *others.values(),
     ]
 
 
@@ -62,3 +121,11 @@ def count_reviewed_cells(folder: Path) -> dict[str, int]:
 def _files(folder: Path) -> Iterator[Path]:
     # Temporary files begin with a dot.
     yield from sorted(file for file in folder.glob("*.png") if not file.name.startswith("."))
+
+
+def _group_of(file: Path) -> str:
+    return file.stem.partition("-")[2]
+
+
+def _pixel_digest(pixels: np.ndarray) -> str:
+    return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()[:24]

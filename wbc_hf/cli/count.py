@@ -46,7 +46,12 @@ def count(
     specimen: Annotated[str, typer.Option(help="The laboratory's identifier of the specimen.")] = "",
     leucocytes: Annotated[float | None, typer.Option(help="Total count in 10⁹/l, for absolute counts.")] = None,
     adapt: Annotated[
-        bool, typer.Option("--adapt", help="First adapt the model to these very photographs, without labels.")
+        bool,
+        typer.Option(
+            "--adapt",
+            help="First adapt the model to these very photographs, without labels, and to the reviewed cells that are "
+            "kept of the laboratory.",
+        ),
     ] = False,
     laboratory: Annotated[
         str | None,
@@ -119,27 +124,28 @@ def _adapt(counter: "CellCounter", store: "Laboratories", name: str | None) -> N
 
     Where that cannot be done or does not help, it says so, and the cells stay as they were counted.
     """
-    from wbc_hf.adaptation import adapt, cells_to_learn, describe_adaptation, with_usable_labels
+    from wbc_hf.adaptation import adapt, describe_adaptation, gather_cells
     from wbc_hf.cli.adapt import progress_bar
     from wbc_hf.inference import Predictor
+    from wbc_hf.smear import check_laboratory
 
-    base = counter.predictor
+    base, found = counter.predictor, counter.specimen.cells
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "adapted"
-        cells = cells_to_learn(counter.specimen.cells, "specimen")
         try:
-            if name is not None and name in store.names():
-                cells += store.cells(name)
+            kept = store.cells(name) if name is not None and name in store else ()
+            cells = gather_cells(found, "specimen", check_laboratory(found, base.calibration).origin, kept)
             with progress_bar() as progress:
-                adaptation = adapt(base.name, with_usable_labels(cells), folder, progress=progress)
+                adaptation = adapt(base.name, cells, folder, progress=progress)
             say(describe_adaptation(adaptation), error=True)
             if adaptation.warning is not None:
                 return
             adapted = Predictor.from_pretrained(folder, fresh=True)
+            adapted.rename(f"{base.identity.name}, adapted")
             _ = adapted.identity  # before its folder goes
             counter.use(adapted)
             if name is not None:
-                store.keep(name, base, folder, adaptation)
+                adapted.rename(store.keep(name, base, folder, adaptation).model_name(base.identity.name))
         except WbcError as error:
             say(f"wbc-hf: {error}", error=True)
 
@@ -167,7 +173,7 @@ def _report_laboratory(
     counter: "CellCounter", predictor: "Predictor", store: "Laboratories", name: str | None
 ) -> None:
     """Say on standard error where the photographs do not look like what the model has learned."""
-    from wbc_hf.adaptation import MIN_UNLABELLED
+    from wbc_hf.adaptation import MIN_UNLABELLED, TWO_LABORATORIES, count_supply
     from wbc_hf.smear import CellState, Origin, check_laboratory
 
     cells = counter.specimen.cells
@@ -176,19 +182,18 @@ def _report_laboratory(
         store.record_count(name, check.cells, check.distance, check.origin is Origin.ANOTHER)
     waiting = sum(cell.state is CellState.WAITING for cell in cells)
     if check.origin is Origin.MIXED:
-        say(
-            "wbc-hf: some of these photographs look like those that the model has learned, others do not. Count those "
-            "of one laboratory at a time.",
-            error=True,
-        )
+        say(f"wbc-hf: {TWO_LABORATORIES}", error=True)
     elif check.origin is Origin.ANOTHER:
         since = None if name is None else store.drift(name)
         known = "that the model has learned" if name is None else f"of {name} as it was kept"
+        supply = count_supply(cells, "specimen", () if name is None else store.list_cells(name))
+        can = "to them" if supply.suffices else f"to {MIN_UNLABELLED} cells or more"
+        if supply.labels_suffice:
+            can = f"to them, with {supply.kept} reviewed cells that are kept"
         say(
             f"wbc-hf: these {check.cells} cells do not look like those {known}"
             f"{f', since {since[:10]}' if since else ''}: another stain, microscope or camera. {waiting} wait for "
-            f"review. --adapt adapts the model to {MIN_UNLABELLED} cells or more; fewer that you label do more "
-            "(wbc-hf adapt, or the page).",
+            f"review. --adapt adapts the model {can}; fewer that you label do more (wbc-hf adapt, or the page).",
             error=True,
         )
 

@@ -341,6 +341,11 @@ class Predictor:
         trained_on = trained_on and escape_surrogates(trained_on)
         return ModelIdentity(escape_surrogates(name), self._version(), trained_on, f"wbc_hf {__version__}")
 
+    def rename(self, name: str) -> None:
+        """Give the model another name, no folder or Hub id, in its identity from now on."""
+        self.name = name
+        self.__dict__.pop("identity", None)
+
     def _version(self) -> str:
         """From the weights alone: the same for every copy of a model, whatever its path and backend."""
         return (self._weights or digest_weights(self.model))[:12]

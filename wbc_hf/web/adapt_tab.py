@@ -25,7 +25,7 @@ from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 from wbc_hf.reports import RESEARCH_USE
 from wbc_hf.smear import Cell, Specimen
-from wbc_hf.web.adapting import ADAPTATIONS
+from wbc_hf.web.adapting import ADAPTATIONS, adaptation_turn
 from wbc_hf.web.rendering import render, render_problem
 from wbc_hf.web.session import Sessions
 from wbc_hf.web.uploads import AT_ONCE
@@ -80,9 +80,12 @@ class AdaptTab:
             try:
                 cells = cells_to_learn(self._reviewed_cells(request), str(request.session_hash))
                 output = Path(folder) / f"adapted-model-{datetime.now(UTC):%Y%m%dT%H%MZ}"
-                adaptation = adapt(
-                    self.predictor.name, cells, output, progress=lambda what, share: progress(share, desc=what)
-                )
+
+                def report(step: str, share: float) -> None:
+                    progress(share, desc=step)
+
+                with adaptation_turn(report, lambda: False):
+                    adaptation = adapt(self.predictor.name, cells, output, progress=report)
             except WbcError as error:
                 yield render_problem("Not adapted", str(error)), gr.update(visible=False)
                 return

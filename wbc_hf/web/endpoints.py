@@ -16,13 +16,20 @@ import gradio as gr
 from gradio.utils import get_function_description
 from PIL import Image
 
-from wbc_hf.adaptation import Laboratories, cells_to_learn, is_reviewed, with_usable_labels
+from wbc_hf.adaptation import Laboratories, cells_to_learn, gather_cells, is_reviewed
 from wbc_hf.data import count_pixels
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor, ReferenceCells, heat_map, overlay
 from wbc_hf.labels import class_index
 from wbc_hf.reports import EXPORTS, file_name, to_json
-from wbc_hf.smear import CellCounter, ReferenceRanges, Snapshot, Specimen, check_leucocyte_count
+from wbc_hf.smear import (
+    CellCounter,
+    ReferenceRanges,
+    Snapshot,
+    Specimen,
+    check_laboratory,
+    check_leucocyte_count,
+)
 from wbc_hf.web.adapting import ADAPTATIONS, adapt_model
 from wbc_hf.web.arguments import (
     check_choice,
@@ -313,7 +320,7 @@ class Endpoints:
         Args:
             pictures: Photographs from one laboratory, of one or more specimens.
             show: What each picture shows: a whole field of the smear, or one cell.
-            laboratory: Name to keep the result under.
+            laboratory: Name to keep the result under. If it is kept already, its kept cells are learned from too.
             corrections: Right classes of cells by number, as /count numbers them; without any, nothing is labelled.
             keep_cells: Whether to keep the corrected cells for the next adaptation.
 
@@ -325,10 +332,12 @@ class Endpoints:
             name, keep = check_text("laboratory", laboratory), check_flag("keep_cells", keep_cells)
             if self.kept is None:
                 raise WbcError("This page keeps no laboratories: start it with --laboratories FOLDER.")
+            before = self.kept.cells(name) if name in self.kept else ()
             unreadable = _read_into(CellCounter(self.predictor, specimen), pictures, show, corrections, "")
+            origin = check_laboratory(specimen.cells, self.predictor.calibration).origin
             adapted = adapt_model(
-                self.predictor.name,
-                with_usable_labels(cells_to_learn(specimen.cells, specimen_key)),
+                self.predictor,
+                gather_cells(specimen.cells, specimen_key, origin, before),
                 lambda step, share: progress(share, desc=step),
                 lambda: False,
             )

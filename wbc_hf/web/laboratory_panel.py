@@ -1,6 +1,7 @@
 """The laboratory of a specimen: noticed, chosen among those that are kept, adapted to in one click, kept."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import gradio as gr
 
@@ -8,13 +9,17 @@ from wbc_hf.adaptation import (
     MIN_CELLS,
     MIN_CLASSES,
     MIN_UNLABELLED,
+    TWO_LABORATORIES,
     Adaptation,
+    AdaptationCell,
+    CellSupply,
+    KeptCell,
     Laboratories,
     cells_to_learn,
-    count_usable_labels,
+    count_supply,
+    gather_cells,
     is_reviewed,
     labels_needed,
-    with_usable_labels,
 )
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import format_interval
@@ -37,14 +42,11 @@ REVIEW_FIRST = (
     f"{GOOD_CELLS} of each, the model can be adapted. Without reviews that takes {MIN_UNLABELLED} cells."
 )
 ADAPT_NOW = "Adapt the model to them: the more you have reviewed of each class, the better."
-MIXED = (
-    "Some of these photographs look like those that the model has learned, others as if they came from another "
-    "laboratory. Give those of one laboratory at a time: a model cannot be adapted to both together."
-)
 CHANGED = (
     "These photographs do not look like those of {name} as it was kept{when}: perhaps a new lot of stain, a lamp or a "
-    "camera. Adapt the model to them, and keep it again."
+    "camera. {advice}"
 )
+ADAPT_AGAIN = "Adapt the model to them, and keep it again."
 WITHOUT_LABELS = " Review some cells of each class and adapt again: that is worth more than anything else."
 
 _PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
@@ -135,13 +137,12 @@ class LaboratoryPanel:
             return
         session.cancelled = False
         yield {self.adapt: gr.Button(interactive=False), self.cancel: gr.Button(visible=True)}
-        cells = cells_to_learn(session.specimen.cells, session.key)
-        if session.laboratory is not None and self.laboratories is not None:
-            cells += self.laboratories.cells(session.laboratory)
-        cells = with_usable_labels(cells)
         try:
             adapted = adapt_model(
-                self.predictor.name, cells, lambda step, share: progress(share, desc=step), lambda: session.cancelled
+                self.predictor,
+                self._gather(session),
+                lambda step, share: progress(share, desc=step),
+                lambda: session.cancelled,
             )
         except CancelledError as error:
             note = render("laboratory_note", text=f"Cancelled. {error}", tone="neutral")
@@ -164,6 +165,7 @@ class LaboratoryPanel:
     def on_choose(self, session: Session | None, name: str, leucocytes: str, request: gr.Request) -> dict:
         """Use a kept laboratory, or none, for the cells that are there and for those to come."""
         session = session or self.sessions.of(request.session_hash)
+        session.cancelled = True  # what is adapted to the laboratory of before
         try:
             if name == NO_LABORATORY or self.laboratories is None:
                 session.use(self.predictor)
@@ -193,6 +195,7 @@ class LaboratoryPanel:
                 self.laboratories.add_cells(name, cells_to_learn(reviewed, session.key))
         except WbcError as error:
             return {self.note: render_problem("Not kept", str(error))}
+        session.adapted.predictor.rename(laboratory.model_name(self.predictor.identity.name))
         session.adapted, session.laboratory = None, laboratory.name
         return self.state_with_menu(session)
 
@@ -214,15 +217,15 @@ class LaboratoryPanel:
         """What is said and offered now."""
         text, tone = self._describe(session)
         adapted = session.adapted is not None and session.adapted.adaptation.warning is None
-        offered = session.check.origin is Origin.ANOTHER or adapted or session.laboratory is not None
-        labelled = count_usable_labels(session.specimen.cells)
-        with_labels = f" and to {plural(labelled, 'cell')} that you reviewed" if labelled else ""
+        origin = session.check.origin
+        offered = origin is Origin.ANOTHER or adapted or session.laboratory is not None
+        supply = self._supply(session)
         return {
             self.panel: gr.Column(visible=bool(text)),
             self.note: render("laboratory_note", text=text, tone=tone) if text else "",
             self.adapt: gr.Button(
-                f"Adapt the model to these photographs{with_labels}",
-                visible=offered and can_adapt(session.specimen.cells),
+                describe_offer(supply, session.laboratory),
+                visible=offered and origin is not Origin.MIXED and supply.suffices,
                 interactive=True,
             ),
             self.cancel: gr.Button(visible=False),
@@ -235,27 +238,46 @@ class LaboratoryPanel:
         if session.adapted is not None:
             return describe_outcome(session.adapted.adaptation, session.specimen.cells)
         if check.origin is Origin.MIXED:
-            return MIXED, "caution"
+            return TWO_LABORATORIES, "caution"
         if session.laboratory is not None and self.laboratories is not None:
             if check.origin is not Origin.ANOTHER:
                 return f"Counted under {session.laboratory}.", "good"
             since = self.laboratories.drift(session.laboratory)
             when = "" if since is None else f", since {since[:10]}"
-            return CHANGED.format(name=session.laboratory, when=when), "caution"
+            advice = ADAPT_AGAIN if self._supply(session).suffices else REVIEW_FIRST
+            return CHANGED.format(name=session.laboratory, when=when, advice=advice), "caution"
         if check.origin is Origin.ANOTHER:
             waiting = sum(cell.state is CellState.WAITING for cell in session.specimen.cells)
-            advice = ADAPT_NOW if can_adapt(session.specimen.cells) else REVIEW_FIRST
+            advice = ADAPT_NOW if self._supply(session).suffices else REVIEW_FIRST
             return ANOTHER.format(cells=check.cells, waiting=waiting, advice=advice), "caution"
         return "", "neutral"
+
+    def _gather(self, session: Session) -> list[AdaptationCell]:
+        """What the model is adapted to: raises a WbcError where that cannot be."""
+        kept: Sequence[AdaptationCell] = ()
+        if session.laboratory is not None and self.laboratories is not None:
+            kept = self.laboratories.cells(session.laboratory)
+        return gather_cells(session.specimen.cells, session.key, session.check.origin, kept)
+
+    def _supply(self, session: Session) -> CellSupply:
+        """The same in numbers, without reading a picture."""
+        kept: Sequence[KeptCell] = ()
+        if session.laboratory is not None and self.laboratories is not None:
+            with suppress(WbcError):  # removed meanwhile
+                kept = self.laboratories.list_cells(session.laboratory)
+        return count_supply(session.specimen.cells, session.key, kept)
 
     def _choices(self) -> list[str]:
         return [NO_LABORATORY, *(self.laboratories.names() if self.laboratories is not None else ())]
 
 
-def can_adapt(cells: Sequence[Cell]) -> bool:
-    """Whether cells of a specimen suffice to adapt the model: reviewed ones, or many."""
-    known = sum(cell.state in (CellState.COUNTED, CellState.WAITING) for cell in cells)
-    return count_usable_labels(cells) > 0 or known >= MIN_UNLABELLED
+def describe_offer(supply: CellSupply, laboratory: str | None) -> str:
+    """What the button of the adaptation says: what the model would learn from."""
+    reviewed = f"{plural(supply.reviewed, 'cell')} that you reviewed"
+    kept = f"{plural(supply.kept, 'cell')} kept of {laboratory}"
+    given = [text for text, count in ((reviewed, supply.reviewed), (kept, supply.kept)) if count]
+    with_labels = f", with {' and '.join(given)}" if given and supply.labels_suffice else ""
+    return f"Adapt the model to these photographs{with_labels}"
 
 
 def describe_outcome(adaptation: Adaptation, cells: Sequence[Cell]) -> tuple[str, str]:

@@ -452,10 +452,10 @@ class Sessions:
             return self._add(session_hash)
 
     def renew(self, session_hash: str | None) -> Session:
-        """Replace the session of a visitor by a new one, and stop reading into the old one."""
+        """Replace the session of a visitor by a new one, and stop what is done with the old one."""
         with self._lock:
             if old := self._sessions.pop(str(session_hash), None):
-                old.stopped = True
+                old.stopped = old.cancelled = True
             return self._add(session_hash)
 
     def find(self, secret: str) -> Session | None:
