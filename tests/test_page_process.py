@@ -16,8 +16,11 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from tests.adapted_models import write_tiny_model
+from tests.adapted_models import make_adapted, write_tiny_model
+from wbc_hf.adaptation import AdaptationCell, Laboratories
 from wbc_hf.data import paint_cells, paint_field
+from wbc_hf.inference import Predictor
+from wbc_hf.labels import CLASS_NAMES
 
 # Python imports it at its start. It notes whose address is asked for, and knows no other machine.
 RESOLVER = """
@@ -66,11 +69,13 @@ class Machine:
             "XDG_CACHE_HOME",
             "HF_HOME",
         )
+        self.laboratories = Laboratories(root / "laboratories")
         self.variables = {name: value for name, value in os.environ.items() if name not in unset} | {
             "HOME": str(self.home),
             "TMPDIR": str(self.temporary),
             "LOOKUPS": str(self.lookups),
             "WBC_HF_CACHE": str(root / "cache"),
+            "WBC_HF_LABORATORIES": str(root / "laboratories"),
             "PYTHONPATH": os.pathsep.join((str(root / "python"), str(REPOSITORY))),
         }
 
@@ -141,3 +146,48 @@ def test_a_page_asks_nobody_logs_no_names_and_leaves_nothing(machine: Machine, s
     assert not machine.folders()
     assert not machine.lookups.exists(), machine.lookups.read_text()
     assert not [file for file in machine.home.rglob("*") if "telemetry" in file.name or "client_id" in file.name]
+
+
+def test_a_page_killed_while_it_adapts_keeps_the_laboratory_of_before(
+    machine: Machine, started: list[subprocess.Popen], tmp_path: Path
+):
+    store, classes = machine.laboratories, [2, 4] * 10
+    model = make_adapted(Predictor.from_pretrained(machine.model, "torch"), tmp_path / "adapted")
+    store.keep("Ward 3", model.base, model.folder, model.adaptation, keep_cells=True)
+    images = [Image.fromarray(pixels) for pixels in paint_cells(classes, size=48, seed=4)]
+    store.add_cells("Ward 3", [AdaptationCell(images[index], classes[index], f"{index}") for index in range(10)])
+    before = {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    files = []
+    for index, image in enumerate(images):
+        image.save(tmp_path / f"{index}.png")
+        files.append(handle_file(tmp_path / f"{index}.png"))
+    corrections = {str(number): CLASS_NAMES[label] for number, label in enumerate(classes, 1)}
+
+    process, url = machine.start()
+    started.append(process)
+    client = Client(url, verbose=False, analytics_enabled=False)
+    job = client.submit(files, "cell", "Ward 3", corrections, True, api_name="/adapt")
+    deadline = time.monotonic() + 120
+    while not any((step.desc or "").startswith("Adapting") for step in job.status().progress_data or ()):
+        assert time.monotonic() < deadline and not job.done(), machine.log.read_text()
+        time.sleep(0.02)
+    process.kill()
+    process.wait(60)
+    (left,) = machine.folders()
+    # As if it had been killed a moment later, while it wrote the new model and a cell.
+    (folder,) = store.folder.glob("ward-3-*")
+    (folder / "revisions" / ".2.0123.tmp").mkdir()
+    (folder / "revisions" / ".2.0123.tmp" / "difference.safetensors").write_bytes(b"half")
+    (folder / "cells" / "lymphocyte" / ".0123.png.4567.tmp").write_bytes(b"half a patient's cell")
+
+    process, url = machine.start()
+    started.append(process)
+    now = {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert now == before and len(list((folder / "revisions").iterdir())) == 1
+    assert not left.exists() and len(machine.folders()) == 1
+    client = Client(url, verbose=False, analytics_enabled=False)
+    (kept,) = client.predict(api_name="/laboratories")
+    assert (kept["name"], kept["version"]) == ("Ward 3", model.version)
+    counted = client.predict(files[:2], "cell", "", 0, {}, "", "Ward 3", api_name="/count")
+    assert counted["model"]["version"] == model.version
+    assert counted["model"]["name"] == "model, adapted to Ward 3"

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from wbc_hf.default_model import choose_model
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.files import own_temporary_folder
 from wbc_hf.safe_text import say
+
+if TYPE_CHECKING:
+    from wbc_hf.adaptation import Laboratories
 
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 USERS = "WBC_HF_USERS"  # not an argument: everybody on the machine can read those
@@ -99,6 +102,8 @@ def serve(
         predictor = Predictor.from_pretrained(model)
         cells = ReferenceCells.from_folder(references, predictor) if references else None
         store = Laboratories(laboratories) if laboratories is not None or host in _THIS_MACHINE else None
+        if store is not None:
+            _tidy(store)
         page = build_page(predictor, ranges=reference_ranges, references=cells, laboratories=store)
         url = launch_page(
             page,
@@ -113,6 +118,14 @@ def serve(
         del users  # the page keeps hashes
         say(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
         page.block_thread()
+
+
+def _tidy(store: "Laboratories") -> None:
+    """Remove what a killed page left of laboratories. One that is only read, or in use elsewhere, does not matter."""
+    try:
+        store.tidy()
+    except WbcError as error:
+        say(f"app.py: {error}", error=True)
 
 
 @contextmanager
