@@ -7,18 +7,25 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pypdf
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 from PIL import Image
 
+from tests.adapted_models import write_tiny_model
 from tests.real.conftest import DESKTOP, PHONE, wait_until_read
+from wbc_hf.adaptation import Laboratories
 from wbc_hf.data import paint_cells, paint_field
+from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.modeling import Calibration, LaboratoryDistance, OutOfDistributionScore
 from wbc_hf.reports import RESEARCH_USE
+from wbc_hf.web import adapting, build_page, launch_page
 from wbc_hf.web.cell_tab import NO_PICTURE
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
@@ -823,6 +830,80 @@ def test_a_model_is_adapted_to_reviewed_cells_and_taken_away(
     assert {"model.safetensors", "config.json", "wbc.json", "README.md"} <= names
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     page.close()
+
+
+def test_a_laboratory_is_adapted_to_kept_and_used_after_a_restart(
+    browser: "sync_api.Browser", fields: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The whole way, with a model to which every laboratory is another one."""
+    predictor, store = _wary_predictor(tmp_path / "tiny"), Laboratories(tmp_path / "laboratories")
+    # An untrained network may not gain by an adaptation, and whether it did is not what is looked at here.
+    own = adapting.adapt
+    monkeypatch.setattr(adapting, "adapt", lambda *given, **more: replace(own(*given, **more), warning=None))
+    server = build_page(predictor, laboratories=store)
+    page = _open(browser, launch_page(server, "127.0.0.1", None))
+    _examine(page, [*fields, _field(tmp_path, 3)], "Field 1 of 3")
+    page.get_by_text("look as if they came from another laboratory").wait_for()
+    button = page.locator(".wbc-laboratory").get_by_role("button", name="Adapt the model to these photographs")
+    sync_api.expect(button).to_be_hidden()
+    waiting = page.locator(".wbc-chips b").first
+    for left in range(int(waiting.inner_text()) - 1, -1, -1):
+        page.locator(".wbc-classes").get_by_role("button", name=("Lymphocyte", "Neutrophil")[left % 2]).click()
+        waiting.get_by_text(str(left), exact=True).wait_for()
+    sync_api.expect(button).to_contain_text("that you reviewed")
+    with adapting.adaptation_turn(lambda step, share: None, lambda: False):  # of another visitor
+        button.click()
+        page.get_by_text("Waiting for another adaptation: one runs at a time").wait_for()
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_text("Cancelled. The model is as it was before.").wait_for()
+    button.click()
+    page.get_by_label("Keep this laboratory as").fill("Ward 3, MGG")
+    page.get_by_label("and keep the cells that I reviewed").check()
+    page.get_by_role("button", name="Keep", exact=True).click()
+    page.get_by_text("Counted under Ward 3, MGG.").wait_for()
+    reviewed = len(store.list_cells("Ward 3, MGG"))
+    assert reviewed >= 4
+    page.close()
+    server.close()
+
+    server = build_page(_wary_predictor(tmp_path / "tiny"), laboratories=Laboratories(store.folder))
+    page = _open(browser, launch_page(server, "127.0.0.1", None))
+    _examine(page, _field(tmp_path, 4), "Field 1 of 1")
+    page.get_by_label("Laboratory", exact=True).click()
+    page.get_by_role("option", name="Ward 3, MGG").click()
+    page.get_by_role("button", name=f"with {reviewed} cells kept of Ward 3, MGG").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="JSON").click()
+    record = json.loads(download.value.path().read_text(encoding="utf-8"))
+    assert record["model"]["name"] == "tiny, adapted to Ward 3, MGG"
+    assert record["model"]["version"] == store.show("Ward 3, MGG").version
+    page.close()
+    server.close()
+
+
+def _open(browser: "sync_api.Browser", url: str) -> "sync_api.Page":
+    page = browser.new_page(viewport=DESKTOP)
+    page.set_default_timeout(60_000)
+    page.goto(url)
+    page.wait_for_selector(".wbc-examples button")
+    return page
+
+
+def _field(folder: Path, seed: int) -> Path:
+    file = folder / f"field {seed}.png"
+    Image.fromarray(paint_field([0, 1, 2, 4], width=480, height=360, seed=seed).image).save(file)
+    return file
+
+
+def _wary_predictor(folder: Path) -> Predictor:
+    """A network without training, to which every laboratory is another one, and which is sure of nothing."""
+    if not folder.exists():
+        network = write_tiny_model(folder)
+        features = np.random.default_rng(0).random((20, sum(network.config.hidden_sizes[-3:])), dtype=np.float32)
+        distance = LaboratoryDistance(np.zeros(20, np.int8), (1.0,), 1e-6)
+        score = OutOfDistributionScore.fit(features)
+        Calibration(1.0, 1.0, False, 10.0, 20, "painted", score, laboratory_distance=distance).save(folder)
+    return Predictor.from_pretrained(folder, "torch")
 
 
 def test_the_model_tab(page: "sync_api.Page"):
