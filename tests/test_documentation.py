@@ -47,8 +47,8 @@ def test_ten_changes_lead_to_files():
 def test_the_readme_is_short_and_says_first_what_it_is_about():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 150
-    _, _, body = text.split("---\n", 2)
-    _, first = body.strip().split("\n\n")[:2]
+    heading, first = text.split("\n\n")[:2]
+    assert heading == "# wbc_hf"
     assert "white blood cells (WBC, leukocytes)" in first.splitlines()[0]
 
 

@@ -33,7 +33,7 @@ def test_the_licence_is_the_one_that_is_named_everywhere():
     assert "Apache License\n                           Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
     project = tomllib.loads(read("pyproject.toml"))["project"]
-    front = yaml.safe_load(read("README.md").split("---\n")[1])
+    front = yaml.safe_load(read("scripts/space/README.md").split("---\n")[1])
     citation = yaml.safe_load(read("CITATION.cff"))
     assert {project["license"], citation["license"], front["license"].replace("apache", "Apache")} == {LICENCE}
 
