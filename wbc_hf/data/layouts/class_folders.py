@@ -1,6 +1,5 @@
 """Class folders: `monocyte/a.png`, with folders of splits or patients above or below them."""
 
-import csv
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wbc_hf.data.hub_sets import find_group_column
+from wbc_hf.data.layouts.table_files import read_table
 from wbc_hf.data.layouts.walking import check_folder, is_document, is_folder, is_picture, walk_folder
 from wbc_hf.data.split_names import nearest_split, split_name
 from wbc_hf.errors import WbcError
@@ -153,10 +153,9 @@ def _report(root: Path, loose: Sequence[Path], patients: Mapping[str, int]) -> N
 def _read_groups(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = list(reader.fieldnames or ())
-        group = find_group_column(columns)
-        if "file_name" not in columns or group is None:
-            raise WbcError(f"{path}: has the columns {columns}; 'file_name' and 'label' or 'group' are needed.")
-        return {row["file_name"]: row[group] for row in reader if row[group]}
+    table = read_table(path)
+    columns = list(table.columns)
+    group = find_group_column(columns)
+    if "file_name" not in columns or group is None:
+        raise WbcError(f"{path}: has the columns {columns}; 'file_name' and 'label' or 'group' are needed.")
+    return {name: value for name, value in zip(table["file_name"], table[group], strict=True) if value}

@@ -1,8 +1,7 @@
 """Tables of labels: a `metadata.csv` as of `datasets`' imagefolder, or any table that names pictures and classes."""
 
-import csv
-import io
 import logging
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from datasets import Dataset, Image, load_dataset
 from datasets.exceptions import DatasetsError
 
 from wbc_hf.data.hub_sets import LABEL_COLUMNS, find_columns, find_group_column, group_name
+from wbc_hf.data.layouts.table_files import read_table
 from wbc_hf.data.layouts.walking import is_document, is_folder, is_picture, walk_folder
 from wbc_hf.data.reading import image_content
 from wbc_hf.data.rows import make_rows
@@ -29,21 +29,67 @@ _SEPARATED = frozenset({".csv", ".tsv"})
 _SPLIT_COLUMNS = ("split", "set", "subset")
 # Of the names in a column of files so many have to be those of pictures, and of classes so many in one of labels.
 _MOST = 0.5
-_SNIFFED = 10_000  # characters that tell the separator
+# Of a column per class, as programs write numbers and truth.
+_YES, _NO = frozenset({"1", "1.0", "true"}), frozenset({"0", "0.0", "false", ""})
 
 
 def read_metadata(root: Path) -> Dataset | None:
     """Rows of the pictures that `metadata.csv`, `.jsonl` or `.parquet` files label; None where none has labels.
 
-    They are read by `datasets`' imagefolder: `file_name` is relative to the file. The group is in one of
+    `file_name` is relative to the file, and leads to nothing outside of its folder. The group is in one of
     `GROUP_COLUMNS`, the split in a column `split` or the name of a folder.
 
     Raises:
-        WbcError: A file cannot be read, or its columns differ from those of another.
+        WbcError: A file cannot be read, lacks `file_name`, or its columns differ from those of another.
     """
     files = [path for path in _files(root) if path.name in _METADATA_NAMES]
     if not files:
         return None
+    is_csv = [path.suffix == ".csv" for path in files]
+    if all(is_csv):
+        labelled = [each for path in files for each in _read_metadata_csv(path)]
+        return _rows(root, labelled, files[0].name) if labelled else None
+    return _read_with_imagefolder(root, files)
+
+
+def _read_metadata_csv(path: Path) -> list["_Labelled"]:
+    """What a `metadata.csv` says of pictures; [] where it has no labels."""
+    table = read_table(path)
+    if "file_name" not in table.columns:
+        found = f"the columns {', '.join(table.columns)}" if len(table.columns) else "no columns"
+        raise WbcError(
+            f"{path}: has {found}. Needed are file_name, relative to its folder, and label or group. A table with "
+            "columns of other names is read as labels.csv."
+        )
+    label = next((name for name in LABEL_COLUMNS if name in table.columns), None)
+    if label is None:
+        return []
+    group = find_group_column(table.columns)
+    split = next((name for name in _SPLIT_COLUMNS if name in table.columns), None)
+    return [
+        _Labelled(
+            _inside(path, row["file_name"]),
+            row[label] or None,
+            (row[group] or None) if group else None,
+            (row[split] or None) if split else None,
+        )
+        for row in table.to_dict("records")
+    ]
+
+
+def _inside(table: Path, name: str) -> Path:
+    """The file of a name in a table. Raises WbcError where it would lie outside of the folder: sets are strangers'."""
+    relative = os.path.normpath(name.replace("\\", "/"))
+    if os.path.isabs(relative) or relative.split("/")[0] in ("", ".", "..") or ":" in relative.split("/")[0]:
+        raise WbcError(
+            f"{table}: names {name[:100]!r}, which is no file of its folder. Write file names relative to "
+            f"{table.parent}, without '..'."
+        )
+    return table.parent / relative
+
+
+def _read_with_imagefolder(root: Path, files: Sequence[Path]) -> Dataset | None:
+    """What `datasets`' imagefolder reads of `metadata.jsonl` and `.parquet` files; None where they have no labels."""
     try:
         table = load_dataset("imagefolder", data_files=[str(path.absolute()) for path in files], split="train")
         table = table.cast_column("image", Image(decode=False))
@@ -118,33 +164,78 @@ class _Pictures:
 
 
 def _read_table(path: Path, pictures: _Pictures) -> list[_Labelled]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        separator = csv.Sniffer().sniff(text[:_SNIFFED], delimiters=",;\t|").delimiter
-        # Every value as it is written.
-        table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False).fillna("")
-    except csv.Error:
-        return []  # of one column, or none
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise WbcError(f"{path}: cannot be read as a table ({reason}). Save it as CSV in UTF-8.") from error
+    table = read_table(path)
     files = _best_column(table, table.columns, lambda value: pictures.find(value) is not None)
     others = [name for name in table.columns if name != files]
-    others.sort(key=lambda name: str(name).lower() not in LABEL_COLUMNS)
+    others.sort(key=lambda name: name.lower() not in LABEL_COLUMNS)
     classes = _best_column(table, others, lambda value: class_index(value) is not None)
-    if files is None or classes is None:
+    if files is None:
         return []
-    logger.warning("%s: takes the pictures from its column %r and the classes from %r.", path, files, classes)
+    if classes is not None:
+        logger.warning("%s: takes the pictures from its column %r and the classes from %r.", path, files, classes)
+        class_names = [value or None for value in table[classes]]
+    elif columns := _columns_of_classes(path, table[others]):
+        logger.warning(
+            "%s: takes the pictures from its column %r and the classes from its columns %s, which hold 1 for the "
+            "class of a picture.",
+            path,
+            files,
+            ", ".join(columns),
+        )
+        class_names = _marked_classes(path, table, files, columns)
+    else:
+        return []
     group = find_group_column(others)
-    split = next((name for name in others if str(name).lower() in _SPLIT_COLUMNS), None)
+    split = next((name for name in others if name.lower() in _SPLIT_COLUMNS), None)
     return [
         _Labelled(
             pictures.find(row[files]) or pictures.root / row[files].replace("\\", "/").lstrip("/"),
-            row[classes] or None,
+            class_name,
             row[group] or None if group else None,
             row[split] if split else path.stem if split_name(path.stem) else None,
         )
-        for row in table.to_dict("records")
+        for row, class_name in zip(table.to_dict("records"), class_names, strict=True)
+    ]
+
+
+def _columns_of_classes(path: Path, table: pd.DataFrame) -> list[str]:
+    """The columns of a table with one for each class ("one-hot"); [] where fewer than two are named like classes.
+
+    All columns of 0 and 1 are among them: a set may have classes that are not known here.
+
+    Raises:
+        WbcError: Columns that are named like classes hold something else.
+    """
+    named = [name for name in table.columns if class_index(name) is not None]
+    if len(named) < 2:
+        return []
+    marks = [name for name in table.columns if set(table[name].str.lower()) <= _YES | _NO]
+    if odd := [name for name in named if name not in marks]:
+        value = next(value for value in table[odd[0]] if value.lower() not in _YES | _NO)
+        raise WbcError(
+            f"{path}: its column {odd[0]!r} is named like a class and holds {value[:100]!r}. Write 1 for the class of "
+            "a picture and 0 for the others, or one column 'label' with the names of the classes."
+        )
+    return marks
+
+
+def _marked_classes(path: Path, table: pd.DataFrame, files: str, columns: list[str]) -> list[str | None]:
+    """The class of each row by the column that holds its 1; None of a row without one.
+
+    Raises:
+        WbcError: A row has several.
+    """
+    marked = table[columns].apply(lambda column: column.str.lower()).isin(_YES)
+    several = marked.sum(axis=1) > 1
+    if several.any():
+        row = several.idxmax()
+        raise WbcError(
+            f"{path}: {several.sum()} of its rows have a 1 in several columns, that of {table.at[row, files]} in "
+            f"{' and '.join(name for name in columns if marked.at[row, name])}. A picture has one class: correct the "
+            "rows, or remove the columns that are no classes."
+        )
+    return [
+        name if any_mark else None for name, any_mark in zip(marked.idxmax(axis=1), marked.any(axis=1), strict=True)
     ]
 
 
