@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -457,6 +458,70 @@ def _graphs() -> Iterator[HostileModel]:
     yield HostileModel(
         "openvino/model.bin is cut short", xml, lambda folder: os.truncate(folder / "openvino" / "model.bin", 8)
     )
+    onnx = "onnx/model.onnx"
+    yield HostileModel(f"{onnx} is empty", onnx, _with_onnx(lambda folder: _overwrite(folder / onnx, b"")))
+    yield HostileModel(f"{onnx} is text", onnx, _with_onnx(lambda folder: _overwrite(folder / onnx, b"pickle me")))
+    yield HostileModel(f"{onnx} is too large", onnx, _with_onnx(lambda folder: os.truncate(folder / onnx, 10**10)))
+    places = (
+        "model.onnx.data",
+        "../../outside.data",
+        "../openvino/model.bin",
+        "/etc/passwd",
+        "/dev/zero",
+        "link.data",
+    )
+    for number, place in enumerate(places):
+        yield HostileModel(f"{onnx} has its weights in place {number}", onnx, _with_external_data(place))
+
+
+def write_onnx(folder: Path, place: str | None = None) -> None:
+    """Replace a model's export by one in ONNX; it names `place` as the file of its weights."""
+    import onnx
+
+    exported, preprocessing = folder / "onnx", Preprocessing(build_processor(32))
+    (folder / "openvino").rename(exported)
+    for name in ("model.xml", "model.bin"):
+        (exported / name).unlink()
+    write_graph(InferenceGraph(tiny_resnet(), preprocessing), preprocessing, exported / "model.onnx", "fp32")
+    export = json.loads((exported / "export.json").read_text()) | {"format": "onnx"}
+    (exported / "export.json").write_text(json.dumps(export))
+    if place is None:
+        return
+    model = onnx.load(exported / "model.onnx")
+    onnx.save(
+        model, exported / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=16
+    )
+    write_place(exported / "model.onnx", place)
+
+
+def write_place(file: Path, place: str) -> None:
+    """Let an ONNX file with external data name another place of it."""
+    import onnx
+
+    model = onnx.load(file, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = place
+    file.write_bytes(model.SerializeToString())
+
+
+def _with_onnx(change: Change) -> Change:
+    def write(folder: Path) -> None:
+        write_onnx(folder)
+        change(folder)
+
+    return write
+
+
+def _with_external_data(place: str) -> Change:
+    def write(folder: Path) -> None:
+        write_onnx(folder, place)
+        outside = folder.parent / "outside.data"
+        shutil.copyfile(folder / "onnx" / "model.onnx.data", outside)
+        (folder / "onnx" / "link.data").symlink_to(outside)
+
+    return write
 
 
 # ---- the card

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile_models import HostileModel, hostile_models, use_model, write_model
+from tests.hostile_models import HostileModel, hostile_models, use_model, write_model, write_onnx, write_place
 from wbc_hf.errors import WbcError
+from wbc_hf.inference.backends import compile_openvino
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="writes pipes and links"),
@@ -44,6 +45,22 @@ def test_the_whole_folder_is_used(whole: Path, backend: str):
     use_model(whole, backend)
 
 
+def test_the_whole_folder_is_used_with_an_export_in_onnx(whole: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(whole, tmp_path / "model"))
+    write_onnx(folder)
+    use_model(folder, "openvino")
+
+
+@pytest.mark.parametrize("place", ["../../outside.data", "/etc/passwd", "link.data"])
+def test_openvino_itself_opens_no_file_outside_of_the_folder(whole: Path, place: str, tmp_path: Path):
+    """Where `find_graph` was deceived: protobuf has other ways to write the key that it looks for."""
+    folder = Path(shutil.copytree(whole, tmp_path / "model"))
+    next(kind for kind in KINDS if kind.name == "onnx/model.onnx has its weights in place 5").change(folder)
+    write_place(folder / "onnx" / "model.onnx", place)
+    with pytest.raises(RuntimeError, match="outside the base directory"):
+        compile_openvino(folder / "onnx" / "model.onnx", half=False)
+
+
 def test_there_are_as_many_kinds_as_were_found_and_more():
     assert len(KINDS) >= 158
     assert len({kind.name for kind in KINDS}) == len(KINDS)
@@ -56,7 +73,7 @@ def test_a_hostile_folder_ends_in_words(whole: Path, kind: HostileModel, tmp_pat
     before, started = peak_megabytes(), time.perf_counter()
 
     with pytest.raises(WbcError) as caught:
-        use_model(folder, "openvino" if kind.file.startswith("openvino") else "torch")
+        use_model(folder, "openvino" if kind.file.startswith(("openvino", "onnx")) else "torch")
 
     assert time.perf_counter() - started < SECONDS
     assert peak_megabytes() - before < MEGABYTES

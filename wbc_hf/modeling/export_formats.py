@@ -1,6 +1,7 @@
 """Exports of a model: a converted graph and its `export.json`, in a folder beside the weights."""
 
 import logging
+import mmap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,8 @@ EXPORT_FILE = "export.json"
 GRAPH_FILES = {"openvino": "model.xml", "onnx": "model.onnx"}
 # OpenVINO has a description and, in a second file, the weights.
 _MAX_BYTES = {"openvino": (50_000_000, MAX_WEIGHT_BYTES), "onnx": (MAX_WEIGHT_BYTES,)}
+# The key by which a tensor of an ONNX file names the file that holds its values, as protobuf writes it.
+_NAMES_A_FILE = b"\x0a\x08location"
 _FORMAT = 1
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=0, le=10**9)]
@@ -159,7 +162,8 @@ def find_graph(exported: Path, format: str) -> Path:
         format: Of the export.
 
     Raises:
-        WbcError: A file is missing, too large, or lies elsewhere.
+        WbcError: A file is missing, too large, or lies elsewhere; or an ONNX file keeps its weights in another file
+            ("external data"), which neither the limit of size nor a checksum of the file covers.
     """
     names = [GRAPH_FILES[format]] + (["model.bin"] if format == "openvino" else [])
     for name, most in zip(names, _MAX_BYTES[format], strict=True):
@@ -168,4 +172,16 @@ def find_graph(exported: Path, format: str) -> Path:
             raise WbcError(f"{exported}: has no {name}. Remove {exported}, or export anew.")
         if file.stat().st_size > most:
             raise WbcError(f"{file}: is larger than {most / 1e6:.0f} MB. Remove {exported}, or export anew.")
+        if format == "onnx" and _has_external_data(file):
+            raise WbcError(
+                f"{file}: keeps weights in another file (ONNX external data), and only what is one file is loaded. "
+                f"Save it as one file, or remove {exported} and export anew."
+            )
     return exported / names[0]
+
+
+def _has_external_data(file: Path) -> bool:
+    if not file.stat().st_size:
+        return False  # nothing to map; OpenVINO says what is wrong with it
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_NAMES_A_FILE) >= 0
