@@ -1,4 +1,4 @@
-"""Cells of a field, each in the framing that a model knows best."""
+"""Cells of a field, each in the framings that a model knows."""
 
 from dataclasses import replace
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wbc_hf.data import crop_cell, paint_field
+from wbc_hf.data import crop_cell, cut_framing, framings_within, paint_field
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import Calibration, OutOfDistributionScore, build_from_scratch
-from wbc_hf.smear import find_cells, predict_cells
+from wbc_hf.smear import CellCounter, Specimen, find_cells, predict_cells
 
 SPANS = (1.3, 2.0)
 
@@ -34,13 +34,31 @@ def predictor_of(field: Image.Image, boxes: list, span: float, spans: tuple[floa
 
 
 @pytest.mark.parametrize("learned", SPANS)
-def test_the_view_is_shown_that_is_most_like_the_training_images(field: Image.Image, boxes: list, learned: float):
+def test_the_first_framing_is_the_one_most_like_the_training_images(field: Image.Image, boxes: list, learned: float):
     predictor = predictor_of(field, boxes, learned, SPANS)
     views = predict_cells(predictor, field, boxes)
     expected = [crop_cell(field, box, learned) for box in boxes]
-    assert [view.image.size for view in views] == [image.size for image in expected]
+    for view, image, box in zip(views, expected, boxes, strict=True):
+        assert np.array_equal(view.image, crop_cell(field, box, max(SPANS)))
+        assert np.array_equal(cut_framing(view.image, view.framings[0]), image)
+        assert len(view.framings) == 2
     distances = [prediction.distance for prediction in predictor.predict(expected)]
     assert [view.prediction.distance for view in views] == distances
+
+
+@pytest.mark.parametrize("box", [(0, 0, 40, 50), (440, 300, 480, 360), (200, 0, 290, 80), (1, 170, 60, 250)])
+def test_a_framing_cuts_out_what_a_crop_of_the_field_shows(field: Image.Image, box: tuple[int, int, int, int]):
+    """Also where the crop is moved inwards at the border of the field."""
+    spans = (1.2, 1.5, 2.4)
+    widest = crop_cell(field, box, max(spans))
+    for span, framing in zip(spans, framings_within(field, box, spans), strict=True):
+        assert np.array_equal(cut_framing(widest, framing), crop_cell(field, box, span))
+
+
+def test_every_framing_lies_within_the_widest_also_in_a_field_that_is_smaller(field: Image.Image):
+    small = field.crop((0, 0, 480, 100))
+    for framing in framings_within(small, (300, 30, 380, 100), (1.2, 3.0)):
+        assert all(0 <= edge <= 1 for edge in framing)
 
 
 def test_the_prediction_is_the_geometric_mean_of_all_views(field: Image.Image, boxes: list):
@@ -59,6 +77,32 @@ def test_a_view_below_the_threshold_waits_for_review(field: Image.Image, boxes: 
     predictor = predictor_of(field, boxes, 1.3, SPANS)
     predictor.calibration = replace(predictor.calibration, review_threshold=1.0)
     assert {view.prediction.status for view in predict_cells(predictor, field, boxes)} == {"review"}
+
+
+def test_in_doubt_the_prediction_is_the_mean_over_all_orientations(field: Image.Image, boxes: list):
+    predictor = predictor_of(field, boxes, 1.3, SPANS)
+    predictor.calibration = replace(predictor.calibration, review_threshold=1.0)
+    crops = [np.asarray(crop_cell(field, boxes[0], span)) for span in SPANS]
+    turned = [np.rot90(one, quarters) for crop in crops for one in (crop, crop[:, ::-1]) for quarters in range(4)]
+    rows = np.log(predictor.probabilities([Image.fromarray(np.ascontiguousarray(one)) for one in turned]))
+    expected = np.exp(rows.mean(0)) / np.exp(rows.mean(0)).sum()
+    prediction = predict_cells(predictor, field, boxes[:1])[0].prediction
+    assert prediction.label == predictor.labels[expected.argmax()]
+    assert prediction.probability == pytest.approx(expected.max(), rel=1e-4)
+    first = predictor.predict([crop_cell(field, boxes[0], span) for span in SPANS])
+    assert prediction.distance == min(one.distance for one in first)
+
+
+def test_cells_are_predicted_again_as_they_were_at_first(field: Image.Image, boxes: list):
+    predictor = predictor_of(field, boxes, 1.3, SPANS)
+    counter = CellCounter(predictor, Specimen())
+    counter.add_image(field, "field.png", whole_field=True)
+    before = [cell.prediction for cell in counter.specimen.cells]
+    counter.use(predictor)
+    after = [cell.prediction for cell in counter.specimen.cells]
+    assert [one.label for one in after] == [one.label for one in before]
+    assert [one.probability for one in after] == pytest.approx([one.probability for one in before], rel=1e-4)
+    assert [one.distance for one in after] == pytest.approx([one.distance for one in before], rel=1e-3, abs=1e-5)
 
 
 def test_a_model_that_names_no_framing_sees_each_cell_once(field: Image.Image, boxes: list):

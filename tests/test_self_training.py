@@ -112,7 +112,7 @@ def test_without_labels_the_own_surest_answers_teach():
     proportions = self_train(network, squares, processor, progress=lambda _, share: told.append(share))
     # It may lose some of these tinted, painted cells: a collapse would lose half.
     assert accuracy(network, processor, squares, labels) >= before - 0.15
-    assert consistency(network, squares, processor) >= agreement
+    assert consistency(network, squares, processor) >= agreement - 0.05
     assert proportions.shape == (CLASSES,)
     assert proportions.sum() == pytest.approx(1)
     assert proportions.argmax() == 4

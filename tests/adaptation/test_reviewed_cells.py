@@ -32,6 +32,14 @@ def test_cells_are_read_as_they_were_written(tmp_path: Path):
     assert not [file for file in tmp_path.rglob("*") if "Doe" in file.name]
 
 
+def test_a_cell_keeps_its_framings(tmp_path: Path):
+    framings = ((0.1, 0.2, 0.8, 0.9), (0.0, 0.0, 1.0, 1.0))
+    write_reviewed_cell(tmp_path, AdaptationCell(painted(1)[0], 2, "one", framings))
+    (cell,) = read_reviewed_cells(tmp_path)
+    assert cell.framings == framings
+    assert [view.size for view in cell.views] == [(33, 33), (48, 48)]
+
+
 def test_the_same_cell_is_one_file_and_its_last_label_and_group_win(tmp_path: Path):
     (image,) = painted(1)
     for label, group in ((0, "one"), (4, "one"), (2, "two"), (2, "two")):

@@ -22,7 +22,7 @@ from wbc_hf.files import write_json
 from wbc_hf.hub import CARD_FILE, copy_notice, fetch_model
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
-from wbc_hf.modeling import Calibration, Preprocessing, centre_squares, digest_weights, load_classifier, load_processor
+from wbc_hf.modeling import Calibration, Preprocessing, digest_weights, load_classifier, load_processor
 
 ADAPTATION_FILE = "adaptation.json"
 
@@ -76,8 +76,7 @@ def adapt(
         labels = np.array([-1 if cell.label is None else cell.label for cell in cells], dtype=np.int64)
         check_cells(labels, left_out)
         identity = predictor.identity
-        squares = centre_squares([cell.image for cell in cells], predictor.processor)
-        task = Task(predictor, cells, squares, labels, seed, progress)
+        task = Task.of(predictor, cells, labels, seed, progress)
         calibration, facts = adapt_few_shot(task) if (labels >= 0).any() else adapt_unsupervised(task)
         adaptation = Adaptation(
             model=identity.name,

@@ -13,7 +13,10 @@ from PIL import Image
 from wbc_hf.adaptation.progress import ProgressCallback
 from wbc_hf.adaptation.self_training import MIN_UNLABELLED
 from wbc_hf.data import (
+    WHOLE,
     FolderImage,
+    Framing,
+    cut_framing,
     find_near_duplicates,
     find_pictures,
     group_images,
@@ -42,11 +45,18 @@ class AdaptationCell:
         image: RGB, as `read_image` gives it.
         label: Index into `CLASS_NAMES`, or None where unknown.
         group: Cells of one group are held back together: near-duplicates, cells of one photograph.
+        framings: Parts of the image that the model sees.
     """
 
     image: Image.Image
     label: int | None
     group: str
+    framings: tuple[Framing, ...] = (WHOLE,)
+
+    @property
+    def views(self) -> list[Image.Image]:
+        """A picture for each framing."""
+        return [cut_framing(self.image, framing) for framing in self.framings]
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ def read_fields(folder: Path, predictor: Predictor, progress: ProgressCallback) 
 
     Args:
         folder: Of photographs, also in sub-folders.
-        predictor: Of the model that is adapted: of its framings it is shown the one that is most familiar to it.
+        predictor: Of the model that is adapted, which names the framings.
         progress: Callback.
 
     Returns:
@@ -116,8 +126,11 @@ def read_fields(folder: Path, predictor: Predictor, progress: ProgressCallback) 
             unreadable += 1
             continue
         boxes = [cell.box for cell in find_cells(field) if not cell.cut]
-        images = (view.image for view in predict_cells(predictor, field, boxes))
-        cells += [AdaptationCell(image, None, str(path)) for image in images if may_be_stained_cell(image)]
+        cells += [
+            AdaptationCell(view.image, None, str(path), view.framings)
+            for view in predict_cells(predictor, field, boxes)
+            if may_be_stained_cell(view.image)
+        ]
     return cells, unreadable
 
 

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedGroupKFold
 from transformers import ResNetForImageClassification
@@ -30,7 +31,7 @@ def adapt_few_shot(task: Task) -> tuple[Calibration, dict]:
     held = np.concatenate([held for _, held in folds])
     targets = labels[held]
     task.progress("Predicting the cells", 0)
-    before = _logits(task.predictor, task, held)
+    before, _ = task.logits_and_features(held)
     after = _cross_validate(task, folds)
     _fine_tune(task, network, np.arange(len(labels)), "Adapting to all cells", _report(task, len(folds), len(folds)))
 
@@ -114,7 +115,8 @@ def _cross_validate(task: Task, folds: Sequence[tuple[np.ndarray, np.ndarray]]) 
         network = copy.deepcopy(task.network)
         what = f"Adapting without the cells held back, {step + 1} of {len(folds)}"
         _fine_tune(task, network, rest, what, _report(task, step, len(folds)))
-        logits.append(_logits(Predictor(network, task.predictor.processor, task.predictor.name), task, fold))
+        predictor = Predictor(network, task.predictor.processor, task.predictor.name)
+        logits.append(task.logits_and_features(fold, predictor)[0])
     return np.concatenate(logits)
 
 
@@ -128,20 +130,17 @@ def _fine_tune(
     task: Task, network: ResNetForImageClassification, chosen: np.ndarray, what: str, report: ProgressCallback
 ) -> None:
     base = copy.deepcopy(network.state_dict())
+    views = np.isin(task.cell_of, chosen)
     fine_tune(
         network,
-        task.squares[chosen],
-        task.labels[chosen],
+        task.squares[torch.from_numpy(views)],
+        task.labels[task.cell_of[views]],
         task.predictor.processor,
         seed=task.seed,
         progress=lambda _, share: report(what, share),
     )
     # Also those of the folds: the figures are of what a laboratory keeps.
     round_to_difference(network, base)
-
-
-def _logits(predictor: Predictor, task: Task, chosen: np.ndarray) -> np.ndarray:
-    return predictor.logits_and_features([task.cells[index].image for index in chosen])[0]
 
 
 def _score(labels: np.ndarray, logits: np.ndarray, groups: Sequence[str], seed: int) -> Scores:

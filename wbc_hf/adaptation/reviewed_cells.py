@@ -1,20 +1,29 @@
-"""Reviewed cells of a laboratory: a folder of PNG files in class sub-folders, without anything but their pixels."""
+"""Reviewed cells of a laboratory: a folder of PNG files in class sub-folders, with nothing but pixels and framings."""
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from pydantic import Field, TypeAdapter
 
 from wbc_hf.adaptation.cells import AdaptationCell
-from wbc_hf.data import read_image
+from wbc_hf.data import WHOLE, Framing, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
 from wbc_hf.labels import CLASS_NAMES
+
+_FRAMINGS = "framings"  # key of a text in the PNG file
+_ADAPTER: TypeAdapter[tuple[Framing, ...]] = TypeAdapter(
+    Annotated[tuple[Framing, ...], Field(min_length=1, max_length=20)]
+)
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,11 @@ def write_reviewed_cell(folder: Path, cell: AdaptationCell) -> None:
         # Moved in one step, so that a cell never has two labels.
         os.replace(before, file)
         return
-    content = io.BytesIO()
+    content, framings = io.BytesIO(), PngInfo()
+    if cell.framings != (WHOLE,):
+        framings.add_text(_FRAMINGS, json.dumps(cell.framings))
     # From the bare pixels: Pillow would copy a colour profile, and whatever else a picture says of its origin.
-    Image.fromarray(pixels).save(content, "PNG", optimize=True)
+    Image.fromarray(pixels).save(content, "PNG", optimize=True, pnginfo=framings)
     write_atomically(file, content.getvalue())
 
 
@@ -67,7 +78,7 @@ def read_reviewed_cells(folder: Path) -> list[AdaptationCell]:
         UnreadableImageError: A file is broken. The error names it.
     """
     return [
-        AdaptationCell(read_image(file), label, _group_of(file))
+        AdaptationCell(read_image(file), label, _group_of(file), _framings_of(file))
         for label, name in enumerate(CLASS_NAMES)
         for file in _files(folder / name)
     ]
@@ -125,6 +136,12 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _group_of(file: Path) -> str:
     return file.stem.partition("-")[2]
+
+
+def _framings_of(file: Path) -> tuple[Framing, ...]:
+    with Image.open(file) as picture:
+        written = picture.info.get(_FRAMINGS)
+    return (WHOLE,) if written is None else _ADAPTER.validate_json(written)
 
 
 def _pixel_digest(pixels: np.ndarray) -> str:

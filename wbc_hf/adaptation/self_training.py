@@ -10,6 +10,7 @@ laboratory depend on its class proportions.
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import log_softmax, softmax
 from torch import nn
 from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
@@ -42,6 +43,7 @@ def self_train(
     squares: torch.Tensor,
     processor: BaseImageProcessor,
     *,
+    cell_of: np.ndarray | None = None,
     seed: int = 0,
     progress: ProgressCallback = no_progress,
 ) -> np.ndarray:
@@ -49,16 +51,18 @@ def self_train(
 
     Args:
         network: A ResNet of the five classes.
-        squares: uint8 (n, 3, edge, edge), with `resized_edge` of the processor.
+        squares: uint8 (m, 3, edge, edge), with `resized_edge` of the processor.
         processor: The network's.
+        cell_of: Index of the cell that each square shows, int (m,), ascending; by default each shows another one.
         seed: Random seed.
         progress: Called with what is being done and the share that is done, 0 to 1.
 
     Returns:
         Estimated class proportions, float (classes,), sum 1.
     """
+    cell_of = np.arange(len(squares)) if cell_of is None else cell_of
     for turn in range(_ROUNDS):
-        probabilities = _pseudo_label(network, squares, processor)
+        probabilities = _pseudo_label(network, squares, cell_of, processor)
         progress("Adapting", (turn + 0.2) / _ROUNDS)
         proportions = estimate_proportions(probabilities)
         targets = _reweight(probabilities, proportions, _PRIOR_POWER)
@@ -70,10 +74,10 @@ def self_train(
         _train(
             network,
             squares,
-            targets,
-            weights,
+            targets[cell_of],
+            weights[cell_of],
             processor,
-            max(1, _EPOCHS * len(squares) // _BATCH),
+            max(1, _EPOCHS * len(targets) // _BATCH),
             _SELF_TRAINING_RATE,
             seed + turn,
             subprogress(progress, (turn + 0.2) / _ROUNDS, (turn + 1) / _ROUNDS),
@@ -139,20 +143,25 @@ def estimate_proportions(probabilities: np.ndarray) -> np.ndarray:
 def _pseudo_label(
     network: ResNetForImageClassification,
     squares: torch.Tensor,
+    cell_of: np.ndarray,
     processor: BaseImageProcessor,
 ) -> np.ndarray:
-    """Mean prediction in the processor's framing and in several others, float64 (n, classes)."""
+    """Mean prediction of each cell in the processor's framing and in several others, float64 (cells, classes).
+
+    Each framing is turned otherwise: a cell has no upper end, and the mean over orientations is right more often.
+    """
     size, images = cropped_edge(processor), squares.float() / 255
     _, extent = locate_nuclei(images)
     # The same framings for all cells, since their sizes tell the types apart; wider than an image that is tight.
     views = [size / squares.shape[-1]]
     views += (float(extent.median()) / torch.tensor(_NUCLEUS_SPANS)).clamp(*_VIEW_LIMITS).tolist()
     middle = torch.zeros(len(images), 2)
-    scores = torch.zeros(len(images), len(CLASS_NAMES))
-    for view in views:
-        framed = frame(images, size, middle, torch.full((len(images),), view))
-        scores += torch.from_numpy(_logits(network, framed, processor)).log_softmax(1) / len(views)
-    return scores.softmax(1).double().numpy()
+    scores = np.zeros((cell_of[-1] + 1, len(CLASS_NAMES)))
+    for quarters, view in enumerate(views):
+        framed = frame(images, size, middle, torch.full((len(images),), view)).rot90(quarters, (2, 3))
+        np.add.at(scores, cell_of, log_softmax(_logits(network, framed, processor), axis=1))
+    counts = np.bincount(cell_of)[:, None] * len(views)
+    return softmax(scores / counts, axis=1)
 
 
 def _train(

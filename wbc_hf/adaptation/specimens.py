@@ -63,7 +63,7 @@ def cells_to_learn(cells: Iterable[Cell], specimen: str) -> list[AdaptationCell]
         specimen: What tells its pictures from those of other specimens.
     """
     return [
-        AdaptationCell(read_image(cell.image), _reviewed_class(cell), _group(cell, specimen))
+        AdaptationCell(read_image(cell.image), _reviewed_class(cell), _group(cell, specimen), cell.framings)
         for cell in cells
         if _can_be_learned(cell)
     ]

@@ -15,6 +15,7 @@ from wbc_hf.modeling import (
     Calibration,
     LaboratoryDistance,
     OutOfDistributionScore,
+    centre_squares,
 )
 
 
@@ -25,7 +26,8 @@ class Task:
     Attributes:
         predictor: Of the model, whose network is changed in place.
         cells: Of the other laboratory, n.
-        squares: Their images, uint8 (n, 3, edge, edge).
+        squares: Their views, uint8 (m, 3, edge, edge).
+        cell_of: Index of the cell of each view, int64 (m,), ascending.
         labels: int64 (n,), -1 where unknown.
         seed: Random seed.
         progress: Callback.
@@ -34,19 +36,48 @@ class Task:
     predictor: Predictor
     cells: Sequence[AdaptationCell]
     squares: torch.Tensor
+    cell_of: np.ndarray
     labels: np.ndarray
     seed: int
     progress: ProgressCallback
+
+    @classmethod
+    def of(
+        cls,
+        predictor: Predictor,
+        cells: Sequence[AdaptationCell],
+        labels: np.ndarray,
+        seed: int,
+        progress: ProgressCallback,
+    ) -> "Task":
+        """Read the views of the cells."""
+        squares = centre_squares((view for cell in cells for view in cell.views), predictor.processor)
+        cell_of = np.repeat(np.arange(len(cells)), [len(cell.framings) for cell in cells])
+        return cls(predictor, cells, squares, cell_of, labels, seed, progress)
 
     @property
     def network(self) -> ResNetForImageClassification:
         """The predictor's network."""
         return self.predictor.resnet
 
-    def logits_and_features(self) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and features of all cells by the network as it is."""
-        self.network.eval()
-        return self.predictor.logits_and_features([cell.image for cell in self.cells])
+    def logits_and_features(
+        self, chosen: np.ndarray | None = None, predictor: Predictor | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and features of cells by a network as it is.
+
+        Args:
+            chosen: Indices of the cells; by default all.
+            predictor: Of the network; by default the task's own.
+
+        Returns:
+            float (n, classes), the mean over the views of each cell; and (n, d), those of its first view.
+        """
+        predictor = predictor or self.predictor
+        predictor.resnet.eval()
+        cells = self.cells if chosen is None else [self.cells[index] for index in chosen]
+        logits, features = predictor.logits_and_features(view for cell in cells for view in cell.views)
+        first = np.cumsum([0, *(len(cell.framings) for cell in cells)])[:-1]
+        return mean_over_views(logits, first), features[first]
 
     def calibration(
         self,
@@ -81,3 +112,8 @@ class Task:
             laboratory_distance=LaboratoryDistance.fit_one(scores, predicted),
             spans=() if before is None else before.spans,
         )
+
+
+def mean_over_views(values: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Mean of each cell's rows, (n, d), of the rows of all views, (m, d), by the first row of each cell, (n,)."""
+    return np.add.reduceat(values, first) / np.diff([*first, len(values)])[:, None]

@@ -39,6 +39,7 @@ def adapt_unsupervised(task: Task) -> tuple[Calibration, dict]:
         task.network,
         task.squares,
         task.predictor.processor,
+        cell_of=task.cell_of,
         seed=task.seed,
         progress=subprogress(task.progress, 0.25, 0.75),
     )

@@ -8,7 +8,16 @@ from wbc_hf.data.box_files import Box
 from wbc_hf.data.cell_masks import CellMasks, cell_mask, segment_cell
 from wbc_hf.data.checks import OtherClasses
 from wbc_hf.data.fields import KNOWN_FIELDS, BoxedField, read_boxed_fields, split_boxed_fields
-from wbc_hf.data.framing import DEFAULT_SPAN, crop_cell, frame, locate_nuclei
+from wbc_hf.data.framing import (
+    DEFAULT_SPAN,
+    WHOLE,
+    Framing,
+    crop_cell,
+    cut_framing,
+    frame,
+    framings_within,
+    locate_nuclei,
+)
 from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
 from wbc_hf.data.key_points import KeyPoints, describe, match
 from wbc_hf.data.known_sets import PAINTED_LABORATORY, PAINTED_TITLE
@@ -66,6 +75,7 @@ __all__ = [
     "PAINTED_LABORATORY",
     "PAINTED_TITLE",
     "SUFFIXES",
+    "WHOLE",
     "Altered",
     "Augmentation",
     "Box",
@@ -73,6 +83,7 @@ __all__ = [
     "CellMasks",
     "FilePart",
     "FolderImage",
+    "Framing",
     "ImageSource",
     "KeyPoints",
     "LabelIssue",
@@ -87,6 +98,7 @@ __all__ = [
     "check_new_folder",
     "count_pixels",
     "crop_cell",
+    "cut_framing",
     "cut_necks",
     "describe",
     "disc_area",
@@ -97,6 +109,7 @@ __all__ = [
     "find_pictures",
     "format_audit",
     "frame",
+    "framings_within",
     "group_images",
     "has_class_folders",
     "image_content",

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from wbc_hf.data import Box
+from PIL import Image
+
+from wbc_hf.data import WHOLE, Box, Framing, cut_framing, read_image
 from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.smear.picture_store import KeptPicture, picture_bytes
@@ -49,7 +51,7 @@ class Cell:
     Attributes:
         box: x0, y0, x1, y1 in pixels of the picture, half-open.
         prediction: Of the model.
-        crop: What the model classified, PNG, RGB: bytes, or where a specimen keeps them.
+        crop: The cell in its widest framing, PNG, RGB: bytes, or where a specimen keeps them.
         cut: Whether the border of the field cuts the cell off. It is counted only where a review says what it is.
         duplicate_of: Number of the cell in an earlier picture that is the same leucocyte, or None.
         number: From 1 over all pictures of the specimen; 0 until `Specimen.add_picture` assigns it.
@@ -57,6 +59,7 @@ class Cell:
         review: Of a person, or None.
         removed: Whether its picture was removed from the specimen.
         pointed_at: Whether the finder missed it and a person pointed at it: only a review says that it is a cell.
+        framings: Parts of the crop that the model classified; first the one most like its training images.
     """
 
     box: Box
@@ -69,11 +72,18 @@ class Cell:
     review: Review | None = None
     removed: bool = False
     pointed_at: bool = False
+    framings: tuple[Framing, ...] = (WHOLE,)
 
     @property
     def image(self) -> bytes:
-        """The crop that the model classified, PNG, RGB."""
+        """The crop, PNG, RGB."""
         return picture_bytes(self.crop)
+
+    @property
+    def views(self) -> list[Image.Image]:
+        """What the model classified, RGB: a picture for each framing."""
+        crop = read_image(self.image)
+        return [cut_framing(crop, framing) for framing in self.framings]
 
     @property
     def state(self) -> CellState:

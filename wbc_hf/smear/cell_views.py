@@ -1,4 +1,4 @@
-"""Classify the cells of a field: each is cut out in every framing that the model has learned."""
+"""Classify the cells of a specimen: in every framing that the model has learned, and in doubt turned and mirrored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from wbc_hf.data import Box, crop_cell
+from wbc_hf.data import Box, Framing, crop_cell, cut_framing, framings_within
 from wbc_hf.inference import Prediction, Predictor
+
+# A cell on a slide has no upper end. With a laboratory that the model has not seen, all eight orientations together
+# are right more often than one: see docs/unseen-laboratory.md.
+_DOUBTFUL = ("review", "unfamiliar")
 
 
 @dataclass(frozen=True)
@@ -15,12 +19,14 @@ class CellView:
     """One cell of a field, as it was classified.
 
     Attributes:
-        image: RGB, square: in the framing in which it looks most like the training images.
+        image: RGB, square: in its widest framing.
         prediction: For the cell in all framings.
+        framings: Parts of the image; first the one in which it looks most like the training images.
     """
 
     image: Image.Image
     prediction: Prediction
+    framings: tuple[Framing, ...]
 
 
 def predict_cells(predictor: Predictor, field: Image.Image, boxes: Sequence[Box]) -> list[CellView]:
@@ -34,35 +40,70 @@ def predict_cells(predictor: Predictor, field: Image.Image, boxes: Sequence[Box]
         field: RGB.
         boxes: Of the cells, in pixels of the field.
     """
-    crops = [[crop_cell(field, box, span) for span in predictor.spans] for box in boxes]
-    predictions = iter(predictor.predict([crop for of_cell in crops for crop in of_cell]))
-    views = [[CellView(crop, next(predictions)) for crop in of_cell] for of_cell in crops]
-    return [CellView(_nearest(of_cell).image, _mean(predictor, of_cell)) for of_cell in views]
+    widest = [crop_cell(field, box, max(predictor.spans)) for box in boxes]
+    framings = [framings_within(field, box, predictor.spans) for box in boxes]
+    answers = predict_crops(
+        predictor,
+        [[cut_framing(crop, each) for each in of_cell] for crop, of_cell in zip(widest, framings, strict=True)],
+    )
+    return [
+        CellView(crop, prediction, (of_cell[nearest], *of_cell[:nearest], *of_cell[nearest + 1 :]))
+        for crop, of_cell, (prediction, nearest) in zip(widest, framings, answers, strict=True)
+    ]
 
 
-def _nearest(views: Sequence[CellView]) -> CellView:
-    """The view with the smallest distance to the training images; the first where no distance is known."""
-    return min(views, key=lambda view: view.prediction.distance or 0.0)
+def predict_crops(predictor: Predictor, cells: Sequence[Sequence[Image.Image]]) -> list[tuple[Prediction, int]]:
+    """Classify cells, each by the mean over its crops; in doubt, by the mean over all eight orientations of these.
+
+    Where the first look is confident it stands, so that this takes no longer for cells like those of the training.
+    How unfamiliar a cell is the first look alone says, as for the images that the thresholds were fitted on.
+
+    Args:
+        predictor: Classifier of single cells.
+        cells: Crops of each, one at least, RGB.
+
+    Returns:
+        For each cell its prediction, and the index of the crop that looks most like the training images.
+    """
+    looks = _predict_each(predictor, cells)
+    doubtful = [_mean(predictor, look, look).status in _DOUBTFUL for look in looks]
+    turned = [
+        [crop.transpose(turn) for crop in crops for turn in Image.Transpose] if doubt else []
+        for crops, doubt in zip(cells, doubtful, strict=True)
+    ]
+    return [
+        (_mean(predictor, [*look, *others], look), look.index(_nearest(look)))
+        for look, others in zip(looks, _predict_each(predictor, turned), strict=True)
+    ]
 
 
-def _mean(predictor: Predictor, views: Sequence[CellView]) -> Prediction:
-    """Normalised geometric mean of the predictions for one cell, and its status at the smallest of their distances."""
+def _nearest(look: Sequence[Prediction]) -> Prediction:
+    """The prediction with the smallest distance to the training images; the first where no distance is known."""
+    return min(look, key=lambda one: one.distance or 0.0)
+
+
+def _predict_each(predictor: Predictor, cells: Sequence[Sequence[Image.Image]]) -> list[list[Prediction]]:
+    predictions = iter(predictor.predict([crop for crops in cells for crop in crops]))
+    return [[next(predictions) for _ in crops] for crops in cells]
+
+
+def _mean(predictor: Predictor, views: Sequence[Prediction], first: Sequence[Prediction]) -> Prediction:
+    """Normalised geometric mean of the predictions for one cell; its status and distances are those of `first`."""
     if len(views) == 1:
-        return views[0].prediction
-    each = [dict([(one.label, one.probability), *one.alternatives]) for one in (view.prediction for view in views)]
+        return views[0]
+    each = [dict([(one.label, one.probability), *one.alternatives]) for one in views]
     scores = {
         label: float(np.exp(np.mean([np.log(max(of_view[label], 1e-12)) for of_view in each]))) for label in each[0]
     }
     (label, score), *others = sorted(scores.items(), key=lambda item: -item[1])
     total = sum(scores.values())
-    nearest = _nearest(views).prediction
+    nearest = _nearest(first)
     status = nearest.status
     if predictor.calibration is not None and nearest.distance is not None:
-        may_be_cell = any(view.prediction.status != "not_a_cell" for view in views)
+        may_be_cell = any(one.status != "not_a_cell" for one in first)
         (status,) = predictor.calibration.statuses(
             np.array([score / total]), np.array([nearest.distance]), [may_be_cell]
         )
     alternatives = tuple((other, value / total) for other, value in others)
-    of_laboratory = [view.prediction.laboratory_distance for view in views]
-    known = [distance for distance in of_laboratory if distance is not None]
+    known = [one.laboratory_distance for one in first if one.laboratory_distance is not None]
     return Prediction(label, score / total, alternatives, status, nearest.distance, min(known, default=None))

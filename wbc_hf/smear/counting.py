@@ -12,12 +12,12 @@ from statistics import median
 
 from PIL import Image
 
-from wbc_hf.data import Box, ImageSource, NamedSource, read_image, read_pixel_size, split_pages, unpack
+from wbc_hf.data import WHOLE, Box, ImageSource, NamedSource, read_image, read_pixel_size, split_pages, unpack
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.smear.cell import Cell, CellState
-from wbc_hf.smear.cell_views import CellView, predict_cells
+from wbc_hf.smear.cell_views import CellView, predict_cells, predict_crops
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
 from wbc_hf.smear.finder import FoundCell, find_cells
 from wbc_hf.smear.overlaps import FieldIndex, FieldKeyPoints, describe_field, match_cells
@@ -146,10 +146,17 @@ class CellCounter:
             if whole_field:
                 views = predict_cells(self.predictor, image, boxes)
             else:
-                views = [CellView(image, *self.predictor.predict([image]))]
+                views = [CellView(image, predict_crops(self.predictor, [[image]])[0][0], (WHOLE,))]
             duplicates, stand_ins = self._find_duplicates(key_points.result(), boxes)
             cells = [
-                Cell(cell.box, view.prediction, _encode_crop(view.image), cell.cut, duplicates.get(index))
+                Cell(
+                    cell.box,
+                    view.prediction,
+                    _encode_crop(view.image),
+                    cell.cut,
+                    duplicates.get(index),
+                    framings=view.framings,
+                )
                 for index, (cell, view) in enumerate(zip(found, views, strict=True))
             ]
             preview = _encode(image, PREVIEW_SIDE, "JPEG", quality=88)
@@ -185,7 +192,10 @@ class CellCounter:
             scale = opened.width / field.size[0]
             x0, y0, x1, y1 = (round(edge * scale) for edge in box)
             (view,) = predict_cells(self.predictor, opened.convert("RGB"), [(x0, y0, x1, y1)])
-        return self.specimen.add_cell(picture, Cell(box, view.prediction, _encode_crop(view.image), pointed_at=True))
+        crop = _encode_crop(view.image)
+        return self.specimen.add_cell(
+            picture, Cell(box, view.prediction, crop, pointed_at=True, framings=view.framings)
+        )
 
     def use(self, predictor: Predictor) -> None:
         """Predict all cells again, and those of further images, by another predictor; reviews stay.

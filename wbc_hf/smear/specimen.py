@@ -15,6 +15,7 @@ from wbc_hf.inference import ModelIdentity, Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
+from wbc_hf.smear.cell_views import predict_crops
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import PictureStore
@@ -112,7 +113,8 @@ class Specimen:
         cells = self.cells
         predictions = []
         for start in range(0, len(cells), _AT_ONCE):
-            predictions += predictor.predict([cell.image for cell in cells[start : start + _AT_ONCE]])
+            views = [cell.views for cell in cells[start : start + _AT_ONCE]]
+            predictions += [prediction for prediction, _ in predict_crops(predictor, views)]
         with self._lock:
             for index, prediction in enumerate(predictions):
                 self._cells[index] = replace(self._cells[index], prediction=prediction)

@@ -1,12 +1,10 @@
 """The tab of a specimen: fields in, cells reviewed by a person, a differential out."""
 
 import base64
-import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import gradio as gr
-from PIL import Image
 
 from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
@@ -414,7 +412,7 @@ def _neighbours(session: Session, cell: Cell | None, references: ReferenceCells 
     if cell is None or references is None or cell.prediction.status == "not_a_cell":
         return ()
     if cell.number not in session.neighbours:
-        session.neighbours[cell.number] = references.nearest(Image.open(io.BytesIO(cell.image)))
+        session.neighbours[cell.number] = references.nearest(cell.views[0])
     return session.neighbours[cell.number]
 
 
