@@ -311,7 +311,7 @@ def test_every_labelled_cell_is_held_back_once_and_no_group_is_parted():
     groups = [str(number) for number in generator.integers(0, 40, 120)]
     labels = generator.integers(-1, 5, 120)
     parts = cross_validation_folds(labels, groups, 0)
-    assert len(parts) == 4
+    assert len(parts) == 3
     assert sorted(np.concatenate([held for _, held in parts])) == np.flatnonzero(labels >= 0).tolist()
     for rest, held in parts:
         assert not {groups[index] for index in rest} & {groups[index] for index in held}

@@ -18,10 +18,7 @@ from wbc_hf.modeling import (
     fold_temperature,
     undo_temperature,
 )
-from wbc_hf.modeling.calibration import (
-    REVIEW_SHARE,
-    review_threshold,
-)
+from wbc_hf.modeling.calibration import REVIEW_SHARE, calibrated_threshold, review_threshold
 from wbc_hf.training.calibrate import FAMILIAR_LOST, OTHERS_FOUND, keep_out_others
 
 CLASSES, WIDTH = 5, 40
@@ -91,6 +88,26 @@ def test_accepted_cells_reach_the_target():
     assert reached
     assert right[accepted].mean() >= 0.99
     assert right[confidence >= threshold - 0.05].mean() < 0.99  # and not stricter than it has to be
+
+
+def test_few_images_hardly_move_a_temperature_with_a_prior(generator: np.random.Generator):
+    logits = 8 * np.eye(CLASSES)[np.tile(np.arange(CLASSES), 8)] + generator.normal(size=(40, CLASSES))
+    labels = logits.argmax(1)  # never wrong: without a prior as near 0 as is allowed
+    assert fit_temperature(logits, labels) < 0.2 < 0.6 < fit_temperature(logits, labels, spread=0.1) < 1
+    many = np.tile(logits, (2000, 1)), np.tile(labels, 2000)
+    assert fit_temperature(*many, spread=0.1) < fit_temperature(logits, labels, spread=0.1)
+
+
+def test_calibrated_probabilities_above_the_threshold_are_right_as_often_as_is_aimed_at(
+    generator: np.random.Generator,
+):
+    confidence = generator.uniform(0.5, 1, 20_000)
+    correct = generator.uniform(size=len(confidence)) < confidence
+    threshold, reached = calibrated_threshold(confidence, 0.9)
+    assert reached
+    assert threshold == pytest.approx(0.8, abs=0.01)  # the mean of 0.8 to 1 is 0.9
+    assert correct[confidence >= threshold].mean() == pytest.approx(0.9, abs=0.02)
+    assert calibrated_threshold(confidence[confidence < 0.85], 0.9) == (1.0, False)
 
 
 def test_a_model_that_is_never_wrong_still_holds_back_the_least_sure():

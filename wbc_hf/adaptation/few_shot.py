@@ -18,10 +18,14 @@ from wbc_hf.adaptation.weight_difference import round_to_difference
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import Calibration, fit_temperature, fold_temperature, review_threshold
+from wbc_hf.modeling import Calibration, calibrated_threshold, fit_temperature, fold_temperature
 
+TARGET_AFTER_REVIEW = 0.97
 _FEW_CELLS = 5
-_MAX_FOLDS = 4
+_MAX_FOLDS = 3
+# Of the temperature's logarithm: 40 cells alone would say anything from 0.6 to 1.7.
+_TEMPERATURE_SPREAD = 0.1
+_MANY = 50  # cells without labels that show how probabilities are spread
 
 
 def adapt_few_shot(task: Task) -> tuple[Calibration, dict]:
@@ -37,19 +41,18 @@ def adapt_few_shot(task: Task) -> tuple[Calibration, dict]:
 
     # Errors in a class that a fold could not learn say nothing about the network that learns all classes.
     unseen = any(not set(labels[fold]) <= set(labels[rest]) for rest, fold in folds)
-    # Where all predictions are correct, the best temperature would be zero.
-    temperature = 1.0 if unseen or (after.argmax(1) == targets).all() else fit_temperature(after, targets)
+    temperature = 1.0 if unseen else fit_temperature(after, targets, spread=_TEMPERATURE_SPREAD)
     fold_temperature(network, temperature)
-    probabilities = softmax(after / temperature, axis=1)
-    threshold, reached = review_threshold(probabilities.max(1), probabilities.argmax(1) == targets)
     task.progress("Fitting the out-of-distribution score", 0.95)
     logits, features = task.logits_and_features()
+    # Counting errors among few labels, the threshold would hang on single cells. Those that were learned are too sure.
+    others = logits[labels < 0] if (labels < 0).sum() >= _MANY else after / temperature
+    threshold, reached = calibrated_threshold(softmax(others, axis=1).max(1), TARGET_AFTER_REVIEW)
     calibration = task.calibration(
         features,
         logits.argmax(1),
         temperature=temperature,
-        # Without the target no probability is high enough to accept a prediction.
-        threshold=threshold if reached else 1.0,
+        threshold=threshold,
         target_reached=reached,
         fitted_on=len(held),
     )
@@ -72,7 +75,7 @@ def cross_validation_folds(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Split labelled cells into cross-validation folds, stratified by class and never through a group.
 
-    There are four folds, or as many as the rarest class has groups, but at least two. A class whose cells are all of
+    There are three folds, or as many as the rarest class has groups, but at least two. A class whose cells are all of
     one group is not held back, since the others would hold none of it, unless too little else is left to hold back.
 
     Args:

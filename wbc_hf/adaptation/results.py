@@ -65,7 +65,7 @@ class Adaptation:
         cells: Number of cells.
         unreadable, not_cells: Numbers of images left out: broken ones, and those without a stained cell.
         review_threshold: Predictions with a lower probability should be reviewed.
-        target_reached: Whether `TARGET_ACCURACY` of the held-back cells above it are correct.
+        target_reached: Whether by the calibrated probabilities enough of the predictions above it are correct.
         remarks: What limits the figures, in sentences.
         warning: A sentence if the adaptation did not help, else None.
         diagnosis_before, diagnosis_after: Without labels; with labels None.

@@ -42,13 +42,17 @@ _Positive = Annotated[float, Field(gt=0, le=1e6)]
 _ARRAYS = ("out_of_distribution_score", "laboratory_distance")
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+def fit_temperature(
+    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None, *, spread: float | None = None
+) -> float:
     """Fit a softmax temperature on logits (Guo et al. 2017, arXiv:1706.04599).
 
     Args:
         logits: float (n, classes), of images that were not trained on.
         labels: int (n,).
         weights: Of the images, float (n,); by default they count alike.
+        spread: For few images, the standard deviation of a normal prior of the temperature's logarithm around 0. By
+            default there is none.
 
     Returns:
         The number to divide logits by.
@@ -58,7 +62,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
 
     def loss(log_temperature: float) -> float:
         losses = torch.nn.functional.cross_entropy(scores / np.exp(log_temperature), target, reduction="none")
-        return (weight @ losses / weight.sum()).item()
+        prior = 0.0 if spread is None else 0.5 * (log_temperature / spread) ** 2
+        return ((weight @ losses).item() + prior) / weight.sum().item()
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded").x))
 
@@ -106,6 +111,23 @@ def review_threshold(
     if not len(reached):
         return lowest, False
     return max(lowest, float(confidence[order[reached[-1]]])), True
+
+
+def calibrated_threshold(confidence: np.ndarray, target: float) -> tuple[float, bool]:
+    """Choose the lowest probability above which the mean of the probabilities is `target`.
+
+    Where they are calibrated that is the share of correct predictions. It needs no labels, but many images.
+
+    Args:
+        confidence: Highest probability of each image, calibrated, (n,).
+        target: 0 to 1.
+
+    Returns:
+        The threshold, and whether there is one; else 1.
+    """
+    ordered = np.sort(confidence)[::-1]
+    reached = np.flatnonzero(np.cumsum(ordered) / np.arange(1, len(ordered) + 1) >= target)
+    return (float(ordered[reached[-1]]), True) if len(reached) else (1.0, False)
 
 
 @dataclass(frozen=True)
