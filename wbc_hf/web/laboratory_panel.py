@@ -242,7 +242,9 @@ class LaboratoryPanel:
         if session.laboratory is not None and self.laboratories is not None:
             if check.origin is not Origin.ANOTHER:
                 return f"Counted under {session.laboratory}.", "good"
-            since = self.laboratories.drift(session.laboratory)
+            since = None
+            with suppress(WbcError):  # removed meanwhile
+                since = self.laboratories.drift(session.laboratory)
             when = "" if since is None else f", since {since[:10]}"
             advice = ADAPT_AGAIN if self._supply(session).suffices else REVIEW_FIRST
             return CHANGED.format(name=session.laboratory, when=when, advice=advice), "caution"
