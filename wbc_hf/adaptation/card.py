@@ -10,12 +10,12 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Template
 
-from wbc_hf.adaptation.few_shot import TARGET_AFTER_REVIEW
 from wbc_hf.adaptation.results import SCORES, STATUSES, Adaptation, Diagnosis
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import CHECKLISTS_HEADING, format_estimate, format_figure, map_checklists
 from wbc_hf.files import read_text
 from wbc_hf.hub import CARD_FILE, find_file, read_changes, write_changes
+from wbc_hf.modeling import TARGET_ELSEWHERE
 
 
 def read_card(folder: Path) -> ModelCard | None:
@@ -54,7 +54,7 @@ def render_card(card: ModelCard | None, adaptation: Adaptation) -> str:
         rows=_rows(adaptation),
         labelled=_listing(adaptation.labelled or {}, "{}"),
         proportions=_listing(adaptation.proportions or {}, "{:.0%}"),
-        target=f"{TARGET_AFTER_REVIEW:.0%}",
+        target=f"{TARGET_ELSEWHERE:.0%}",
     )
     body = re.sub(r"^!\[[^\]\n]*\]\(figures/[^)\n]*\)\n+", "", card.text, flags=re.MULTILINE)
     _, title, rest = re.split(r"\A(\s*# [^\n]*\n|)", body, maxsplit=1)

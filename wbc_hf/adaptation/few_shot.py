@@ -18,9 +18,14 @@ from wbc_hf.adaptation.weight_difference import round_to_difference
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import Calibration, calibrated_threshold, fit_temperature, fold_temperature
+from wbc_hf.modeling import (
+    TARGET_ELSEWHERE,
+    Calibration,
+    calibrated_threshold,
+    fit_temperature,
+    fold_temperature,
+)
 
-TARGET_AFTER_REVIEW = 0.97
 _FEW_CELLS = 5
 _MAX_FOLDS = 3
 # Of the temperature's logarithm: 40 cells alone would say anything from 0.6 to 1.7.
@@ -47,7 +52,7 @@ def adapt_few_shot(task: Task) -> tuple[Calibration, dict]:
     logits, features = task.logits_and_features()
     # Counting errors among few labels, the threshold would hang on single cells. Those that were learned are too sure.
     others = logits[labels < 0] if (labels < 0).sum() >= _MANY else after / temperature
-    threshold, reached = calibrated_threshold(softmax(others, axis=1).max(1), TARGET_AFTER_REVIEW)
+    threshold, reached = calibrated_threshold(softmax(others, axis=1).max(1), TARGET_ELSEWHERE)
     calibration = task.calibration(
         features,
         logits.argmax(1),
@@ -139,6 +144,7 @@ def _fine_tune(
         task.squares[torch.from_numpy(views)],
         task.labels[task.cell_of[views]],
         task.predictor.processor,
+        cells=int((task.labels[chosen] >= 0).sum()),
         seed=task.seed,
         progress=lambda _, share: report(what, share),
     )

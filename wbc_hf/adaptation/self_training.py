@@ -91,6 +91,7 @@ def fine_tune(
     labels: np.ndarray,
     processor: BaseImageProcessor,
     *,
+    cells: int | None = None,
     seed: int = 0,
     progress: ProgressCallback = no_progress,
 ) -> None:
@@ -99,15 +100,16 @@ def fine_tune(
     Args:
         network, squares, processor, seed, progress: As for `self_train`.
         labels: int (n,), class indices; cells with -1, unknown, are left out.
+        cells: Number of labelled cells that the squares show; by default each shows another one.
     """
     known = labels >= 0
     squares, labels = squares[torch.from_numpy(known)], labels[known]
     targets = np.eye(len(CLASS_NAMES))[labels]
     targets = (1 - _SMOOTHING) * targets + _SMOOTHING / targets.shape[1]
     weights = np.zeros(len(labels))
-    for cells in _by_class(labels):
-        weights[cells] = len(cells) ** -0.75
-    steps = min(_MOST_STEPS, _LEAST_STEPS + _STEPS_PER_LABEL * len(labels))
+    for members in _by_class(labels):
+        weights[members] = len(members) ** -0.75
+    steps = min(_MOST_STEPS, _LEAST_STEPS + _STEPS_PER_LABEL * (cells or len(labels)))
     _train(network, squares, targets, weights, processor, steps, _FINE_TUNING_RATE, seed, progress)
 
 
@@ -189,7 +191,7 @@ def _train(
     generator = torch.Generator().manual_seed(seed)
     augment = Augmentation(cropped_edge(processor))
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(2, steps), pct_start=0.15)
     soft_labels, sampling = torch.from_numpy(targets).float(), torch.from_numpy(weights)
     network.to(memory_format=training_memory_format(network))  # type: ignore[call-arg]
