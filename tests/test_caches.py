@@ -90,7 +90,7 @@ def test_cached_frozen_layers_are_computed_in_the_precision_of_the_run(
     cached = trained(command, leucocytes, tmp_path / "a", cached=True, cached_views=1, **changes)
     plain = trained(command, leucocytes, tmp_path / "b", cached=False, **changes)
     assert cached.train_dataset.__getitems__([0])["hidden"].dtype is torch.bfloat16
-    assert losses(cached) == pytest.approx(losses(plain), abs=0.02)
+    assert losses(cached) == pytest.approx(losses(plain), abs=0.05)
 
 
 def test_each_epoch_shows_the_next_view(command: Command, leucocytes: Leucocytes, tmp_path: Path):

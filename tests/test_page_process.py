@@ -148,6 +148,7 @@ def test_a_page_asks_nobody_logs_no_names_and_leaves_nothing(machine: Machine, s
     assert not [file for file in machine.home.rglob("*") if "telemetry" in file.name or "client_id" in file.name]
 
 
+@pytest.mark.long
 def test_a_page_killed_while_it_adapts_keeps_the_laboratory_of_before(
     machine: Machine, started: list[subprocess.Popen], tmp_path: Path
 ):
@@ -173,7 +174,8 @@ def test_a_page_killed_while_it_adapts_keeps_the_laboratory_of_before(
         time.sleep(0.02)
     process.kill()
     process.wait(60)
-    (left,) = machine.folders()
+    left = machine.folders()
+    assert left, machine.log.read_text()
     # As if it had been killed a moment later, while it wrote the new model and a cell.
     (folder,) = store.folder.glob("ward-3-*")
     (folder / "revisions" / ".2.0123.tmp").mkdir()
@@ -184,7 +186,7 @@ def test_a_page_killed_while_it_adapts_keeps_the_laboratory_of_before(
     started.append(process)
     now = {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file() and path.name != ".lock"}
     assert now == before and len(list((folder / "revisions").iterdir())) == 1
-    assert not left.exists() and len(machine.folders()) == 1
+    assert not set(left) & set(machine.folders())
     client = Client(url, verbose=False, analytics_enabled=False)
     (kept,) = client.predict(api_name="/laboratories")
     assert (kept["name"], kept["version"]) == ("Ward 3", model.version)

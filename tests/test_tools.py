@@ -119,7 +119,7 @@ def test_every_tool_answers(url: str, browser: httpx.Client, cell: Path, tmp_pat
 def test_an_adaptation_as_a_tool_says_what_is_missing(url: str, cell: Path):
     (answer,) = _call(url, [("adapt", {"pictures": [_data_url(cell)], "show": "cell", "laboratory": "W 3"})], BASIC)
     assert answer.isError
-    assert "1 pictures without labels" in answer.content[0].text
+    assert "Too few cells: 1, of which are reviewed: none." in answer.content[0].text
 
 
 def test_tools_read_no_file_of_the_server(url: str, tmp_path: Path):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder
-from wbc_hf.cli.training_data import read_training_data
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.safe_text import json_text, say
@@ -121,6 +120,8 @@ def _find_label_issues(predictor: "Predictor", leucocytes: "Leucocytes") -> "Lab
 
 def _seen_sets(predictor: "Predictor", leucocytes: "Leucocytes") -> tuple[str, ...]:
     """Titles of the sets that the model was trained on, by its thresholds' title of them and its run's fingerprint."""
+    from wbc_hf.cli.training_data import read_training_data
+
     titles = tuple(origin.title for origin in leucocytes.provenance.origins)
     data = None if predictor.folder is None else read_training_data(predictor.folder)
     if data is not None and data.fingerprint == leucocytes.provenance.fingerprint:

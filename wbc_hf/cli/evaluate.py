@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder
-from wbc_hf.cli.training_data import read_training_data
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.safe_text import say
 
@@ -90,6 +89,8 @@ def _check_output(output: Path) -> None:
 
 def _was_trained_on(folder: Path, leucocytes: "Leucocytes") -> bool:
     """Whether the training run of a model had these images in these splits; one warning if it had other splits."""
+    from wbc_hf.cli.training_data import read_training_data
+
     data = read_training_data(folder)
     if data is None:
         return False

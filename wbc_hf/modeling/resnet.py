@@ -102,8 +102,11 @@ def build_from_pretrained(
     config.id2label, config.label2id = _labels()["id2label"], _labels()["label2id"]
     model = cast(ResNetForImageClassification, build_network(config, folder, new_head=True))
     if [class_index(names[index]) for index in sorted(names)] != list(range(len(CLASS_NAMES))):
-        # Also where the old head happens to have five outputs, which would be kept silently.
-        cast(torch.nn.Linear, model.classifier[-1]).reset_parameters()
+        # Also where the old head happens to have five outputs, which would be kept silently. A new layer, not
+        # `reset_parameters`: where two threads load models at once, transformers leaves functions in the place of
+        # torch's that skip whatever was loaded.
+        head = cast(torch.nn.Linear, model.classifier[-1])
+        model.classifier[-1] = torch.nn.Linear(head.in_features, head.out_features)
     processor = load_processor(folder)
     if not isinstance(processor, ConvNextImageProcessorPil):
         raise WbcError(
