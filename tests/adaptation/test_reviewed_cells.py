@@ -40,6 +40,16 @@ def test_a_cell_keeps_its_framings(tmp_path: Path):
     assert [view.size for view in cell.views] == [(33, 33), (48, 48)]
 
 
+@pytest.mark.parametrize("text", ["", "[]", "[[0, 0, 1]]", "[[0, 0, 1, 2]]", "[[0, 0, 1, NaN]]"])
+def test_a_cell_with_damaged_framings_is_named(tmp_path: Path, text: str):
+    info = PngInfo()
+    info.add_text("framings", text)
+    (tmp_path / "basophil").mkdir()
+    painted(1)[0].save(tmp_path / "basophil" / "0123-4.png", pnginfo=info)
+    with pytest.raises(UnreadableImageError, match=r"0123-4.png: its framings are damaged"):
+        read_reviewed_cells(tmp_path)
+
+
 def test_the_same_cell_is_one_file_and_its_last_label_and_group_win(tmp_path: Path):
     (image,) = painted(1)
     for label, group in ((0, "one"), (4, "one"), (2, "two"), (2, "two")):

@@ -128,7 +128,7 @@ def read_fields(folder: Path, predictor: Predictor, progress: ProgressCallback) 
         boxes = [cell.box for cell in find_cells(field) if not cell.cut]
         cells += [
             AdaptationCell(view.image, None, str(path), view.framings)
-            for view in predict_cells(predictor, field, boxes)
+            for view in predict_cells(predictor, field, boxes, look_again=False)
             if may_be_stained_cell(view.image)
         ]
     return cells, unreadable

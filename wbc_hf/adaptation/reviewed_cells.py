@@ -12,17 +12,18 @@ from typing import Annotated
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from wbc_hf.adaptation.cells import AdaptationCell
 from wbc_hf.data import WHOLE, Framing, read_image
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.files import write_atomically
 from wbc_hf.labels import CLASS_NAMES
 
 _FRAMINGS = "framings"  # key of a text in the PNG file
+_Share = Annotated[float, Field(ge=0, le=1)]
 _ADAPTER: TypeAdapter[tuple[Framing, ...]] = TypeAdapter(
-    Annotated[tuple[Framing, ...], Field(min_length=1, max_length=20)]
+    Annotated[tuple[tuple[_Share, _Share, _Share, _Share], ...], Field(min_length=1, max_length=20)]
 )
 
 
@@ -141,7 +142,10 @@ def _group_of(file: Path) -> str:
 def _framings_of(file: Path) -> tuple[Framing, ...]:
     with Image.open(file) as picture:
         written = picture.info.get(_FRAMINGS)
-    return (WHOLE,) if written is None else _ADAPTER.validate_json(written)
+    try:
+        return (WHOLE,) if written is None else _ADAPTER.validate_json(written)
+    except ValidationError as error:
+        raise UnreadableImageError(str(file), "its framings are damaged; remove the file") from error
 
 
 def _pixel_digest(pixels: np.ndarray) -> str:

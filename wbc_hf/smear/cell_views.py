@@ -29,7 +29,9 @@ class CellView:
     framings: tuple[Framing, ...]
 
 
-def predict_cells(predictor: Predictor, field: Image.Image, boxes: Sequence[Box]) -> list[CellView]:
+def predict_cells(
+    predictor: Predictor, field: Image.Image, boxes: Sequence[Box], *, look_again: bool = True
+) -> list[CellView]:
     """Classify cells of a field, each by the mean over the framings that the model has learned.
 
     Laboratories frame single cells differently, and a model that has learned several of them knows each class in
@@ -39,12 +41,14 @@ def predict_cells(predictor: Predictor, field: Image.Image, boxes: Sequence[Box]
         predictor: Classifier of single cells.
         field: RGB.
         boxes: Of the cells, in pixels of the field.
+        look_again: As for `predict_crops`.
     """
     widest = [crop_cell(field, box, max(predictor.spans)) for box in boxes]
     framings = [framings_within(field, box, predictor.spans) for box in boxes]
     answers = predict_crops(
         predictor,
         [[cut_framing(crop, each) for each in of_cell] for crop, of_cell in zip(widest, framings, strict=True)],
+        look_again=look_again,
     )
     return [
         CellView(crop, prediction, (of_cell[nearest], *of_cell[:nearest], *of_cell[nearest + 1 :]))
@@ -52,7 +56,9 @@ def predict_cells(predictor: Predictor, field: Image.Image, boxes: Sequence[Box]
     ]
 
 
-def predict_crops(predictor: Predictor, cells: Sequence[Sequence[Image.Image]]) -> list[tuple[Prediction, int]]:
+def predict_crops(
+    predictor: Predictor, cells: Sequence[Sequence[Image.Image]], *, look_again: bool = True
+) -> list[tuple[Prediction, int]]:
     """Classify cells, each by the mean over its crops; in doubt, by the mean over all eight orientations of these.
 
     Where the first look is confident it stands, so that this takes no longer for cells like those of the training.
@@ -61,12 +67,13 @@ def predict_crops(predictor: Predictor, cells: Sequence[Sequence[Image.Image]]) 
     Args:
         predictor: Classifier of single cells.
         cells: Crops of each, one at least, RGB.
+        look_again: Whether to turn the crops in doubt; not where only the framings matter.
 
     Returns:
         For each cell its prediction, and the index of the crop that looks most like the training images.
     """
     looks = _predict_each(predictor, cells)
-    doubtful = [_mean(predictor, look, look).status in _DOUBTFUL for look in looks]
+    doubtful = [look_again and _mean(predictor, look, look).status in _DOUBTFUL for look in looks]
     turned = [
         [crop.transpose(turn) for crop in crops for turn in Image.Transpose] if doubt else []
         for crops, doubt in zip(cells, doubtful, strict=True)
