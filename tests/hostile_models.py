@@ -232,6 +232,8 @@ _VALUES: dict[str, dict[str, tuple]] = {
         "format": (99, "1", None, NAN),
         "temperature": (0, -1, NAN, INFINITY, "1", None),
         "review_threshold": (*_NO_SHARES, None),
+        "tta_below": _NO_SHARES,
+        "tta_threshold": _NO_SHARES,
         "target_reached": ("yes", 1),
         "out_of_distribution_threshold": (0, -1, NAN, INFINITY, -INFINITY, 1e9, "1"),
         "fitted_on": (-1, 0, 1.5, "60"),

@@ -1,6 +1,7 @@
 """Calibration: temperature, review threshold, statuses, and what is saved of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,7 @@ def test_sure_cells_in_distribution_are_confident_and_others_say_why(generator: 
 
 
 def test_what_is_saved_judges_as_what_was_fitted(generator: np.random.Generator, tmp_path: Path):
-    calibration = fitted(generator)
+    calibration = replace(fitted(generator), tta_below=0.9, tta_threshold=0.7)
     calibration.save(tmp_path)
     loaded = Calibration.load(tmp_path)
     features, _ = clusters(generator, 100)
@@ -154,6 +155,7 @@ def test_what_is_saved_judges_as_what_was_fitted(generator: np.random.Generator,
         calibration.out_of_distribution_threshold,
     )
     assert (loaded.temperature, loaded.trained_on) == (1.5, "cells")
+    assert (loaded.tta_below, loaded.tta_threshold) == (0.9, 0.7)
 
 
 def test_a_folder_without_calibration(tmp_path: Path):

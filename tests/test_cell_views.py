@@ -93,6 +93,21 @@ def test_in_doubt_the_prediction_is_the_mean_over_all_orientations(field: Image.
     assert prediction.distance == min(one.distance for one in first)
 
 
+def test_what_all_orientations_say_has_a_threshold_of_its_own(field: Image.Image, boxes: list):
+    predictor = predictor_of(field, boxes, 1.3, SPANS)
+    plain = replace(predictor.calibration, review_threshold=1.0)
+    for threshold, status in ((0.0, "confident"), (1.0, "review")):
+        predictor.calibration = replace(plain, tta_threshold=threshold)
+        assert {view.prediction.status for view in predict_cells(predictor, field, boxes)} == {status}
+    # A first look that is confident is not sure enough where this says so.
+    predictor.calibration = replace(plain, review_threshold=0.0, tta_below=1.0, tta_threshold=1.0)
+    assert {view.prediction.status for view in predict_cells(predictor, field, boxes)} == {"review"}
+    predictor.calibration = replace(plain, tta_threshold=0.0)
+    # They were not turned: the first look alone says.
+    looks = predict_cells(predictor, field, boxes, look_again=False)
+    assert {view.prediction.status for view in looks} == {"review"}
+
+
 def test_cells_are_predicted_again_as_they_were_at_first(field: Image.Image, boxes: list):
     predictor = predictor_of(field, boxes, 1.3, SPANS)
     counter = CellCounter(predictor, Specimen())

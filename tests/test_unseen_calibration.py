@@ -8,11 +8,12 @@ from wbc_hf.modeling import TARGET_ELSEWHERE, Calibration, LeftOut, OutOfDistrib
 
 
 def laboratory(name: str, seed: int, *, sharpness: float, distance: float = 0.5, cells: int = 2000) -> LeftOut:
-    """Logits whose probabilities are right once they are divided by `sharpness`."""
+    """Logits whose probabilities are right once they are divided by `sharpness`; all orientations tell more."""
     rng = np.random.default_rng(seed)
     honest = rng.normal(size=(cells, 5)) * 3
     labels = np.array([rng.choice(5, p=row) for row in softmax(honest, axis=1)])
-    return LeftOut(name, honest * sharpness, labels, rng.normal(distance, 0.05, cells))
+    averaged = (honest + 2 * np.eye(5)[labels]) * sharpness
+    return LeftOut(name, honest * sharpness, averaged, labels, rng.normal(distance, 0.05, cells))
 
 
 def calibration() -> Calibration:
@@ -50,6 +51,29 @@ def test_enough_of_what_is_accepted_is_right(seed: int):
         shares.append(accepted.mean())
     assert np.average(rates, weights=shares) == pytest.approx(TARGET_ELSEWHERE, abs=0.01)
     assert min(shares) > 0.03
+    assert fitted.tta_below > fitted.review_threshold
+
+
+def test_in_all_orientations_more_is_accepted_and_enough_of_all_that_is_accepted_is_right(seed: int):
+    parts = [laboratory("a", seed, sharpness=2), laboratory("b", seed + 1, sharpness=2)]
+    factor, fitted = recalibrate(calibration(), parts)
+    assert fitted.tta_threshold is not None
+    at_once, accepted, right = [], [], []
+    for each in parts:
+        probabilities, averaged = softmax(each.logits / factor, axis=1), softmax(each.tta_logits / factor, axis=1)
+        sure = probabilities.max(1) >= fitted.tta_below
+        again = np.array(fitted.statuses(averaged.max(1), np.zeros(2000), [True] * 2000, tta=True)) == "confident"
+        at_once.append(probabilities.max(1) >= fitted.review_threshold)
+        accepted.append(sure | again)
+        right.append(np.where(sure, probabilities.argmax(1), averaged.argmax(1)) == each.labels)
+    assert np.mean(right, where=accepted) == pytest.approx(TARGET_ELSEWHERE, abs=0.01)
+    assert np.mean(accepted) > 1.2 * np.mean(at_once)
+
+
+def test_one_threshold_serves_for_both_where_none_was_fitted():
+    one = calibration()
+    for tta in (False, True):
+        assert one.statuses(np.array([0.39, 0.41]), np.zeros(2), [True] * 2, tta=tta) == ["review", "confident"]
 
 
 def test_another_stain_alone_makes_few_cells_unfamiliar(seed: int):
@@ -63,7 +87,7 @@ def test_another_stain_alone_makes_few_cells_unfamiliar(seed: int):
 
 def test_where_no_threshold_reaches_the_target_nothing_is_accepted(seed: int):
     rng = np.random.default_rng(seed)
-    guesses = LeftOut("a", rng.normal(size=(300, 5)) * 5, rng.integers(0, 5, 300), np.zeros(300))
-    _, fitted = recalibrate(calibration(), [guesses])
+    logits = rng.normal(size=(300, 5)) * 5
+    _, fitted = recalibrate(calibration(), [LeftOut("a", logits, logits, rng.integers(0, 5, 300), np.zeros(300))])
     assert not fitted.target_reached
-    assert fitted.review_threshold == 1.0
+    assert fitted.review_threshold == fitted.tta_below == fitted.tta_threshold == 1.0

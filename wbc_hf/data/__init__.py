@@ -17,6 +17,7 @@ from wbc_hf.data.framing import (
     frame,
     framings_within,
     locate_nuclei,
+    orientations,
 )
 from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
 from wbc_hf.data.key_points import KeyPoints, describe, match
@@ -126,6 +127,7 @@ __all__ = [
     "open_hub_set",
     "optical_densities",
     "optimal_transport",
+    "orientations",
     "paint_cells",
     "paint_field",
     "part_name",

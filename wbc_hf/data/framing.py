@@ -97,6 +97,11 @@ def crop_cell(field: Image.Image, box: Box, span: float = DEFAULT_SPAN) -> Image
     return Image.fromarray(cv2.copyMakeBorder(pixels, *margins, cv2.BORDER_REPLICATE))
 
 
+def orientations(image: Image.Image) -> list[Image.Image]:
+    """A picture in all eight orientations of a square: as it is, then turned by quarters and mirrored."""
+    return [image, *(image.transpose(each) for each in Image.Transpose)]
+
+
 def framings_within(field: Image.Image, box: Box, spans: Sequence[float]) -> tuple[Framing, ...]:
     """Where the crops of one cell lie within the widest of them, as `crop_cell` cuts them out.
 

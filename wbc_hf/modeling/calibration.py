@@ -137,6 +137,9 @@ class Calibration:
     Attributes:
         temperature: Already folded into the classifier.
         review_threshold: Predictions with a lower probability should be reviewed.
+        tta_below: Cells of fields with a lower probability are predicted again, in all orientations (test-time
+            augmentation). None where those are that should be reviewed.
+        tta_threshold: Review threshold of these mean predictions. None where `review_threshold` serves for both.
         target_reached: Whether `TARGET_ACCURACY` of the accepted validation predictions were correct.
         out_of_distribution_threshold: Images with a higher out-of-distribution score are unfamiliar.
         fitted_on: Number of validation images.
@@ -159,6 +162,8 @@ class Calibration:
     left_out: tuple[str, ...] = ()
     laboratory_distance: LaboratoryDistance | None = None
     spans: tuple[float, ...] = ()
+    tta_below: float | None = None
+    tta_threshold: float | None = None
 
     @classmethod
     def fit(
@@ -215,16 +220,20 @@ class Calibration:
         """
         return self.out_of_distribution_score(features) / self.out_of_distribution_threshold
 
-    def statuses(self, confidence: np.ndarray, distances: np.ndarray, may_be_cell: Sequence[bool]) -> list[str]:
+    def statuses(
+        self, confidence: np.ndarray, distances: np.ndarray, may_be_cell: Sequence[bool], *, tta: bool = False
+    ) -> list[str]:
         """Status of each prediction: the first that applies of "not_a_cell", "unfamiliar", "review", "confident".
 
         Args:
             confidence: Highest probability of each image, (n,).
             distances: Of each image, as `distances` gives them, (n,).
             may_be_cell: What `may_be_stained_cell` returns for each image.
+            tta: Whether the probabilities are means over all orientations.
         """
         unfamiliar = ~(distances <= 1)  # also where it is not a number
-        sure = confidence >= self.review_threshold
+        threshold = self.tta_threshold if tta and self.tta_threshold is not None else self.review_threshold
+        sure = confidence >= threshold
         return [
             "not_a_cell" if not cell else "unfamiliar" if foreign else "confident" if certain else "review"
             for cell, foreign, certain in zip(may_be_cell, unfamiliar, sure, strict=True)
@@ -294,6 +303,8 @@ class _Numbers(BaseModel):
     format: int
     temperature: Annotated[float, Field(gt=0, le=10_000)]
     review_threshold: Annotated[float, Field(ge=0, le=1)]
+    tta_below: Annotated[float, Field(ge=0, le=1)] | None = None
+    tta_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     target_reached: bool
     out_of_distribution_threshold: OutOfDistributionThreshold
     fitted_on: Annotated[int, Field(ge=1, le=10**9)]

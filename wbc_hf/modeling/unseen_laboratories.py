@@ -7,6 +7,7 @@ were trained alike, each without one laboratory, tell how much; see docs/unseen-
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy.special import softmax
@@ -15,6 +16,9 @@ from wbc_hf.modeling.calibration import Calibration, fit_temperature, review_thr
 
 # Accuracy that accepted predictions shall reach, each laboratory counting alike.
 TARGET_ELSEWHERE = 0.95
+# Accuracy of predictions that all orientations together need not confirm. It is higher, since their mean ranks the
+# others better: with two laboratories setting the thresholds of the third, more is accepted and no less of it right.
+TARGET_AT_ONCE = 0.97
 # Share of the cells of a laboratory that may be unfamiliar because of its stain and its camera alone.
 UNFAMILIAR_ELSEWHERE = 0.1
 
@@ -26,6 +30,7 @@ class LeftOut:
     Attributes:
         laboratory: Its name.
         logits: float (n, classes).
+        tta_logits: float (n, classes), the mean over all orientations of each image.
         labels: int (n,), class indices.
         distances: float (n,), out-of-distribution scores in units of the model's threshold.
         groups: Cell or photograph that each image shows, n of them; empty where unknown.
@@ -33,6 +38,7 @@ class LeftOut:
 
     laboratory: str
     logits: np.ndarray
+    tta_logits: np.ndarray
     labels: np.ndarray
     distances: np.ndarray
     groups: Sequence[str] = ()
@@ -43,7 +49,10 @@ def recalibrate(calibration: Calibration, left_out: Sequence[LeftOut]) -> tuple[
 
     The out-of-distribution threshold lets all but `UNFAMILIAR_ELSEWHERE` of each laboratory's cells pass. The review
     threshold is the lowest at which `TARGET_ELSEWHERE` of the accepted predictions are right, each laboratory counting
-    alike: what to expect of a new one, as far as it is like these. Where there is none, nothing is accepted.
+    alike: what to expect of a new one, as far as it is like these. Where images are predicted in all orientations,
+    that is done below the probability at which `TARGET_AT_ONCE` are right, and the threshold of their means is the
+    lowest at which `TARGET_ELSEWHERE` of all that is accepted are right. Where there is no such threshold, nothing is
+    accepted.
 
     Args:
         calibration: Of the model of all laboratories, fitted at home.
@@ -52,25 +61,34 @@ def recalibrate(calibration: Calibration, left_out: Sequence[LeftOut]) -> tuple[
     Returns:
         The factor of the temperature, to be folded into the model, and its new calibration.
     """
-    logits, labels, distances = (
-        np.concatenate([getattr(each, name) for each in left_out]) for name in ("logits", "labels", "distances")
+    logits, tta_logits, labels, distances = (
+        np.concatenate([getattr(each, name) for each in left_out])
+        for name in ("logits", "tta_logits", "labels", "distances")
     )
     weights = np.concatenate([np.full(len(each.labels), 1 / len(each.labels)) for each in left_out])
     factor = fit_temperature(logits, labels, weights)
     # At home nothing becomes unfamiliar that was not.
     farthest = max(1.0, *(float(np.quantile(each.distances, 1 - UNFAMILIAR_ELSEWHERE)) for each in left_out))
     familiar = distances <= farthest
-    probabilities = softmax(logits[familiar] / factor, axis=1)
-    threshold, reached = review_threshold(
-        probabilities.max(1),
-        probabilities.argmax(1) == labels[familiar],
-        weights=weights[familiar],
+    probabilities, averaged = (softmax(each[familiar] / factor, axis=1) for each in (logits, tta_logits))
+    labels, weights = labels[familiar], weights[familiar]
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    fit = partial(review_threshold, weights=weights)
+    threshold, reached = fit(confidence, right, target=TARGET_ELSEWHERE)
+    below, found = fit(confidence, right, target=TARGET_AT_ONCE)
+    # Those that are not predicted again come first, whatever their mean.
+    sure = confidence >= below if found else np.zeros(len(labels), bool)
+    tta_threshold, tta_reached = fit(
+        np.where(sure, 1 + confidence, averaged.max(1)),
+        np.where(sure, right, averaged.argmax(1) == labels),
         target=TARGET_ELSEWHERE,
     )
     return factor, replace(
         calibration,
         temperature=calibration.temperature * factor,
         review_threshold=threshold if reached else 1.0,
+        tta_below=below if found else 1.0,
+        tta_threshold=min(tta_threshold, 1.0) if tta_reached else 1.0,
         target_reached=reached,
         out_of_distribution_threshold=calibration.out_of_distribution_threshold * farthest,
         left_out=tuple(each.laboratory for each in left_out),

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from wbc_hf.data import Box, Framing, crop_cell, cut_framing, framings_within
+from wbc_hf.data import Box, Framing, crop_cell, cut_framing, framings_within, orientations
 from wbc_hf.inference import Prediction, Predictor
 
 # A cell on a slide has no upper end. With a laboratory that the model has not seen, all eight orientations together
-# are right more often than one: see docs/unseen-laboratory.md.
+# (test-time augmentation) are right more often than one: see docs/unseen-laboratory.md.
 _DOUBTFUL = ("review", "unfamiliar")
 
 
@@ -61,7 +61,7 @@ def predict_crops(
 ) -> list[tuple[Prediction, int]]:
     """Classify cells, each by the mean over its crops; in doubt, by the mean over all eight orientations of these.
 
-    Where the first look is confident it stands, so that this takes no longer for cells like those of the training.
+    Where the first look is sure enough it stands, so that this takes no longer for cells like those of the training.
     How unfamiliar a cell is the first look alone says, as for the images that the thresholds were fitted on.
 
     Args:
@@ -73,15 +73,22 @@ def predict_crops(
         For each cell its prediction, and the index of the crop that looks most like the training images.
     """
     looks = _predict_each(predictor, cells)
-    doubtful = [look_again and _mean(predictor, look, look).status in _DOUBTFUL for look in looks]
+    doubtful = [look_again and _is_doubtful(predictor, _mean(predictor, look, look)) for look in looks]
     turned = [
-        [crop.transpose(turn) for crop in crops for turn in Image.Transpose] if doubt else []
+        [turned for crop in crops for turned in orientations(crop)[1:]] if doubt else []
         for crops, doubt in zip(cells, doubtful, strict=True)
     ]
     return [
         (_mean(predictor, [*look, *others], look), look.index(_nearest(look)))
         for look, others in zip(looks, _predict_each(predictor, turned), strict=True)
     ]
+
+
+def _is_doubtful(predictor: Predictor, prediction: Prediction) -> bool:
+    below = None if predictor.calibration is None else predictor.calibration.tta_below
+    if prediction.status == "confident":
+        return below is not None and prediction.probability < below
+    return prediction.status in _DOUBTFUL
 
 
 def _nearest(look: Sequence[Prediction]) -> Prediction:
@@ -109,7 +116,7 @@ def _mean(predictor: Predictor, views: Sequence[Prediction], first: Sequence[Pre
     if predictor.calibration is not None and nearest.distance is not None:
         may_be_cell = any(one.status != "not_a_cell" for one in first)
         (status,) = predictor.calibration.statuses(
-            np.array([score / total]), np.array([nearest.distance]), [may_be_cell]
+            np.array([score / total]), np.array([nearest.distance]), [may_be_cell], tta=len(views) > len(first)
         )
     alternatives = tuple((other, value / total) for other, value in others)
     known = [one.laboratory_distance for one in first if one.laboratory_distance is not None]

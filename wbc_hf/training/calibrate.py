@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.special import softmax
 from tqdm.auto import tqdm
 
-from wbc_hf.data import Leucocytes, OtherClasses, load_leucocytes, read_image
+from wbc_hf.data import Leucocytes, OtherClasses, load_leucocytes, orientations, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate
 from wbc_hf.inference import Predictor
@@ -137,19 +137,31 @@ def calibrate_on_left_out(
 
 
 def _evaluate_left_out(left_out: LeftOut, factor: float, farthest: float, calibration: Calibration) -> dict:
-    probabilities = softmax(left_out.logits / factor, axis=1)
-    accepted = (probabilities.max(1) >= calibration.review_threshold) & (left_out.distances <= farthest)
-    statuses = ["confident" if each else "review" for each in accepted]
-    return evaluate(left_out.labels, probabilities, groups=left_out.groups or None, statuses=statuses).metrics
+    """Metrics of what is said of such cells in fields: those in doubt are predicted again, in all orientations."""
+    at_once, averaged = (softmax(each / factor, axis=1) for each in (left_out.logits, left_out.tta_logits))
+    again = at_once.max(1) < (calibration.tta_below or calibration.review_threshold)
+    probabilities = np.where(again[:, None], averaged, at_once)
+    is_cell = [True] * len(again)
+    statuses = [
+        np.array(calibration.statuses(probabilities.max(1), left_out.distances / farthest, is_cell, tta=tta))
+        for tta in (False, True)
+    ]
+    statuses_of_fields = np.where(again, statuses[1], statuses[0]).tolist()
+    return evaluate(
+        left_out.labels, probabilities, groups=left_out.groups or None, statuses=statuses_of_fields
+    ).metrics
 
 
 def _predict_left_out(model: Path, spec: str | Path, other_classes: OtherClasses) -> LeftOut:
     predictor, calibration = _calibrated(model)
     rows = concatenate_datasets(list(load_leucocytes(spec, other_classes=other_classes).values()))
     predicted = _predict(predictor, rows, f"Predicting {spec}")
+    images = _images(rows, f"Predicting {spec} in all orientations")
+    views, _ = predictor.logits_and_features(view for image in images for view in orientations(image))
     return LeftOut(
         predicted.laboratories[0],
         predicted.logits,
+        views.reshape(len(rows), -1, views.shape[1]).mean(1),
         predicted.labels,
         calibration.distances(predicted.features),
         predicted.groups,
