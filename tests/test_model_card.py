@@ -263,6 +263,18 @@ def test_review():
     assert "figures/reliability.png" not in card
 
 
+def test_the_card_says_what_temperature_and_threshold_were_fitted_on():
+    metrics = METRICS | {"calibration": CALIBRATION, "review": REVIEW}
+    home = " ".join(render_card(RUN, metrics).split())
+    assert "Temperature scaling, fitted on the validation split, divides" in home
+    assert "The threshold was chosen on the validation split, aiming" in home
+    elsewhere = metrics | {"review": REVIEW | {"left_out": ["One", "Other"]}}
+    left_out = " ".join(render_card(RUN, elsewhere).split())
+    assert "Temperature scaling, fitted on laboratories that were left out of training, so" in left_out
+    assert "The threshold was chosen on One, Other, each predicted by a model trained without it" in left_out
+    assert "the validation split" not in left_out
+
+
 def test_review_that_accepts_nothing_for_no_target():
     nothing = {
         "coverage": 0.0,
