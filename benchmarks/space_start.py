@@ -1,10 +1,10 @@
 """Time of a Space: from `python app.py` to an answer, and to the differential of its example smear.
 
-    python -m venv ../space-venv && ../space-venv/bin/pip install -r requirements.txt     # once; a few minutes
+    python -m venv ../space-venv && ../space-venv/bin/pip install -r requirements.txt  # once; a few minutes
     python benchmarks/space_start.py --python ../space-venv/bin/python
 
-The Space is assembled, pushed to a Hub on this machine's loopback and fetched from it, as the Hub does it. It runs in an
-environment with its own `requirements.txt` alone, and without a network but this machine's.
+The Space is assembled, pushed to a Hub on this machine's loopback and fetched from there, as the Hub does it. It runs in
+an environment with its own `requirements.txt` alone, and without a network but this machine's.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Which model is meant where none was named, and that the one that comes with the project is what it says."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from transformers import pipeline
 from wbc_hf import default_model
 from wbc_hf.data import paint_cells
 from wbc_hf.errors import WbcError
+from wbc_hf.evaluation import read_metrics
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Calibration
@@ -50,6 +52,22 @@ def test_the_starters_thresholds_are_of_laboratories_it_had_to_do_without():
     calibration = Calibration.load(default_model.DEFAULT_MODEL_FOLDER)
     assert calibration.left_out == ("BCCD", "Raabin", "Chulalongkorn")
     assert "Tecom" not in calibration.trained_on
+
+
+def test_no_figure_of_the_starter_is_without_room_for_a_mistake():
+    """Where no mistake was seen the limits are exact ones, so none is "1.000 to 1.000"."""
+    metrics = read_metrics(default_model.DEFAULT_MODEL_FOLDER)
+    found = list(intervals_in(metrics))
+    assert len(found) > 100
+    assert not [(name, low) for name, low, high in found if high <= low]
+
+
+def intervals_in(figures: dict, name: str = "") -> Iterator[tuple[str, float, float]]:
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            yield from intervals_in(value, f"{name}/{key}")
+        elif "intervals" in name and value is not None:
+            yield f"{name}/{key}", *value
 
 
 def test_the_starter_tells_painted_cells_apart():

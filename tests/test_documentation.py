@@ -1,5 +1,6 @@
 """The documents: files that they name exist, commands are as the program has them, and what they claim to run runs."""
 
+import inspect
 import os
 import re
 import shlex
@@ -133,6 +134,17 @@ def test_every_public_name_has_a_section_with_a_snippet():
     for section in sections:
         assert f"wbc_hf.{section.split()[0]}" in section
         assert all(f"\n{part}" in section for part in ("```python", "**Parameters**", "**Returns**", "**Raises**"))
+
+
+@pytest.mark.parametrize("name", [name for name in wbc_hf.__all__ if name != "Predictor"])
+def test_a_documented_call_has_all_parameters_of_the_function(name: str):
+    section = (ROOT / "docs/api.md").read_text(encoding="utf-8").partition(f"\n## {name}\n")[2]
+    call = re.search(rf"```text\n{name}\(([^)]*)\)", section)[1]
+    documented = [part.partition("=")[0].strip() for part in call.split(",")]
+    parameters = inspect.signature(getattr(wbc_hf, name)).parameters
+    assert [word for word in documented if word != "*"] == list(parameters)
+    described = section.partition("**Parameters**")[2].partition("**Returns**")[0]
+    assert [word for word in parameters if f"- `{word}`: " not in described] == []
 
 
 @pytest.fixture
