@@ -3,8 +3,8 @@
     python -m venv ../space-venv && ../space-venv/bin/pip install -r requirements.txt  # once; a few minutes
     python benchmarks/space_start.py --python ../space-venv/bin/python
 
-The Space is assembled, pushed to a Hub on this machine's loopback and fetched from there, as the Hub does it. It runs in
-an environment with its own `requirements.txt` alone, and without a network but this machine's.
+The Space is assembled, pushed to a Hub on this machine's loopback and fetched from there, as the Hub does it. It runs
+in an environment with its own `requirements.txt` alone, and without a network but this machine's.
 """
 
 import argparse
