@@ -19,6 +19,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: $(VENV)/.installed  ## Open the page on http://127.0.0.1:7860
 	$(BIN)/python app.py
 
+# Files in the order of tests/conftest.py, slow ones first; xdist's own begins with those of many tests.
+IN_ORDER := --no-loadscope-reorder
 # Browser tests run one at a time: a page that waits for a processor looks like one that hangs.
 test: CHOSEN := and not long
 test-all: CHOSEN :=
@@ -26,8 +28,8 @@ test: $(VENV)/.installed  ## Run the tests, in 12 minutes; both parts run and ar
 test-all: $(VENV)/.installed  ## The same with those that take more than seven seconds each
 test test-all:
 	@unit=passed; browser=passed; \
-	$(PYTEST) $(PARALLEL) -m "not browser $(CHOSEN)" || unit=FAILED; \
-	$(PYTEST) -m "browser $(CHOSEN)" || browser=FAILED; \
+	$(PYTEST) $(PARALLEL) $(IN_ORDER) -m "not browser $(CHOSEN)" || unit=FAILED; \
+	$(PYTEST) -m "browser $(CHOSEN)" tests/real || browser=FAILED; \
 	echo "Unit tests: $$unit. Browser tests: $$browser."; \
 	test "$$unit$$browser" = passedpassed
 

@@ -38,6 +38,7 @@ SLOW_FILES = [
     "test_audit.py",
     "test_backbone.py",
     "test_backends.py",
+    "test_broken_inputs.py",
     "test_bulk.py",
     "test_caches.py",
     "test_cell_views.py",
@@ -81,13 +82,29 @@ SLOW_FILES = [
 ]
 
 
+def _is_slow(file: Path) -> bool:
+    return file.name in SLOW_FILES or file.parent.name == "survey"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave slow files unread where slow tests are left out: each worker would import them for nothing."""
+    chosen = config.option.markexpr
+    unwanted = " or " not in chosen and "not slow" in chosen.split(" and ")
+    return True if unwanted and _is_slow(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, and what depends on the seed: `WBC_HF_TEST_SEED=7 pytest -m seeded` tries another one."""
+    """Mark what is slow, and what depends on the seed: `WBC_HF_TEST_SEED=7 pytest -m seeded` tries another one.
+
+    Slow files come first: of two workers none is left alone with a long file at the end (`make test`).
+    """
+    items.sort(key=lambda item: not _is_slow(item.path))
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else ()
         if "seed" in getattr(item, "fixturenames", ()) and "seed" not in parameters:
             item.add_marker("seeded")
-        if item.path.name in SLOW_FILES or item.path.parent.name == "survey":
+        # Whichever test comes first waits for the training that all of these share.
+        if _is_slow(item.path) or "tiny_run" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
 
 

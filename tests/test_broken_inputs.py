@@ -142,6 +142,7 @@ def test_reading_bytes_and_open_images_ends_alike(broken: Broken):
         assert outcome == verdict, path.name
 
 
+@pytest.mark.long
 def test_the_predictor_answers_each_in_its_place(broken: Broken, predictor: Predictor):
     started = time.perf_counter()
     answers = list(predictor.predict_each(broken))
@@ -156,7 +157,7 @@ def test_the_predictor_answers_each_in_its_place(broken: Broken, predictor: Pred
             assert 0 <= answer.probability <= 1
 
 
-@pytest.mark.parametrize("form", ["json", "csv"])
+@pytest.mark.parametrize("form", ["json", pytest.param("csv", marks=pytest.mark.long)])
 def test_the_command_names_or_answers_each(broken: Broken, tiny_run: TinyRun, tmp_path: Path, form: str):
     folder = next(iter(broken)).parent
     # Within a folder texts are passed over; whatever is given by name is tried.

@@ -42,6 +42,7 @@ def run_python(code: str, hub: LoopbackHub, tmp_path: Path) -> str:
     return finished.stdout
 
 
+@pytest.mark.slow
 def test_data_sets_load_whole_and_streaming(tmp_path: Path):
     with LoopbackHub() as hub:
         card = b"---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n"
@@ -76,6 +77,7 @@ def test_data_sets_load_whole_and_streaming(tmp_path: Path):
 IMAGE_FOLDER = [("train", "monocyte", 40), ("train", "eosinophil", 50), ("test", "monocyte", 60)]
 
 
+@pytest.mark.slow
 def test_models_load_by_pipeline(tmp_path: Path):
     with LoopbackHub() as hub:
         printed = run_python(

@@ -156,6 +156,13 @@ def test_a_release_is_checked_attested_and_published_without_a_token():
     assert "secrets." not in read(".github/workflows/release.yml")
 
 
+def test_browser_tests_lie_where_make_looks_for_them():
+    mark = re.compile(r"^\s*@?(?:pytestmark = )?pytest\.mark\.browser\b", re.M)
+    marked = [file for file in (ROOT / "tests").rglob("*.py") if mark.search(file.read_text(encoding="utf-8"))]
+    assert {file.parent.relative_to(ROOT).as_posix() for file in marked} == {"tests/real"}
+    assert re.search(r'-m "browser .*" tests/real ', read("Makefile"))
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda file: file.name)
 def test_a_workflow_may_read_and_no_more_unless_a_job_says_so(workflow: Path):
     assert yaml.safe_load(workflow.read_text(encoding="utf-8"))["permissions"] == {"contents": "read"}

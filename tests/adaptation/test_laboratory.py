@@ -7,20 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapted_models import AdaptedModel
+from tests.adapted_models import AdaptedModel, make_adapted, write_tiny_model
 from wbc_hf.adaptation import CountRecord, Laboratory, normalise_laboratory
 from wbc_hf.adaptation.laboratory import laboratory_folder_name
 from wbc_hf.errors import WbcError
+from wbc_hf.inference import Predictor
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> AdaptedModel:
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny_model(folder / "before")
+    return make_adapted(Predictor.from_pretrained(folder / "before", "torch"), folder / "after")
 
 
 @pytest.fixture
-def laboratory(first: AdaptedModel) -> Laboratory:
+def laboratory(adapted: AdaptedModel) -> Laboratory:
     return Laboratory(
         name="Raabin 2026 / MGG",
         made="2026-01-01T00:00:00.000+00:00",
         changed="2026-02-01T00:00:00.000+00:00",
-        adaptation=first.adaptation,
-        version=first.version,
+        adaptation=adapted.adaptation,
+        version=adapted.version,
         revision=3,
         keep_cells=True,
         history=(CountRecord("2026-02-02T00:00:00.000+00:00", 100, 0.25, False),),
