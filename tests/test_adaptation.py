@@ -134,6 +134,7 @@ def test_progress_goes_from_start_to_end(kind: str, request: pytest.FixtureReque
     assert shares[0] == 0 and shares[-1] == 1
 
 
+@pytest.mark.seeded  # by what it asks for below
 @pytest.mark.parametrize("kind", ["unlabelled", "labelled"])
 def test_the_new_laboratory_is_in_distribution(kind: str, request: pytest.FixtureRequest):
     done = request.getfixturevalue(kind)

@@ -8,8 +8,8 @@ from wbc_hf.modeling import OutOfDistributionScore
 
 
 @pytest.fixture
-def generator() -> np.random.Generator:
-    return np.random.default_rng(0)
+def generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
 
 
 def test_what_lies_far_from_every_reference_scores_higher(generator: np.random.Generator):

@@ -28,7 +28,7 @@ from wbc_hf.data import paint_cells
 from wbc_hf.evaluation import render_card
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.training import last_complete_checkpoint
+from wbc_hf.training.checkpoints import last_complete_checkpoint
 from wbc_hf.training.trainer import LeucocyteTrainer
 
 ROOT = Path(__file__).parents[1]

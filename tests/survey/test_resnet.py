@@ -62,7 +62,7 @@ def test_ours_paints_other_cells_than_a_painted_set_holds(leucocytes: Leucocytes
         seen.append(cells["train"])
         raise LookedError
 
-    monkeypatch.setattr("wbc_hf.survey.resnet.build_caches", look)
+    monkeypatch.setattr("wbc_hf.survey.resnet.train_network", look)
     with pytest.raises(LookedError):
         Ours(tmp_path, 0, [*TINY, "--painted=5"]).fit(leucocytes)
     (rows,) = seen

@@ -22,7 +22,7 @@ from wbc_hf.data.framing import (
 from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
 from wbc_hf.data.key_points import KeyPoints, describe, match
 from wbc_hf.data.known_sets import PAINTED_LABORATORY, PAINTED_TITLE
-from wbc_hf.data.laboratory_styles import LaboratoryStyles, measure_styles, optimal_transport, remove_cell
+from wbc_hf.data.laboratory_styles import LaboratoryStyles, measure_styles, remove_cell
 from wbc_hf.data.layouts import (
     FolderImage,
     find_pictures,
@@ -39,9 +39,6 @@ from wbc_hf.data.nuclei import (
     disc_area,
     distance_inside,
     ellipse,
-    nucleus_mask,
-    optical_densities,
-    purple_of,
 )
 from wbc_hf.data.pixel_size import read_pixel_size
 from wbc_hf.data.plausibility import may_be_stained_cell
@@ -54,7 +51,6 @@ from wbc_hf.data.reading import (
     count_pixels,
     find_pages,
     image_content,
-    part_name,
     read_image,
 )
 from wbc_hf.data.splits import check_new_folder, write_clean_split
@@ -123,15 +119,10 @@ __all__ = [
     "match",
     "may_be_stained_cell",
     "measure_styles",
-    "nucleus_mask",
     "open_hub_set",
-    "optical_densities",
-    "optimal_transport",
     "orientations",
     "paint_cells",
     "paint_field",
-    "part_name",
-    "purple_of",
     "read_boxed_fields",
     "read_image",
     "read_pixel_size",

@@ -4,30 +4,16 @@ Frames, round eyepiece views, vignettes, banners with text, scale bars, arrows, 
 whole pictures without any smear: documents, noise, plain colours and drawn scenes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 
 _WORDS = [
-    "Patient",
-    "Smear",
-    "WBC",
-    "100x",
-    "10",
-    "µm",
-    "Slide",
-    "Lab",
-    "No",
-    "Date",
-    "2024",
-    "Neutrophil",
-    "Diff",
-    "Field",
-    "Giemsa",
-    "CONFIDENTIAL",
-    "oil",
+    *("Patient", "Smear", "WBC", "100x", "10", "µm", "Slide", "Lab", "No", "Date", "2024", "Neutrophil", "Diff"),
+    *("Field", "Giemsa", "CONFIDENTIAL", "oil"),
 ]
 _FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_SCRIPT_SIMPLEX)
 
@@ -50,22 +36,9 @@ class Altered:
 Artefact = Callable[[np.ndarray, np.random.Generator], Altered]
 
 
-def white_frame(field: np.ndarray, rng: np.random.Generator) -> Altered:
-    """A white frame of 2 to 20 % of the shorter side."""
-    return _framed(field, rng, (255, 255, 255))
-
-
-def black_frame(field: np.ndarray, rng: np.random.Generator) -> Altered:
-    """A black frame, as letter boxes and camera software make it."""
-    return _framed(field, rng, (0, 0, 0))
-
-
-def grey_frame(field: np.ndarray, rng: np.random.Generator) -> Altered:
-    """A frame in any colour, as of slides and documents."""
-    return _framed(field, rng, rng.integers(0, 256, 3).tolist())
-
-
-def _framed(field: np.ndarray, rng: np.random.Generator, colour: tuple[int, ...]) -> Altered:
+def frame(field: np.ndarray, rng: np.random.Generator, colour: Sequence[int] | None = None) -> Altered:
+    """A frame of 2 to 20 % of the shorter side, by default in any colour, as of slides and documents."""
+    colour = rng.integers(0, 256, 3).tolist() if colour is None else colour
     sides = (rng.uniform(0.02, 0.2, 4) * min(field.shape[:2])).astype(int)
     if rng.random() < 0.5:
         sides[:] = sides[0]
@@ -183,9 +156,9 @@ def pen_marks(field: np.ndarray, rng: np.random.Generator) -> Altered:
 
 
 ARTEFACTS: dict[str, Artefact] = {
-    "white frame": white_frame,
-    "black frame": black_frame,
-    "coloured frame": grey_frame,
+    "white frame": partial(frame, colour=(255, 255, 255)),
+    "black frame": partial(frame, colour=(0, 0, 0)),  # as letter boxes and camera software make it
+    "coloured frame": frame,
     "eyepiece": eyepiece,
     "vignette": vignette,
     "banner": banner,

@@ -112,6 +112,13 @@ class Leucocytes(DatasetDict):
     near_duplicates: tuple[NearDuplicate, ...]
     others: Dataset | None = None
 
+    def with_splits(self, **splits: Dataset) -> "Leucocytes":
+        """Copy with other rows in some splits, of the same provenance."""
+        changed = Leucocytes(self | splits)
+        changed.provenance, changed.near_duplicates = self.provenance, self.near_duplicates
+        changed.others = self.others
+        return changed
+
 
 def load_leucocytes(
     specs: str | Path | Sequence[str | Path],
@@ -242,12 +249,11 @@ def with_painted(leucocytes: Leucocytes, per_class: int, seed: int = 0) -> Leuco
     Painted cells show what tells the types apart without what the images of one laboratory have in common.
     """
     painted = load_leucocytes(f"synthetic:{per_class}", seed=seed)
-    mixed = Leucocytes(leucocytes)
-    mixed["train"] = concatenate_datasets([leucocytes["train"], *(painted[split] for split in SPLITS)])
+    cells = concatenate_datasets([leucocytes["train"], *(painted[split] for split in SPLITS)])
+    mixed = leucocytes.with_splits(train=cells)
     fingerprints = leucocytes.provenance.fingerprint + painted.provenance.fingerprint
     fingerprint = hashlib.sha256(fingerprints.encode()).hexdigest()
     mixed.provenance = dataclasses.replace(leucocytes.provenance, fingerprint=fingerprint)
-    mixed.near_duplicates, mixed.others = leucocytes.near_duplicates, leucocytes.others
     return mixed
 
 

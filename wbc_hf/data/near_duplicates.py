@@ -101,15 +101,8 @@ def group_images(
         given: Group of each image, where known.
         near_duplicates: Pairs of these images.
     """
-    groups = DisjointSet(sources)
-    first: dict[str, str] = {}
-    for source, name in zip(sources, given, strict=True):
-        if shared := name or photograph(source):
-            groups.merge(first.setdefault(shared, source), source)
-    for pair in near_duplicates:
-        groups.merge(pair.first, pair.second)
-    named: dict[str, str] = {}
-    return [named.setdefault(groups[source], source) for source in sources]
+    shared = [name or photograph(source) for source, name in zip(sources, given, strict=True)]
+    return _join(sources, shared, [(pair.first, pair.second) for pair in near_duplicates])
 
 
 def group_slides(sources: Sequence[str], groups: Sequence[str]) -> list[str]:
@@ -122,13 +115,20 @@ def group_slides(sources: Sequence[str], groups: Sequence[str]) -> list[str]:
     Returns:
         For each image the name of what has to stay together in a split, one of `groups`.
     """
-    joined = DisjointSet(groups)
+    return _join(groups, list(map(slide, sources)))
+
+
+def _join(names: Sequence[str], shared: Sequence[str | None], pairs: Sequence[tuple[str, str]] = ()) -> list[str]:
+    """Join names that have something in common, where that is known, and those of pairs: each becomes its first."""
+    joined = DisjointSet(names)
     first: dict[str, str] = {}
-    for source, group in zip(sources, groups, strict=True):
-        if name := slide(source):
-            joined.merge(first.setdefault(name, group), group)
+    for name, common in zip(names, shared, strict=True):
+        if common:
+            joined.merge(first.setdefault(common, name), name)
+    for pair in pairs:
+        joined.merge(*pair)
     named: dict[str, str] = {}
-    return [named.setdefault(joined[group], group) for group in groups]
+    return [named.setdefault(joined[name], name) for name in names]
 
 
 def _cached_links(digests: Sequence[str], read: Callable[[int], Image.Image]) -> list[Link]:

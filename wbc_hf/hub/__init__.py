@@ -11,7 +11,6 @@ from wbc_hf.hub.model_files import (
     NOTICE_FILE,
     PROCESSOR_FILE,
     WEIGHTS_FILE,
-    WEIGHTS_INDEX_FILE,
     find_file,
     find_weights,
 )
@@ -26,7 +25,6 @@ __all__ = [
     "PROCESSOR_FILE",
     "UNNAMED_MODEL",
     "WEIGHTS_FILE",
-    "WEIGHTS_INDEX_FILE",
     "check_cache_is_writable",
     "check_hub_reachable",
     "copy_notice",

@@ -12,7 +12,6 @@ from wbc_hf.modeling.calibration import (
     undo_temperature,
 )
 from wbc_hf.modeling.export_formats import (
-    EXPORT_FILE,
     GRAPH_FILES,
     Check,
     Export,
@@ -59,7 +58,6 @@ __all__ = [
     "CALIBRATION_FILE",
     "CROP",
     "DEFAULT_MODEL",
-    "EXPORT_FILE",
     "FEATURES",
     "FREEZE_DEPTHS",
     "GRAPH_FILES",

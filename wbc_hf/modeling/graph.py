@@ -75,14 +75,7 @@ def _as_float32(values: torch.Tensor) -> torch.Tensor:
 
 def to_openvino(graph: InferenceGraph, crop_shape: tuple[int, ...]) -> "openvino.Model":
     """Convert the graph for OpenVINO, for any number of crops of one shape. It shares its weights with the model."""
-    with needs_extra("openvino"):
-        import openvino
-
-    # Traced here: OpenVINO would trace twice to compare, which takes as long as all the rest.
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(graph.eval(), _example(graph, crop_shape), check_trace=False)
-        converted = openvino.convert_model(traced, example_input=_example(graph, crop_shape), input=[-1, *crop_shape])
+    converted = _convert(graph, _example(graph, crop_shape), [-1, *crop_shape])
     converted.inputs[0].get_tensor().set_names({CROP})
     for output, name in zip(converted.outputs, graph.outputs, strict=True):
         output.get_tensor().set_names({name})
@@ -91,14 +84,19 @@ def to_openvino(graph: InferenceGraph, crop_shape: tuple[int, ...]) -> "openvino
 
 def finder_to_openvino(network: FinderNetwork) -> "openvino.Model":
     """Convert a finder's network for OpenVINO: one photograph at a time, uint8 (1, 3, height, width) of any size."""
+    return _convert(network, torch.zeros((1, 3, 4 * MULTIPLE, 6 * MULTIPLE), dtype=torch.uint8), [1, 3, -1, -1])
+
+
+def _convert(network: torch.nn.Module, example: torch.Tensor, shape: list[int]) -> "openvino.Model":
+    """Convert a network for OpenVINO, for inputs of a shape in which -1 is any number."""
     with needs_extra("openvino"):
         import openvino
 
-    example = torch.zeros((1, 3, 4 * MULTIPLE, 6 * MULTIPLE), dtype=torch.uint8)
+    # Traced here: OpenVINO would trace twice to compare, which takes as long as all the rest.
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(network.eval(), example, check_trace=False)
-        return openvino.convert_model(traced, example_input=example, input=[1, 3, -1, -1])
+        return openvino.convert_model(traced, example_input=example, input=shape)
 
 
 def to_onnx(graph: InferenceGraph, crop_shape: tuple[int, ...], file: Path) -> None:

@@ -138,9 +138,7 @@ def _only(leucocytes: Leucocytes, crops: dict[str, list[bytes]], members: Sequen
         splits[split] = Dataset.from_dict(
             {"image": images, **columns}, features=Features({**rows.features, "image": ImageFeature()})
         )
-    group = Leucocytes(splits)
-    group.provenance, group.near_duplicates = leucocytes.provenance, leucocytes.near_duplicates
-    return group
+    return leucocytes.with_splits(**splits)
 
 
 def _build_mobilenet(folder: Path | None, recipe: Recipe) -> MobileNetV2ForImageClassification:

@@ -14,6 +14,7 @@ augmentation.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +48,7 @@ class Ekiz2021(System):
 
     def fit(self, leucocytes: Leucocytes) -> None:
         self._classifier.fit(leucocytes)
-        train, validation = leucocytes["train"], leucocytes["validation"]
-        self._machine.fit(
-            in_chunks(self._features, train),
-            np.array(train["label"]),
-            in_chunks(self._features, validation),
-            np.array(validation["label"]),
-        )
+        self._machine.fit_splits(leucocytes, partial(in_chunks, self._features))
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
         return self._machine.predict_proba(self._features(images))

@@ -1,7 +1,6 @@
 """Networks of the survey: layers they share, and training by the project's own trainer."""
 
 import logging
-import shutil
 import sys
 from abc import abstractmethod
 from collections import OrderedDict
@@ -31,15 +30,7 @@ from wbc_hf.modeling import (
     build_processor,
 )
 from wbc_hf.survey.system import System
-from wbc_hf.training import (
-    DataArguments,
-    LeucocyteTrainingArguments,
-    ModelArguments,
-    build_caches,
-    build_trainer,
-    last_complete_checkpoint,
-    train_to_end,
-)
+from wbc_hf.training import DataArguments, LeucocyteTrainingArguments, ModelArguments, train_network
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +105,6 @@ class Classifier:
 
     def fit(self, leucocytes: Leucocytes) -> None:
         """Train on "train" and keep the epoch with the highest macro F1 on "validation"; resume from a checkpoint."""
-        data = DataArguments()
         training = LeucocyteTrainingArguments(
             output_dir=str(self.folder),
             num_train_epochs=self.recipe.epochs,
@@ -125,12 +115,8 @@ class Classifier:
             seed=self.seed,
             disable_tqdm=not sys.stderr.isatty(),
         )
-        checkpoint = last_complete_checkpoint(self.folder)
         network = cast(ResNetForImageClassification, self.network)  # any image classifier will do
-        caches = build_caches(leucocytes, network, self.processor, data, ModelArguments(), training)
-        trainer = build_trainer(leucocytes, network, self.processor, data, training, caches)
-        train_to_end(trainer, checkpoint)
-        shutil.rmtree(self.folder / "cache", ignore_errors=True)
+        train_network(leucocytes, network, self.processor, DataArguments(), ModelArguments(), training)
         self.network.to(self.device).eval()
 
     def probabilities(self, images: Sequence[Image.Image]) -> np.ndarray:

@@ -27,15 +27,7 @@ from wbc_hf.inference import Predictor
 from wbc_hf.modeling import DEFAULT_MODEL
 from wbc_hf.survey.networks import imagenet_weights
 from wbc_hf.survey.system import Published, System
-from wbc_hf.training import (
-    build_caches,
-    build_network,
-    build_trainer,
-    calibrate,
-    last_complete_checkpoint,
-    parse,
-    train_to_end,
-)
+from wbc_hf.training import build_network, calibrate, parse, train_network
 
 _PAINTED_SEED = 1_000_000
 _RECIPE = Path(__file__).resolve().parents[2] / "configs" / "one_laboratory.yaml"
@@ -66,17 +58,12 @@ class _TrainPy(System):
         self.start = "from scratch" if model.from_scratch else "ImageNet"
         # A folder of its own, since checkpoints of one do not fit the other.
         training.output_dir = str(self.folder / self.start.replace(" ", "-").lower())
-        folder = Path(training.output_dir)
         network, processor = build_network(model, training)
         self._parameters = network.num_parameters()
-        checkpoint = last_complete_checkpoint(folder)
         # Other cells than those of a painted set to test on.
         painted_seed = _PAINTED_SEED + self.seed
         seen = with_painted(leucocytes, data.painted, painted_seed) if data.painted else leucocytes
-        caches = build_caches(seen, network, processor, data, model, training)
-        trainer = build_trainer(seen, network, processor, data, training, caches)
-        train_to_end(trainer, checkpoint)
-        shutil.rmtree(folder / "cache", ignore_errors=True)
+        trainer = train_network(seen, network, processor, data, model, training)
         finished = self.folder / "model"
         shutil.rmtree(finished, ignore_errors=True)
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(finished)

@@ -213,10 +213,7 @@ def thin(leucocytes: Leucocytes, most: int | None, seed: int) -> Leucocytes:
     order = np.random.default_rng(seed).permutation(len(train))
     labels = np.array(train["label"])[order]
     kept = np.sort(np.concatenate([order[labels == label][:most] for label in np.unique(labels)]))
-    thinned = Leucocytes(leucocytes)
-    thinned["train"] = train.select(kept)
-    thinned.provenance, thinned.near_duplicates = leucocytes.provenance, leucocytes.near_duplicates
-    return thinned
+    return leucocytes.with_splits(train=train.select(kept))
 
 
 def _evaluate(system: System, rows: Dataset, folder: Path, leaked: np.ndarray | None = None) -> tuple[dict, float]:

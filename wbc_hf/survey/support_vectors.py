@@ -1,11 +1,12 @@
 """Systems that end in a support vector machine."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import ClassVar
 
 import numpy as np
+from datasets import Dataset
 from PIL import Image
 from scipy.special import softmax
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -48,6 +49,12 @@ class SupportVectorMachine:
                 highest, self._machine = macro_f1, machine
                 self._temperature = fit_temperature(logits, unseen_labels)
 
+    def fit_splits(self, leucocytes: Leucocytes, compute: Callable[[Dataset], np.ndarray]) -> None:
+        """Fit on "train" and "validation"; `compute` gives the features of a split."""
+        train, validation = leucocytes["train"], leucocytes["validation"]
+        labels, unseen_labels = (np.array(rows["label"]) for rows in (train, validation))
+        self.fit(compute(train), labels, compute(validation), unseen_labels)
+
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Compute probabilities, float (n, 5) with rows of sum 1, from features (n, d)."""
         assert self._machine is not None, "fit comes first"
@@ -78,13 +85,7 @@ class SupportVectorSystem(System):
 
     def fit(self, leucocytes: Leucocytes) -> None:
         self._machine = SupportVectorMachine(self.costs, self.gammas)
-        train, validation = leucocytes["train"], leucocytes["validation"]
-        self._machine.fit(
-            self.features(pictures(train)),
-            np.array(train["label"]),
-            self.features(pictures(validation)),
-            np.array(validation["label"]),
-        )
+        self._machine.fit_splits(leucocytes, lambda rows: self.features(pictures(rows)))
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
         return self._machine.predict_proba(self.features(images))

@@ -2,8 +2,7 @@
 
 from wbc_hf.training.arguments import Arguments, DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.calibrate import calibrate, calibrate_on_left_out
-from wbc_hf.training.checkpoints import last_complete_checkpoint, train_to_end
-from wbc_hf.training.components import build_caches, build_network, build_trainer
+from wbc_hf.training.components import build_caches, build_network, build_trainer, train_network
 from wbc_hf.training.parser import parse
 from wbc_hf.training.run import run
 
@@ -17,8 +16,7 @@ __all__ = [
     "build_trainer",
     "calibrate",
     "calibrate_on_left_out",
-    "last_complete_checkpoint",
     "parse",
     "run",
-    "train_to_end",
+    "train_network",
 ]

@@ -1,5 +1,6 @@
 """What a run is put together from: network, caches and trainer."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_pretrained, build_from_scratch, fetch_pretrained, freeze, skip_frozen
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.caches import Caches, FrozenLayers, cache_frozen_layers, cache_images
+from wbc_hf.training.checkpoints import last_complete_checkpoint, train_to_end
 from wbc_hf.training.run_folder import CACHE_FOLDER
 from wbc_hf.training.sampling import BalancedSampler, balanced_weights, expected_draws
 from wbc_hf.training.trainer import LeucocyteTrainer
@@ -141,6 +143,23 @@ def build_trainer(
         train_dataset=train,
         eval_dataset=validation,
     )
+
+
+def train_network(
+    leucocytes: Leucocytes,
+    network: ResNetForImageClassification,
+    processor: BaseImageProcessor,
+    data: DataArguments,
+    model: ModelArguments,
+    training: LeucocyteTrainingArguments,
+) -> LeucocyteTrainer:
+    """Train a network in the folder of its run, or resume there; it then has the best weights."""
+    checkpoint = last_complete_checkpoint(Path(training.output_dir))
+    caches = build_caches(leucocytes, network, processor, data, model, training)
+    trainer = build_trainer(leucocytes, network, processor, data, training, caches)
+    train_to_end(trainer, checkpoint)
+    shutil.rmtree(Path(training.output_dir) / CACHE_FOLDER, ignore_errors=True)
+    return trainer
 
 
 def _map(stream: IterableDataset, transform: TrainingTransform | EvaluationTransform) -> IterableDataset:
