@@ -1,7 +1,5 @@
 """`wbc-hf laboratories` as a person types it."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -48,16 +46,6 @@ def test_help_says_what_a_command_does(command: str):
     assert result.exit_code == 0
     assert "laborator" in result.output
     assert ("WBC_HF_LABORATORIES" in result.output) == bool(command)
-
-
-def test_help_imports_nothing_heavy():
-    program = (
-        "import sys; from typer.testing import CliRunner; from wbc_hf import cli;"
-        "CliRunner().invoke(cli.app, sys.argv[1:]);"
-        "print([name for name in ('torch', 'numpy') if name in sys.modules])"
-    )
-    words = [sys.executable, "-c", program, "laboratories", "list", "--help"]
-    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "[]"
 
 
 def test_laboratories_are_listed(store: Laboratories):
