@@ -53,10 +53,8 @@ def test_the_same_seed_answers_alike(leucocytes: Leucocytes, tmp_path: Path) -> 
 
 
 def test_a_class_may_be_missing_from_validation(leucocytes: Leucocytes, tmp_path: Path) -> None:
-    lacking = Leucocytes(leucocytes)
     kept = np.flatnonzero(np.array(leucocytes["validation"]["label"]) != 2)
-    lacking["validation"] = leucocytes["validation"].select(kept)
-    lacking.provenance, lacking.near_duplicates = leucocytes.provenance, leucocytes.near_duplicates
+    lacking = leucocytes.with_splits(validation=leucocytes["validation"].select(kept))
     system = Ekiz2021(tmp_path, recipe=_BRIEF)
     system.fit(lacking)
     assert np.isfinite(system.predict_proba(list(pictures(leucocytes["test"])))).all()

@@ -100,9 +100,7 @@ def test_a_selected_feature_that_is_constant_in_a_class_does_not_end_the_fit(
 
 
 def test_the_same_seed_answers_alike(leucocytes: Leucocytes, tmp_path: Path) -> None:
-    few = Leucocytes(leucocytes)
-    few["train"] = leucocytes["train"].select(range(50))
-    few.provenance, few.near_duplicates = leucocytes.provenance, leucocytes.near_duplicates
+    few = leucocytes.with_splits(train=leucocytes["train"].select(range(50)))
     images = list(pictures(leucocytes["test"]))
     answers = []
     for name in ("one", "two"):
