@@ -27,6 +27,7 @@ from wbc_hf import __version__, cli
 from wbc_hf.adaptation import AdaptationCell, Laboratories
 from wbc_hf.cli.shared import exit_on_error
 from wbc_hf.data import paint_cells, paint_field
+from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
@@ -404,7 +405,8 @@ def test_evaluating_a_run_on_its_own_test_split_gives_its_metrics(
     result = run("evaluate", tiny_run.folder, folder_of_cells, "--output", tmp_path / "new" / "report")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[2].split() == ["10", "images", "95", "%", "CI"]
-    assert result.stdout.endswith(f"The report is in {tmp_path / 'new' / 'report'}\n")
+    folder = tmp_path / "new" / "report"
+    assert result.stdout.endswith(f"The report is in {folder}: open {folder / 'report.html'}\n")
     # Batches of another size may round the last digit otherwise.
     for name in ("metrics.json", "predictions.csv"):
         words, numbers = _words_and_numbers(tmp_path / "new" / "report" / name)
@@ -414,15 +416,36 @@ def test_evaluating_a_run_on_its_own_test_split_gives_its_metrics(
     assert run("compare", tiny_run.folder, tmp_path / "new" / "report").exit_code == 0
 
 
+def test_two_models_are_compared_on_the_same_images(folder_of_cells: Path, tiny_run: TinyRun, tmp_path: Path):
+    words = ["evaluate", tiny_run.folder, folder_of_cells, "--compare", DEFAULT_MODEL_FOLDER, "--output", tmp_path]
+    result = run(*words)
+    assert result.exit_code == 0
+    assert f"First {tiny_run.folder}, second {DEFAULT_MODEL_FOLDER}:\n10 images of 10 distinct cells" in result.stdout
+    compared = json.loads((tmp_path / "metrics.json").read_text())["comparison"]
+    assert compared["model"] == "starter"
+    accuracy = compared["figures"]["accuracy"]
+    assert accuracy["difference"] == pytest.approx(accuracy["first"] - accuracy["second"])
+    assert "Compared with starter" in (tmp_path / "report.html").read_text()
+    record = json.loads((tmp_path / "evaluation.json").read_text())
+    assert record["model"] == tiny_run.folder.name
+    assert record["data"] | {"fingerprint": ""} == {
+        "spec": str(folder_of_cells),
+        "split": "test",
+        "seed": 0,
+        "fingerprint": "",
+    }
+    assert record["samples_per_second"] == pytest.approx(10 / record["total_time_in_seconds"], rel=0.1)
+
+
 def test_evaluating_on_training_images_warns(
     folder_of_cells: Path, tiny_run: TinyRun, caplog: pytest.LogCaptureFixture
 ):
     every = run("evaluate", tiny_run.folder, folder_of_cells, "--split", "all").stdout
     assert "60 images" in every
-    assert "the model was trained on images of this set; only --split test tells" in caplog.text
+    assert "was trained on images of this set; only --split test tells" in caplog.text
     caplog.clear()
     run("evaluate", tiny_run.folder, folder_of_cells, "--seed", 1)
-    assert "the model was trained on images of this set, in other splits" in caplog.text
+    assert "was trained on images of this set, in other splits" in caplog.text
 
 
 @pytest.mark.parametrize("record", ["{", "[]", '{"data": 5}', '{"data": {"spec": "cells", "fingerprint": 5}}'])

@@ -417,6 +417,27 @@ def test_the_model_tab_says_what_to_expect_elsewhere(tiny_run, tmp_path: Path):
     assert html.count("Confident answers that are right") == 2
 
 
+def test_the_model_tab_shows_evaluations_on_other_images(tiny_run, tmp_path: Path):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "model")
+    report = folder / "evaluations" / "Ward <3>"
+    shutil.copytree(folder / "figures", report / "figures")
+    figures = json.loads((folder / "metrics.json").read_text())
+    metrics = figures | {"accuracy": 0.4321, "count": 77, "laboratories": {"North": figures | {"count": 33}}}
+    (report / "metrics.json").write_text(json.dumps(metrics))
+    record = json.loads((folder / "evaluation.json").read_text())
+    (report / "evaluation.json").write_text(json.dumps(record | {"version": "other"}))
+
+    html = render_report(Predictor.from_pretrained(folder))
+
+    assert "Ward &lt;3&gt;, 77 images: accuracy 43.2 %" in html
+    assert "North, 33 images" in html
+    assert "<code>other</code>, other weights than are loaded" in html
+    assert html.count("<figure>") == 6
+    (report / "metrics.json").unlink()
+    with pytest.raises(WbcError, match="Ward <3>: is no report of `wbc-hf evaluate`"):
+        render_report(Predictor.from_pretrained(folder))
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_model_tab_of_an_adapted_model_says_what_that_changed(tiny_run, tmp_path: Path, labelled: bool):
     before = Scores(0.5, 0.5, 0.5, dict.fromkeys(SCORES), dict.fromkeys(CLASS_NAMES, 0.5))

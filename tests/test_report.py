@@ -9,7 +9,7 @@ import pytest
 
 from tests.test_evaluation import calibration, four_cells, full
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import evaluate
+from wbc_hf.evaluation import EvaluatedSet, EvaluationRecord, compare_predictions, evaluate, read_record
 from wbc_hf.evaluation.report import write_report
 from wbc_hf.evaluation.summary import format_metrics
 from wbc_hf.labels import CLASS_NAMES
@@ -41,6 +41,7 @@ def test_report_writes_every_file(report):
         "figures/training_curves.png",
         "metrics.json",
         "predictions.csv",
+        "report.html",
     ]
     assert metrics["accuracy"] == 0.75
     assert metrics["roc_auc"] is not None
@@ -197,3 +198,41 @@ def test_laboratories_have_a_column_and_a_table(tmp_path):
         ["north", "2", "0.500"],
         ["south", "2", "1.000"],
     ]
+
+
+RECORD = EvaluationRecord(
+    model="cells",
+    version="0123456789ab",
+    software="wbc_hf 1",
+    backend="torch",
+    data=EvaluatedSet("<b>elsewhere", "all", 0, "f1f2"),
+    finished="2026-11-30T10:00:00+00:00",
+    total_time_in_seconds=1.5,
+    samples_per_second=200.0,
+    latency_in_seconds=0.005,
+)
+
+
+def test_the_page_holds_every_section_and_asks_no_network(tmp_path):
+    evaluation = evaluate(**full(), laboratories=["north & co"] * 150 + ["south"] * 150)
+    figures = evaluation.metrics["laboratories"]["south"]
+    compared = compare_predictions(evaluation.labels, evaluation.given, np.roll(evaluation.given, 3), range(300))
+    evaluation.metrics.update(unseen={"west": figures}, comparison={"model": "other", "version": "0" * 12} | compared)
+    names = [f"{index}.png" for index in range(300)]
+    write_report(tmp_path, evaluation, names=names, image_at=image, record=RECORD, log_history=[])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    headings = re.findall("<h2>(.*?)[ <]", page)
+    assert headings == [*("Figures", "Compared", "By", "In", "By", "Calibration", "What", "Misclassified")]
+    assert "north &amp; co" in page and "<b>elsewhere" not in page
+    assert f"<td>{evaluation.metrics['accuracy']:.3f}</td>" in page
+    assert page.count("data:image/png;base64,") == 4
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert "default-src 'none'" in page
+    assert read_record(tmp_path) == RECORD
+
+
+def test_the_page_without_a_record_and_of_a_model_that_is_never_sure(report):
+    page = (report[0] / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Evaluation</h1>" in page
+    assert re.findall("<h2>(.*?)[ <]", page) == ["Figures", "By", "Training", "Misclassified"]
+    assert not (report[0] / "evaluation.json").exists()

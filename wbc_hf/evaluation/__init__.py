@@ -1,6 +1,6 @@
 """Evaluation: metrics with confidence intervals, report and card of a model, comparison of models, label issues."""
 
-from wbc_hf.evaluation.comparison import compare_reports, format_comparison
+from wbc_hf.evaluation.comparison import compare_predictions, compare_reports, format_comparison
 from wbc_hf.evaluation.confidence_intervals import (
     CONFIDENCE,
     bootstrap_intervals,
@@ -12,10 +12,11 @@ from wbc_hf.evaluation.confidence_intervals import (
 )
 from wbc_hf.evaluation.detection import DetectionFigures, detection_figures, match_boxes
 from wbc_hf.evaluation.evaluation import Evaluation, columns_of_classes, evaluate
+from wbc_hf.evaluation.evaluation_record import EvaluatedSet, EvaluationRecord, read_record
 from wbc_hf.evaluation.label_issues import find_label_issues
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES, LeucocyteMetrics, compute_metrics, headline
 from wbc_hf.evaluation.model_card import render_card
-from wbc_hf.evaluation.report import write_report
+from wbc_hf.evaluation.report import REPORT_PAGE, write_report
 from wbc_hf.evaluation.reporting_checklists import CHECKLISTS_HEADING, map_checklists
 from wbc_hf.evaluation.stored_metrics import read_metrics
 from wbc_hf.evaluation.summary import format_metrics, format_table, plain_table
@@ -24,11 +25,15 @@ __all__ = [
     "CHECKLISTS_HEADING",
     "CONFIDENCE",
     "HEADLINE_NAMES",
+    "REPORT_PAGE",
     "DetectionFigures",
+    "EvaluatedSet",
     "Evaluation",
+    "EvaluationRecord",
     "LeucocyteMetrics",
     "bootstrap_intervals",
     "columns_of_classes",
+    "compare_predictions",
     "compare_reports",
     "compute_metrics",
     "detection_figures",
@@ -47,6 +52,7 @@ __all__ = [
     "match_boxes",
     "plain_table",
     "read_metrics",
+    "read_record",
     "render_card",
     "write_report",
 ]

@@ -1,5 +1,6 @@
 """Whether one model is better than another: paired differences between two reports on the same images."""
 
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,16 +48,30 @@ def compare_reports(first: Path, second: Path) -> dict:
         )
     columns = (ours["true"], ours["given"], theirs["given"])
     labels, *given = (column.map(CLASS_NAMES.index).to_numpy() for column in columns)
-    right, differ = [predicted == labels for predicted in given], given[0] != given[1]
+    return compare_predictions(labels, given[0], given[1], ours["group"].tolist())
+
+
+def compare_predictions(labels: np.ndarray, first: np.ndarray, second: np.ndarray, groups: Sequence[Hashable]) -> dict:
+    """Compare the predictions of two models for the same images.
+
+    Args:
+        labels: True class indices, (n,), n >= 1.
+        first, second: Class indices that the two predict, (n,).
+        groups: Group of each image, n of them.
+
+    Returns:
+        As `compare_reports`.
+    """
+    right, differ = [given == labels for given in (first, second)], first != second
     return {
-        "count": len(ours),
-        "distinct_cells": ours["group"].nunique(),
+        "count": len(labels),
+        "distinct_cells": len(set(groups)),
         "changed": {
             "first_right": int((right[0] & ~right[1]).sum()),
             "second_right": int((right[1] & ~right[0]).sum()),
             "both_wrong": int((differ & ~right[0] & ~right[1]).sum()),
         },
-        "figures": paired_difference(labels, given[0], given[1], ours["group"].tolist()),
+        "figures": paired_difference(labels, first, second, groups),
     }
 
 

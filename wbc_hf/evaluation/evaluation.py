@@ -50,6 +50,8 @@ class Evaluation:
             - `laboratories`, with images of several: by name, figures, intervals and distinct cells of its images,
               and with statuses their `review`.
             - `unseen`, where given: the same by name of a laboratory for models that were trained without it.
+            - `comparison`, from `evaluate_predictor` with another model: its `model` and `version`, and what
+              `compare_predictions` gives.
     """
 
     labels: np.ndarray

@@ -1,6 +1,8 @@
-"""One folder that says how good a model is: `metrics.json`, `predictions.csv` and figures."""
+"""One folder that says how good a model is: `report.html`, `metrics.json`, `predictions.csv` and figures."""
 
 import csv
+import dataclasses
+import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -9,11 +11,14 @@ import PIL.Image
 
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.evaluation.evaluation import Evaluation
+from wbc_hf.evaluation.evaluation_record import RECORD_FILE, EvaluationRecord
 from wbc_hf.evaluation.reliability import reliability_bins, risk_coverage
-from wbc_hf.files import write_json
+from wbc_hf.evaluation.report_page import render_report_page
+from wbc_hf.files import write_atomically, write_json
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.safe_text import csv_cell
 
+REPORT_PAGE = "report.html"
 _DOTS_PER_INCH = 160
 
 
@@ -24,8 +29,11 @@ def write_report(
     names: Sequence[str],
     image_at: Callable[[int], PIL.Image.Image],
     log_history: Sequence[dict] = (),
+    record: EvaluationRecord | None = None,
 ) -> None:
-    """Write an evaluation into a folder: `metrics.json`, `predictions.csv` and `figures/`.
+    """Write an evaluation into a folder: `report.html`, `metrics.json`, `predictions.csv` and `figures/`.
+
+    The page holds everything else, and opens in a browser without a network.
 
     Files of an earlier report in `folder` are replaced, others left alone.
 
@@ -37,6 +45,7 @@ def write_report(
         names: What a person finds each image by, n of them.
         image_at: Returns an image, mode RGB, by its index; called only for the mistakes that are shown.
         log_history: `Trainer.state.log_history`, empty where the training run is unknown.
+        record: What was evaluated, which goes into `evaluation.json` and onto the page.
 
     Raises:
         WbcError: Not one name per image.
@@ -49,6 +58,8 @@ def write_report(
     metrics, labels, probabilities = evaluation.metrics, evaluation.labels, evaluation.probabilities
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
+    if record is not None:
+        write_json(folder / RECORD_FILE, dataclasses.asdict(record))
     _write_predictions(folder / "predictions.csv", evaluation, names)
     drawn = {
         "confusion_matrix": figures.confusion_matrix_figure(np.array(metrics["confusion_matrix"])),
@@ -62,8 +73,13 @@ def write_report(
     if "review" in metrics:
         curve = risk_coverage(probabilities, labels)
         drawn["risk_coverage"] = figures.risk_coverage_figure(curve, metrics["review"])
+    pictures = {}
     for name, figure in drawn.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=_DOTS_PER_INCH)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=_DOTS_PER_INCH)
+        pictures[name] = picture.getvalue()
+        write_atomically(folder / "figures" / f"{name}.png", pictures[name])
+    write_atomically(folder / REPORT_PAGE, render_report_page(metrics, record, pictures))
 
 
 def _write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:

@@ -46,20 +46,24 @@ class _ClassIntervals(_Report):
     f1: _Interval
 
 
-class _UnseenIntervals(_Report):
+class _LaboratoryIntervals(_Report):
     accuracy: _Interval
     balanced_accuracy: _Interval
 
 
-class _Unseen(_Report):
+class _Laboratory(_Report):
     count: _Count
     accuracy: _Share
     balanced_accuracy: _Share
-    intervals: _UnseenIntervals
+    intervals: _LaboratoryIntervals
+    review: _Review | None = None
+
+
+class _Unseen(_Laboratory):
     review: _Review
 
 
-class _Intervals(_UnseenIntervals):
+class _Intervals(_LaboratoryIntervals):
     macro_f1: _Interval
     macro_precision: _Interval
     macro_recall: _Interval
@@ -76,6 +80,7 @@ class _Metrics(_Report):
     per_class: Annotated[dict[str, _ClassFigures], Field(max_length=1000)]
     intervals: _Intervals
     review: _Review | None = None
+    laboratories: Annotated[dict[str, _Laboratory], Field(max_length=1000)] | None = None
     unseen: Annotated[dict[str, _Unseen], Field(max_length=1000)] | None = None
 
     @model_validator(mode="after")

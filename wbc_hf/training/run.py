@@ -8,7 +8,7 @@ from datasets import IterableDatasetDict
 
 from wbc_hf.data import Leucocytes, leaked_test_images, load_leucocytes, with_painted
 from wbc_hf.distributed import on_first_process
-from wbc_hf.evaluation import format_metrics, render_card
+from wbc_hf.evaluation import EvaluatedSet, format_metrics, render_card
 from wbc_hf.files import write_json
 from wbc_hf.hub import copy_notice, push_folder
 from wbc_hf.inference import Predictor, evaluate_predictor
@@ -105,8 +105,15 @@ def _save_and_evaluate(
     # An export in the folder would be of an earlier run.
     predictor = Predictor.from_pretrained(folder, fresh=True)
     leaked = leaked_test_images(leucocytes) if isinstance(leucocytes, Leucocytes) else None
+    fingerprint = leucocytes.provenance.fingerprint if isinstance(leucocytes, Leucocytes) else None
     metrics = evaluate_predictor(
-        predictor, leucocytes["test"], folder, leaked=leaked, unseen=unseen, log_history=trainer.state.log_history
+        predictor,
+        leucocytes["test"],
+        folder,
+        leaked=leaked,
+        unseen=unseen,
+        log_history=trainer.state.log_history,
+        data=EvaluatedSet(" ".join(data.dataset), "test", data.split_seed, fingerprint),
     ).metrics
     record = make_record(arguments, leucocytes, trainer, metrics, answered_by=predictor.backend.name)
     return record | {"notice": has_notice}, metrics

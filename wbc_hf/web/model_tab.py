@@ -1,20 +1,23 @@
-"""The tab of the model: what it was trained on, how good it was in its test, and its card."""
+"""The tab of the model: what it was trained on, how good it was in its test and on other images, and its card."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 
 from wbc_hf.adaptation import ADAPTATION_FILE, SCORES, Adaptation
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import read_metrics
+from wbc_hf.evaluation import read_metrics, read_record
 from wbc_hf.files import read_content, read_json, read_text
-from wbc_hf.hub import CARD_FILE, find_file
+from wbc_hf.hub import CARD_FILE, METRICS_FILE, find_file
 from wbc_hf.inference import Predictor
 from wbc_hf.web.rendering import render
 
 FIGURES_FOLDER = "figures"
+EVALUATIONS_FOLDER = "evaluations"  # reports of `wbc-hf evaluate --output`, a folder each
 _MAX_CHART_BYTES = 4 * 1024**2
+_MAX_EVALUATIONS = 20
 
 HEADLINE = {
     "accuracy": "Accuracy",
@@ -25,7 +28,7 @@ HEADLINE = {
 }
 # Charts alone: a gallery of misclassified cells shows images whose licence may forbid passing them on.
 FIGURES = {
-    "confusion_matrix": "Confusion matrix on the test split",
+    "confusion_matrix": "Confusion matrix",
     "reliability": "Whether the probabilities hold",
     "risk_coverage": "What is left to a person",
 }
@@ -36,6 +39,23 @@ NO_CARD = "This model's folder has no card."
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 # Not `.*`, whose time would grow with the square of a line.
 _PICTURE_LINE = re.compile(r"^!\[[^\]\n]*\]\([^)\n]*\)\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class KeptEvaluation:
+    """An evaluation of the model that lies in its folder.
+
+    Attributes:
+        name: Of its folder. What the images were called may be private.
+        version: Of the model that was evaluated.
+        metrics: As `read_metrics` gives them.
+        charts: Title and PNG file of each.
+    """
+
+    name: str
+    version: str
+    metrics: dict
+    charts: list[tuple[str, bytes]]
 
 
 def add_model_tab(predictor: Predictor) -> None:
@@ -93,11 +113,6 @@ def read_card(folder: Path | None) -> str:
 def render_report(predictor: Predictor) -> str:
     """Render what the model is, its metrics at home and elsewhere with their intervals, and its charts."""
     model = describe_model(predictor)
-    charts = [
-        (title, read_content(file, _MAX_CHART_BYTES))
-        for name, title in FIGURES.items()
-        if predictor.folder and (file := find_file(predictor.folder, f"{FIGURES_FOLDER}/{name}.png"))
-    ]
     return render(
         "model",
         model=model,
@@ -105,6 +120,39 @@ def render_report(predictor: Predictor) -> str:
         adaptation=read_adaptation(predictor.folder),
         scores=SCORES,
         headline=HEADLINE,
-        charts=charts,
+        charts=_read_charts(predictor.folder),
+        evaluations=read_evaluations(predictor.folder),
         no_report=NO_REPORT,
     )
+
+
+def read_evaluations(folder: Path | None) -> list[KeptEvaluation]:
+    """Read the evaluations that a model's folder keeps in `evaluations/`, the newest first.
+
+    Raises:
+        WbcError: One of them is no report of `wbc-hf evaluate`, is damaged or lies elsewhere, or there are too many.
+    """
+    place = None if folder is None else folder / EVALUATIONS_FOLDER
+    if folder is None or place is None or not place.is_dir():
+        return []
+    reports = sorted(report for report in place.iterdir() if not report.name.startswith("."))
+    if len(reports) > _MAX_EVALUATIONS:
+        raise WbcError(f"{place}: holds {len(reports)} reports; {_MAX_EVALUATIONS} are shown. Move some elsewhere.")
+    found = []
+    for report in reports:
+        # Against the model's folder too: the report's own may be a link.
+        find_file(folder, f"{EVALUATIONS_FOLDER}/{report.name}/{METRICS_FILE}")
+        metrics, record = (read_metrics(report), read_record(report)) if report.is_dir() else (None, None)
+        if metrics is None or record is None:
+            raise WbcError(f"{report}: is no report of `wbc-hf evaluate`. Evaluate the model again, or remove it.")
+        found.append((record.finished, KeptEvaluation(report.name, record.version, metrics, _read_charts(report))))
+    return [evaluation for _, evaluation in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def _read_charts(folder: Path | None) -> list[tuple[str, bytes]]:
+    """Title and PNG file of each chart in a report's folder."""
+    return [
+        (title, read_content(file, _MAX_CHART_BYTES))
+        for name, title in FIGURES.items()
+        if folder and (file := find_file(folder, f"{FIGURES_FOLDER}/{name}.png"))
+    ]
