@@ -34,7 +34,7 @@ from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear import CellCounter, LaboratoryCheck, Origin, Specimen
 
 FORMATS = ("table", "csv", "json")
-COMMANDS = ("predict", "count", "audit", "evaluate", "compare", "push", "export", "adapt", "serve", "survey")
+COMMANDS = ("predict", "count", "audit", "distil", "evaluate", "compare", "push", "export", "adapt", "serve", "survey")
 HEAVY = ("numpy", "torch", "transformers", "datasets", "cv2", "sklearn", "scipy", "gradio", "openvino", "optuna")
 
 

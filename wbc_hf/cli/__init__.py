@@ -15,6 +15,7 @@ from wbc_hf.cli import (
     audit,
     compare,
     count,
+    distil,
     evaluate,
     export,
     laboratories,
@@ -51,6 +52,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(laboratories.app, name="laboratories")
+app.command(context_settings=train.PASS_ON_EVERYTHING)(distil.distil)
 app.command(add_help_option=False, context_settings=train.PASS_ON_EVERYTHING)(train.train)
 
 

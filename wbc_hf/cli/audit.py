@@ -120,7 +120,7 @@ def _find_label_issues(predictor: "Predictor", leucocytes: "Leucocytes") -> "Lab
 
 def _seen_sets(predictor: "Predictor", leucocytes: "Leucocytes") -> tuple[str, ...]:
     """Titles of the sets that the model was trained on, by its thresholds' title of them and its run's fingerprint."""
-    from wbc_hf.cli.training_data import read_training_data
+    from wbc_hf.inference import read_training_data
 
     titles = tuple(origin.title for origin in leucocytes.provenance.origins)
     data = None if predictor.folder is None else read_training_data(predictor.folder)

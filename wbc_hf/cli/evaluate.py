@@ -104,7 +104,7 @@ def _check_output(output: Path) -> None:
 
 def _was_trained_on(predictor: "Predictor", leucocytes: "Leucocytes", split: Split) -> bool:
     """Whether a model's training run had these images in these splits; a warning if its figures are too good."""
-    from wbc_hf.cli.training_data import read_training_data
+    from wbc_hf.inference import read_training_data
 
     data = None if predictor.folder is None else read_training_data(predictor.folder)
     if data is None:

@@ -56,6 +56,7 @@ from wbc_hf.data.reading import (
 from wbc_hf.data.splits import check_new_folder, write_clean_split
 from wbc_hf.data.stain_augmentation import OtherLaboratories
 from wbc_hf.data.synthetic import paint_cells, paint_field
+from wbc_hf.data.unlabelled import NO_LABEL, with_unlabelled
 from wbc_hf.data.unpacking import NamedSource, split_pages, unpack
 from wbc_hf.data.zip_files import MAX_MEMBER_BYTES, is_zip
 
@@ -69,6 +70,7 @@ __all__ = [
     "MAX_PIXELS",
     "NOT_SMEAR",
     "NO_IMAGE",
+    "NO_LABEL",
     "PAINTED_LABORATORY",
     "PAINTED_TITLE",
     "SUFFIXES",
@@ -135,6 +137,7 @@ __all__ = [
     "unpack",
     "walk_folder",
     "with_painted",
+    "with_unlabelled",
     "write_audit_page",
     "write_clean_split",
 ]

@@ -3,14 +3,16 @@
 from wbc_hf.inference.backends import BackendName
 from wbc_hf.inference.bulk import check_columns, predict_many
 from wbc_hf.inference.evaluating import evaluate_predictor
-from wbc_hf.inference.exporting import describe_export, export_model
+from wbc_hf.inference.exporting import MAX_FALL, describe_export, export_model
 from wbc_hf.inference.finder_backends import RunFinder, load_finder
 from wbc_hf.inference.heat_maps import heat_map, overlay
 from wbc_hf.inference.predictor import BATCH_SIZE, ModelIdentity, Prediction, Predictor, batches
 from wbc_hf.inference.reference_cells import Neighbour, ReferenceCells
+from wbc_hf.inference.training_data import read_training_data
 
 __all__ = [
     "BATCH_SIZE",
+    "MAX_FALL",
     "BackendName",
     "ModelIdentity",
     "Neighbour",
@@ -27,4 +29,5 @@ __all__ = [
     "load_finder",
     "overlay",
     "predict_many",
+    "read_training_data",
 ]

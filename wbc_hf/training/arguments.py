@@ -57,6 +57,10 @@ class DataArguments:
         metadata={"help": "RUN=SET …: runs like this one without a set; confidence is fitted on those."},
     )
     painted: int = field(default=0, metadata={"help": "Painted cells of each class to train on beside the images."})
+    unlabelled: list[str] = field(
+        default_factory=list,
+        metadata={"help": "With --teacher: folders of single cells without labels, to train on beside the images."},
+    )
 
     @property
     def left_out_runs(self) -> list[tuple[Path, str]]:
@@ -98,6 +102,16 @@ class ModelArguments:
             "each image, and train the others on it, each epoch on the next view. Many times faster; with "
             "--augmentation 0 one view gives the same result. 0 computes it anew in every step."
         },
+    )
+    teacher: str | None = field(
+        default=None,
+        metadata={"help": "A fine-tuned model whose predictions are learned, folder or Hub id: `wbc-hf distil`."},
+    )
+    temperature: float = field(
+        default=2.0, metadata={"help": "With --teacher: softens the predictions of both; 1 leaves them."}
+    )
+    teacher_weight: float = field(
+        default=0.9, metadata={"help": "With --teacher: its weight in the loss, 0 to 1; labels have the rest."}
     )
 
 

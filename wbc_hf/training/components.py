@@ -1,6 +1,7 @@
 """What a run is put together from: network, caches and trainer."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from wbc_hf.modeling import build_from_pretrained, build_from_scratch, fetch_pre
 from wbc_hf.training.arguments import DataArguments, LeucocyteTrainingArguments, ModelArguments
 from wbc_hf.training.caches import Caches, FrozenLayers, cache_frozen_layers, cache_images
 from wbc_hf.training.checkpoints import last_complete_checkpoint, train_to_end
+from wbc_hf.training.distillation import DistillationTrainer, Teacher
 from wbc_hf.training.run_folder import CACHE_FOLDER
 from wbc_hf.training.sampling import BalancedSampler, balanced_weights, expected_draws
 from wbc_hf.training.trainer import LeucocyteTrainer
@@ -67,8 +69,11 @@ def build_caches(
     data: DataArguments,
     model: ModelArguments,
     training: LeucocyteTrainingArguments,
+    teacher: Teacher | None = None,
 ) -> Caches | None:
     """Cache decoded images, or the output of frozen layers, in the run's folder.
+
+    Training images are as large as the network or its teacher needs them.
 
     Returns:
         The caches; None for streams, and where the disk has no room for decoded images.
@@ -79,10 +84,11 @@ def build_caches(
     if isinstance(leucocytes, IterableDatasetDict):
         return None
     folder = Path(training.output_dir) / CACHE_FOLDER
-    edge = training_edge(processor, data.laboratories)
+    views = processor if teacher is None else teacher.view_processor(processor)
+    edge = training_edge(views, data.laboratories)
     # The first process computes, the others read.
     with training.main_process_first(desc="caching"):
-        styles = find_styles(leucocytes, processor, data.laboratories, data.split_seed)
+        styles = find_styles(leucocytes, views, data.laboratories, data.split_seed)
         if not model.cached_views:
             return cache_images(leucocytes, processor, edge, folder, styles)
         dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
@@ -104,14 +110,17 @@ def build_trainer(
     data: DataArguments,
     training: LeucocyteTrainingArguments,
     caches: Caches | None = None,
+    teacher: Teacher | None = None,
 ) -> LeucocyteTrainer:
     """Build the trainer of a run, with its rows, augmentation and class weights.
 
     Args:
         caches: From `build_caches`; without, images are read and decoded in every epoch. Where they hold the output
             of frozen layers, `network` skips these layers from now on.
+        teacher: Whose predictions the network learns, if any.
     """
-    edge, evaluation_transform = training_edge(processor, data.laboratories), EvaluationTransform(processor)
+    views = processor if teacher is None else teacher.view_processor(processor)
+    edge, evaluation_transform = training_edge(views, data.laboratories), EvaluationTransform(processor)
     weights = sampler = styles = None
     if isinstance(leucocytes, IterableDatasetDict):
         stream = leucocytes["train"].shuffle(seed=training.seed, buffer_size=_SHUFFLE_BUFFER)
@@ -119,7 +128,7 @@ def build_trainer(
         validation = _map(leucocytes["validation"], evaluation_transform)
     else:
         if caches is None:
-            styles = find_styles(leucocytes, processor, data.laboratories, data.split_seed)
+            styles = find_styles(leucocytes, views, data.laboratories, data.split_seed)
             train_transform = TrainingTransform(edge, styles.laboratories if styles else ())
             train = leucocytes["train"].with_transform(train_transform)
             validation = leucocytes["validation"].with_transform(evaluation_transform)
@@ -133,11 +142,12 @@ def build_trainer(
             sampler = BalancedSampler(draws, training.seed)
         if training.class_weights == "balanced":
             weights = balanced_weights(labels, len(CLASS_NAMES), draws)
-    return LeucocyteTrainer(
+    kind = LeucocyteTrainer if teacher is None else partial(DistillationTrainer, teacher=teacher)
+    return kind(
         network,
         training,
         processor=processor,
-        augmentation=build_augmentation(processor, data.laboratories, data.augmentation, styles),
+        augmentation=build_augmentation(views, data.laboratories, data.augmentation, styles),
         class_weights=weights,
         sampler=sampler,
         train_dataset=train,

@@ -62,6 +62,7 @@ def check_arguments(arguments: Arguments) -> None:
             raise WbcError(
                 f"--left_out {folder}={spec}: is RUN=SET, the folder of a finished run and the set it did without."
             )
+    _check_distillation(arguments)
     if data.painted and any(spec.split(":")[0] == "synthetic" for spec in data.dataset):
         raise WbcError(
             "--painted: are the same cells as those of --dataset synthetic, also as its test split. Leave it."
@@ -78,6 +79,26 @@ def check_arguments(arguments: Arguments) -> None:
         check_search(arguments)
     if training.publish and training.hub_model_id:
         _check_publishing(training.hub_model_id)
+
+
+def _check_distillation(arguments: Arguments) -> None:
+    data, model, training = arguments
+    if model.teacher is None:
+        if data.unlabelled:
+            raise WbcError("--unlabelled: images without labels need a --teacher, whose predictions are learned.")
+        return
+    if model.cached_views:
+        raise WbcError("--cached_views: a --teacher sees images, not the output of frozen layers. Leave one out.")
+    if training.search:
+        raise WbcError("--search: is for training on labels. Search without --teacher, then give what was found.")
+    if not model.temperature > 0:
+        raise WbcError(f"--temperature {model.temperature}: above 0.")
+    if not 0 <= model.teacher_weight <= 1:
+        raise WbcError(f"--teacher_weight {model.teacher_weight}: 0 to 1.")
+    if data.unlabelled and data.streaming:
+        raise WbcError("--unlabelled: compares images with the test split first, which a stream does not allow.")
+    if data.unlabelled and (data.balance or training.class_weights != "none"):
+        raise WbcError("--unlabelled: its images have no class to count, so leave --balance and --class_weights.")
 
 
 def _check_training_arguments(training: LeucocyteTrainingArguments) -> None:

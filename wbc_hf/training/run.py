@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datasets import IterableDatasetDict
 
-from wbc_hf.data import Leucocytes, leaked_test_images, load_leucocytes, with_painted
+from wbc_hf.data import NO_LABEL, Leucocytes, leaked_test_images, load_leucocytes, with_painted, with_unlabelled
 from wbc_hf.distributed import on_first_process
 from wbc_hf.evaluation import EvaluatedSet, format_metrics, render_card
 from wbc_hf.files import write_json
@@ -20,6 +20,7 @@ from wbc_hf.training.arguments import Arguments, DataArguments, LeucocyteTrainin
 from wbc_hf.training.calibrate import calibrate, calibrate_on_left_out
 from wbc_hf.training.checkpoints import has_ended, last_complete_checkpoint, train_to_end
 from wbc_hf.training.components import build_caches, build_network, build_trainer
+from wbc_hf.training.distillation import Teacher, compare_with_teacher
 from wbc_hf.training.preflight import check_arguments
 from wbc_hf.training.record import make_record, print_audit, title
 from wbc_hf.training.run_folder import CACHE_FOLDER, SEARCH_FOLDER, check_same_run, open_folder, run_manifest
@@ -46,11 +47,16 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
     if training.search:
         open_folder(folder / SEARCH_FOLDER, training.resume)
     network, processor = build_network(model, training)
+    teacher = None if model.teacher is None else Teacher.load(model)
     with training.main_process_first(desc="loading the images"):
         leucocytes = load_leucocytes(
             data.dataset, streaming=data.streaming, other_classes=data.other_classes, seed=data.split_seed
         )
-    train_on = with_painted(leucocytes, data.painted, data.split_seed) if data.painted else leucocytes
+        if teacher is not None:
+            teacher.check_data(leucocytes)
+        train_on = with_painted(leucocytes, data.painted, data.split_seed) if data.painted else leucocytes
+        if data.unlabelled:
+            train_on = with_unlabelled(train_on, data.unlabelled)
     search_record = None
     if training.search:
         # Optuna is needed for a search only.
@@ -59,23 +65,25 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
         (data, model, training), search_record = search(Arguments(data, model, training), train_on, network, processor)
         freeze(network, model.freeze)
     arguments = Arguments(data, model, training)
-    manifest = run_manifest(folder, arguments, train_on)
+    manifest = run_manifest(folder, arguments, train_on, teacher and teacher.predictor.identity.version)
     checkpoint = on_first_process(lambda: _checkpoint_to_resume(manifest))
     if checkpoint is None and not training.search and training.process_index == 0:
         print_audit(leucocytes)
     caches = None
     if checkpoint is None or not has_ended(checkpoint):
-        caches = build_caches(train_on, network, processor, data, model, training)
+        caches = build_caches(train_on, network, processor, data, model, training, teacher)
     # Not before: where a new run cannot begin, its folder stays free for other arguments.
     on_first_process(manifest.write)
-    trainer = build_trainer(train_on, network, processor, data, training, caches)
+    trainer = build_trainer(train_on, network, processor, data, training, caches, teacher)
     train_to_end(trainer, checkpoint)
     trainer.check_weights()
     trainer.accelerator.wait_for_everyone()
     # The other processes are done: an error from here on leaves none of them waiting.
     if trainer.is_world_process_zero():
         shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
-        record, metrics = _save_and_evaluate(trainer, arguments, leucocytes, folder)
+        record, metrics = _save_and_evaluate(trainer, arguments, leucocytes, folder, teacher)
+        if data.unlabelled:
+            record["teacher"]["unlabelled"] = list(train_on["train"]["label"]).count(NO_LABEL)
         record["seconds"] = round(time.time() - started, 1)
         if search_record is not None:
             record["search"] = search_record
@@ -93,11 +101,22 @@ def _checkpoint_to_resume(manifest: Manifest) -> Path | None:
 
 
 def _save_and_evaluate(
-    trainer: LeucocyteTrainer, arguments: Arguments, leucocytes: Leucocytes | IterableDatasetDict, folder: Path
+    trainer: LeucocyteTrainer,
+    arguments: Arguments,
+    leucocytes: Leucocytes | IterableDatasetDict,
+    folder: Path,
+    teacher: Teacher | None,
 ) -> tuple[dict, dict]:
     """Save the model, calibrate it, and evaluate it on the test split as it was saved; its record and its metrics."""
     data, model, training = arguments
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
+    network, taught = trainer.accelerator.unwrap_model(trainer.model), {}
+    if teacher is not None:
+        scores = compare_with_teacher(
+            network, trainer.processing_class, teacher, leucocytes["validation"], str(folder)
+        )
+        identity = teacher.predictor.identity
+        taught = {"name": identity.name, "version": identity.version, "trained_on": identity.trained_on} | scores
+    network.save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)
     has_notice = not model.from_scratch and copy_notice(Path(str(trainer.model.name_or_path)), folder)
     calibrate(folder, leucocytes, title(leucocytes, " ".join(data.dataset)), training.seed)
@@ -114,6 +133,7 @@ def _save_and_evaluate(
         unseen=unseen,
         log_history=trainer.state.log_history,
         data=EvaluatedSet(" ".join(data.dataset), "test", data.split_seed, fingerprint),
+        other=teacher and teacher.predictor,
     ).metrics
     record = make_record(arguments, leucocytes, trainer, metrics, answered_by=predictor.backend.name)
-    return record | {"notice": has_notice}, metrics
+    return record | {"notice": has_notice} | ({"teacher": taught} if taught else {}), metrics

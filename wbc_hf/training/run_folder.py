@@ -26,6 +26,7 @@ _FIXED = (
 )
 _MESSAGES = dict.fromkeys((*_FIXED, "search_epochs"), "--{name} was {before!r}, now {now!r}") | {
     "data_fingerprint": "these are other images than it began with",
+    "teacher_version": "its teacher was version {before}, now {now}",
     "processes": "it ran in {before} processes, now in {now}",
 }
 
@@ -46,11 +47,14 @@ def open_folder(folder: Path, resume: bool) -> None:
     make_folder(folder, "Give another --output_dir.")
 
 
-def run_manifest(folder: Path, arguments: Arguments, leucocytes: Leucocytes | IterableDatasetDict) -> Manifest:
-    """The manifest of a run: the images, and every argument that determines the weights."""
+def run_manifest(
+    folder: Path, arguments: Arguments, leucocytes: Leucocytes | IterableDatasetDict, teacher: str | None = None
+) -> Manifest:
+    """The manifest of a run: images, version of the teacher, and every argument that determines the weights."""
     values = arguments.to_dict()
     entries = {name: values[name] for name in _FIXED}
     entries["data_fingerprint"] = leucocytes.provenance.fingerprint if isinstance(leucocytes, Leucocytes) else None
+    entries["teacher_version"] = teacher
     entries["processes"] = arguments.training.world_size
     return Manifest(folder / MANIFEST_FILE, entries, _MESSAGES)
 

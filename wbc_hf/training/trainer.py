@@ -86,7 +86,7 @@ class LeucocyteTrainer(Trainer):
         return self._sampler or super()._get_train_sampler(train_dataset)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        inputs = {"pixel_values": self._network_input(inputs), "labels": inputs["labels"]}
+        inputs = self._network_inputs(inputs, model.training)
         if model.training:
             keep_frozen_in_eval(self.accelerator.unwrap_model(model))
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -119,10 +119,15 @@ class LeucocyteTrainer(Trainer):
             f"{' or with --precision fp32' if self.args.bf16 else ''}."
         )
 
-    def _network_input(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _network_inputs(self, inputs: dict[str, torch.Tensor], training: bool) -> dict:
+        """What the network and the loss get for a batch, which is of training images or not."""
         if "hidden" in inputs:
-            return inputs["hidden"]
-        images = self._augmented(inputs) if "pixels" in inputs else inputs["crops"]
+            values = inputs["hidden"]
+        else:
+            values = self._normalised(self._augmented(inputs) if "pixels" in inputs else inputs["crops"])
+        return {"pixel_values": values, "labels": inputs["labels"]}
+
+    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         return self._normalise(images).contiguous(memory_format=self._memory_format)
 
     def _augmented(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
