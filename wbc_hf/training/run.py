@@ -115,7 +115,7 @@ def _save_and_evaluate(
             network, trainer.processing_class, teacher, leucocytes["validation"], str(folder)
         )
         identity = teacher.predictor.identity
-        taught = {"name": identity.name, "version": identity.version, "trained_on": identity.trained_on} | scores
+        taught = {"name": identity.name, "version": identity.version} | scores
     network.save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)
     has_notice = not model.from_scratch and copy_notice(Path(str(trainer.model.name_or_path)), folder)
