@@ -35,7 +35,7 @@ from wbc_hf.smear import CellCounter, LaboratoryCheck, Origin, Specimen
 
 FORMATS = ("table", "csv", "json")
 COMMANDS = ("predict", "count", "audit", "distil", "evaluate", "compare", "push", "export", "adapt", "serve", "survey")
-HEAVY = ("numpy", "torch", "transformers", "datasets", "cv2", "sklearn", "scipy", "gradio", "openvino", "optuna")
+HEAVY = ("numpy", "torch", "transformers", "datasets", "cv2", "sklearn", "scipy", "gradio", "openvino", "matplotlib")
 
 
 @pytest.fixture

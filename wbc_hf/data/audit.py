@@ -2,23 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from datasets import Dataset, Image
 
 from wbc_hf.data.loading import Leucocytes, leaked_test_images
 from wbc_hf.data.near_duplicates import NearDuplicate
-from wbc_hf.data.reading import image_content, read_image
 from wbc_hf.data.splits import SPLITS, groups_across
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 
-# Grey values, 0 to 255, and the share of pixels at pure white: a saturated background counts, as in many of Tecom.
-_BLANK = 4.0
-_DARK, _BRIGHT = 60.0, 250.0
-_CLIPPED = 0.5
 _MAX_NAMED = 20
 
 # A label to which a model gives a lower probability is doubted. Below 0.2 the class cannot be the likeliest of five.
@@ -135,7 +127,7 @@ class Audit:
 
 
 def audit(leucocytes: Leucocytes) -> Audit:
-    """Audit a loaded set. Opens every image once; writes nothing."""
+    """Audit a loaded set. Opens no image: loading has done that. Writes nothing."""
     columns = ["source", "label", "group", "laboratory"]
     splits = {split: rows.select_columns(columns).to_pandas() for split, rows in leucocytes.items()}
     table = pd.concat(splits, names=["split"]).reset_index(level="split")
@@ -154,7 +146,7 @@ def audit(leucocytes: Leucocytes) -> Audit:
         groups_across=len(groups_across({split: rows["group"] for split, rows in leucocytes.items()})),
         leaked=int(leaked_test_images(leucocytes).sum()),
         unreadable=tuple((error.name, error.reason) for error in leucocytes.provenance.skipped),
-        bad=tuple(bad for rows in leucocytes.values() for bad in _bad_pictures(rows)),
+        bad=tuple((source, leucocytes.faults[source]) for source in table["source"] if source in leucocytes.faults),
         too_small=tuple(CLASS_NAMES[label] for label, count in cells.items() if count < ENOUGH_CELLS),
     )
 
@@ -163,34 +155,6 @@ def _count_distinct(table: pd.DataFrame, column: str, by: str, rows: Sequence[st
     """Distinct values of a column in each of the rows that are told apart `by` another column, by class name."""
     counts = table.groupby([by, "label"])[column].nunique()
     return {row: {name: int(counts.get((row, label), 0)) for label, name in enumerate(CLASS_NAMES)} for row in rows}
-
-
-def _bad_pictures(rows: Dataset) -> list[tuple[str, str]]:
-    files = rows.cast_column("image", Image(decode=False))
-
-    def fault(index: int) -> str | None:
-        return picture_fault(np.asarray(read_image(image_content(files[index]["image"])).convert("L")))
-
-    with ThreadPoolExecutor() as pool:
-        faults = pool.map(fault, range(len(files)))
-        return [(source, fault) for source, fault in zip(files["source"], faults, strict=True) if fault]
-
-
-def picture_fault(grey: np.ndarray) -> str | None:
-    """What is wrong with a picture, uint8 (height, width); None where it can be judged.
-
-    Half of the pixels at pure white counts as clipped. Black does not: rotated images are padded with it.
-    """
-    if grey.std() < _BLANK:
-        return "blank"
-    content = grey[grey > 0]
-    if content.mean() < _DARK:
-        return "too dark"
-    if content.mean() > _BRIGHT:
-        return "too bright"
-    if (grey == 255).mean() > _CLIPPED:
-        return "clipped"
-    return None
 
 
 def format_audit(found: Audit) -> str:

@@ -1,19 +1,12 @@
 """Check a data set before training: known classes, readable images, no contradictory labels."""
 
-import hashlib
 import logging
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from datasets import Dataset
-from tqdm.auto import tqdm
 
-from wbc_hf.data.reading import image_content, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
 
@@ -24,7 +17,6 @@ OtherClasses = Literal["refuse", "leave_out", "none_of_these"]
 LEAVE_OUT_OPTION = "--other-classes leave_out"
 MAX_UNREADABLE = 0.05
 MAX_WARNINGS = 20
-_THREADS = 8
 
 
 def class_indices(names: Iterable[str], spec: str, counts: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -78,35 +70,6 @@ def label_indices(class_names: Sequence[str], spec: str, other_classes: OtherCla
             ", ".join(f"{name} ({count})" for name, count in sorted(others.items())),
         )
     return np.array([index_of.get(name, -1) for name in class_names], dtype=np.int64)
-
-
-def read_digests(rows: Dataset) -> list[str | UnreadableImageError]:
-    """Open every image once: the SHA-256 of its bytes, or the error where it is unreadable."""
-
-    def read(index: int) -> str | UnreadableImageError:
-        # Fetched by index, here: handing over rows would gather the bytes of the whole set in memory.
-        row = rows[index]
-        try:
-            return _read_digest(image_content(row["image"]), row["source"])
-        except UnreadableImageError as error:
-            return error
-
-    # Each thread may hold an image of 400 MB.
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        results = pool.map(read, range(len(rows)))
-        return list(tqdm(results, total=len(rows), desc="Reading images", unit="image", delay=2, leave=False))
-
-
-def _read_digest(content: str | bytes | None, source: str) -> str:
-    # Reading comes first, because it refuses what is too large for the memory.
-    read_image(content, name=source)
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    try:
-        with Path(str(content)).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UnreadableImageError(source, f"could not be read ({error.strerror})") from error
 
 
 def check_readable(

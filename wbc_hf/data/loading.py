@@ -12,10 +12,11 @@ import numpy as np
 import PIL.Image
 from datasets import Dataset, DatasetDict, Features, Image, IterableDatasetDict, concatenate_datasets
 
-from wbc_hf.data.checks import OtherClasses, check_readable, count_contradictions, label_indices, read_digests
+from wbc_hf.data.checks import OtherClasses, check_readable, count_contradictions, label_indices
 from wbc_hf.data.known_sets import KnownSet, known_by_file_names, known_by_spec, laboratory_name
 from wbc_hf.data.layouts import folder_rows
 from wbc_hf.data.near_duplicates import NearDuplicate, find_near_duplicates, group_images, group_slides
+from wbc_hf.data.picture_checks import check_pictures
 from wbc_hf.data.reading import SUFFIXES, image_content, read_image
 from wbc_hf.data.rows import FEATURES
 from wbc_hf.data.sources import fetch_kaggle_set, hub_rows, painted_rows
@@ -105,18 +106,20 @@ class Leucocytes(DatasetDict):
     Attributes:
         provenance: Where they come from.
         near_duplicates: Pairs of images that show the same cell or photograph: enough of them to link every group.
+        faults: By source, what is wrong with a picture (blank, too dark, too bright, clipped).
         others: Images of other classes, with the columns `image` and `source`, where they were asked for.
     """
 
     provenance: Provenance
     near_duplicates: tuple[NearDuplicate, ...]
+    faults: Mapping[str, str]
     others: Dataset | None = None
 
     def with_splits(self, **splits: Dataset) -> "Leucocytes":
         """Copy with other rows in some splits, of the same provenance."""
         changed = Leucocytes(self | splits)
         changed.provenance, changed.near_duplicates = self.provenance, self.near_duplicates
-        changed.others = self.others
+        changed.faults, changed.others = self.faults, self.others
         return changed
 
 
@@ -274,7 +277,7 @@ def _finish(sets: Sequence[_ImageSet], seed: int, *, compare: bool, other_classe
     rows = sets[0].rows if len(sets) == 1 else concatenate_datasets([each.rows for each in sets])
     laboratories = np.repeat(np.arange(len(sets)), [len(each.rows) for each in sets])
     labels = np.concatenate([label_indices(each.rows["class_name"], each.spec, other_classes) for each in sets])
-    results = read_digests(rows)
+    results, faults = check_pictures(rows)
     skipped = tuple(
         error
         for number, each in enumerate(sets)
@@ -313,6 +316,7 @@ def _finish(sets: Sequence[_ImageSet], seed: int, *, compare: bool, other_classe
         fingerprint=_fingerprint(splits, labels, digests),
     )
     result.near_duplicates = tuple(near_duplicates)
+    result.faults = faults
     if others is not None:
         result.others = rows.select_columns(["image", "source"]).cast_column("image", Image()).select(others)
     return result

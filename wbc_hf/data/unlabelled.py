@@ -9,10 +9,11 @@ from pathlib import Path
 import PIL.Image
 from datasets import Dataset, Image, concatenate_datasets
 
-from wbc_hf.data.checks import MAX_WARNINGS, read_digests
+from wbc_hf.data.checks import MAX_WARNINGS
 from wbc_hf.data.layouts import find_pictures
 from wbc_hf.data.loading import Leucocytes
 from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
+from wbc_hf.data.picture_checks import check_pictures
 from wbc_hf.data.reading import image_content, read_image
 from wbc_hf.data.rows import FEATURES
 from wbc_hf.errors import UnreadableImageError, WbcError
@@ -34,7 +35,7 @@ def with_unlabelled(leucocytes: Leucocytes, folders: Sequence[str | Path]) -> Le
     """
     files = [str(file) for folder in folders for file in _pictures(Path(folder))]
     rows = _rows(files)
-    digests = read_digests(_undecoded(rows))
+    digests, _ = check_pictures(_undecoded(rows))
     errors = [each for each in digests if isinstance(each, UnreadableImageError)]
     for error in errors[:MAX_WARNINGS]:
         logger.warning("--unlabelled: %s; it is left out.", error)
@@ -60,6 +61,7 @@ def with_unlabelled(leucocytes: Leucocytes, folders: Sequence[str | Path]) -> Le
     fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     mixed.provenance = dataclasses.replace(leucocytes.provenance, fingerprint=fingerprint)
     mixed.near_duplicates, mixed.others = leucocytes.near_duplicates, leucocytes.others
+    mixed.faults = leucocytes.faults
     return mixed
 
 
@@ -90,7 +92,7 @@ def _seen_in(held_out: Dataset, rows: Dataset, digests: Sequence[str]) -> list[i
     count = len(held_out)
     # Names of both may be alike.
     names = [f"held out/{source}" for source in held_out["source"]] + [f"/{source}" for source in rows["source"]]
-    held_digests = [str(digest) for digest in read_digests(files[0])]
+    held_digests = [str(digest) for digest in check_pictures(files[0])[0]]
 
     def read(index: int) -> PIL.Image.Image:
         part, number = (files[0], index) if index < count else (files[1], index - count)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NoReturn, TypeVar, cast
 
@@ -452,9 +452,15 @@ class Predictor:
         """Classify images one by one, in order; an image that cannot be read gives its error instead.
 
         Threads read and preprocess the next images while the model works; a few batches at most are in memory. Leaving
-        the iteration early cancels what was not begun.
+        the iteration early cancels what was not begun. A single image is read here: no thread would save its time.
         """
         remaining = iter(sources)
+        first = list(islice(remaining, 2))
+        if len(first) == 1:
+            one = self._read(first[0])
+            yield self._prediction(self._classify([one]), 0) if isinstance(one, _Prepared) else one
+            return
+        remaining = chain(first, remaining)
         waiting: deque[Future[_Prepared | UnreadableImageError]] = deque()
         try:
             while True:

@@ -14,6 +14,8 @@ from transformers.models.convnext.image_processing_pil_convnext import ConvNextI
 
 # The shape of a crop does not depend on the size of the image.
 _ANY_SIZE = (64, 64)
+# A ResNet's processor warps images of this side and above, and crops smaller ones.
+_WARPED_FROM = 384
 
 
 class Preprocessing:
@@ -41,9 +43,23 @@ class Preprocessing:
         """Crop an RGB image: uint8 (height, width, 3), or float32 (3, height, width) where `mean` is None."""
         if self.mean is None:
             return self.processor([image], return_tensors="np").pixel_values[0]
-        (pixels,) = self.processor([image], do_rescale=False, do_normalize=False).pixel_values
-        # A copy: a view would keep all of a large image in memory.
-        return np.moveaxis(pixels, 0, 2).copy()
+        return _crop(image, cast(ConvNextImageProcessorPil, self.processor))
+
+
+def _crop(image: Image.Image, processor: ConvNextImageProcessorPil) -> np.ndarray:
+    """The same pixels as by the processor's `resize`, without its checks and its way over arrays and back.
+
+    These took a third of the time of cropping one cell.
+    """
+    edge = cropped_edge(processor)
+    if edge >= _WARPED_FROM:
+        return np.array(image.resize((edge, edge), processor.resample))
+    shortest = resized_edge(processor)
+    # In this order, as there: the quotient alone rounds otherwise.
+    longest = int(shortest * max(image.size) / min(image.size))
+    size = (shortest, longest) if image.width <= image.height else (longest, shortest)
+    left, top = ((length - edge) // 2 for length in size)
+    return np.array(image.resize(size, processor.resample).crop((left, top, left + edge, top + edge)))
 
 
 class Normalise(torch.nn.Module):

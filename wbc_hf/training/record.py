@@ -57,7 +57,7 @@ def title(leucocytes: Leucocytes | IterableDatasetDict, spec: str) -> str:
 
 
 def print_audit(leucocytes: Leucocytes | IterableDatasetDict) -> None:
-    """Audit the images and print the result; a stream is not audited. Opens every image once.
+    """Audit the images and print the result; a stream is not audited.
 
     One warning if there are images of one or two classes only.
     """

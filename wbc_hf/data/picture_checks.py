@@ -1,0 +1,146 @@
+"""What is found by opening every picture of a set once: whether it is readable, blank or badly exposed.
+
+Findings are cached by content. So a second load only computes the digest of each file, and decodes none.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import PIL
+from datasets import Dataset
+from pydantic import TypeAdapter, ValidationError
+from tqdm.auto import tqdm
+
+from wbc_hf.data.reading import image_content, read_image
+from wbc_hf.errors import UnreadableImageError
+from wbc_hf.files import write_atomically
+from wbc_hf.hardware import cache_folder
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Raise it whenever `read_image` refuses other pictures, or `picture_fault` finds others.
+VERSION = 1
+
+# Grey values, 0 to 255, and the share of pixels at pure white: a saturated background counts, as in many of Tecom.
+_BLANK = 4.0
+_DARK, _BRIGHT = 60.0, 250.0
+_CLIPPED = 0.5
+_THREADS = 8
+
+# By digest: why it is unreadable, and what is wrong with the picture; None where nothing is.
+_Findings = dict[str, tuple[str | None, str | None]]
+
+
+def check_pictures(rows: Dataset) -> tuple[list[str | UnreadableImageError], dict[str, str]]:
+    """Open every picture once, those of known content not at all.
+
+    Args:
+        rows: With undecoded `image` and `source`.
+
+    Returns:
+        For each row the SHA-256 of its bytes, or the error where it is unreadable; and by source what is wrong with a
+        picture that can be read.
+    """
+    digests = _each(rows, _digest, "Reading files")
+    path = _cache_file([digest for digest in digests if digest])
+    known = _read_findings(path)
+
+    def look(row: Mapping, digest: str | None) -> tuple[str | None, str | None]:
+        return known[digest] if digest in known else _look(row)
+
+    looked = _each(rows, lambda row, index: look(row, digests[index]), "Reading images")
+    found = {digest: finding for digest, finding in zip(digests, looked, strict=True) if digest}
+    if found.keys() - known.keys():
+        _write_findings(path, found)
+    results: list[str | UnreadableImageError] = []
+    faults = {}
+    for source, digest, (reason, fault) in zip(rows["source"], digests, looked, strict=True):
+        if reason is not None or digest is None:
+            results.append(UnreadableImageError(source, reason or "could not be read"))
+            continue
+        results.append(digest)
+        if fault is not None:
+            faults[source] = fault
+    return results, faults
+
+
+def picture_fault(grey: np.ndarray) -> str | None:
+    """What is wrong with a picture, uint8 (height, width); None where it can be judged.
+
+    Half of the pixels at pure white counts as clipped. Black does not: rotated images are padded with it.
+    """
+    if grey.std() < _BLANK:
+        return "blank"
+    content = grey[grey > 0]
+    if content.mean() < _DARK:
+        return "too dark"
+    if content.mean() > _BRIGHT:
+        return "too bright"
+    if (grey == 255).mean() > _CLIPPED:
+        return "clipped"
+    return None
+
+
+def _each(rows: Dataset, work: Callable[[Mapping, int], T], what: str) -> list[T]:
+    """Work on every row, by its number, in threads."""
+    # Fetched by index, there: handing over rows would gather the bytes of the whole set in memory. Each thread may
+    # hold an image of 400 MB.
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        results = pool.map(lambda index: work(rows[index], index), range(len(rows)))
+        return list(tqdm(results, total=len(rows), desc=what, unit="image", delay=2, leave=False))
+
+
+def _digest(row: Mapping, _: int) -> str | None:
+    """SHA-256 of a picture's bytes; None where there are none to read, which looking at it explains."""
+    content = image_content(row["image"])
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    # Opening a pipe would wait for ever.
+    if content is None or not Path(content).is_file():
+        return None
+    try:
+        with Path(content).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _look(row: Mapping) -> tuple[str | None, str | None]:
+    try:
+        image = read_image(image_content(row["image"]), name=row["source"])
+    except UnreadableImageError as error:
+        return error.reason, None
+    return None, picture_fault(np.asarray(image.convert("L")))
+
+
+def _cache_file(digests: list[str]) -> Path:
+    parts = (f"version {VERSION}", f"Pillow {PIL.__version__}", *sorted(set(digests)))
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return cache_folder() / "pictures" / f"{key}.json"
+
+
+def _read_findings(path: Path) -> _Findings:
+    if not path.is_file():
+        return {}
+    try:
+        return TypeAdapter(_Findings).validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        logger.warning("%s: is broken, so the images are read again.", path)
+        return {}
+
+
+def _write_findings(path: Path, found: _Findings) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(found))
+    except OSError as error:
+        logger.warning("%s: cannot be kept (%s), so these images are read anew each time.", path, error.strerror)
