@@ -107,7 +107,7 @@ def options_of(words: list[str]) -> tuple[set[str], list[str]] | None:
     command = typer.main.get_command(app)
     while words and hasattr(command, "commands"):
         command, words = command.commands[words[0]], words[1:]
-    if command.name == "train":
+    if command.name in ("train", "distil"):
         return set(make_parser()._option_string_actions), words
     return {option for parameter in command.params for option in parameter.opts}, words
 
