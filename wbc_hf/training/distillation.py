@@ -106,9 +106,9 @@ class DistillationTrainer(LeucocyteTrainer):
         super().__init__(*args, **kwargs)
         self.teacher = teacher
         self._size = cropped_edge(self.processing_class)
-        self.compute_loss_func = partial(
-            distilled_loss, of_labels=self.compute_loss_func, temperature=teacher.temperature, weight=teacher.weight
-        )
+        assert self.compute_loss_func is not None  # the parent's
+        of_labels, temperature, weight = self.compute_loss_func, teacher.temperature, teacher.weight
+        self.compute_loss_func = partial(distilled_loss, of_labels=of_labels, temperature=temperature, weight=weight)
 
     def _network_inputs(self, inputs, training):
         if not training:

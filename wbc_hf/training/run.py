@@ -65,7 +65,8 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
         (data, model, training), search_record = search(Arguments(data, model, training), train_on, network, processor)
         freeze(network, model.freeze)
     arguments = Arguments(data, model, training)
-    manifest = run_manifest(folder, arguments, train_on, teacher and teacher.predictor.identity.version)
+    taught_by = None if teacher is None else teacher.predictor.identity.version
+    manifest = run_manifest(folder, arguments, train_on, taught_by)
     checkpoint = on_first_process(lambda: _checkpoint_to_resume(manifest))
     if checkpoint is None and not training.search and training.process_index == 0:
         print_audit(leucocytes)
@@ -133,7 +134,7 @@ def _save_and_evaluate(
         unseen=unseen,
         log_history=trainer.state.log_history,
         data=EvaluatedSet(" ".join(data.dataset), "test", data.split_seed, fingerprint),
-        other=teacher and teacher.predictor,
+        other=None if teacher is None else teacher.predictor,
     ).metrics
     record = make_record(arguments, leucocytes, trainer, metrics, answered_by=predictor.backend.name)
     return record | {"notice": has_notice} | ({"teacher": taught} if taught else {}), metrics
