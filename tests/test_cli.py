@@ -139,39 +139,55 @@ def test_no_format_lets_a_name_through_that_drives_a_terminal_or_a_spreadsheet(
     assert [row["file"] for row in json.loads(written["json"].stdout)] == [*names[:2], r"+\xff.png"]
 
 
+@pytest.mark.long
 def test_an_output_holds_every_picture_and_says_which_are_unreadable(cells: Path, tiny_run: TinyRun, tmp_path: Path):
     (cells / "1.png").write_text("no picture")
-    output = tmp_path / "answers.csv"
-    words = ["predict", cells, "--model", tiny_run.folder, "--output", output]
-    result = run(*words)
+    output = tmp_path / "answers"
+    result = run("predict", cells, "--model", tiny_run.folder, "--output", output, "--format", "csv")
     assert result.exit_code == 1
     assert result.stdout == f"3 images classified: {output}\n"
     assert "1 of 3 are not readable images; their rows say why." in result.stderr
-    rows = list(csv.DictReader(output.open(newline="", encoding="utf-8")))
+    rows = list(csv.DictReader((output / "predictions.csv").open(newline="", encoding="utf-8")))
     assert [Path(row["file"]).name for row in rows] == ["0.png", "1.png", "2.png"]
     assert [row["status"] == "unreadable" for row in rows] == [False, True, False]
     assert rows[1]["reason"].startswith("is not a picture in a known format")
-    assert "exists" in str(run(*words).exception)
 
 
-def test_a_stopped_run_says_how_it_goes_on(
-    cells: Path, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["predict", "count"])
+def test_a_stopped_job_says_how_it_goes_on(
+    cells: Path, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ):
-    def press_ctrl_c(*_: object) -> None:
+    def press_ctrl_c(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    words = ["predict", cells, "--model", tiny_run.folder, "--output", tmp_path / "answers.parquet"]
-    with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "predict_each", press_ctrl_c)
-        result = run(*words)
+    monkeypatch.setattr("wbc_hf.inference.bulk.ray_session", press_ctrl_c)
+    monkeypatch.setattr("wbc_hf.smear.archive.ray_session", press_ctrl_c)
+    result = run(command, cells, "--model", tiny_run.folder, "--output", tmp_path / "answers")
     assert result.exit_code == 130
-    assert "wbc-hf: stopped. Finished predictions are kept: the same command resumes there.\n" in result.stderr
-    assert run(*words).exit_code == 0
+    assert "wbc-hf: stopped. Finished results are kept: the same command resumes there.\n" in result.stderr
 
 
-def test_a_format_that_contradicts_the_output_is_named(cells: Path, tiny_run: TinyRun, tmp_path: Path):
-    words = ["--model", tiny_run.folder, "--format", "json", "--output", tmp_path / "answers.csv"]
-    assert "--format json: is for the terminal." in str(run("predict", cells, *words).exception)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("predict --format json --output out", "--format json: is for the terminal. --output out gets Parquet"),
+        (
+            "predict --output out.parquet",
+            "--output out.parquet: results are written to a folder. Name one, such",
+        ),
+        ("predict --address auto", "--address auto: is for very many images. Name a folder for them with --output."),
+        ("count --address auto", "--address auto: is for an archive. Name a folder for it with --output."),
+        ("count --output out --adapt", "--adapt: is for one smear; --output out is a folder, for an archive."),
+        ("count --output folder --format csv", "--format csv: is for one smear. An archive is written to folder as"),
+    ],
+)
+def test_what_bulk_jobs_cannot_do_is_named(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, message: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    command, *options = words.split()
+    assert message in str(run(command, cells, *options).exception)
 
 
 def test_a_folder_without_pictures_is_named(tmp_path: Path):
@@ -370,7 +386,7 @@ def test_a_pipe_is_written_to_and_not_replaced(smear: Path, tiny_run: TinyRun, t
     ("words", "message"),
     [
         (["--format", "pdf"], "--format pdf: is not for a terminal"),
-        (["--output", "nowhere/out.json"], "nowhere/out.json: is a folder, or its folder does not exist"),
+        (["--output", "nowhere/out.json"], "nowhere/out.json: its folder does not exist"),
         (["--leucocytes", "6500"], "6500: a total leucocyte count"),
         (["--ranges", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],

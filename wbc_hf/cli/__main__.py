@@ -1,4 +1,4 @@
-"""`python -m wbc_hf.cli`, for launchers such as torchrun."""
+"""`python -m wbc_hf.cli`: the command of this very Python."""
 
 from wbc_hf.cli import main
 

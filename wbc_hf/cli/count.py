@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import MODEL_HELP, exit_if_unreadable, find_files
+from wbc_hf.cli.shared import ADDRESS_HELP, MODEL_HELP, exit_if_unreadable, find_files, resumable
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
@@ -40,10 +40,22 @@ class Format(StrEnum):
 
 
 def count(
-    paths: Annotated[list[Path], typer.Argument(help="Photographs of one smear, folders or ZIP files of them.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Photographs of one smear, folders or ZIP files of them. With a folder as --output an archive: "
+            "folders with a folder for each specimen, or Parquet files, also at addresses such as s3://bucket/archive."
+        ),
+    ],
     model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     show: Annotated[Shows, typer.Option(help="What each image shows: a field, one cell, or find out.")] = Shows.AUTO,
-    specimen: Annotated[str, typer.Option(help="The laboratory's identifier of the specimen.")] = "",
+    specimen: Annotated[
+        str,
+        typer.Option(
+            help="The laboratory's identifier of the specimen; of an archive in Parquet files the column that tells "
+            "specimens apart (default: specimen)."
+        ),
+    ] = "",
     leucocytes: Annotated[float | None, typer.Option(help="Total count in 10⁹/l, for absolute counts.")] = None,
     adapt: Annotated[
         bool,
@@ -62,7 +74,10 @@ def count(
         Path | None, typer.Option(help="Reference ranges in percent: YAML, `neutrophil: [39, 75]`.")
     ] = None,
     format: Annotated[Format, typer.Option(help="Format of the result.")] = Format.TABLE,
-    output: Annotated[Path | None, typer.Option(help="File to write it to; required for PDF.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write it to; required for PDF. A folder for an archive (extra bulk).")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help=ADDRESS_HELP)] = None,
 ) -> None:
     """Find and count leucocytes in photographs of one smear: a differential with exact 95 % limits.
 
@@ -78,6 +93,12 @@ def count(
         wbc-hf count smear/ --adapt --laboratory "Ward 3, MGG"
 
         wbc-hf count next/ --laboratory "Ward 3, MGG"
+
+    An archive of many specimens is counted into a folder, without a suffix: specimens/*.parquet gets a row a specimen
+    with its differential and limits, cells/*.parquet a row a cell. Ray Data shares the specimens among the cores or
+    GPUs of this machine or of a cluster (--address). After a stop the same command resumes.
+
+        wbc-hf count archive/ --output counted
     """
     from tqdm.auto import tqdm
     from transformers.utils.logging import disable_progress_bar
@@ -87,15 +108,28 @@ def count(
     from wbc_hf.inference import Predictor
     from wbc_hf.smear import DEFAULT_RANGES, CellCounter, Specimen, check_leucocyte_count, load_ranges
 
+    if output is not None and _is_folder(output, format):
+        given = {"adapt": adapt, "laboratory": laboratory, "leucocytes": leucocytes, "ranges": ranges}
+        if wrong := [name for name, value in given.items() if value]:
+            raise WbcError(
+                f"--{wrong[0]}: is for one smear; --output {output} is a folder, for an archive. Name a file, or "
+                "adapt a model first (wbc-hf adapt) and give it by --model."
+            )
+        if format is not Format.TABLE:
+            raise WbcError(f"--format {format}: is for one smear. An archive is written to {output} as Parquet.")
+        _count_archive(paths, choose_model(model), output, specimen or "specimen", show, address)
+        return
+    if address is not None:
+        raise WbcError(f"--address {address}: is for an archive. Name a folder for it with --output.")
     if format is Format.PDF and output is None:
         raise WbcError("--format pdf: is not for a terminal. Name a file with --output.")
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise WbcError(f"{output}: is a folder, or its folder does not exist. Name a file in an existing folder.")
+    if output is not None and not output.parent.is_dir():
+        raise WbcError(f"{output}: its folder does not exist. Name a file in an existing folder.")
     disable_progress_bar()
     use_one_blas_thread()
     reference_ranges = load_ranges(ranges) if ranges else DEFAULT_RANGES
     leucocyte_count = check_leucocyte_count(leucocytes)
-    files = list(find_files(paths))
+    files = list(find_files(map(Path, paths)))
     base = Predictor.from_pretrained(choose_model(model))
     store = Laboratories(laboratories)
     predictor = base if laboratory is None or adapt else store.load(laboratory, base)
@@ -116,6 +150,25 @@ def count(
     _write(snapshot, format, output)
     exit_if_unreadable(len(snapshot.unreadable), len(files), "could not be counted")
     if adapt and counter.predictor is base:
+        raise typer.Exit(1)
+
+
+def _is_folder(output: Path, format: Format) -> bool:
+    """Whether results are of an archive: a table for people goes into a file with a suffix."""
+    return output.is_dir() or (format is Format.TABLE and not output.suffix and not output.exists())
+
+
+def _count_archive(
+    sources: list[str], model: str, output: Path, column: str, show: Shows, address: str | None
+) -> None:
+    from wbc_hf.smear import count_archive
+
+    whole_fields = None if show is Shows.AUTO else show is Shows.FIELD
+    with resumable():
+        done = count_archive(sources, model, output, column=column, whole_fields=whole_fields, address=address)
+    say(f"{done.specimens} specimens with {done.cells} cells counted: {output}")
+    if done.unreadable:
+        say(f"wbc-hf: {done.unreadable} pictures could not be counted; the rows of specimens say why.", error=True)
         raise typer.Exit(1)
 
 

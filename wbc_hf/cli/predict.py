@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import MODEL_HELP, exit_if_unreadable, find_files
+from wbc_hf.cli.shared import ADDRESS_HELP, MODEL_HELP, exit_if_unreadable, find_files, resumable
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.safe_text import csv_cell, escape_surrogates, json_text, on_one_line, say
@@ -31,14 +31,16 @@ def predict(
         list[str],
         typer.Argument(
             help="Images of one cell each, or folders of them. With --output also Parquet files with a column of "
-            "images, and Hub data sets: owner/name, or owner/name:split.",
+            "images, Hub data sets (owner/name, owner/name:split), and addresses such as s3://bucket/cells.",
         ),
     ],
     model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     format: Annotated[Format, typer.Option(help="How to print predictions.")] = Format.TABLE,
     output: Annotated[
-        Path | None, typer.Option(help="Write predictions to this .csv or .parquet file; for very many images.")
+        Path | None,
+        typer.Option(help="Write predictions to Parquet files in this folder; for very many images (extra bulk)."),
     ] = None,
+    address: Annotated[str | None, typer.Option(help=ADDRESS_HELP)] = None,
 ) -> None:
     """Classify images of single cells.
 
@@ -46,15 +48,13 @@ def predict(
 
         wbc-hf predict cells/ --model runs/cells --format csv > predictions.csv
 
-    With --output there may be millions. A thousand predictions at a time are
-    kept beside the file until it is whole: after a stop, the same command
-    resumes. An unreadable image has a row that says why. Several processes
-    share the work, also on several machines that see the same sources and
-    output:
+    With --output there may be millions. Ray Data shares them among the cores or
+    GPUs of this machine, or of a Ray cluster (--address) whose nodes all see
+    sources, model and output. After a stop the same command resumes. An
+    unreadable image has a row that says why. With --format csv all rows also
+    go into one file there, in order:
 
-        torchrun --nproc_per_node 2 -m wbc_hf.cli predict cells/ --model runs/cells --output predictions.parquet
-
-        accelerate launch --multi_gpu --num_processes 2 -m wbc_hf.cli predict … (with or without GPUs)
+        wbc-hf predict cells/ s3://bucket/more --model runs/cells --output predictions --format csv
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -63,8 +63,10 @@ def predict(
     disable_progress_bar()
     model = choose_model(model)
     if output is not None:
-        _predict_many(sources, model, format, output)
+        _predict_many(sources, model, format, output, address)
         return
+    if address is not None:
+        raise WbcError(f"--address {address}: is for very many images. Name a folder for them with --output.")
     files = list(find_files(map(Path, sources)))
     predictor = Predictor.from_pretrained(model)
     check_columns(predictor.labels)
@@ -75,17 +77,15 @@ def predict(
 
 def _rows(predictor: "Predictor", files: list[Path], unreadable: list[UnreadableImageError]) -> Iterator[dict]:
     """Yield a row for each readable file; report the others and append their errors to `unreadable`."""
-    from wbc_hf.data import find_pages
+    from wbc_hf.inference import describe_left_out
 
     for file, prediction in zip(files, predictor.predict_each(files), strict=True):
         if isinstance(prediction, UnreadableImageError):
             say(f"wbc-hf: {on_one_line(str(prediction))}", error=True)
             unreadable.append(prediction)
             continue
-        pages = find_pages(file)
-        if left_out := len(pages.numbers) - 1 + pages.frames:
-            said = f"{file}: only the first picture in it is classified, {left_out} more are left out"
-            say(f"wbc-hf: {on_one_line(said)}", error=True)
+        if left_out := describe_left_out(file):
+            say(f"wbc-hf: {on_one_line(f'{file}: {left_out}')}", error=True)
         probabilities = dict([(prediction.label, prediction.probability), *prediction.alternatives])
         yield {
             "file": escape_surrogates(str(file)),
@@ -96,18 +96,13 @@ def _rows(predictor: "Predictor", files: list[Path], unreadable: list[Unreadable
         }
 
 
-def _predict_many(sources: list[str], model: str, format: Format, output: Path) -> None:
+def _predict_many(sources: list[str], model: str, format: Format, output: Path, address: str | None) -> None:
     from wbc_hf.inference import predict_many
 
-    if format is not Format.TABLE and output.suffix != f".{format}":
-        raise WbcError(f"--format {format}: is for the terminal. The suffix of --output {output} decides the format.")
-    try:
-        written = predict_many(sources, model, output)
-    except KeyboardInterrupt:
-        say("wbc-hf: stopped. Finished predictions are kept: the same command resumes there.", error=True)
-        raise typer.Exit(130) from None
-    if written is None:
-        return
+    if format is Format.JSON:
+        raise WbcError(f"--format json: is for the terminal. --output {output} gets Parquet, and with csv a file too.")
+    with resumable():
+        written = predict_many(sources, model, output, as_csv=format is Format.CSV, address=address)
     say(f"{written.images} images classified: {output}")
     if written.unreadable:
         say(

@@ -16,6 +16,7 @@ from wbc_hf.files import is_full_disk, make_folder
 from wbc_hf.safe_text import on_one_line, say, set_up_logging
 
 MODEL_HELP = "Model folder or Hub id. Default: the variable WBC_HF_MODEL, else the model that comes with the package."
+ADDRESS_HELP = "Ray cluster to run on, such as auto or 10.0.0.1:6379. Default: RAY_ADDRESS, else this machine alone."
 OTHER_CLASSES_HELP = "Images of other classes than the five: an error, or left out."
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 SEED_HELP = "Random seed."
@@ -94,3 +95,13 @@ def exit_if_unreadable(unreadable: int, total: int, problem: str = "are not read
     if unreadable:
         say(f"wbc-hf: {unreadable} of {total} files {problem}.", error=True)
         raise typer.Exit(1)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """End with exit status 130 where a bulk job is interrupted, and say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("wbc-hf: stopped. Finished results are kept: the same command resumes there.", error=True)
+        raise typer.Exit(130) from None

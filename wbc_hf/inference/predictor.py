@@ -448,7 +448,7 @@ class Predictor:
             predictions.append(prediction)
         return predictions
 
-    def predict_each(self, sources: Iterable[ImageSource]) -> Iterator[Prediction | UnreadableImageError]:
+    def predict_each(self, sources: Iterable[ImageSource | None]) -> Iterator[Prediction | UnreadableImageError]:
         """Classify images one by one, in order; an image that cannot be read gives its error instead.
 
         Threads read and preprocess the next images while the model works; a few batches at most are in memory. Leaving
@@ -482,7 +482,7 @@ class Predictor:
         """Threads kept for all calls: new ones would cost a single image a tenth of its time."""
         return ThreadPoolExecutor(usable_cores(), thread_name_prefix="read")
 
-    def _read(self, source: ImageSource) -> _Prepared | UnreadableImageError:
+    def _read(self, source: ImageSource | None) -> _Prepared | UnreadableImageError:
         try:
             return self._prepare(read_image(source))
         except UnreadableImageError as error:

@@ -1,5 +1,6 @@
 """From photographs of a smear to a specimen: finding cells, overlaps, counting, review and the differential."""
 
+from wbc_hf.smear.archive import count_archive
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells
 from wbc_hf.smear.cell_views import CellView, predict_cells
 from wbc_hf.smear.counting import CellCounter, count
@@ -51,6 +52,7 @@ __all__ = [
     "check_laboratory",
     "check_leucocyte_count",
     "count",
+    "count_archive",
     "count_cells",
     "differentiate",
     "differentiate_cells",

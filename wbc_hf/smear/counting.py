@@ -92,20 +92,21 @@ class CellCounter:
         self._lock = threading.Lock()
 
     def add_images(
-        self, images: Iterable[ImageSource], *, whole_fields: bool | None = True
+        self, images: Iterable[ImageSource | NamedSource], *, whole_fields: bool | None = True
     ) -> tuple[UnreadableImageError, ...]:
         """Add images one at a time, and return the errors of those that cannot be read or counted.
 
         All pages of a TIFF and all pictures in a ZIP file are added.
 
         Args:
-            images: As for `count`.
+            images: As for `count`; with a name, of which errors tell.
             whole_fields: Whether each is a photograph of a smear; else it shows one cell. None finds out.
         """
         unreadable = []
         for number, image in enumerate(images, 1):
             label = str(image) if isinstance(image, str | Path) else f"image {number}"
-            for part in _split(image, label):
+            source, label = (image.source, image.name) if isinstance(image, NamedSource) else (image, label)
+            for part in _split(source, label):
                 if isinstance(part, UnreadableImageError):
                     unreadable.append(part)
                     continue

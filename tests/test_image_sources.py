@@ -1,4 +1,4 @@
-"""Sources of very many images: what is found, in what order, and that each shard can be read by itself."""
+"""Sources of very many images: what is found, in what order, and that any of it can be read by itself."""
 
 import hashlib
 import io
@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tarfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,14 +20,8 @@ from datasets import Dataset, Features, Image, Value
 from tests.loopback_hub import LoopbackHub, hub_environment
 from tests.tiny_sets import picture
 from wbc_hf import cli
-from wbc_hf.errors import WbcError
-from wbc_hf.inference import shards
-from wbc_hf.inference.shards import Images, Item, find_images
-
-
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shards, "CHUNK_SIZE", 3)
+from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.inference import ImagePlace, ImageSources, open_images
 
 
 @pytest.fixture
@@ -42,47 +37,47 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def read(images: Images) -> list[Item]:
-    return [item for shard in images.shards for item in shard.read(0)]
-
-
-def assert_can_be_read_from_anywhere(images: Images) -> None:
-    for shard in images.shards:
-        whole = list(shard.read(0))
-        assert shard.count in (None, len(whole))
-        for start in range(len(whole) + 1):
-            assert list(shard.read(start)) == whole[start:]
+def contents(places: Sequence[ImagePlace]) -> list[tuple[str, object]]:
+    """Names and sources, or the reason why there is none; and the same by way of a table, one by one and from behind."""
+    found = [
+        (one.name, one.reason if isinstance(one, UnreadableImageError) else one.source) for one in open_images(places)
+    ]
+    table = pa.Table.from_pylist([place.as_row() for place in places], ImagePlace.SCHEMA)
+    again = [ImagePlace.from_row(row) for row in table.to_pylist()]
+    assert again == list(places)
+    for start in range(0, len(places), 3):
+        (one, *_) = open_images(again[start:])
+        assert one.name == found[start][0]
+    return found
 
 
 # Folders
 
 
 def test_a_folder_is_walked_as_it_is_without_an_output(folder: Path):
-    images = find_images([str(folder)])
     names = [str(path) for path in cli.find_files([folder])]
     assert len(names) == 9
-    assert [item.name for item in read(images)] == [item.source for item in read(images)] == names
-    assert [shard.count for shard in images.shards] == [3, 3, 3]
-    assert images.count == 9
-    assert_can_be_read_from_anywhere(images)
+    assert contents(list(ImageSources([str(folder)]))) == [(name, name) for name in names]
 
 
-def test_files_and_folders_in_the_order_in_which_they_are_given(folder: Path):
-    words = [str(folder / "b.png"), str(folder / "a"), str(folder / "notes.txt")]
-    assert [Path(item.name).name for item in read(find_images(words))] == [
-        "b.png", "10.PNG", "2.png", "1.tif", "notes.txt"
-    ]  # fmt: skip
+def test_files_and_folders_in_the_order_in_which_they_are_given(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder)
+    places = list(ImageSources(["b.png", "a", "./notes.txt"]))
+    assert [Path(place.path).name for place in places] == ["b.png", "10.PNG", "2.png", "1.tif", "notes.txt"]
+    assert all(Path(place.path).is_absolute() for place in places)
 
 
-def test_a_fingerprint_tells_of_whatever_changed(folder: Path):
-    def fingerprint() -> str:
-        return find_images([str(folder)]).fingerprint
+def test_a_digest_tells_of_whatever_changed(folder: Path):
+    def digest() -> str:
+        sources = ImageSources([str(folder)])
+        assert list(sources)
+        return sources.digest
 
-    seen = [fingerprint()]
-    assert fingerprint() == seen[0]
+    seen = [digest()]
+    assert digest() == seen[0]
     file = folder / "b.png"
     (folder / "notes.txt").write_text("still no picture")
-    assert fingerprint() == seen[0]
+    assert digest() == seen[0]
     times = file.stat().st_mtime_ns
     for change in (
         lambda: os.utime(file, ns=(times, times + 1)),
@@ -92,7 +87,7 @@ def test_a_fingerprint_tells_of_whatever_changed(folder: Path):
         lambda: (folder / "d.png").unlink() or (folder / "Z.png").unlink(),
     ):
         change()
-        seen.append(fingerprint())
+        seen.append(digest())
     assert len(set(seen)) == len(seen)
 
 
@@ -102,6 +97,8 @@ def test_a_fingerprint_tells_of_whatever_changed(folder: Path):
         ("nowhere/", "nowhere/: there is no such file or folder"),
         ("./nowhere", "./nowhere: there is no such file or folder"),
         ("cells/nowhere.png", "cells/nowhere.png: there is no such file or folder"),
+        ("memory://nowhere", "memory://nowhere: there is no such file or folder"),
+        ("nothing://nowhere", "nothing://nowhere: no file system for it is installed"),
         ("empty", "empty: no pictures in this folder (.apng, "),
         ("broken.parquet", "broken.parquet: is not a Parquet file, or a broken one"),
         ("table.parquet", "table.parquet: has the columns a (int64), b (binary), c (binary); one of images"),
@@ -113,7 +110,7 @@ def test_what_holds_no_images_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     Path("broken.parquet").write_bytes(b"PAR1 not really")
     pq.write_table(pa.table({"a": [1], "b": [b""], "c": [b""]}), "table.parquet")
     with pytest.raises(WbcError) as caught:
-        find_images([word])
+        list(ImageSources([word]))
     assert message in str(caught.value)
 
 
@@ -122,45 +119,40 @@ def test_what_holds_no_images_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_parquet_of_datasets(tmp_path: Path):
     rows = [{"bytes": picture(index), "path": f"cells/{index}.png"} for index in range(8)]
-    rows[2], rows[5], rows[6]["path"] = None, {"bytes": None, "path": "here.png"}, None
+    rows[2], rows[5], rows[6]["path"] = None, {"bytes": None, "path": "/etc/passwd"}, None
     features = Features({"label": Value("string"), "image": Image(), "mask": Image()})
     path = tmp_path / "a::b [*].parquet"
-    with path.open("wb") as file:
-        Dataset.from_dict({"label": ["eos"] * 8, "image": rows, "mask": rows}, features).to_parquet(file, batch_size=2)
-    images = find_images([str(path)])
-    assert [shard.count for shard in images.shards] == [4, 4]
-    assert read(images) == [
-        Item(f"{path}/{index}" + ("" if index in (2, 6) else f"/{Path(row['path']).name}"), source)
+    schema = features.arrow_schema
+    pq.write_table(pa.table({"label": ["eos"] * 8, "image": rows, "mask": rows}, schema), path, row_group_size=3)
+    reasons = {2: "the row holds no image", 5: "the row holds a path in place of an image"}
+    assert contents(list(ImageSources([str(path)]))) == [
+        (
+            f"{path}/{index}" + ("" if index in (2, 6) else f"/{Path(row['path']).name}"),
+            reasons.get(index) or row["bytes"],
+        )
         for index, row in enumerate(rows)
-        for source in [None if row is None else row["bytes"] or row["path"]]
     ]
-    assert_can_be_read_from_anywhere(images)
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
 def test_parquet_of_bare_bytes_among_pictures(tmp_path: Path, kind: pa.DataType):
-    contents = [picture(index) for index in range(5)] + [None]
-    table = pa.table({"id": range(6), "photograph": pa.array(contents, kind)})
-    pq.write_table(table, tmp_path / "b.parquet", row_group_size=6)
+    rows = [picture(index) for index in range(5)]
+    pq.write_table(pa.table({"id": range(5), "photograph": pa.array(rows, kind)}), tmp_path / "b.parquet")
     for name in ("a.png", "c.png"):
         (tmp_path / name).write_bytes(picture(0))
-    images = find_images([str(tmp_path)])
-    assert [shard.count for shard in images.shards] == [1, 6, 1]
-    assert [item.source for item in read(images)[1:7]] == contents
-    assert [Path(item.name).name for item in read(images)] == ["a.png", *map(str, range(6)), "c.png"]
-    assert_can_be_read_from_anywhere(images)
+    found = contents(list(ImageSources([str(tmp_path)])))
+    assert [Path(name).name for name, _ in found] == ["a.png", *"01234", "c.png"]
+    assert [source for _, source in found[1:6]] == rows
 
 
 def test_a_row_group_is_not_read_at_once(tmp_path: Path):
     path = tmp_path / "large.parquet"
-    contents = [os.urandom(200_000) for _ in range(300)]
+    rows = [os.urandom(200_000) for _ in range(300)]
     # Left to itself the writer looks at the size of a page after a thousand rows only; a page is always read at once.
-    pq.write_table(pa.table({"image": contents}), path, compression="none", row_group_size=300, write_batch_size=1)
-    (shard,) = find_images([str(path)]).shards
-    held = pa.total_allocated_bytes()
-    most = 0
-    for item, content in zip(shard.read(0), contents, strict=True):
-        assert item.source == content
+    pq.write_table(pa.table({"image": rows}), path, compression="none", row_group_size=300, write_batch_size=1)
+    held, most = pa.total_allocated_bytes(), 0
+    for image, content in zip(open_images(ImageSources([str(path)])), rows, strict=True):
+        assert image.source == content
         most = max(most, pa.total_allocated_bytes() - held)
     assert most < 30_000_000
 
@@ -168,40 +160,65 @@ def test_a_row_group_is_not_read_at_once(tmp_path: Path):
 def test_a_parquet_file_that_is_cut_short_later_is_named(tmp_path: Path):
     path = tmp_path / "cells.parquet"
     pq.write_table(pa.table({"image": [picture(index) for index in range(50)]}), path, compression="none")
-    images = find_images([str(path)])
+    places = list(ImageSources([str(path)]))
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(WbcError, match=r"cells\.parquet: is not a Parquet file, or a broken one"):
-        read(images)
+        list(open_images(places))
+
+
+# Elsewhere
+
+
+def test_a_folder_elsewhere_is_read_through_its_file_system():
+    memory = fsspec.filesystem("memory")
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"image": [picture(index) for index in range(3)]}), stream)
+    files = {
+        "b/0.png": picture(9),
+        "a.png": b"junk",
+        ".hidden.png": b"",
+        "notes.txt": b"",
+        "c.parquet": stream.getvalue(),
+    }
+    for name, content in files.items():
+        memory.pipe(f"/archive/{name}", content)
+    sources = ImageSources(["memory://archive"])
+    places = list(sources)
+    assert [(place.path, place.row) for place in places] == [
+        ("memory:///archive/a.png", None),
+        ("memory:///archive/b/0.png", None),
+        *(("memory:///archive/c.parquet", row) for row in range(3)),
+    ]
+    assert [source for _, source in contents(places)] == [b"junk", picture(9), *(picture(index) for index in range(3))]
+    memory.rm("/archive/a.png")
+    gone = contents(places)[0]
+    assert gone[0] == "memory:///archive/a.png"
+    assert "cannot be fetched" in str(gone[1])
 
 
 # The Hub
 
 SCRIPT = """
-import hashlib, json, os, sys
-import datasets, httpx2
-from wbc_hf.errors import WbcError
-from wbc_hf.inference import shards
+import hashlib, json, sys
+import datasets
+from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.inference import ImageSources, open_images
 
 datasets.disable_progress_bars()
-shards.CHUNK_SIZE = 3
 
-def told(item):
-    return [item.name, item.source and hashlib.sha256(item.source).hexdigest()]
+def told(image):
+    is_bytes = not isinstance(image, UnreadableImageError)
+    return [image.name, hashlib.sha256(image.source).hexdigest() if is_bytes else None]
 
 def outcome(word):
     try:
-        images = shards.find_images([word])
+        sources = ImageSources([word])
+        places = list(sources)
     except WbcError as error:
         return str(error)
-    read = []
-    for number, shard in enumerate(images.shards):
-        httpx2.get(f"{os.environ['HF_ENDPOINT']}/reading/{word}/{number}")
-        read.append([told(item) for item in shard.read(0)])
-        httpx2.get(f"{os.environ['HF_ENDPOINT']}/read/{word}/{number}")
-        for start in range(len(read[-1]) + 1):
-            assert [told(item) for item in shard.read(start)] == read[-1][start:]
-    counts = [shard.count for shard in images.shards]
-    return {"count": images.count, "counts": counts, "fingerprint": images.fingerprint, "read": read}
+    read = [told(image) for image in open_images(places)]
+    assert [told(image) for image in open_images(places[2:])] == read[2:]
+    return {"digest": sources.digest, "read": read}
 
 print(json.dumps({word: outcome(word) for word in sys.argv[1:]}))
 """
@@ -237,8 +254,7 @@ def hub() -> Iterator[LoopbackHub]:
         hub.add_repo("me/parquet", {"README.md": b"---\ntags: [cells]\n---\n"} | shards, "dataset")
         names = ("train/eos/0.png", "train/eos/1.png", "train/mono/0.png", "train/mono/1.png", "test/eos/0.png")
         hub.add_repo("me/pictures", dict(zip(names, [*pictures[:4], b"junk"], strict=True)), "dataset")
-        tars = {f"train-{n}.tar": tar({f"{n}{i}.png": pictures[2 * n + i] for i in range(2)}) for n in range(2)}
-        hub.add_repo("me/tar", tars, "dataset")
+        hub.add_repo("me/tar", {"train-0.tar": tar({"0.png": pictures[0]})}, "dataset")
         hub.add_repo("me/table", {"train.csv": b"area,label\n3,eos\n"}, "dataset")
         yield hub
 
@@ -256,64 +272,36 @@ def findings(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> dict
     return json.loads(finished.stdout.splitlines()[-1])
 
 
-def named(found: dict) -> list[list[str]]:
-    return [[name for name, _ in shard] for shard in found["read"]]
-
-
-def digests(found: dict) -> list[str | None]:
-    return [digest for shard in found["read"] for _, digest in shard]
-
-
 def of(*seeds: int | None) -> list[str | None]:
     return [None if seed is None else hashlib.sha256(picture(seed)).hexdigest() for seed in seeds]
 
 
 def test_parquet_on_the_hub(findings: dict):
-    found = findings["me/parquet"]
-    assert named(found) == [
-        ["train/0", "train/1", "train/2", "train/3"],
-        ["train/4"],
-        ["train/5", "train/6"],
-        ["test/0", "test/1", "test/2"],
+    names, digests = zip(*findings["me/parquet"]["read"], strict=True)
+    files = {"train-00000-of-00002": 5, "train-00001-of-00002": 2, "test-00000-of-00001": 3}
+    assert list(names) == [
+        f"me/parquet/data/{file}.parquet/{row}" for file, rows in files.items() for row in range(rows)
     ]
-    assert digests(found) == of(0, 1, 2, 3, None, 4, 5, 6, 7, 8)
-    assert found["count"] == 10
-
-
-@pytest.mark.usefixtures("findings")
-def test_a_stretch_fetches_its_own_data_file_alone(hub: LoopbackHub):
-    paths = [request.path for request in hub.requests if request.method == "GET"]
-    for number, file in ((0, "train-00000"), (2, "train-00001"), (3, "test-00000")):
-        start, end = (paths.index(f"/{mark}/me/parquet/{number}") for mark in ("reading", "read"))
-        assert {path.rpartition("/")[2][: len(file)] for path in paths[start + 1 : end]} == {file}
+    assert list(digests) == of(0, 1, 2, 3, None, 4, 5, 6, 7, 8)
 
 
 def test_one_split_of_a_hub_set(findings: dict):
-    assert named(findings["me/parquet:test"]) == [["test/0", "test/1", "test/2"]]
+    assert len(findings["me/parquet:test"]["read"]) == 3
     assert findings["me/parquet:dev"] == "me/parquet:dev: has no split 'dev', but train, test."
-    assert findings["me/parquet:test"]["fingerprint"] != findings["me/parquet"]["fingerprint"]
+    assert findings["me/parquet:test"]["digest"] != findings["me/parquet"]["digest"]
 
 
 def test_pictures_on_the_hub(findings: dict):
-    found = findings["me/pictures"]
-    assert named(found) == [
-        ["train/0/0.png", "train/1/1.png", "train/2/0.png"],
-        ["train/3/1.png"],
-        ["test/0/0.png"],
-    ]
-    assert digests(found)[:4] == of(0, 1, 2, 3)
-    assert found["count"] == 5
-
-
-def test_archives_on_the_hub_are_streamed(findings: dict):
-    found = findings["me/tar"]
-    assert found["counts"] == [None, None]
-    assert found["count"] is None
-    assert digests(found) == of(0, 1, 2, 3)
-    assert [len(set(shard)) for shard in named(found)] == [2, 2]
-    assert named(found)[1][0].startswith("train/1/0")
+    names, digests = zip(*findings["me/pictures"]["read"], strict=True)
+    assert names[0] == "me/pictures/train/eos/0.png"
+    assert names[-1] == "me/pictures/test/eos/0.png"
+    assert list(digests[:4]) == of(0, 1, 2, 3)
 
 
 def test_hub_sets_that_cannot_be_used(findings: dict):
-    assert "no column of type Image" in findings["me/table"]
+    for name, file in (("tar", "train-0.tar"), ("table", "train.csv")):
+        assert findings[f"me/{name}"] == (
+            f"me/{name}: has no pictures or Parquet files, but {file}. Give the Hub's Parquet copy, "
+            f"hf://datasets/me/{name}@refs%2Fconvert%2Fparquet, or download the set."
+        )
     assert "no such folder here, and not loadable from the Hub" in findings["me/none"]
