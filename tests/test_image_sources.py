@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def contents(places: Sequence[ImagePlace]) -> list[tuple[str, object]]:
-    """Names and sources, or the reason why there is none; and the same by way of a table, one by one and from behind."""
+    """Names and sources, or the reason why there is none; places survive a table, and can be opened from any on."""
     found = [
         (one.name, one.reason if isinstance(one, UnreadableImageError) else one.source) for one in open_images(places)
     ]

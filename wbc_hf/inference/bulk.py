@@ -138,7 +138,7 @@ def check_bulk(sources: Sequence[str], model: str, output: Path) -> str:
     """Check what a bulk job is given before anything is read; return the model's absolute path, or its Hub id.
 
     Raises:
-        WbcError: Ray is not installed; there is no such model; the output has the name of a file, or lies in one of the sources.
+        WbcError: Ray is not installed; there is no such model; the output has the name of a file, or lies in a source.
     """
     if output.suffix in (".csv", PARQUET_SUFFIX) and not output.is_dir():
         raise WbcError(

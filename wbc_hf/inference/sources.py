@@ -149,10 +149,11 @@ class ImageSources:
             data_files = load_dataset_builder(spec).config.data_files
         files = [file for name in ([split] if split else splits) for file in data_files[name]]
         images = [file for file in files if not is_document(os.path.basename(file))]
-        if not images or (other := [file for file in images if os.path.splitext(file)[1].lower() not in _SUFFIXES]):
+        other = [file for file in images if os.path.splitext(file)[1].lower() not in _SUFFIXES]
+        if other or not images:
             raise WbcError(
-                f"{word}: has no pictures or Parquet files, but {os.path.basename(other[0] if images else files[0])}. Give "
-                f"the Hub's Parquet copy, hf://datasets/{spec}@refs%2Fconvert%2Fparquet, or download the set."
+                f"{word}: has no pictures or Parquet files, but {os.path.basename((other or files)[0])}. Give the "
+                f"Hub's Parquet copy, hf://datasets/{spec}@refs%2Fconvert%2Fparquet, or download the set."
             )
         for file in images:
             yield from self._in_file(file)  # the commit is in its address
