@@ -8,8 +8,9 @@ itself on the same cores, and the memory of the driver and of the largest actor 
 Then the largest of these runs is killed twice, the driver and an actor, and resumed; one actor on one core is timed
 against two on two; and two nodes on 127.0.0.1 share a job, of which one is killed.
 
-Ends with status 1 where memory grew by more than a tenth, Ray was more than a tenth slower than the predictor, an image
-was not classified exactly once, or two actors were less than 1.7 times as fast as one. Needs Linux, and the extra `bulk`.
+Ends with status 1 where memory grew by more than a tenth, Ray was more than a tenth slower than the predictor, an
+image was not classified exactly once, or two actors were less than 1.7 times as fast as one. Needs Linux and the extra
+`bulk`.
 """
 
 import argparse
@@ -69,11 +70,10 @@ class Watched:
     driver: list[float] = field(default_factory=list)
     actor: list[float] = field(default_factory=list)
 
-    def spans(self) -> tuple[tuple[float, float], tuple[float, float]]:
+    def spans(self) -> list[tuple[float, float]]:
         """First sample and median of the last ten, of driver and actor; NaN where the run was too short."""
-        first, last = ((s or [float("nan")])[0] for s in (self.driver, self.actor)), (self.driver, self.actor)
-        ends = (float(np.median(samples[-10:])) if samples else float("nan") for samples in last)
-        return tuple(zip(first, ends, strict=True))
+        every = [samples or [float("nan")] for samples in (self.driver, self.actor)]
+        return [(samples[0], float(np.median(samples[-10:]))) for samples in every]
 
 
 def paint(folder: Path) -> list[Path]:

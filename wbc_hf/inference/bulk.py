@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import dataset
 
-from wbc_hf.data import ImageSource, NamedSource, find_pages
+from wbc_hf.data import ImageSource, find_pages
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.files import open_atomically
 from wbc_hf.hub import fetch_model
@@ -166,28 +166,31 @@ class _Actor:
         self._schema = pa.schema(columns)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        opened: list[NamedSource | UnreadableImageError] = []
+        found: list[dict[str, Any]] = []
 
         def sources() -> Iterator[ImageSource | None]:
-            for image in open_images(map(ImagePlace.from_row, rows.to_pylist())):
-                opened.append(image)
-                yield None if isinstance(image, UnreadableImageError) else image.source
+            """The images; keeps what goes into their rows, and not their bytes."""
+            images = open_images(map(ImagePlace.from_row, rows.to_pylist()))
+            for number, image in zip(rows[NUMBER].to_pylist(), images, strict=True):
+                row = {NUMBER: number, "file": escape_surrogates(image.name)}
+                if isinstance(image, UnreadableImageError):
+                    found.append(row | _columns_of(image))
+                    yield None
+                else:
+                    found.append(row | {"reason": describe_left_out(image.source)})
+                    yield image.source
 
-        numbered = zip(rows[NUMBER].to_pylist(), self._predictor.predict_each(sources()), strict=True)
-        found = [_row(number, opened[place], one) for place, (number, one) in enumerate(numbered)]
+        for place, prediction in enumerate(self._predictor.predict_each(sources())):
+            if "status" not in found[place]:
+                found[place] |= _columns_of(prediction)
         return pa.Table.from_pylist(found, self._schema)
 
 
-def _row(
-    number: int, image: NamedSource | UnreadableImageError, prediction: Prediction | UnreadableImageError
-) -> dict[str, object]:
-    row: dict[str, object] = {NUMBER: number, "file": escape_surrogates(image.name)}
-    if isinstance(image, UnreadableImageError) or isinstance(prediction, UnreadableImageError):
-        error = image if isinstance(image, UnreadableImageError) else prediction
-        return row | {"status": UNREADABLE, "reason": escape_surrogates(error.reason)}
-    row |= {"label": prediction.label, "probability": prediction.probability, "status": prediction.status}
-    row |= {prediction.label: prediction.probability, **dict(prediction.alternatives)}
-    return row | {"reason": describe_left_out(image.source)}
+def _columns_of(prediction: Prediction | UnreadableImageError) -> dict[str, Any]:
+    if isinstance(prediction, UnreadableImageError):
+        return {"status": UNREADABLE, "reason": escape_surrogates(prediction.reason)}
+    columns = {"label": prediction.label, "probability": prediction.probability, "status": prediction.status}
+    return {**columns, prediction.label: prediction.probability, **dict(prediction.alternatives)}
 
 
 def describe_left_out(source: ImageSource) -> str | None:

@@ -70,6 +70,8 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        if address == "local":
+            raise
         raise WbcError(
             f"--address {address}: no Ray cluster answers there ({' '.join(str(error).split())}). Start one with `ray "
             "start --head`, or leave out --address and RAY_ADDRESS to use this machine alone."
@@ -84,7 +86,8 @@ def run_as_actor(work: Callable[[], T]) -> T:
     """Run a function once, where and with what the actors of a job run, such as on a node with a GPU."""
     import ray
 
-    return _unwrapped(lambda: ray.get(ray.remote(work).options(**_actors()[1]).remote()))
+    # Ray takes functions alone, and no partial.
+    return _unwrapped(lambda: ray.get(ray.remote(lambda: work()).options(**_actors()[1]).remote()))
 
 
 class Job:
@@ -175,8 +178,11 @@ class Job:
             )
 
     def finish(self) -> None:
-        """Remove what only resuming needs."""
-        shutil.rmtree(self._work, ignore_errors=True)
+        """Remove what only resuming needs: in one step, since rows without their checkpoints would be done again."""
+        if not self.is_finished:
+            shutil.rmtree(self._fresh, ignore_errors=True)
+            self._work.rename(self._fresh)
+            shutil.rmtree(self._fresh)
 
     def _run(self, actor: type, results: Path, arguments: dict[str, object]) -> None:
         import ray.data
@@ -207,7 +213,7 @@ class Job:
         if self.folder.exists() and not self.folder.is_dir():
             raise WbcError(f"--output {self.folder}: is a file; results are written to a folder. Name another.")
         found = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
-        if found and not found & {MANIFEST_FILE, self._fresh.name}:
+        if found and not found & {MANIFEST_FILE, self._work.name, self._fresh.name}:
             raise WbcError(f"--output {self.folder}: holds other files. Name a new folder, or an empty one.")
 
     def _write_index(self, rows: Iterable[dict[str, Any]], schema: pa.Schema, at_once: int) -> None:
@@ -279,9 +285,11 @@ def _unwrapped(work: Callable[[], T]) -> T:
     try:
         return work()
     except Exception as error:
-        cause: BaseException | None = error
+        found, cause = None, error
         while cause is not None:
-            if isinstance(cause, WbcError):
-                raise type(cause)(*cause.args) from None
+            # Ray's own error is one too, with a traceback for its text: the innermost says it alone.
+            found = cause if isinstance(cause, WbcError) else found
             cause = getattr(cause, "cause", None) or cause.__cause__
+        if found is not None:
+            raise WbcError(str(found)) from None
         raise
