@@ -69,12 +69,13 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray's own are of no kind
+        problem = " ".join(str(error).split())
         if address == "local":
-            raise
+            raise WbcError(f"Ray did not start on this machine ({problem}). The same command tries again.") from error
         raise WbcError(
-            f"--address {address}: no Ray cluster answers there ({' '.join(str(error).split())}). Start one with `ray "
-            "start --head`, or leave out --address and RAY_ADDRESS to use this machine alone."
+            f"--address {address}: no Ray cluster answers there ({problem}). Start one with `ray start --head`, or leave "
+            "out --address and RAY_ADDRESS to use this machine alone."
         ) from error
     try:
         yield
