@@ -74,8 +74,8 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         if address == "local":
             raise WbcError(f"Ray did not start on this machine ({problem}). The same command tries again.") from error
         raise WbcError(
-            f"--address {address}: no Ray cluster answers there ({problem}). Start one with `ray start --head`, or leave "
-            "out --address and RAY_ADDRESS to use this machine alone."
+            f"--address {address}: no Ray cluster answers there ({problem}). Start one with `ray start --head`, or "
+            "leave out --address and RAY_ADDRESS to use this machine alone."
         ) from error
     try:
         yield

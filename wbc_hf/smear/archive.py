@@ -133,7 +133,7 @@ def count_archive(
 
 def _group(images: Iterable[ImagePlace], column: str) -> Iterator[dict[str, Any]]:
     """Rows of the index: specimens in the order of their first pictures."""
-    groups: dict[tuple[str, str], list[dict[str, object]]] = {}
+    groups: dict[tuple[str, str], list[ImagePlace]] = {}
     read, names = "", []
     for place in images:
         if place.row is None:
@@ -143,8 +143,9 @@ def _group(images: Iterable[ImagePlace], column: str) -> Iterator[dict[str, Any]
             if place.path != read:
                 read, names = place.path, _read_names(place.path, column)
             key = names[place.row], ""
-        groups.setdefault(key, []).append(place.as_row())
-    for (name, source), pictures in groups.items():
+        groups.setdefault(key, []).append(place)
+    for (name, source), places in groups.items():
+        pictures = [place.as_row() for place in places]
         yield {"specimen": escape_surrogates(name), "source": escape_surrogates(source), "pictures": pictures}
 
 
