@@ -191,22 +191,21 @@ class Job:
 
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = sys.stderr.isatty()
-        context.checkpoint_config = CheckpointConfig(
-            NUMBER, str(self._work / "checkpoints"), delete_checkpoint_on_success=False
-        )
+        checkpoints = CheckpointConfig(NUMBER, str(self._work / "checkpoints"), delete_checkpoint_on_success=False)
+        checkpoints.checkpoint_actor_pool_max_size = 1  # each takes a core from the others
+        context.checkpoint_config = checkpoints
         index, blocks = _index_source(self._work / "index")
         count, share, threads = _actors()
         with ray.data.DataContext.current(context):
             rows = ray.data.read_datasource(index, override_num_blocks=blocks, num_cpus=0)
-            # A pool that may shrink: where a node went, its actors wait for a place, and the idle ones make it.
-            pool = ray.data.ActorPoolStrategy(min_size=1, max_size=count, initial_size=count)
             rows.map_batches(
                 _OnItsCores,
                 fn_constructor_args=(actor, arguments, threads),
                 batch_size=None,
                 batch_format="pyarrow",
                 zero_copy_batch=True,
-                compute=pool,
+                # One that adapted its size would begin with few, and load models as it goes.
+                compute=ray.data.ActorPoolStrategy(size=count),
                 **share,
             ).write_parquet(str(results), ray_remote_args={"num_cpus": 0})
 
