@@ -196,8 +196,9 @@ class Job:
         context.checkpoint_config = checkpoints
         index, blocks = _index_source(self._work / "index")
         count, share, threads = _actors()
+        few = max(2, count // 8)  # reading the index and writing rows take no core, but processes
         with ray.data.DataContext.current(context):
-            rows = ray.data.read_datasource(index, override_num_blocks=blocks, num_cpus=0)
+            rows = ray.data.read_datasource(index, override_num_blocks=blocks, num_cpus=0, concurrency=few)
             rows.map_batches(
                 _OnItsCores,
                 fn_constructor_args=(actor, arguments, threads),
@@ -207,7 +208,7 @@ class Job:
                 # One that adapted its size would begin with few, and load models as it goes.
                 compute=ray.data.ActorPoolStrategy(size=count),
                 **share,
-            ).write_parquet(str(results), ray_remote_args={"num_cpus": 0})
+            ).write_parquet(str(results), ray_remote_args={"num_cpus": 0}, concurrency=few)
 
     def _check_folder(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
@@ -247,13 +248,17 @@ def _index_source(folder: Path) -> tuple[Any, int]:
     from ray.data import Datasource, ReadTask
     from ray.data.block import BlockMetadata
 
+    # Within, so that Ray sends it along: a worker that only reads need not import this package, and torch with it.
+    def read_group(file: str, number: int) -> list[pa.Table]:
+        return [pq.ParquetFile(file).read_row_group(number)]
+
     tasks = []
     for file in sorted(folder.iterdir()):
         metadata = pq.read_metadata(file)
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
             size = BlockMetadata(group.num_rows, group.total_byte_size, None, None)
-            tasks.append(ReadTask(partial(_read_group, str(file), number), size))
+            tasks.append(ReadTask(partial(read_group, str(file), number), size))
 
     class Index(Datasource):
         def estimate_inmemory_data_size(self) -> int:
@@ -263,10 +268,6 @@ def _index_source(folder: Path) -> tuple[Any, int]:
             return tasks
 
     return Index(), len(tasks)
-
-
-def _read_group(file: str, number: int) -> list[pa.Table]:
-    return [pq.ParquetFile(file).read_row_group(number)]
 
 
 def _actors() -> tuple[int, dict[str, int], int]:
