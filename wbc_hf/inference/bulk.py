@@ -106,7 +106,7 @@ def predict_many(
         WbcError: Ray is missing; sources, model or output cannot be used, or differ from those that this output was
             begun with.
     """
-    model = check_bulk(sources, model, output)
+    model = check_bulk(sources, model, output, address)
     job = Job(output)
     images = ImageSources(sources)
     with job.prepared((place.as_row() for place in images), ImagePlace.SCHEMA, AT_ONCE), ray_session(address):
@@ -134,7 +134,7 @@ def check_columns(labels: Sequence[str]) -> None:
         )
 
 
-def check_bulk(sources: Sequence[str], model: str, output: Path) -> str:
+def check_bulk(sources: Sequence[str], model: str, output: Path, address: str | None = None) -> str:
     """Check what a bulk job is given before anything is read; return the model's absolute path, or its Hub id.
 
     Raises:
@@ -153,7 +153,7 @@ def check_bulk(sources: Sequence[str], model: str, output: Path) -> str:
                 f"{source}."
             )
     fetch_model(model)
-    check_ray()
+    check_ray(address)
     return str(Path(model).absolute()) if Path(model).is_dir() else model
 
 

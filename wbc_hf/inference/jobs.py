@@ -37,13 +37,18 @@ _GROUPS_PER_FILE = 50
 _ACTOR_BYTES = 1 << 30
 
 
-def check_ray() -> None:
-    """Import Ray. Raises WbcError where it is not installed."""
+def check_ray(address: str | None = None) -> str:
+    """Import Ray; return the address to use. Raises WbcError where it is not installed."""
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        # Ray then listens on the loopback interface alone, as it does where clusters are not supported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # Before the import: no usage statistics, and on the terminal nothing but what ends the job.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with needs_extra("bulk"):
         import ray.data  # noqa: F401
+    return address
 
 
 @contextmanager
@@ -56,17 +61,18 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     Raises:
         WbcError: Ray is not installed, or there is no cluster at the address.
     """
-    check_ray()
+    address = check_ray(address)
     import ray
 
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    # Of a local Ray one core more than there are: resuming needs an actor that filters, which costs next to nothing.
-    here = {"num_cpus": usable_cores() + 1, "include_dashboard": False} if address == "local" else {}
+    here: dict[str, Any] = {}
+    if address == "local":
+        # One core more than there are: resuming needs an actor that filters, which costs next to nothing.
+        here = {"include_dashboard": False, "num_cpus": usable_cores() + 1}
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are raised too
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
     except Exception as error:  # Ray's own are of no kind
@@ -84,11 +90,20 @@ def ray_session(address: str | None = None) -> Iterator[None]:
 
 
 def run_as_actor(work: Callable[[], T]) -> T:
-    """Run a function once, where and with what the actors of a job run, such as on a node with a GPU."""
+    """Run a function once, where and with what the actors of a job run, such as on a node with a GPU.
+
+    Raises:
+        WbcError: From the function.
+    """
     import ray
 
-    # Ray takes functions alone, and no partial.
-    return _unwrapped(lambda: ray.get(ray.remote(lambda: work()).options(**_actors()[1]).remote()))
+    try:
+        # Ray takes functions alone, and no partial.
+        return ray.get(ray.remote(lambda: work()).options(**_actors()[1]).remote())
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, WbcError):
+            raise WbcError(str(error.cause)) from None
+        raise
 
 
 class Job:
@@ -170,7 +185,15 @@ class Job:
             WbcError: From an actor, or results are missing.
         """
         if not self.is_finished:
-            _unwrapped(lambda: self._run(actor, self.folder / results, arguments))
+            problem = self._work / "problem.txt"
+            problem.unlink(missing_ok=True)
+            try:
+                self._run(actor, self.folder / results, arguments, problem)
+            except Exception as error:
+                # Of an error in an actor Ray Data keeps a traceback as text alone.
+                if problem.exists():
+                    raise WbcError(problem.read_text(encoding="utf-8")) from error
+                raise
         numbers = dataset.dataset(self.folder / results, format="parquet").to_table(columns=[NUMBER])[NUMBER]
         if not np.array_equal(np.sort(numbers.to_numpy()), np.arange(self.count)):
             raise WbcError(
@@ -185,7 +208,7 @@ class Job:
             self._work.rename(self._fresh)
             shutil.rmtree(self._fresh)
 
-    def _run(self, actor: type, results: Path, arguments: dict[str, object]) -> None:
+    def _run(self, actor: type, results: Path, arguments: dict[str, object], problem: Path) -> None:
         import ray.data
         from ray.data.checkpoint import CheckpointConfig
 
@@ -201,7 +224,7 @@ class Job:
             rows = ray.data.read_datasource(index, override_num_blocks=blocks, num_cpus=0, concurrency=few)
             rows.map_batches(
                 _OnItsCores,
-                fn_constructor_args=(actor, arguments, threads),
+                fn_constructor_args=(actor, arguments, problem, threads),
                 batch_size=None,
                 batch_format="pyarrow",
                 zero_copy_batch=True,
@@ -230,17 +253,21 @@ class Job:
 class _OnItsCores:
     """An actor on the cores that it was given: libraries use all of a machine unless they are told."""
 
-    def __init__(self, actor: type, arguments: dict[str, object], threads: int):
+    def __init__(self, actor: type, arguments: dict[str, object], problem: Path, threads: int):
         os.environ["OMP_NUM_THREADS"] = str(threads)
         torch.set_num_threads(threads)
-        self._actor, self._arguments = actor, arguments
+        self._actor, self._arguments, self._problem = actor, arguments, problem
         self._made: Callable[[pa.Table], pa.Table] | None = None
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        # Not before: what goes wrong in a constructor, Ray tells as text alone.
-        if self._made is None:
-            self._made = self._actor(**self._arguments)
-        return self._made(rows)
+        try:
+            # Not before: an error in its constructor would have Ray start another one, again and again.
+            if self._made is None:
+                self._made = self._actor(**self._arguments)
+            return self._made(rows)
+        except WbcError as error:
+            self._problem.write_text(str(error), encoding="utf-8", errors="backslashreplace")
+            raise
 
 
 def _index_source(folder: Path) -> tuple[Any, int]:
@@ -279,18 +306,3 @@ def _actors() -> tuple[int, dict[str, int], int]:
     if gpus := int(found.get("GPU", 0)):
         return gpus, {"num_gpus": 1}, max(1, cores // gpus)
     return max(1, min(cores, int(found["memory"] // _ACTOR_BYTES))), {"num_cpus": 1}, 1
-
-
-def _unwrapped(work: Callable[[], T]) -> T:
-    """Run `work` and raise the WbcError that Ray wrapped in errors of its own."""
-    try:
-        return work()
-    except Exception as error:
-        found, cause = None, error
-        while cause is not None:
-            # Ray's own error is one too, with a traceback for its text: the innermost says it alone.
-            found = cause if isinstance(cause, WbcError) else found
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if found is not None:
-            raise WbcError(str(found)) from None
-        raise

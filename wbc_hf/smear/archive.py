@@ -110,7 +110,7 @@ def count_archive(
     Raises:
         WbcError: As for `predict_many`, or there is no such column.
     """
-    model = check_bulk(sources, model, output)
+    model = check_bulk(sources, model, output, address)
     job = Job(output)
     images = ImageSources(sources)
     with job.prepared(_group(images, column), _INDEX, at_once=1), ray_session(address):
