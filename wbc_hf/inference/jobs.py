@@ -74,7 +74,7 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are raised too
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **here)
     except Exception as error:  # Ray's own are of no kind
         problem = " ".join(str(error).split())
         if address == "local":
