@@ -289,7 +289,7 @@ def _index_source(folder: Path) -> tuple[Any, int]:
 
     class Index(Datasource):
         def estimate_inmemory_data_size(self) -> int:
-            return sum(task.metadata.size_bytes for task in tasks)
+            return sum(task.metadata.size_bytes or 0 for task in tasks)
 
         def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
             return tasks

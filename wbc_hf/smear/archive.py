@@ -184,7 +184,7 @@ class _Counter:
         pq.write_table(table, content)
         write_atomically(self._cells / f"{row[NUMBER]:08d}.parquet", content.getvalue())
         differential = differentiate_cells(cells)
-        shares = {}
+        shares: dict[str, float | None] = {}
         for share in differential.shares:
             lower, upper = share.limits
             shares |= {share.label: share.count, f"{share.label}_percent": share.percent}
