@@ -43,7 +43,7 @@ def check_ray(address: str | None = None) -> str:
     if address == "local":
         # Ray then listens on the loopback interface alone, as it does where clusters are not supported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    # Before the import: no usage statistics, and on the terminal nothing but what ends the job.
+    # Before the import: no usage statistics, and little on the terminal but what ends the job.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with needs_extra("bulk"):
