@@ -108,7 +108,7 @@ class PaintedField:
 
 
 @dataclass(frozen=True)
-class _Squares:
+class Squares:
     """n square pieces of a smear with a leucocyte on each."""
 
     pixels: int  # along each side
@@ -160,15 +160,15 @@ def paint_field(
     labels = _checked(labels, seed, width=width, height=height)
     (rng,) = _streams(seed, 2**32, 2**32 + 1)
     rngs = _streams(seed, 0, len(labels))
-    smear = _draw_smear([rng])
-    cells = _draw_leucocytes(labels, rngs)
+    smear = draw_smear([rng])
+    cells = draw_leucocytes(labels, rngs)
     centres, scale = _place_leucocytes(cells["radius"], width, height, rng)
 
     pixels = int(3 * cells["radius"].max(initial=1) * scale) + 4
     corners = np.floor(centres * scale - pixels / 2).astype(int)
     offsets = centres - (corners + pixels / 2) / scale
-    squares = _Squares(pixels, np.full(len(labels), pixels / scale), offsets)
-    stains, bodies = _stain_leucocytes(cells, rngs, squares)
+    squares = Squares(pixels, np.full(len(labels), pixels / scale), offsets)
+    stains, bodies = stain_leucocytes(cells, rngs, squares)
     # With a margin, so that a cell on the border needs no special case.
     field = np.zeros((len(Stain), height + 2 * pixels, width + 2 * pixels), np.float32)
     covered = np.zeros(field.shape[1:], np.float32)
@@ -183,7 +183,7 @@ def paint_field(
     leucocytes = np.column_stack([centres, cells["radius"]])
     around = _stain_surroundings(rng, _row(smear, 0), (width, height), scale, leucocytes)
     field = field[:, *inner] + around * np.maximum(1 - covered[inner], 0)
-    image = _photograph(field[None], smear, [rng], np.array([scale]))[0]
+    image = photograph(field[None], smear, [rng], np.array([scale]))[0]
     return PaintedField(image, np.clip(boxes, 0, (width, height, width, height), dtype=np.int32), labels)
 
 
@@ -210,18 +210,18 @@ def _streams(seed: int, start: int, stop: int) -> list[np.random.Generator]:
 
 def _paint_chunk(labels: np.ndarray, size: int, rngs: list[np.random.Generator]) -> np.ndarray:
     """(n,) labels and their random streams → RGB (n, size, size, 3) uint8."""
-    cells = _draw_leucocytes(labels, rngs)
-    smear = _draw_smear(rngs)
+    cells = draw_leucocytes(labels, rngs)
+    smear = draw_smear(rngs)
     uniform = _uniform(rngs, 3)
     # From tight crops of boxes round leucocytes to the wide ones of an analyser.
     side = np.maximum(2.3 * cells["radius"], 16 * 2 ** uniform[:, 0])
     centres = (uniform[:, 1:] - 0.5) * 0.08 * side[:, None]
-    stains, bodies = _stain_leucocytes(cells, rngs, _Squares(size, side, centres))
+    stains, bodies = stain_leucocytes(cells, rngs, Squares(size, side, centres))
     for index, rng in enumerate(rngs):
         leucocyte = np.array([[*centres[index] + side[index] / 2, cells["radius"][index]]])
         around = _stain_surroundings(rng, _row(smear, index), (size, size), float(size / side[index]), leucocyte)
         stains[index] += around * (1 - bodies[index])
-    return _photograph(stains, smear, rngs, size / side)
+    return photograph(stains, smear, rngs, size / side)
 
 
 def _uniform(rngs: list[np.random.Generator], *shape: int) -> np.ndarray:
@@ -233,13 +233,13 @@ def _row(table: Table, index: int) -> Row:
     return {name: values[index] for name, values in table.items()}
 
 
-def _draw_smear(rngs: list[np.random.Generator]) -> Table:
+def draw_smear(rngs: list[np.random.Generator]) -> Table:
     """A value within each range of `SMEAR` for each of n images, (n,)."""
     low, high = np.array(list(SMEAR.values()), np.float32).T[..., None]
     return dict(zip(SMEAR, low + (high - low) * _uniform(rngs, len(SMEAR)).T, strict=True))
 
 
-def _draw_leucocytes(labels: np.ndarray, rngs: list[np.random.Generator]) -> Table:
+def draw_leucocytes(labels: np.ndarray, rngs: list[np.random.Generator]) -> Table:
     """A value within each range of `MORPHOLOGY` for each of n cells, (n,), and where the parts of the cells lie."""
     low, high = np.moveaxis(np.array(list(MORPHOLOGY.values()), np.float32)[:, labels], -1, 0)
     cells = dict(zip(MORPHOLOGY, low + _uniform(rngs, len(MORPHOLOGY)).T * (high - low), strict=True))
@@ -292,7 +292,7 @@ def _soft(distance: np.ndarray, width: np.ndarray | float) -> np.ndarray:
     return t
 
 
-def _texture(rngs: list[np.random.Generator], squares: _Squares, grain: float) -> np.ndarray:
+def _texture(rngs: list[np.random.Generator], squares: Squares, grain: float) -> np.ndarray:
     """Smooth noise with grains of `grain` µm and a standard deviation of about 0.7: (n, pixels, pixels) float32."""
     maps = np.empty((len(rngs), squares.pixels, squares.pixels), np.float32)
     for texture, rng, side in zip(maps, rngs, squares.side, strict=True):
@@ -303,9 +303,7 @@ def _texture(rngs: list[np.random.Generator], squares: _Squares, grain: float) -
     return maps
 
 
-def _stain_leucocytes(
-    cells: Table, rngs: list[np.random.Generator], squares: _Squares
-) -> tuple[np.ndarray, np.ndarray]:
+def stain_leucocytes(cells: Table, rngs: list[np.random.Generator], squares: Squares) -> tuple[np.ndarray, np.ndarray]:
     """Amounts of stain (n, 4, pixels, pixels) of n leucocytes and what they cover (n, pixels, pixels), 0 to 1."""
     cell = {name: values[:, None, None] for name, values in cells.items() if values.ndim == 1}
     ruler = (np.arange(squares.pixels, dtype=np.float32) + 0.5) / squares.pixels - 0.5
@@ -358,7 +356,7 @@ def _depth_in_nucleus(cells: Table, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return depth
 
 
-def _granules(cells: Table, squares: _Squares) -> np.ndarray:
+def _granules(cells: Table, squares: Squares) -> np.ndarray:
     """Thickness of the granules of each cell, 0 to 1: (n, pixels, pixels)."""
     u, v, w = np.moveaxis(cells["granule_places"], -1, 0)
     number = np.arange(MAX_GRANULES, dtype=np.float32)
@@ -370,7 +368,7 @@ def _granules(cells: Table, squares: _Squares) -> np.ndarray:
     return 1 - np.exp(-1.2 * _spots(distance, angle, weight, cells["granule_radius"], squares))
 
 
-def _vacuoles(cells: Table, squares: _Squares) -> np.ndarray:
+def _vacuoles(cells: Table, squares: Squares) -> np.ndarray:
     """How far vacuoles empty each cell, 0 to 1: (n, pixels, pixels)."""
     u, v, w = np.moveaxis(cells["vacuole_places"], -1, 0)
     count = np.round(cells["vacuoles"] - 5)[:, None]
@@ -380,7 +378,7 @@ def _vacuoles(cells: Table, squares: _Squares) -> np.ndarray:
 
 
 def _spots(
-    distance: np.ndarray, angle: np.ndarray, weight: np.ndarray, radius: np.ndarray, squares: _Squares
+    distance: np.ndarray, angle: np.ndarray, weight: np.ndarray, radius: np.ndarray, squares: Squares
 ) -> np.ndarray:
     """Add up m soft round spots per cell at polar places (n, m) in µm, of one radius (n,): (n, pixels, pixels)."""
     size, scale = squares.pixels, squares.pixels / squares.side
@@ -433,17 +431,17 @@ def _stain_surroundings(
     """Red cells and platelets round leucocytes (k, 3), their x, y and radius in µm: stains (4, *shape[::-1])."""
     stains = np.zeros((len(Stain), *shape[::-1]), np.float32)
     extent = np.array(shape) / scale
-    stains[Stain.HAEMOGLOBIN] = _draw_discs(_scatter_red_cells(rng, smear, extent, leucocytes), shape, scale)
+    stains[Stain.HAEMOGLOBIN] = draw_discs(_scatter_red_cells(rng, smear, extent, leucocytes), shape, scale)
     platelets = _scatter_platelets(rng, smear, extent)
     if len(platelets):
         grains = rng.standard_normal(np.maximum(extent[::-1] / 0.5, 2).astype(int), np.float32)
-        granular = _draw_discs(platelets, shape, scale) * (1 + 0.5 * cv2.resize(grains, shape))
+        granular = draw_discs(platelets, shape, scale) * (1 + 0.5 * cv2.resize(grains, shape))
         stains[Stain.CHROMATIN], stains[Stain.AZURE] = 0.3 * granular, 0.2 * granular
     return stains
 
 
 def _scatter_red_cells(rng: np.random.Generator, smear: Row, extent: np.ndarray, leucocytes: np.ndarray) -> np.ndarray:
-    """Red cells on a disordered hexagonal lattice, none on a leucocyte: (m, 8) as `_draw_discs` takes them."""
+    """Red cells on a disordered hexagonal lattice, none on a leucocyte: (m, 8) as `draw_discs` takes them."""
     columns, rows = np.ceil(extent / smear["crowding"]).astype(int) + 3
     row, column = np.divmod(np.arange(rows * columns), columns)
     u = rng.random((9, rows * columns), np.float32)
@@ -459,13 +457,13 @@ def _scatter_red_cells(rng: np.random.Generator, smear: Row, extent: np.ndarray,
 
 
 def _scatter_platelets(rng: np.random.Generator, smear: Row, extent: np.ndarray) -> np.ndarray:
-    """Platelets anywhere: (m, 8) as `_draw_discs` takes them."""
+    """Platelets anywhere: (m, 8) as `draw_discs` takes them."""
     u = rng.random((8, rng.poisson(smear["platelets"] * extent.prod() / 1000)), np.float32)
     discs = [u[0] * extent[0], u[1] * extent[1], 0.8 + 0.7 * u[2], 0.6 + 0.4 * u[3], 7 * u[4], 0.12 * u[5]]
     return np.array([*discs, 0.5 + u[6], -u[7]], np.float32).T
 
 
-def _draw_discs(discs: np.ndarray, shape: tuple[int, int], scale: float) -> np.ndarray:
+def draw_discs(discs: np.ndarray, shape: tuple[int, int], scale: float) -> np.ndarray:
     """Add up the thickness of m discs, 1 = the rim of one: (height, width).
 
     Args:
@@ -492,7 +490,7 @@ def _draw_discs(discs: np.ndarray, shape: tuple[int, int], scale: float) -> np.n
     return canvas[2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
 
 
-def _photograph(stains: np.ndarray, smear: Table, rngs: list[np.random.Generator], scale: np.ndarray) -> np.ndarray:
+def photograph(stains: np.ndarray, smear: Table, rngs: list[np.random.Generator], scale: np.ndarray) -> np.ndarray:
     """Amounts of stain (n, 4, height, width) → RGB (n, height, width, 3) uint8."""
     n, _, height, width = stains.shape
     hue = smear["hue"]
