@@ -1,6 +1,6 @@
 """`wbc-hf count`: the differential of one smear."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +11,7 @@ import typer
 
 from wbc_hf.cli.shared import ADDRESS_HELP, MODEL_HELP, exit_if_unreadable, find_files, resumable
 from wbc_hf.default_model import choose_model
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.files import write_atomically
 from wbc_hf.safe_text import on_one_line, say
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from wbc_hf.adaptation import Laboratories
     from wbc_hf.inference import Predictor
     from wbc_hf.smear import CellCounter, Picture, Snapshot
+
+
+INTERRUPTED = 130  # exit status, as of every program that Ctrl+C ends
+_BESIDE = "is a whole slide among photographs, which are another specimen. Count it by itself"
 
 
 class Shows(StrEnum):
@@ -43,8 +47,9 @@ def count(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Photographs of one smear, folders or ZIP files of them. With a folder as --output an archive: "
-            "folders with a folder for each specimen, or Parquet files, also at addresses such as s3://bucket/archive."
+            help="Photographs of one smear, folders or ZIP files of them; or one whole slide. With a folder as --output "
+            "an archive: folders with a folder for each specimen, or Parquet files, also at addresses such as "
+            "s3://bucket/archive."
         ),
     ],
     model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
@@ -56,7 +61,17 @@ def count(
             "specimens apart (default: specimen)."
         ),
     ] = "",
-    leucocytes: Annotated[float | None, typer.Option(help="Total count in 10⁹/l, for absolute counts.")] = None,
+    leucocytes: Annotated[
+        int | None,
+        typer.Option(
+            min=50,
+            help="Stop when so many are counted or wait for review: 100, 200 or 500 in most laboratories. Default: "
+            "200 of a slide, all of photographs.",
+        ),
+    ] = None,
+    leucocyte_count: Annotated[
+        float | None, typer.Option(help="Total leucocyte count in 10⁹/l, for absolute counts.")
+    ] = None,
     adapt: Annotated[
         bool,
         typer.Option(
@@ -85,7 +100,14 @@ def count(
     A file that cannot be read or counted is named on standard error, the others are counted, and the exit status is 1,
     as it is where --adapt does not help or has too few cells; the model then counts as it is.
 
-        wbc-hf count smear/ --model runs/cells --leucocytes 6.4 --format pdf --output smear.pdf
+        wbc-hf count smear/ --model runs/cells --leucocyte-count 6.4 --format pdf --output smear.pdf
+
+    A whole slide (.svs, .ndpi, .mrxs, .scn, .bif, DICOM, tiled TIFF) is looked at from afar first, for the monolayer,
+    where red cells lie side by side; fields there are read in reading order until 200 leucocytes are found. CSV and
+    JSON have the place of each cell on the slide, and the PDF a page with all places. Ctrl+C stops, and writes what
+    was counted.
+
+        wbc-hf count slide.svs --leucocytes 500 --format pdf --output slide.pdf
 
     Photographs of a laboratory that the model does not know are noticed. It can be adapted to them, and the result
     can be kept under a name and used from then on (see `wbc-hf laboratories`).
@@ -110,6 +132,7 @@ def count(
 
     if output is not None and _is_folder(output, format):
         given = {"adapt": adapt, "laboratory": laboratory, "leucocytes": leucocytes, "ranges": ranges}
+        given["leucocyte-count"] = leucocyte_count
         if wrong := [name for name, value in given.items() if value]:
             raise WbcError(
                 f"--{wrong[0]}: is for one smear; --output {output} is a folder, for an archive. Name a file, or "
@@ -128,27 +151,37 @@ def count(
     disable_progress_bar()
     use_one_blas_thread()
     reference_ranges = load_ranges(ranges) if ranges else DEFAULT_RANGES
-    leucocyte_count = check_leucocyte_count(leucocytes)
-    files = list(find_files(map(Path, paths)))
+    total = check_leucocyte_count(leucocyte_count)
+    files, slide, not_read = _separate(list(find_files(map(Path, paths))))
     base = Predictor.from_pretrained(choose_model(model))
     store = Laboratories(laboratories)
     predictor = base if laboratory is None or adapt else store.load(laboratory, base)
-    counter = CellCounter(predictor, Specimen(specimen, leucocyte_count))
-    unreadable = counter.add_images(
-        tqdm(files, desc="Counting", unit="image", delay=2, leave=False),
-        whole_fields=None if show is Shows.AUTO else show is Shows.FIELD,
-    )
-    _report_kinds(counter.specimen.pictures, show)
+    counter = CellCounter(predictor, Specimen(specimen, total))
+    interrupted = False
+    if slide is not None:
+        unreadable, interrupted = _read_slide(counter, slide, leucocytes)
+    else:
+        unreadable = counter.add_images(
+            _until(tqdm(files, desc="Counting", unit="image", delay=2, leave=False), counter, leucocytes),
+            whole_fields=None if show is Shows.AUTO else show is Shows.FIELD,
+        )
+        _report_kinds(counter.specimen.pictures, show)
     if adapt:
         _adapt(counter, store, laboratory)
     else:
         _report_laboratory(counter, predictor, store, laboratory)
     identity = counter.predictor.identity
+    unreadable = (*not_read, *unreadable)
     snapshot = replace(counter.specimen.snapshot(identity, reference_ranges), unreadable=unreadable)
     for error in snapshot.unreadable:
         say(f"wbc-hf: {on_one_line(str(error))}", error=True)
     _write(snapshot, format, output)
-    exit_if_unreadable(len(snapshot.unreadable), len(files), "could not be counted")
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if slide is None:
+        exit_if_unreadable(len(unreadable), len(files) + len(not_read), "could not be counted")
+    elif unreadable:
+        raise typer.Exit(1)
     if adapt and counter.predictor is base:
         raise typer.Exit(1)
 
@@ -170,6 +203,71 @@ def _count_archive(
     if done.unreadable:
         say(f"wbc-hf: {done.unreadable} pictures could not be counted; the rows of specimens say why.", error=True)
         raise typer.Exit(1)
+
+
+def _separate(files: list[Path]) -> tuple[list[Path], Path | None, tuple[UnreadableImageError, ...]]:
+    """Part photographs from slides: the photographs, or else the one slide; and the slides that are not read.
+
+    Raises:
+        WbcError: There are several slides and no photographs.
+    """
+    from wbc_hf.data import slide_kind
+
+    # The folder beside a MIRAX file, and all files of a DICOM slide, are parts of one slide.
+    parts = {file.with_suffix("") for file in files if file.suffix.lower() == ".mrxs"}
+    files = [file for file in files if not parts & set(file.parents)]
+    slides = {file.parent if slide_kind(file) == "DICOM" else file: file for file in files if slide_kind(file)}
+    photographs = [file for file in files if not slide_kind(file)]
+    if photographs:
+        return photographs, None, tuple(UnreadableImageError(str(slide), _BESIDE) for slide in slides.values())
+    if len(slides) > 1:
+        first, second, *others = map(str, slides.values())
+        more = f" and {len(others)} more" if others else ""
+        raise WbcError(f"{first}, {second}{more}: are whole slides, each a specimen of its own. Count one at a time.")
+    return [], next(iter(slides.values()), None), ()
+
+
+def _until(files: Iterable[Path], counter: "CellCounter", leucocytes: int | None) -> Iterator[Path]:
+    """Yield files until so many leucocytes are found."""
+    from wbc_hf.smear import count_found
+
+    for read, file in enumerate(files):
+        if leucocytes is not None and (found := count_found(counter.specimen.cells)) >= leucocytes:
+            say(f"wbc-hf: stopped at {found} leucocytes, after {read} images.", error=True)
+            return
+        yield file
+
+
+def _read_slide(
+    counter: "CellCounter", path: Path, leucocytes: int | None
+) -> tuple[tuple[UnreadableImageError, ...], bool]:
+    """Read a slide, show how far it is and say what was read; return what could not be, and whether it was stopped."""
+    from tqdm.auto import tqdm
+
+    from wbc_hf.smear import LEUCOCYTES, read_slide
+
+    wanted = LEUCOCYTES if leucocytes is None else leucocytes
+    with (
+        tqdm(desc="Looking for the monolayer", unit="field", leave=False) as look,
+        tqdm(desc="Counting", unit="leucocyte", total=wanted, leave=False, delay=1) as count,
+    ):
+
+        def show_look(done: int, total: int) -> None:
+            look.total = total
+            look.update(done - look.n)
+
+        def show_count(read: int, total: int, found: int) -> None:
+            count.set_postfix_str(f"field {read} of {total}", refresh=False)
+            count.update(min(found, wanted) - count.n)
+
+        reading = read_slide(counter, path, leucocytes=wanted, looking=show_look, reading=show_count)
+    for note in reading.notes:
+        say(f"wbc-hf: {path}: {note}", error=True)
+    of_fields = f"{reading.read} of {len(reading.monolayer.fields)} fields of the monolayer were read"
+    short = f", fewer than {wanted}: that is all of it" if reading.found < wanted and not reading.interrupted else ""
+    stopped = "interrupted: " if reading.interrupted else ""
+    say(f"wbc-hf: {path}: {stopped}{of_fields}, with {reading.found} leucocytes{short}.", error=True)
+    return reading.unreadable, reading.interrupted
 
 
 def _adapt(counter: "CellCounter", store: "Laboratories", name: str | None) -> None:

@@ -47,6 +47,13 @@ def serve(
             "listens to this machine alone; else none are kept."
         ),
     ] = None,
+    slides: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of whole slides on this machine that every visitor may read; files outside of it stay "
+            "closed. Needs the extra `slides`."
+        ),
+    ] = None,
     auth: Annotated[
         bool,
         typer.Option("--auth", help=f"Admit only the users in the variable {USERS}: name:password, space-separated."),
@@ -77,7 +84,7 @@ def serve(
 
     wbc-hf serve --model runs/cells --port 8000
 
-    wbc-hf serve --ranges ranges.yaml --references cells/
+    wbc-hf serve --ranges ranges.yaml --references cells/ --slides scans/
 
     WBC_HF_USERS="ana:secret" wbc-hf serve --host 0.0.0.0 --auth --root-path /leucocytes --allow-host lab.example.org
     """
@@ -104,7 +111,7 @@ def serve(
         store = Laboratories(laboratories) if laboratories is not None or host in _THIS_MACHINE else None
         if store is not None:
             _tidy(store)
-        page = build_page(predictor, ranges=reference_ranges, references=cells, laboratories=store)
+        page = build_page(predictor, ranges=reference_ranges, references=cells, laboratories=store, slides=slides)
         url = launch_page(
             page,
             host,

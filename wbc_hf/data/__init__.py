@@ -40,6 +40,7 @@ from wbc_hf.data.nuclei import (
     distance_inside,
     ellipse,
 )
+from wbc_hf.data.painted_slides import PaintedLeucocyte, PaintedSlide
 from wbc_hf.data.pixel_size import read_pixel_size
 from wbc_hf.data.plausibility import may_be_stained_cell
 from wbc_hf.data.reading import (
@@ -53,6 +54,7 @@ from wbc_hf.data.reading import (
     image_content,
     read_image,
 )
+from wbc_hf.data.slide_kinds import INSTALL_SLIDES, SLIDE_SUFFIXES, slide_kind
 from wbc_hf.data.splits import check_new_folder, write_clean_split
 from wbc_hf.data.stain_augmentation import OtherLaboratories
 from wbc_hf.data.synthetic import paint_cells, paint_field
@@ -65,6 +67,7 @@ __all__ = [
     "DEFAULT_SPAN",
     "DOUBTED_BELOW",
     "IMAGE_COLUMN",
+    "INSTALL_SLIDES",
     "KNOWN_FIELDS",
     "MAX_MEMBER_BYTES",
     "MAX_PIXELS",
@@ -73,6 +76,7 @@ __all__ = [
     "NO_LABEL",
     "PAINTED_LABORATORY",
     "PAINTED_TITLE",
+    "SLIDE_SUFFIXES",
     "SUFFIXES",
     "WHOLE",
     "Altered",
@@ -92,6 +96,8 @@ __all__ = [
     "NamedSource",
     "OtherClasses",
     "OtherLaboratories",
+    "PaintedLeucocyte",
+    "PaintedSlide",
     "audit",
     "cell_mask",
     "check_new_folder",
@@ -131,6 +137,7 @@ __all__ = [
     "remove_cell",
     "scan_folder",
     "segment_cell",
+    "slide_kind",
     "source_name",
     "split_boxed_fields",
     "split_pages",

@@ -17,6 +17,7 @@ import numpy as np
 import pi_heif
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
+from wbc_hf.data.slide_kinds import MAX_PHOTOGRAPH, SLIDE_SUFFIXES, why_no_photograph
 from wbc_hf.data.zip_files import read_member
 from wbc_hf.errors import UnreadableImageError
 
@@ -42,7 +43,7 @@ class FilePart:
 ImageSource = str | Path | bytes | Image.Image | np.ndarray | FilePart
 
 # A cell is at most a few hundred pixels wide and a field at most a few thousand: more is a mistake or an attack.
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = MAX_PHOTOGRAPH
 MIN_SIDE = 16
 MAX_SIDE = 65_535  # what a JPEG can hold
 MAX_BYTES = 512 * 1024**2  # 50 million pixels of 16-bit RGBA take 400 MB uncompressed
@@ -57,12 +58,11 @@ SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".pnm", ".jp2", ".j2k", ".heic", ".heif"}
 )
 
-_SLIDE = "is a whole-slide image: export photographs of it as TIFF or JPEG, and give those"
 _RAW = "is raw data of a camera: develop it to TIFF or JPEG, and give that"
 _VIDEO = "is a video: save single pictures of it, and give those"
 # By the endings of names: Pillow would take the thumbnail of some for the picture.
 _NO_PICTURES = (
-    dict.fromkeys((".svs", ".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".czi", ".qptiff"), _SLIDE)
+    {suffix: why_no_photograph(f"slide{suffix}") for suffix in SLIDE_SUFFIXES}
     | dict.fromkeys((".cr2", ".cr3", ".nef", ".nrw", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"), _RAW)
     | dict.fromkeys((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".wmv", ".mpg", ".mpeg", ".webm", ".mts"), _VIDEO)
 )

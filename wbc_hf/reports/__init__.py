@@ -19,6 +19,8 @@ from wbc_hf.smear import Snapshot
 def to_pdf(snapshot: Snapshot) -> bytes:
     """Export one A4 page: the differential with limits and ranges, the cells, the corrections, and where to sign.
 
+    Of a slide a second page shows the whole of it, with the fields that were read and the places of the cells.
+
     The same snapshot gives the same bytes. Hebrew and Arabic names run from right to left. Letters that the font
     lacks, such as Chinese ones, are printed as "□", and a line at the foot says so.
 

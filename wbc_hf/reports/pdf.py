@@ -1,4 +1,7 @@
-"""A snapshot on one A4 page, to read and to sign. All lengths are in millimetres, sizes of text in points."""
+"""A snapshot on one A4 page, to read and to sign, and a page more for a slide.
+
+All lengths are in millimetres, sizes of text in points.
+"""
 
 import io
 import unicodedata
@@ -15,6 +18,7 @@ from fpdf.fonts import TTFFont
 
 from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.labels import LEUCOCYTES, Leucocyte
+from wbc_hf.reports.slide_page import draw_slide
 from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, WORST_CASE, correction_text, reviewer_text
 from wbc_hf.smear import ENOUGH_COUNTED, Cell, CellState, Picture, Share, Snapshot
 
@@ -65,6 +69,8 @@ def draw_report(snapshot: Snapshot) -> bytes:
     y = _draw_cells(page, snapshot, y)
     _draw_review(page, snapshot, y)
     _draw_foot(page, snapshot)
+    for slide in snapshot.slides:
+        draw_slide(page, snapshot, slide, LEFT, RIGHT)
     return bytes(page.output())
 
 
@@ -132,6 +138,16 @@ class _Page(FPDF):
     def dot(self, x: float, y: float, radius: float, ink: str) -> None:
         self.set_fill_color(ink)
         self.circle(x, y, radius, style="F")
+
+    def frame(self, x: float, y: float, width: float, height: float, ink: str) -> None:
+        self.set_draw_color(ink)
+        self.set_line_width(0.2)
+        self.rect(x, y, width, height)
+
+    def ring(self, x: float, y: float, radius: float, ink: str) -> None:
+        self.set_draw_color(ink)
+        self.set_line_width(0.35)
+        self.circle(x, y, radius)
 
     def _style(self, size: float, bold: bool = False, ink: str = INK) -> None:
         self.set_font("DejaVu", "B" if bold else "", size)

@@ -10,7 +10,7 @@ from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.reports.texts import RESEARCH_USE
 from wbc_hf.safe_text import csv_cell, json_text
-from wbc_hf.smear import Cell, Differential, Snapshot
+from wbc_hf.smear import Cell, Differential, Picture, Place, Snapshot
 
 FORMAT = 2
 
@@ -22,7 +22,8 @@ def to_csv(snapshot: Snapshot) -> str:
     half-open), `state`, `class` (the reviewer's, else the model's; empty for none of the five), `model_class`,
     `probability`, `status`, `probability_<class>` for each class of the model, `duplicate_of`, `reviewer`, `reviewed`
     (UTC), `corrected` (yes or no), and the same in every row: `specimen`, `time` (UTC), `model`, `model_version`,
-    `trained_on`, `software` and `notice`.
+    `trained_on`, `software` and `notice`. Of a slide there are also `slide` (its name) and `slide_x0`, `slide_y0`,
+    `slide_x1`, `slide_y1` (pixels of the slide at full resolution) after `y1`.
 
     Texts are as `csv_cell` writes them, so that no spreadsheet takes one for a formula.
     """
@@ -37,9 +38,11 @@ def to_csv(snapshot: Snapshot) -> str:
         "software": model.software,
         "notice": RESEARCH_USE,
     }
-    names = {picture.number: picture.name for picture in snapshot.pictures}
+    pictures = {picture.number: picture for picture in snapshot.pictures}
+    places = bool(snapshot.slides)
     columns = [
         *("number", "picture", "picture_number", "x0", "y0", "x1", "y1"),
+        *(("slide", "slide_x0", "slide_y0", "slide_x1", "slide_y1") if places else ()),
         *("state", "class", "model_class", "probability", "status"),
         *(f"probability_{label}" for label in labels),
         *("duplicate_of", "reviewer", "reviewed", "corrected", *about),
@@ -48,7 +51,8 @@ def to_csv(snapshot: Snapshot) -> str:
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(map(csv_cell, columns))
     for cell in snapshot.cells:
-        writer.writerow(map(csv_cell, [*_row(cell, names[cell.picture], labels), *about.values()]))
+        row = _row(cell, pictures[cell.picture], labels, places)
+        writer.writerow(map(csv_cell, [*row, *about.values()]))
     return text.getvalue()
 
 
@@ -62,8 +66,12 @@ def to_json(snapshot: Snapshot) -> str:
       `ranges_source`, `confidence`, and `shares`, one per class: `class`, `count`, `percent` (null if no cells were
       counted), `limits`, `reference` (both in percent), `flag` ("", "high", "low", "high?", "low?") and `absolute`
       (null, or `value` and `limits` in 10⁹/l);
-    - `pictures`: `number`, `name`, `width`, `height`, `is_field`;
-    - `cells`: `number`, `picture`, `box` (x0, y0, x1, y1 in pixels, half-open), `state`, `class`, `cut`,
+    - `slides`: `name`, `width`, `height`, `pixel_size` (µm), `measured` (by red cells, since the file does not say it)
+      and `fields`, the boxes of the fields in the monolayer, in pixels of the slide;
+    - `pictures`: `number`, `name`, `width`, `height`, `is_field`, `place` (null, or `slide`, `x` and `y` of its corner
+      on it, and `scale`, pixels of the slide for a pixel of the field);
+    - `cells`: `number`, `picture`, `box` (x0, y0, x1, y1 in pixels, half-open), `slide_box` (the same in pixels of the
+      slide, or null), `state`, `class`, `cut`,
       `duplicate_of`, `prediction` (`class`, `probability`, `status`, `probabilities`), `review` (null, or `class`,
       which is null for none of the five, `reviewer` and `time`) and `corrected`.
     """
@@ -75,6 +83,17 @@ def to_json(snapshot: Snapshot) -> str:
         "model": asdict(snapshot.model),
         "reviewers": snapshot.reviewers,
         "differential": _differential(snapshot.differential),
+        "slides": [
+            {
+                "name": slide.name,
+                "width": slide.size[0],
+                "height": slide.size[1],
+                "pixel_size": slide.pixel_size,
+                "measured": slide.measured,
+                "fields": slide.fields,
+            }
+            for slide in snapshot.slides
+        ],
         "pictures": [
             {
                 "number": picture.number,
@@ -82,10 +101,11 @@ def to_json(snapshot: Snapshot) -> str:
                 "width": picture.size[0],
                 "height": picture.size[1],
                 "is_field": picture.is_field,
+                "place": picture.place and asdict(picture.place),
             }
             for picture in snapshot.pictures
         ],
-        "cells": [_cell(cell) for cell in snapshot.cells],
+        "cells": [_cell(cell, snapshot.pictures[cell.picture - 1].place) for cell in snapshot.cells],
     }
     return json_text(content, indent=1) + "\n"
 
@@ -104,10 +124,11 @@ def _review_time(cell: Cell) -> str:
     return "" if cell.review is None else cell.review.time.isoformat(timespec="seconds")
 
 
-def _row(cell: Cell, picture: str, labels: list[str]) -> list[object]:
-    probabilities = _probabilities(cell.prediction)
+def _row(cell: Cell, picture: Picture, labels: list[str], places: bool) -> list[object]:
+    probabilities, place = _probabilities(cell.prediction), picture.place
+    on_slide = [""] * 5 if place is None else [place.slide, *place.on_slide(cell.box)]
     return [
-        *(cell.number, picture, cell.picture, *cell.box),
+        *(cell.number, picture.name, cell.picture, *cell.box, *(on_slide if places else ())),
         *(cell.state.value, cell.label or "", cell.prediction.label),
         *(round(cell.prediction.probability, 6), cell.prediction.status),
         *(round(probabilities[label], 6) if label in probabilities else "" for label in labels),
@@ -129,12 +150,13 @@ def _differential(differential: Differential) -> dict[str, Any]:
     }
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
+def _cell(cell: Cell, place: Place | None) -> dict[str, Any]:
     prediction = cell.prediction
     return {
         "number": cell.number,
         "picture": cell.picture,
         "box": cell.box,
+        "slide_box": place and place.on_slide(cell.box),
         "state": cell.state.value,
         "class": cell.label,
         "cut": cell.cut,

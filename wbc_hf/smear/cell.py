@@ -126,6 +126,11 @@ class Cell:
         return self.review is not None and self.review.label != self.suggestion
 
 
+def count_found(cells: Iterable[Cell]) -> int:
+    """Number of leucocytes that are counted, or will be if a person says so."""
+    return sum(cell.state in (CellState.COUNTED, CellState.WAITING) for cell in cells)
+
+
 def count_cells(cells: Iterable[Cell]) -> dict[str, int]:
     """Count the cells in state COUNTED by class name; all five classes are keys."""
     counts = Counter(cell.label for cell in cells if cell.state is CellState.COUNTED)

@@ -3,7 +3,7 @@
 import io
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,9 +20,10 @@ from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.cell_views import CellView, predict_cells, predict_crops
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
 from wbc_hf.smear.finder import FoundCell, find_cells
+from wbc_hf.smear.monolayer import SlideField
 from wbc_hf.smear.overlaps import FieldIndex, FieldKeyPoints, describe_field, match_cells
 from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
-from wbc_hf.smear.snapshot import Picture, Snapshot
+from wbc_hf.smear.snapshot import Picture, Place, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
 logger = logging.getLogger(__name__)
@@ -149,24 +150,44 @@ class CellCounter:
             else:
                 views = [CellView(image, predict_crops(self.predictor, [[image]])[0][0], (WHOLE,))]
             duplicates, stand_ins = self._find_duplicates(key_points.result(), boxes)
-            cells = [
-                Cell(
-                    cell.box,
-                    view.prediction,
-                    _encode_crop(view.image),
-                    cell.cut,
-                    duplicates.get(index),
-                    framings=view.framings,
-                )
-                for index, (cell, view) in enumerate(zip(found, views, strict=True))
-            ]
-            preview = _encode(image, PREVIEW_SIDE, "JPEG", quality=88)
             picture = self.specimen.add_picture(
-                name, image.size, preview, cells, is_field=whole_field, kind=kind, pixel_size=pixel_size
+                name,
+                image.size,
+                _encode_preview(image),
+                _make_cells(found, views, duplicates),
+                is_field=whole_field,
+                kind=kind,
+                pixel_size=pixel_size,
             )
             self._numbers[-1] = picture.number
             self.specimen.add_stand_ins(picture.number, stand_ins)
             return picture
+
+    def add_slide_field(self, field: SlideField) -> Picture:
+        """Read a field of a slide, find and classify its cells, and add them to the specimen.
+
+        Only cells with their middle in its core are its own, so that none is counted twice where fields overlap. It is
+        not compared with other pictures: its place is known.
+
+        Raises:
+            UnreadableImageError: It cannot be read, or its cells cannot be found or classified; the specimen stays as
+                it was.
+        """
+        image = field.read()
+        place = Place(field.slide.name, *field.frame[:2], field.scale)
+        with self._lock, _failures_named(field.name):
+            found = [cell for cell in find_cells(image) if field.owns(cell.box)]
+            views = predict_cells(self.predictor, image, [cell.box for cell in found])
+            return self.specimen.add_picture(
+                field.name,
+                image.size,
+                _encode_preview(image),
+                _make_cells(found, views, {}),
+                is_field=True,
+                kind=PictureKind.FIELD,
+                pixel_size=field.pixel_size,
+                place=place,
+            )
 
     def add_missed_cell(self, picture: int, x: float, y: float, image: bytes | None = None) -> Cell:
         """Add a leucocyte that the finder missed and a person points at; it waits for review.
@@ -235,6 +256,21 @@ class CellCounter:
         return duplicates, {new: old for new, old in stand_ins.items() if new not in duplicates}
 
 
+def _make_cells(found: Sequence[FoundCell], views: Sequence[CellView], duplicates: Mapping[int, int]) -> list[Cell]:
+    """The cells of a picture; of duplicates, the number of the cell in an earlier picture by index."""
+    return [
+        Cell(
+            cell.box,
+            view.prediction,
+            _encode_crop(view.image),
+            cell.cut,
+            duplicates.get(index),
+            framings=view.framings,
+        )
+        for index, (cell, view) in enumerate(zip(found, views, strict=True))
+    ]
+
+
 def _split(image: ImageSource, label: str) -> Iterator[NamedSource | UnreadableImageError]:
     """Yield the pictures of a source, and what is left out of it."""
     for part in unpack(image, label):
@@ -268,6 +304,10 @@ def _box_around(x: float, y: float, size: tuple[int, int], cells: Sequence[Cell]
             raise WbcError(f"{x:g}, {y:g}: is cell {cell.number} already. Choose it and say what it is.")
     half = median([cell.box[2] - cell.box[0] for cell in cells] or [max(width, height) * _MISSED_CELL]) / 2
     return max(0, round(x - half)), max(0, round(y - half)), min(width, round(x + half)), min(height, round(y + half))
+
+
+def _encode_preview(image: Image.Image) -> bytes:
+    return _encode(image, PREVIEW_SIDE, "JPEG", quality=88)
 
 
 def _encode_crop(crop: Image.Image) -> bytes:

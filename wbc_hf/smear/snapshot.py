@@ -3,12 +3,60 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from wbc_hf.data import Box
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import ModelIdentity
 from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.differential import Differential
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import KeptPicture, picture_bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a field lies on its slide.
+
+    Attributes:
+        slide: Name of the slide.
+        x, y: Upper left corner of the field, in pixels of the slide at full resolution.
+        scale: Pixels of the slide for a pixel of the field.
+    """
+
+    slide: str
+    x: float
+    y: float
+    scale: float
+
+    def on_slide(self, box: Box) -> Box:
+        """A box in pixels of the field, in pixels of the slide."""
+        x0, y0, x1, y1 = box
+        return (
+            round(self.x + self.scale * x0),
+            round(self.y + self.scale * y0),
+            round(self.x + self.scale * x1),
+            round(self.y + self.scale * y1),
+        )
+
+
+@dataclass(frozen=True)
+class SlideMap:
+    """A slide as a whole, and which fields of it lie in the monolayer.
+
+    Attributes:
+        name: File name without folders.
+        size: Width and height in pixels.
+        pixel_size: Width of a pixel in µm.
+        measured: Whether that was measured by the red cells, since the file does not say it.
+        thumbnail: JPEG.
+        fields: Boxes of the chosen fields, without what neighbours share, in pixels of the slide, in reading order.
+    """
+
+    name: str
+    size: tuple[int, int]
+    pixel_size: float
+    measured: bool
+    thumbnail: bytes
+    fields: tuple[Box, ...]
 
 
 @dataclass(frozen=True)
@@ -24,6 +72,7 @@ class Picture:
         kind: What it looks like, however it was read.
         removed: Whether a person removed it from the specimen.
         pixel_size: Width of a pixel in µm, or None where the file does not say it credibly.
+        place: Where it lies on a slide; None of a photograph.
     """
 
     number: int
@@ -34,6 +83,7 @@ class Picture:
     kind: PictureKind = PictureKind.UNCLEAR
     removed: bool = False
     pixel_size: float | None = None
+    place: Place | None = None
 
     @property
     def preview(self) -> bytes:
@@ -58,6 +108,7 @@ class Snapshot:
         cells: All, in whatever state.
         differential: Of the counted cells.
         unreadable: Files that `count` could not read: `name` and `reason` of each.
+        slides: Those that fields are of.
     """
 
     specimen: str
@@ -67,6 +118,7 @@ class Snapshot:
     cells: tuple[Cell, ...]
     differential: Differential
     unreadable: tuple[UnreadableImageError, ...] = ()
+    slides: tuple[SlideMap, ...] = ()
 
     @property
     def reviewers(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from wbc_hf.smear.cell_views import predict_crops
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import PictureStore
-from wbc_hf.smear.snapshot import Picture, Snapshot
+from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
 
 _AT_ONCE = 64  # cells that are predicted again together
 
@@ -42,6 +42,7 @@ class Specimen:
         self._store = PictureStore()
         self._pictures: list[Picture] = []
         self._cells: list[Cell] = []
+        self._slides: list[SlideMap] = []
         # By removed picture: which cell each of the duplicates of its cells was a duplicate of, and which of its cells
         # went with it: not those that were discarded before.
         self._stand_ins: dict[int, dict[int, int]] = {}
@@ -75,7 +76,19 @@ class Specimen:
         pictures, cells = self.contents()
         time = datetime.now(UTC).replace(microsecond=0)
         differential = differentiate_cells(cells, ranges, self.leucocyte_count)
-        return Snapshot(self.name, time, model, pictures, cells, differential)
+        return Snapshot(self.name, time, model, pictures, cells, differential, slides=self.slides)
+
+    @property
+    def slides(self) -> tuple[SlideMap, ...]:
+        """The slides that fields are of."""
+        with self._lock:
+            return tuple(self._slides)
+
+    def add_slide(self, slide: SlideMap) -> None:
+        """Add a slide, before its fields."""
+        with self._lock:
+            self._slides.append(slide)
+            self.size += len(slide.thumbnail)
 
     def add_picture(
         self,
@@ -87,12 +100,14 @@ class Specimen:
         is_field: bool,
         kind: PictureKind = PictureKind.UNCLEAR,
         pixel_size: float | None = None,
+        place: Place | None = None,
     ) -> Picture:
         """Add a picture with the cells found in it, and number both."""
         name = escape_surrogates(name)
         with self._lock:
             kept = self._store.keep(preview)
-            picture = Picture(len(self._pictures) + 1, name, size, is_field, kept, kind, pixel_size=pixel_size)
+            number = len(self._pictures) + 1
+            picture = Picture(number, name, size, is_field, kept, kind, pixel_size=pixel_size, place=place)
             self._pictures.append(picture)
             self.size += len(preview)
             for cell in cells:

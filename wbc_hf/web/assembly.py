@@ -1,5 +1,7 @@
 """The page as a whole."""
 
+from pathlib import Path
+
 import gradio as gr
 
 from wbc_hf.adaptation import Laboratories
@@ -17,6 +19,7 @@ from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.model_tab import add_model_tab
 from wbc_hf.web.rendering import render
 from wbc_hf.web.session import Sessions
+from wbc_hf.web.slides import SlideFolder
 from wbc_hf.web.specimen_tab import SpecimenTab
 
 MAX_WAITING = 64  # requests, before the page says that it is busy
@@ -32,6 +35,7 @@ def build_page(
     ranges: ReferenceRanges = DEFAULT_RANGES,
     references: ReferenceCells | None = None,
     laboratories: Laboratories | None = None,
+    slides: Path | None = None,
 ) -> gr.Blocks:
     """Build the page of a model, not yet served.
 
@@ -40,20 +44,22 @@ def build_page(
         ranges: Reference ranges of the laboratory.
         references: Known cells; the most similar ones are shown beside an answer.
         laboratories: Where laboratories are kept; by default none is.
+        slides: Folder of whole slides that every visitor may read; by default there is none.
 
     Raises:
-        WbcError: The model has none of the five classes.
+        WbcError: The model has none of the five classes, or there is no such folder of slides.
     """
     if all(class_index(label) is None for label in predictor.labels):
         raise WbcError(
             f"{predictor.name}: tells apart {', '.join(predictor.labels[:3])} …, but no leucocytes. "
             "Fine-tune it first: python train.py --model …"
         )
-    sessions = Sessions(predictor)
+    sessions, folder = Sessions(predictor), SlideFolder(slides) if slides is not None else None
     with CheckedBlocks(title="Leucocytes", analytics_enabled=False, delete_cache=(DAY, DAY)) as page:
         gr.HTML(_render_header(predictor))
         with gr.Tab("Specimen"):
-            SpecimenTab(page, sessions, ranges, LaboratoryPanel(sessions, predictor, laboratories), references)
+            panel = LaboratoryPanel(sessions, predictor, laboratories)
+            SpecimenTab(page, sessions, ranges, panel, references, folder)
         with gr.Tab("One cell"):
             CellTab(predictor, references)
         with gr.Tab("Adapt") as tab:

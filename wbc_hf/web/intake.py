@@ -4,11 +4,18 @@ import math
 from collections.abc import Sequence
 
 from wbc_hf.errors import UnreadableImageError, WbcError
+from wbc_hf.smear import LEUCOCYTES, SlideField, map_of
 from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.session import Session
+from wbc_hf.web.slides import fields_of, is_slide, look_at
+from wbc_hf.web.turns import turn
 from wbc_hf.web.uploads import Upload, split_upload, unpack_upload
 
 STOPPED = "Stopped: {read} of {given} photographs were read, with {cells} leucocytes that are counted or wait."
+STOPPED_ON_SLIDE = (
+    "{read} of {given} fields of the monolayer were read, with {cells} leucocytes that are counted or wait."
+)
+TWICE = "is in this specimen already. Read on there, or begin with “New specimen”"
 
 
 class Intake:
@@ -21,13 +28,16 @@ class Intake:
         session: Whose specimen it is.
         uploads: Pictures and ZIP files, and what could not be taken out of one.
         is_field: Whether each is a photograph of a smear, else of one cell; None finds out.
-        goal: Number of leucocytes to stop at, or at its next multiple; None reads all.
+        goal: Number of leucocytes to stop at, or at its next multiple; None reads all photographs, and of a slide as
+            many fields as `LEUCOCYTES` need.
 
     Attributes:
         given: The pictures, in their order, once ZIP files are unpacked.
         done: Number of these that were read or left out.
         read: Number of those that were read; each page of a TIFF file counts.
+        look: While the monolayer of a slide is looked for: its name, how many places were looked at, and of how many.
         remarks: What to know of single ones.
+        notes: What to know of slides.
         note: Why others were not read; "" if all were. These are in `session.unread`.
         abandoned: Set it where nobody looks any more: `run` ends with the picture that it reads.
     """
@@ -41,10 +51,13 @@ class Intake:
     ):
         self.given: list[Upload | UnreadableImageError] = []
         self.done = self.read = 0
+        self.look: tuple[str, int, int] | None = None
         self.remarks: list[Remark] = []
+        self.notes: list[str] = []
         self.note, self.abandoned = "", False
         self._session, self._uploads, self._is_field = session, uploads, is_field
-        self._enough = next_goal(session.leucocytes, goal)
+        self._of_slide = any(isinstance(it, Upload) and _is_of_slide(it) for it in uploads)
+        self._enough = next_goal(session.leucocytes, LEUCOCYTES if goal is None and self._of_slide else goal)
 
     @property
     def current(self) -> str:
@@ -53,16 +66,56 @@ class Intake:
 
     def run(self) -> None:
         """Read the pictures."""
+        given: list[Upload | UnreadableImageError] = []
         for upload in self._uploads:
-            self.given += [upload] if isinstance(upload, UnreadableImageError) else unpack_upload(upload)
+            if isinstance(upload, UnreadableImageError):
+                given.append(upload)
+            else:
+                for found in unpack_upload(upload):
+                    given += self._look_at(found) if isinstance(found, Upload) and is_slide(found) else [found]
+        self.given = given
+        if self._is_stopped and self._of_slide:
+            self._stop_before(0)
+            return
         for index, found in enumerate(self.given):
             self._take(found)
             self.done = index + 1
-            if left := self.given[self.done :] if self._is_enough else []:
-                self._session.unread = left + self._session.unread
-                cells = self._session.leucocytes
-                self.note = STOPPED.format(read=self.done, given=len(self.given), cells=cells)
+            if self._is_enough and self.done < len(self.given):
+                self._stop_before(self.done)
                 return
+
+    def _stop_before(self, index: int) -> None:
+        """Leave the pictures from there on for another time, and say so."""
+        self._session.unread = self.given[index:] + self._session.unread
+        said = STOPPED_ON_SLIDE if self._of_slide else STOPPED
+        self.note = said.format(read=index, given=len(self.given), cells=self._session.leucocytes)
+
+    def _look_at(self, slide: Upload) -> list[Upload | UnreadableImageError]:
+        """The fields of a slide's monolayer; what is wrong with it; or itself, where reading was stopped meanwhile."""
+        specimen = self._session.specimen
+        if slide.name in [known.name for known in specimen.slides]:
+            return [UnreadableImageError(slide.name, TWICE)]
+
+        def show(done: int, total: int) -> None:
+            self.look = slide.name, done, total
+            if self._is_stopped:
+                raise _StoppedError
+
+        who = self._session.visitor, self._session.key
+        try:
+            monolayer, notes = look_at(slide, show, lambda pixels: turn(pixels, who))
+        except _StoppedError:
+            return [slide]
+        except UnreadableImageError as error:
+            return [UnreadableImageError(slide.name, error.reason)]
+        except WbcError as error:
+            return [UnreadableImageError(slide.name, f"is not read. {error}")]
+        finally:
+            self.look = None
+        self.notes += notes
+        self.remarks += [Remark(RemarkKind.UNREADABLE, each.name, each.reason) for each in monolayer.unreadable]
+        specimen.add_slide(map_of(monolayer))
+        return list(fields_of(monolayer))
 
     def _take(self, found: Upload | UnreadableImageError) -> None:
         """Read all pages of a picture; one for which there is no room is left out, with the reason."""
@@ -88,6 +141,14 @@ class Intake:
     @property
     def _is_enough(self) -> bool:
         return self._is_stopped or self._session.leucocytes >= self._enough
+
+
+class _StoppedError(Exception):
+    """Somebody stopped the look at a slide."""
+
+
+def _is_of_slide(upload: Upload) -> bool:
+    return isinstance(upload.source, SlideField) or is_slide(upload)
 
 
 def next_goal(leucocytes: int, goal: int | None) -> float:

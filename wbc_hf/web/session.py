@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
-from wbc_hf.data import count_pixels, read_pixel_size
+from wbc_hf.data import read_pixel_size
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import ModelIdentity, Neighbour, Predictor
 from wbc_hf.smear import (
@@ -20,15 +20,17 @@ from wbc_hf.smear import (
     Origin,
     Picture,
     Review,
+    SlideField,
     Specimen,
     check_laboratory,
+    count_found,
     next_to_teach,
 )
 from wbc_hf.web.adapting import Adapted
 from wbc_hf.web.full_pictures import FullPictures
 from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.turns import current_visitor, turn
-from wbc_hf.web.uploads import MAX_PICTURES, Upload, read_upload
+from wbc_hf.web.uploads import MAX_PICTURES, Upload, pixels_of, read_upload
 
 # Of the pictures that are kept, in bytes on the disk: of one specimen, of one visitor's, and of all.
 MAX_BYTES, MAX_BYTES_OF_ONE, MAX_BYTES_OF_ALL = 2**30, 2**31, 2**32
@@ -179,7 +181,7 @@ class Session:
     @property
     def leucocytes(self) -> int:
         """Number of cells that are counted, or will be if a person says so."""
-        return sum(cell.state in (CellState.COUNTED, CellState.WAITING) for cell in self.specimen.cells)
+        return count_found(self.specimen.cells)
 
     @property
     def size(self) -> int:
@@ -220,11 +222,8 @@ class Session:
             self.specimen.remove(upload.replaces)
         try:
             # Not the current visitor, whom nobody knows in a thread that reads.
-            with turn(count_pixels(upload.source), (self.visitor, self.key)):
-                image = read_upload(upload)
-                pixel_size = upload.pixel_size or read_pixel_size(upload.source)
-                picture = self.counter.add_image(image, upload.name, whole_field=is_field, pixel_size=pixel_size)
-                self.full_pictures.keep(picture, image)
+            with turn(pixels_of(upload), (self.visitor, self.key)):
+                picture = self._add(upload, is_field)
         except WbcError as error:
             if upload.replaces is not None:
                 self.specimen.put_back(upload.replaces)
@@ -246,6 +245,15 @@ class Session:
             reason = "shows nothing that was not seen before, so none of its cells is counted again"
             return Remark(RemarkKind.SEEN, upload.name, reason)
         return None
+
+    def _add(self, upload: Upload, is_field: bool | None) -> Picture:
+        if isinstance(upload.source, SlideField):
+            return self.counter.add_slide_field(upload.source)  # whose preview has all its pixels
+        image = read_upload(upload)
+        pixel_size = upload.pixel_size or read_pixel_size(upload.source)
+        picture = self.counter.add_image(image, upload.name, whole_field=is_field, pixel_size=pixel_size)
+        self.full_pictures.keep(picture, image)
+        return picture
 
     def read_otherwise(self) -> list[Upload | UnreadableImageError]:
         """List the doubtful pictures, to be read once more in place of what was read of them; one step to undo.

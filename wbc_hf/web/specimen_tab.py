@@ -10,13 +10,14 @@ from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Neighbour, ReferenceCells
 from wbc_hf.reports import EXPORTS, Export, file_name
-from wbc_hf.smear import Cell, Picture, ReferenceRanges, check_leucocyte_count, differentiate_cells
+from wbc_hf.smear import Cell, Picture, ReferenceRanges, SlideField, check_leucocyte_count, differentiate_cells
 from wbc_hf.web.examples import FIELD_CREDIT, example_fields
 from wbc_hf.web.intake import Intake
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.remarks import Remark, RemarkKind, render_remarks
 from wbc_hf.web.rendering import example_buttons, plural, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
+from wbc_hf.web.slides import SlideFolder, render_slides
 from wbc_hf.web.specimen_html import (
     describe_gallery,
     make_thumbnails,
@@ -33,7 +34,7 @@ FORGOTTEN = "This specimen was not touched for long and is forgotten: give its p
 FIND_OUT, FIELDS, CELLS = "Find out", "Whole fields", "One cell each"
 # Leucocytes, counted or waiting: a manual differential ends at 100 or 200.
 ALL = "the end"
-GOALS = {ALL: None, "100 cells": 100, "200 cells": 200}
+GOALS = {ALL: None, "100 cells": 100, "200 cells": 200, "500 cells": 500}
 IS_FIELD = {FIND_OUT: None, FIELDS: True, CELLS: False}
 # Seconds between two looks while pictures are read: until the first is there, and afterwards, when what is sent grows
 # with the specimen.
@@ -50,6 +51,7 @@ class SpecimenTab:
         ranges: Reference ranges of the laboratory.
         panel: For what concerns the laboratory of the photographs.
         references: Cells to compare the one under review with, or None.
+        slides: Whole slides on the server that visitors may read, or None.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class SpecimenTab:
         ranges: ReferenceRanges,
         panel: LaboratoryPanel,
         references: ReferenceCells | None = None,
+        slides: SlideFolder | None = None,
     ):
+        self.folder = slides
         self.sessions, self.ranges, self.panel, self.references = sessions, ranges, panel, references
         self.examples = example_fields()
         self.session = gr.State()
@@ -71,7 +75,7 @@ class SpecimenTab:
         with gr.Row(equal_height=False, elem_classes=["wbc-row", "wbc-intake"]):
             with gr.Column(scale=4):
                 self.files = gr.File(
-                    label=f"Photographs, a folder or a ZIP file, up to {MAX_PICTURES:,}",
+                    label=f"Photographs, a folder or a ZIP file, up to {MAX_PICTURES:,}, or a slide",
                     file_count="multiple",
                     height=150,
                     elem_classes=["wbc-upload", "wbc-many"],
@@ -87,6 +91,15 @@ class SpecimenTab:
                         min_width=370,
                     )
                     self.goal = gr.Dropdown(list(GOALS), value=ALL, label="Stop at", scale=1, min_width=140)
+                with gr.Row(visible=self.folder is not None, elem_classes="wbc-slides"):
+                    self.slide = gr.Dropdown(
+                        [],
+                        label="A slide on the server",
+                        allow_custom_value=True,
+                        scale=4,
+                        min_width=240,
+                    )
+                    self.read_slide = gr.Button("Read it", size="sm", scale=1, min_width=90)
                 self.panel.lay_out_menu()
                 self.example = example_buttons(
                     "Or try it on",
@@ -100,6 +113,7 @@ class SpecimenTab:
         self.go_on = gr.Button("Read on", size="sm", visible=False, elem_classes=["wbc-stop", "wbc-go-on"])
         self.otherwise = gr.Button("", size="sm", visible=False, elem_classes=["wbc-stop", "wbc-otherwise"])
         self.panel.lay_out()
+        self.map = gr.HTML()
         with gr.Column(visible=False, elem_classes="wbc-specimen") as self.work:
             with gr.Row(equal_height=False, elem_classes="wbc-row"):
                 with gr.Column(scale=5):
@@ -132,7 +146,7 @@ class SpecimenTab:
         hidden = AT_ONCE | {"show_progress": "hidden"}
         reading = SPECIMENS | {"api_visibility": "private", "show_progress": "hidden"}
         results = [self.session, self.files, self.kind, self.progress, self.stop, self.go_on, self.otherwise]
-        results += [self.work, *self.views, *self.panel.outputs]
+        results += [self.work, self.map, *self.views, *self.panel.outputs]
         self.files.upload(
             self.on_files,
             [self.files, self.kind, self.goal, self.leucocytes],
@@ -141,6 +155,7 @@ class SpecimenTab:
             trigger_mode="multiple",
             **reading,
         )
+        self.read_slide.click(self.on_slide, [self.slide, self.kind, self.goal, self.leucocytes], results, **reading)
         self.example.click(self.on_example, [self.session, self.leucocytes], results, **reading)
         self.go_on.click(self.on_go_on, [self.session, self.kind, self.goal, self.leucocytes], results, **reading)
         self.otherwise.click(self.on_otherwise, [self.session, self.leucocytes], results, **reading)
@@ -172,12 +187,29 @@ class SpecimenTab:
             )
         self.panel.listen(page, self.session, self.leucocytes, [self.work, *self.views], self._show)
         page.load(self.on_load, None, [self.reviewer, self.signed_in], **AT_ONCE)
+        if self.folder is not None:
+            page.load(self.on_load_slides, None, self.slide, **AT_ONCE)
 
     def on_load(self, request: gr.Request) -> tuple[gr.Textbox, str]:
         """Fill in the name of a visitor who signed in: they review under that name and no other."""
         if not request.username:
             return gr.Textbox(), ""
         return gr.Textbox(value=request.username, interactive=False), render("signed_in", name=request.username)
+
+    def on_load_slides(self) -> gr.Dropdown:
+        """List the slides that are in the server's folder now."""
+        return gr.Dropdown(choices=[] if self.folder is None else list(self.folder.names()), value=None)
+
+    def on_slide(self, name: str | None, kind: str, goal: str, leucocytes: str, request: gr.Request) -> Iterator[dict]:
+        """Read a slide of the server's folder into the visitor's specimen."""
+        try:
+            if self.folder is None:
+                raise WbcError("This page reads no slides of the server: start it with --slides FOLDER.")
+            path = self.folder.find(str(name or ""))
+        except WbcError as error:
+            yield {self.progress: render_problem("Not read", str(error))}
+            return
+        yield from self._read([Upload(str(path), str(name))], kind, goal, leucocytes, request)
 
     def on_files(
         self, given: list[dict] | None, kind: str, goal: str, leucocytes: str, request: gr.Request
@@ -228,7 +260,8 @@ class SpecimenTab:
             return {self.progress: render_problem("Forgotten", FORGOTTEN), self.work: gr.Column(visible=False)}
         if event.action == "clear":
             # Also what is shown: Gradio keeps the last value of every component.
-            emptied = dict.fromkeys([self.progress, self.notice, self.name, self.leucocytes, *self.views], "")
+            texts = [self.progress, self.notice, self.map, self.name, self.leucocytes, *self.views]
+            emptied = dict.fromkeys(texts, "")
             hidden: dict = {self.work: gr.Column(visible=False)}
             hidden |= {button: gr.Button(visible=False) for button in (self.stop, self.go_on, self.otherwise)}
             unsent = dict.fromkeys([self.sent, self.thumbnails])
@@ -297,12 +330,13 @@ class SpecimenTab:
             pictures = session.specimen.pictures[before:]
             session.doubtful = doubtful_pictures(pictures, kind)
             remarks = intake.remarks + (remarks_of_minority(pictures) if kind == FIND_OUT else [])
-            notes = [note for note in (intake.note, describe_otherwise(pictures, kind)) if note]
+            notes = [note for note in (*intake.notes, intake.note, describe_otherwise(pictures, kind)) if note]
             said = render_remarks(remarks, intake.read, notes)
             self.panel.record(session)
             with session.lock:
                 session.start_review()
             shown = self._show(session, leucocytes) if session.specimen.pictures else {}
+            shown |= {self.map: show_slides(session)}
             yield {self.progress: said} | self._visible_parts(session) | shown | self.panel.state(session)
 
     def _read_and_show(self, session: Session, intake: Intake, leucocytes: str, request: gr.Request) -> Iterator[dict]:
@@ -311,12 +345,19 @@ class SpecimenTab:
             reading, shown = threads.submit(intake.run), -1
             try:
                 while wait([reading], SHOW_EVERY if shown > 0 else LOOK_EVERY).not_done:
+                    if (look := intake.look) is not None:
+                        name, done, total = look
+                        progress = render("look", name=name, done=done, total=total)
+                        yield {self.progress: progress} | self._visible_parts(session)
+                        continue
                     if intake.done == shown or not intake.given:
                         continue
                     shown = intake.done
                     progress = render("progress", done=shown, total=len(intake.given), name=intake.current)
                     current = session.specimen.pictures and self.sessions.of(request.session_hash) is session
                     state = self._show(session, leucocytes) if current else {}
+                    if session.specimen.slides:
+                        state |= {self.map: show_slides(session)}
                     yield {self.progress: progress} | self._visible_parts(session) | state
                 reading.result()
             finally:
@@ -332,7 +373,7 @@ class SpecimenTab:
         return {
             self.stop: gr.Button(visible=session.readings > 0 and not session.stopped),
             self.go_on: gr.Button(
-                f"Read the other {plural(len(session.unread), 'photograph')}",
+                f"Read the other {plural(len(session.unread), name_of_pictures(session.unread))}",
                 visible=session.readings == 0 and bool(session.unread),
             ),
             self.otherwise: gr.Button(
@@ -344,6 +385,18 @@ class SpecimenTab:
 
     def _show(self, session: Session, leucocytes: str) -> dict:
         return dict(zip(self.views, render_views(session, self.ranges, leucocytes, self.references), strict=True))
+
+
+def show_slides(session: Session) -> str:
+    """Render the slides of a specimen with what was read of them."""
+    places = {picture.name: picture.place for picture in session.specimen.pictures if picture.place is not None}
+    return render_slides(session.specimen.slides, places)
+
+
+def name_of_pictures(unread: Sequence[Upload | UnreadableImageError]) -> str:
+    """What a button calls what was not read: fields of a slide, or photographs."""
+    of_slide = any(isinstance(upload, Upload) and isinstance(upload.source, SlideField) for upload in unread)
+    return "field" if of_slide else "photograph"
 
 
 def picture_sender(sessions: Sessions) -> Callable[[dict], str | None]:

@@ -9,10 +9,20 @@ from typing import Any
 
 from PIL import Image
 
-from wbc_hf.data import MAX_MEMBER_BYTES, ImageSource, count_pixels, is_zip, read_image, split_pages, unpack
+from wbc_hf.data import (
+    MAX_MEMBER_BYTES,
+    ImageSource,
+    count_pixels,
+    is_zip,
+    read_image,
+    slide_kind,
+    split_pages,
+    unpack,
+)
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import Prediction, Predictor
 from wbc_hf.safe_text import escape_surrogates
+from wbc_hf.smear import SlideField
 from wbc_hf.web.turns import turn
 
 MAX_FILES = 100  # of an endpoint at once
@@ -38,13 +48,13 @@ class Upload:
     """A picture to be read into a specimen.
 
     Attributes:
-        source: As a rule a file on this machine.
+        source: As a rule a file on this machine; or a field of an open slide.
         name: Its name where it came from.
         replaces: Number of a picture of the specimen that this one is, to be read once more; None for a new one.
         pixel_size: Width of a pixel in µm, where it is known of the picture that is replaced.
     """
 
-    source: ImageSource
+    source: ImageSource | SlideField
     name: str
     replaces: int | None = None
     pixel_size: float | None = None
@@ -86,6 +96,8 @@ def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
         _check_upload(upload)
     except UnreadableImageError as error:
         return [error]
+    if isinstance(upload.source, SlideField):
+        return [upload]
     return [
         found if isinstance(found, UnreadableImageError) else replace(upload, source=found.source, name=found.name)
         for found in unpack(upload.source, upload.name)
@@ -94,6 +106,9 @@ def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
 
 def split_upload(upload: Upload) -> Iterator[Upload | UnreadableImageError]:
     """Yield the pages of a picture, and what is left out of it."""
+    if isinstance(upload.source, SlideField):
+        yield upload
+        return
     for found in split_pages(upload.source, upload.name):
         if isinstance(found, UnreadableImageError):
             yield found
@@ -108,7 +123,7 @@ def read_upload(upload: Upload) -> Image.Image:
         UnreadableImageError: It is too large, or from `read_image`.
     """
     _check_upload(upload)
-    return read_image(upload.source, upload.name)
+    return upload.source.read() if isinstance(upload.source, SlideField) else read_image(upload.source, upload.name)
 
 
 def _check_upload(upload: Upload) -> None:
@@ -116,13 +131,19 @@ def _check_upload(upload: Upload) -> None:
     if not isinstance(upload.source, str) or not os.path.isfile(upload.source):
         return
     size = os.path.getsize(upload.source)
-    if size > MAX_PICTURE_BYTES and not is_zip(upload.source):
+    if size > MAX_PICTURE_BYTES and not is_zip(upload.source) and slide_kind(upload.source) is None:
         raise UnreadableImageError(
             upload.name,
             f"is too large ({size // 1024**2} MiB); pictures of at most {MAX_PICTURE_BYTES // 1024**2} MiB are read",
         )
     if size < _LEFT_OUT_SIZE and (said := _LEFT_OUT.fullmatch(Path(upload.source).read_bytes())):
         raise UnreadableImageError(upload.name, said[1].decode(errors="replace"))
+
+
+def pixels_of(upload: Upload) -> int:
+    """Number of pixels that reading a picture decodes."""
+    source = upload.source
+    return source.size[0] * source.size[1] if isinstance(source, SlideField) else count_pixels(source)
 
 
 def read_or_error(upload: Upload) -> Image.Image | UnreadableImageError:
@@ -138,7 +159,7 @@ def _split(uploads: Sequence[Upload]) -> Iterator[tuple[list[Upload], int]]:
     chunk: list[Upload] = []
     pixels = 0
     for upload in uploads:
-        more = count_pixels(upload.source)
+        more = pixels_of(upload)
         if chunk and (len(chunk) == CHUNK or pixels + more > CHUNK_PIXELS):
             yield chunk, pixels
             chunk, pixels = [], 0

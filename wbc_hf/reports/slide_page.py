@@ -1,0 +1,84 @@
+"""The page of a report that shows a slide as a whole, with the places of its cells. All lengths are in millimetres."""
+
+import io
+from collections.abc import Iterator
+from typing import Protocol
+
+from wbc_hf.labels import LEUCOCYTES
+from wbc_hf.smear import Cell, CellState, SlideMap, Snapshot
+
+_TOP, _HEIGHT = 44.0, 200.0  # of the picture of the slide, at most
+_FIELD_READ, _FIELD_NOT_READ = "#0f766e", "#9ca3af"
+_WAITING, _DOT = "#b45309", 0.9
+_CAPTION = (
+    "Frames: fields of the monolayer, green ones were read, grey ones were not needed. Dots: counted cells, in the "
+    "colours of their classes; rings: cells that wait for review."
+)
+
+
+class Page(Protocol):
+    """What this page needs of the report's; see `wbc_hf.reports.pdf`."""
+
+    def add_page(self) -> None: ...
+    def put(
+        self, x: float, y: float, text: str, size: float = 8, *, align: str = "L", bold: bool = False, ink: str = ""
+    ) -> None: ...
+    def shorten(self, text: str, width: float, size: float, *, bold: bool = False) -> str: ...
+    def put_items(self, x: float, y: float, items: list[str], lines: int, size: float = 7) -> float: ...
+    def dot(self, x: float, y: float, radius: float, ink: str) -> None: ...
+    def frame(self, x: float, y: float, width: float, height: float, ink: str) -> None: ...
+    def ring(self, x: float, y: float, radius: float, ink: str) -> None: ...
+    def image(self, name: io.BytesIO, x: float, y: float, w: float, h: float) -> object: ...
+
+
+def draw_slide(page: Page, snapshot: Snapshot, slide: SlideMap, left: float, right: float) -> None:
+    """Draw a page with the thumbnail of a slide, the fields of its monolayer, and the places of its cells.
+
+    Args:
+        page: Of the report; a new one is begun.
+        snapshot: Of the specimen.
+        slide: One of its slides.
+        left, right: Margins of the page.
+    """
+    page.add_page()
+    page.put(left, 21, page.shorten(slide.name, right - left, 14, bold=True), 14, bold=True)
+    page.put(left, 27, "  ·  ".join(_facts(snapshot, slide)), 7.5)
+    page.put_items(left, 30.5, [_CAPTION], 3)
+    scale = min((right - left) / slide.size[0], _HEIGHT / slide.size[1])
+    page.image(io.BytesIO(slide.thumbnail), left, _TOP, slide.size[0] * scale, slide.size[1] * scale)
+    read = {picture.name for picture in snapshot.pictures if picture.place and not picture.removed}
+    for number, (x0, y0, x1, y1) in enumerate(slide.fields, 1):
+        ink = _FIELD_READ if f"{slide.name}, field {number}" in read else _FIELD_NOT_READ
+        page.frame(left + x0 * scale, _TOP + y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale, ink)
+    colours = {leucocyte.name: leucocyte.colour for leucocyte in LEUCOCYTES}
+    for cell, x, y in _places(snapshot, slide):
+        if cell.state is CellState.COUNTED and cell.label in colours:
+            page.dot(left + x * scale, _TOP + y * scale, _DOT, colours[cell.label])
+        elif cell.state is CellState.WAITING:
+            page.ring(left + x * scale, _TOP + y * scale, _DOT, _WAITING)
+    _draw_legend(page, left, _TOP + slide.size[1] * scale + 6, colours)
+
+
+def _draw_legend(page: Page, left: float, y: float, colours: dict[str, str]) -> None:
+    for index, (name, colour) in enumerate(colours.items()):
+        page.dot(left + 34 * index + 1, y - 1, _DOT, colour)
+        page.put(left + 34 * index + 3, y, name, 7)
+
+
+def _facts(snapshot: Snapshot, slide: SlideMap) -> list[str]:
+    by = " (measured by red cells)" if slide.measured else ""
+    read = sum(picture.place is not None and picture.place.slide == slide.name for picture in snapshot.pictures)
+    return [
+        f"Specimen {snapshot.specimen or 'not named'}",
+        f"{slide.size[0]} × {slide.size[1]} pixels of {slide.pixel_size:.3f} µm{by}",
+        f"{read} of {len(slide.fields)} fields read",
+    ]
+
+
+def _places(snapshot: Snapshot, slide: SlideMap) -> Iterator[tuple[Cell, float, float]]:
+    """Cells of a slide with their middles in its pixels."""
+    for cell in snapshot.cells:
+        place = snapshot.pictures[cell.picture - 1].place
+        if place is not None and place.slide == slide.name:
+            x0, y0, x1, y1 = place.on_slide(cell.box)
+            yield cell, (x0 + x1) / 2, (y0 + y1) / 2

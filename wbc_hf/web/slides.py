@@ -1,0 +1,128 @@
+"""Whole slides on the page: a folder of them on the server, the look for the monolayer, the map of what was read."""
+
+import base64
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from wbc_hf.data import slide_kind, walk_folder
+from wbc_hf.errors import WbcError
+from wbc_hf.smear import (
+    MEASURED,
+    NO_PYRAMID,
+    Monolayer,
+    Place,
+    SlideField,
+    SlideMap,
+    find_monolayer,
+    map_of,
+    open_slide,
+)
+from wbc_hf.web.rendering import render
+from wbc_hf.web.uploads import Upload
+
+MAX_LISTED = 2000  # slides of the folder
+
+
+class SlideFolder:
+    """Slides in a folder of the server, for visitors to read: by their path in it, and no other file.
+
+    Args:
+        folder: The folder. Links in it that lead out of it are not followed.
+
+    Raises:
+        WbcError: There is no such folder.
+    """
+
+    def __init__(self, folder: Path):
+        if not folder.is_dir():
+            raise WbcError(f"--slides {folder}: there is no such folder. Name one that holds whole slides.")
+        self._folder = folder.resolve()
+
+    def names(self) -> list[str]:
+        """Paths of the slides within the folder, in order; of a DICOM slide that of its first file."""
+        found: dict[Path, str] = {}
+        for entry in walk_folder(self._folder):
+            path = Path(entry.path)
+            if len(found) < MAX_LISTED and self._may_be_read(path):
+                slide = path.parent if path.suffix.lower() == ".dcm" else path
+                found.setdefault(slide, path.relative_to(self._folder).as_posix())
+        return list(found.values())
+
+    def find(self, name: str) -> Path:
+        """The file of a slide.
+
+        Raises:
+            WbcError: It is not in the folder, leads out of it, or is no slide.
+        """
+        try:
+            path = self._folder / name
+            if name.strip() and self._may_be_read(path):
+                return path
+        except (OSError, ValueError):  # no possible path
+            pass
+        raise WbcError(f"{name or 'no name'}: is no slide in the server's folder of slides. Choose one of the list.")
+
+    def _may_be_read(self, path: Path) -> bool:
+        real = path.resolve()
+        return real.is_relative_to(self._folder) and real.is_file() and slide_kind(path) is not None
+
+
+def is_slide(upload: Upload) -> bool:
+    """Whether an upload is a whole slide, and not a field of one."""
+    return isinstance(upload.source, str | Path) and slide_kind(upload.source) is not None
+
+
+def look_at(
+    upload: Upload,
+    progress: Callable[[int, int], None],
+    turn: Callable[[int], AbstractContextManager],
+) -> tuple[Monolayer, list[str]]:
+    """Find the monolayer of a slide, and what to know of the slide.
+
+    Args:
+        upload: The slide.
+        progress: Called with how many places were looked at, and of how many.
+        turn: Held while a part is read, given its number of pixels.
+
+    Raises:
+        WbcError: It cannot be read, or has no monolayer; or the extra "slides" is not installed.
+    """
+    assert isinstance(upload.source, str | Path)
+    slide = open_slide(upload.source, upload.name)
+    monolayer = find_monolayer(slide, progress=progress, turn=turn)
+    notes = [] if slide.has_pyramid else [f"{upload.name} {NO_PYRAMID}."]
+    if monolayer.measured:
+        notes.append(f"{upload.name} {MEASURED.format(size=monolayer.pixel_size)}.")
+    return monolayer, notes
+
+
+def fields_of(monolayer: Monolayer) -> list[Upload]:
+    """The fields of a monolayer, to be read one after the other."""
+    return [Upload(field, field.name) for field in monolayer.fields]
+
+
+def render_slides(slides: tuple[SlideMap, ...], places: dict[str, Place]) -> str:
+    """Render each slide with the fields of its monolayer; "" where there is none.
+
+    Args:
+        slides: Of the specimen.
+        places: Of the fields that were read, by their names.
+    """
+    if not slides:
+        return ""
+    shown = [
+        {
+            "slide": slide,
+            "image": base64.b64encode(slide.thumbnail).decode(),
+            "fields": [
+                (x0, y0, x1 - x0, y1 - y0, f"{slide.name}, field {number}" in places)
+                for number, (x0, y0, x1, y1) in enumerate(slide.fields, 1)
+            ],
+        }
+        for slide in slides
+    ]
+    return render("slides", slides=shown)
+
+
+__all__ = ["SlideField", "SlideFolder", "fields_of", "is_slide", "look_at", "map_of", "render_slides"]
