@@ -22,7 +22,8 @@ from PIL import Image
 
 import train
 from tests.loopback_hub import LoopbackHub, connect
-from wbc_hf.data import paint_cells
+from tests.slide_files import paint, write_tiff
+from wbc_hf.data import PaintedSlide, paint_cells
 from wbc_hf.labels import CLASS_NAMES
 
 CELLS_PER_CLASS = 12
@@ -63,6 +64,7 @@ SLOW_FILES = [
     "test_memory.py",
     "test_misuse.py",
     "test_model_folder.py",
+    "test_monolayer.py",
     "test_near_duplicates.py",
     "test_network.py",
     "test_packaging.py",
@@ -75,6 +77,9 @@ SLOW_FILES = [
     "test_search.py",
     "test_self_training.py",
     "test_session.py",
+    "test_slide_counting.py",
+    "test_slides.py",
+    "test_slides_tab.py",
     "test_sources.py",
     "test_specimen_tab.py",
     "test_togacar_2020.py",
@@ -131,6 +136,29 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 def seed() -> int:
     """Seed of what tests train or fit: `WBC_HF_TEST_SEED`, 0 by default. What they assert has to hold for any."""
     return _seed()
+
+
+@dataclass(frozen=True)
+class SlideFile:
+    """A painted slide in a file.
+
+    Attributes:
+        painted: What it shows.
+        pixels: All of it, RGB.
+        path: A generic pyramidal TIFF.
+    """
+
+    painted: PaintedSlide
+    pixels: np.ndarray
+    path: Path
+
+
+@pytest.fixture(scope="session")
+def slide_file(tmp_path_factory: pytest.TempPathFactory) -> SlideFile:
+    """A slide of a square millimetre, with ten times the leucocytes of a healthy person."""
+    painted = PaintedSlide(4096, 2560, seed=0, leucocytes=1.5, artefacts=1)
+    pixels = paint(painted)
+    return SlideFile(painted, pixels, write_tiff(tmp_path_factory.mktemp("slide") / "smear.tif", pixels))
 
 
 @dataclass(frozen=True)

@@ -321,7 +321,7 @@ def test_counting_gives_the_cells_of_a_cell_counter(smear: Path, tiny_run: TinyR
     for name in ("1.png", "2.png", "3.png"):
         counter.add_image(Image.open(smear / name), name, whole_field=True)
 
-    words = ["count", smear, "--model", tiny_run.folder, "--specimen", "S 1", "--leucocytes", 6.4]
+    words = ["count", smear, "--model", tiny_run.folder, "--specimen", "S 1", "--leucocyte-count", 6.4]
     result = run(*words, "--format", "json")
 
     assert result.exit_code == 1
@@ -387,7 +387,7 @@ def test_a_pipe_is_written_to_and_not_replaced(smear: Path, tiny_run: TinyRun, t
     [
         (["--format", "pdf"], "--format pdf: is not for a terminal"),
         (["--output", "nowhere/out.json"], "nowhere/out.json: its folder does not exist"),
-        (["--leucocytes", "6500"], "6500: a total leucocyte count"),
+        (["--leucocyte-count", "6500"], "6500: a total leucocyte count"),
         (["--ranges", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
     ],
 )

@@ -190,7 +190,11 @@ def test_a_link_to_nowhere(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("slide.NDPI", "is a whole-slide image: export photographs of it as TIFF or JPEG, and give those"),
+        (
+            "slide.NDPI",
+            "is a whole-slide image (Hamamatsu), not a photograph: `wbc-hf count` and the page's tab “Specimen” read "
+            "it; they need pip install 'wbc-hf[slides]'",
+        ),
         ("cell.dng", "is raw data of a camera: develop it to TIFF or JPEG, and give that"),
         ("smear.mp4", "is a video: save single pictures of it, and give those"),
     ],

@@ -61,8 +61,9 @@ def _is_slide(path: str | os.PathLike) -> bool:
     width, height = first.get(_WIDTH, 0), first.get(_HEIGHT, 0)
     if width * height > MAX_PHOTOGRAPH:
         return True
+    # A directory without anything is one that was to come where the file is cut short: opening it says so.
     copies = _SUB_DIRECTORIES in first or any(
-        page.get(_SUBFILE, 0) & _SMALLER_COPY and _TILE_WIDTH in page for page in directories[1:]
+        not page or (page.get(_SUBFILE, 0) & _SMALLER_COPY and _TILE_WIDTH in page) for page in directories[1:]
     )
     return min(width, height) >= _LEAST_SIDE and _TILE_WIDTH in first and copies
 

@@ -11,7 +11,7 @@ slide, so that neither its stain nor its light matter; lengths are micrometres.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ LOW_POWER = 1.0  # µm a pixel
 # Of a field in the monolayer: the share that cells cover, of all of it and of each part of so many µm; the share of
 # that which is darker than one layer; the radius in µm of the largest gap, and of the largest disc without one, which
 # an ink stroke, a bubble's rim or dirt has and a leucocyte has not.
-_COVER, _COVER_OF_PART, _PART = (0.32, 0.82), (0.16, 0.92), 70.0
+_COVER, _COVER_OF_PART, _PART = (0.40, 0.82), (0.25, 0.92), 70.0
 _OVERLAPPING, _DARK = 0.22, 1.55
 _GAP, _DISC = 24.0, 14.0
 # Optical densities: of what is bare, and of what is no bare glass.
@@ -131,7 +131,7 @@ class _Light:
 def find_monolayer(
     slide: Slide,
     *,
-    field_size: tuple[int, int] = FIELD_SIZE,
+    field_size: tuple[int, int] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     turn: Callable[[int], AbstractContextManager] = lambda pixels: nullcontext(),
 ) -> Monolayer:
@@ -139,7 +139,8 @@ def find_monolayer(
 
     Args:
         slide: An open slide.
-        field_size: Of the fields, in their pixels.
+        field_size: Of the fields, in their pixels; by default `FIELD_SIZE`, or half of it where the monolayer is too
+            small for such fields.
         progress: Called with how many fields were looked at, and of how many.
         turn: Held while a part is read and judged, given its number of pixels: others may wait.
 
@@ -153,23 +154,28 @@ def find_monolayer(
     if size is None:
         with turn(_SAMPLE * _PATCH**2 // 4):
             size = _measure_pixel_size(slide)
-    grid = _lay_grid(slide, size, field_size)
     looks = _Looks(slide, LOW_POWER / size, turn)
+    for each in [field_size] if field_size else [FIELD_SIZE, (FIELD_SIZE[0] // 2, FIELD_SIZE[1] // 2)]:
+        if chosen := _choose(_lay_grid(slide, size, each), looks, progress):
+            fields = tuple(replace(field, number=number) for number, field in enumerate(chosen, 1))
+            measured = slide.pixel_size is None
+            return Monolayer(slide, fields, size, measured, thumbnail, tuple(looks.unreadable.values()))
+    raise UnreadableImageError(slide.name, _NO_MONOLAYER)
+
+
+def _choose(grid: Sequence[SlideField], looks: "_Looks", progress: Callable[[int, int], None]) -> list[SlideField]:
+    """Choose the fields of a grid that lie in the monolayer."""
     every = max(1, len(grid) // _SAMPLE)
     light = _measure_light([look for field in grid[::every] if (look := looks.at(field)) is not None])
     if light is None:
-        raise UnreadableImageError(slide.name, _NO_MONOLAYER)
+        return []
     good = []
     for done, field in enumerate(grid):
         progress(done, len(grid))
         look = looks.at(field)
         good.append(look is not None and _is_monolayer(look, light))
     progress(len(grid), len(grid))
-    chosen = _coherent(grid, good)
-    if not chosen:
-        raise UnreadableImageError(slide.name, _NO_MONOLAYER)
-    fields = tuple(_numbered(field, number) for number, field in enumerate(chosen, 1))
-    return Monolayer(slide, fields, size, slide.pixel_size is None, thumbnail, tuple(looks.unreadable.values()))
+    return _coherent(grid, good)
 
 
 _NO_MONOLAYER = (
@@ -219,10 +225,6 @@ def _lay_grid(slide: Slide, pixel_size: float, field_size: tuple[int, int]) -> l
     return fields
 
 
-def _numbered(field: SlideField, number: int) -> SlideField:
-    return SlideField(field.slide, number, field.core, field.frame, field.scale, field.pixel_size)
-
-
 def _densities(green: np.ndarray, white: float) -> np.ndarray:
     """Optical density in relation to bare glass, float32, 0 and more."""
     table = np.maximum(-np.log((np.arange(256, dtype=np.float32) + 1) / (white + 1)), 0)
@@ -254,7 +256,7 @@ def _otsu(values: np.ndarray) -> float:
     values = np.minimum(values, np.percentile(values, 98))
     top = float(values.max()) or 1.0
     levels = np.round(values / top * 255).astype(np.uint8)
-    return cv2.threshold(levels[None], 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0] / 255 * top
+    return cv2.threshold(levels.reshape(1, -1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0] / 255 * top
 
 
 def _is_monolayer(look: np.ndarray, light: _Light) -> bool:

@@ -11,7 +11,7 @@ from wbc_hf.inference import Predictor
 from wbc_hf.smear.cell import count_found
 from wbc_hf.smear.counting import CellCounter
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
-from wbc_hf.smear.monolayer import FIELD_SIZE, Monolayer, find_monolayer
+from wbc_hf.smear.monolayer import Monolayer, find_monolayer
 from wbc_hf.smear.slides import NO_PYRAMID, open_slide
 from wbc_hf.smear.snapshot import SlideMap, Snapshot
 from wbc_hf.smear.specimen import Specimen
@@ -82,7 +82,7 @@ def read_slide(
     path: str | Path,
     *,
     leucocytes: int = LEUCOCYTES,
-    field_size: tuple[int, int] = FIELD_SIZE,
+    field_size: tuple[int, int] | None = None,
     looking: Callable[[int, int], None] = lambda done, total: None,
     reading: Callable[[int, int, int], None] = lambda read, total, found: None,
 ) -> SlideReading:

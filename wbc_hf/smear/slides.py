@@ -51,7 +51,8 @@ class Slide:
 
     def __init__(self, path: Path, name: str | None = None):
         self.path, self.name = path, name or path.name
-        kind = slide_kind(path)
+        # Whoever calls a TIFF without a pyramid a slide may be right.
+        kind = slide_kind(path) or ("TIFF" if path.suffix.lower() in (".tif", ".tiff") else None)
         if kind is None:
             raise UnreadableImageError(self.name, "is no whole slide")
         self.kind = kind
