@@ -1,5 +1,6 @@
 """Painted slides as files: generic pyramidal TIFF, OME-TIFF, an SVS by its tags, and DICOM by wsidicom."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import cv2
@@ -72,7 +73,7 @@ def write_svs(path: Path, pixels: np.ndarray, *, power: int = 40, mpp: float | N
 
 def write_dicom(folder: Path, pixels: np.ndarray, pixel_size: float = 0.25) -> Path:
     """A DICOM slide by wsidicom: a file for each level, in one folder. Returns one of the files."""
-    from pydicom.uid import ExplicitVRLittleEndian
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
     from wsidicom import WsiDicom
     from wsidicom.codec import Encoder
     from wsidicom.geometry import Point, Size, SizeMm
@@ -87,6 +88,7 @@ def write_dicom(folder: Path, pixels: np.ndarray, pixel_size: float = 0.25) -> P
         Pyramid,
         Series,
         Slide,
+        SlideSample,
         Study,
         WsiMetadata,
     )
@@ -128,22 +130,28 @@ def write_dicom(folder: Path, pixels: np.ndarray, pixel_size: float = 0.25) -> P
             return self.get_decoded_tile(tile, z, path).tobytes()
 
     metadata = WsiMetadata(
-        Study(), Series(), Patient(), Equipment(), Slide(), Pyramid(Image(), [OpticalPath("0")]), Label()
+        Study(uid=generate_uid()),
+        Series(uid=generate_uid()),
+        Patient(),
+        Equipment(),
+        Slide("S 1", samples=[SlideSample("S 1", uid=generate_uid())]),
+        Pyramid(Image(), [OpticalPath("0")], uid=generate_uid()),
+        Label(),
+        frame_of_reference_uid=generate_uid(),
+        dimension_organization_uids=[generate_uid()],
     )
     base = WsiMetadataDicomSchema().dump(metadata, ImageType.VOLUME)
+
+    levels = [
+        WsiInstance.create_instance(Level(factor), deepcopy(base), ImageType.VOLUME, number)
+        for number, factor in enumerate(_DICOM_LEVELS)
+    ]
 
     class Painted(Source):
         """The levels of a painted slide."""
 
-        base_dataset = property(lambda self: next(iter(self.level_instances)).dataset)
-        label_instances = overview_instances = thumbnail_instances = annotation_instances = ()
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.level_instances = [
-                WsiInstance.create_instance(Level(factor), base, ImageType.VOLUME, number)
-                for number, factor in enumerate(_DICOM_LEVELS)
-            ]
+        level_instances, label_instances, overview_instances, thumbnail_instances = levels, (), (), ()
+        annotation_instances, base_dataset = (), levels[0].dataset
 
         def close(self) -> None: ...
 

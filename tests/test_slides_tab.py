@@ -1,0 +1,152 @@
+"""Whole slides on the page: by their path in the server's folder or uploaded, field after field; no file beside."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from tests.conftest import SlideFile
+from wbc_hf.data import paint_field
+from wbc_hf.errors import WbcError
+from wbc_hf.inference import Predictor
+from wbc_hf.modeling import build_from_scratch
+from wbc_hf.web import build_page
+from wbc_hf.web.session import Session
+from wbc_hf.web.slides import SlideFolder
+from wbc_hf.web.specimen_tab import ALL, GOALS
+
+REQUEST = SimpleNamespace(session_hash="one", username=None)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    """Not calibrated, so that every cell waits for review."""
+    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+
+
+@pytest.fixture
+def folder(slide_file: SlideFile, tmp_path: Path) -> Path:
+    """A folder of slides beside a secret."""
+    (tmp_path / "slides" / "ward 3").mkdir(parents=True)
+    shutil.copy(slide_file.path, tmp_path / "slides" / "ward 3" / "smear.tif")
+    shutil.copy(slide_file.path, tmp_path / "secret.tif")
+    return tmp_path / "slides"
+
+
+class Page:
+    """The handlers of a page, and what they left in each part of it."""
+
+    def __init__(self, predictor: Predictor, slides: Path | None):
+        self.page = build_page(predictor, slides=slides)
+        self.shown: dict = {}
+
+    def states(self, name: str, *given: object) -> Iterator[str]:
+        """Call a handler, and yield all texts that the page shows after each state."""
+        handler = next(fn.fn for fn in self.page.fns.values() if fn.name == name)
+        for update in handler(*given, REQUEST):
+            self.shown |= {component._id: value for component, value in update.items()}
+            yield self.text()
+
+    def text(self) -> str:
+        return "".join(str(value) for value in self.shown.values())
+
+    @property
+    def session(self) -> Session:
+        state = next(block for block in self.page.blocks.values() if isinstance(block, gr.State))
+        return self.shown[state._id]
+
+
+def test_slides_of_the_folder_are_listed_and_nothing_else_is_read(folder: Path):
+    (folder / "notes.txt").write_text("none")
+    (folder / "scan.svs").touch()
+    (folder / "link.tif").symlink_to(folder.parent / "secret.tif")
+    (folder / "ward 4").symlink_to(folder.parent)
+    within = folder / "alias.tif"
+    within.symlink_to(folder / "ward 3" / "smear.tif")
+    slides = SlideFolder(folder)
+    assert slides.names() == ["alias.tif", "scan.svs", "ward 3/smear.tif"]
+    assert slides.find("ward 3/smear.tif").samefile(folder / "ward 3" / "smear.tif")
+    outside = ["../secret.tif", str(folder.parent / "secret.tif"), "link.tif", "ward 4/secret.tif", "/etc/passwd"]
+    for name in [*outside, "notes.txt", "nowhere.svs", "", ".", "ward 3", "a\0b.tif", "x" * 5000]:
+        with pytest.raises(WbcError, match="is no slide in the server's folder"):
+            slides.find(name)
+
+
+def test_a_folder_that_is_not_there_is_named(predictor: Predictor, tmp_path: Path):
+    with pytest.raises(WbcError, match=r"--slides .*nowhere: there is no such folder"):
+        build_page(predictor, slides=tmp_path / "nowhere")
+
+
+def test_a_slide_of_the_server_is_read_to_a_goal_and_on(
+    predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(GOALS, "5 cells", 5)
+    page = Page(predictor, folder)
+    texts = list(page.states("on_slide", "ward 3/smear.tif", "Find out", "5 cells", ""))
+    assert any("Looking for the monolayer of ward 3/smear.tif" in text for text in texts)
+    (slide,) = page.session.specimen.slides
+    read = len(page.session.specimen.pictures)
+    assert page.session.leucocytes >= 5 and 0 < read < len(slide.fields)
+    assert f"{read} of {len(slide.fields)} fields of the monolayer were read" in texts[-1]
+    assert texts[-1].count('<rect class="wbc-read"') == read
+    assert f"Read the other {len(slide.fields) - read} field" in texts[-1]
+    assert page.session.specimen.pictures[0].name == "ward 3/smear.tif, field 1"
+
+    before = page.session.leucocytes
+    list(page.states("on_go_on", page.session, "Find out", "5 cells", ""))
+    names = [picture.name for picture in page.session.specimen.pictures]
+    assert names == [f"ward 3/smear.tif, field {number}" for number in range(1, len(names) + 1)]
+    assert len(names) > read and page.session.leucocytes > before
+    assert len(page.session.specimen.slides) == 1
+
+    (*_, last) = page.states("on_slide", "ward 3/smear.tif", "Find out", "5 cells", "")
+    assert "is in this specimen already" in last
+    assert len(page.session.specimen.pictures) == len(names)
+
+
+def test_a_slide_that_is_uploaded_is_read(predictor: Predictor, slide_file: SlideFile):
+    page = Page(predictor, None)
+    given = [{"path": str(slide_file.path), "orig_name": "S 17.tif"}]
+    (*_, last) = page.states("on_files", given, "Find out", "100 cells", "")
+    (slide,) = page.session.specimen.slides
+    assert slide.name == "S 17.tif"
+    assert {picture.place.slide for picture in page.session.specimen.pictures} == {"S 17.tif"}
+    assert str(slide_file.path.parent) not in last
+
+
+def test_stopping_during_the_look_leaves_the_slide_for_later(predictor: Predictor, folder: Path):
+    page = Page(predictor, folder)
+    reading = page.states("on_slide", "ward 3/smear.tif", "Find out", ALL, "")
+    next(reading)
+    page.session.stopped = True
+    *_, last = reading
+    assert page.session.specimen.pictures == () and len(page.session.unread) == 1
+    assert "0 of 1 fields of the monolayer were read" in last
+    list(page.states("on_go_on", page.session, "Find out", "100 cells", ""))
+    assert len(page.session.specimen.pictures) > 0
+
+
+@pytest.mark.parametrize("name", ["../secret.tif", "nothing.svs", None])
+def test_what_is_not_in_the_folder_is_refused_on_the_page(name: str | None, predictor: Predictor, folder: Path):
+    page = Page(predictor, folder)
+    (text,) = page.states("on_slide", name, "Find out", ALL, "")
+    assert "is no slide in the server" in text
+
+
+def test_without_a_folder_no_slide_of_the_server_is_read(predictor: Predictor, slide_file: SlideFile):
+    (text,) = Page(predictor, None).states("on_slide", str(slide_file.path), "Find out", ALL, "")
+    assert "This page reads no slides of the server" in text
+
+
+def test_a_broken_slide_is_named_and_the_photographs_beside_it_are_read(predictor: Predictor, tmp_path: Path):
+    (tmp_path / "broken.svs").write_bytes(b"II*\0 no slide")
+    Image.fromarray(paint_field([0, 1, 4], width=480, height=360, seed=3).image).save(tmp_path / "field.png")
+    given = [{"path": str(tmp_path / name), "orig_name": name} for name in ("broken.svs", "field.png")]
+    page = Page(predictor, None)
+    (*_, last) = page.states("on_files", given, "Whole fields", ALL, "")
+    assert "<b>broken.svs</b>: cannot be opened as a slide (Aperio" in last
+    assert [picture.name for picture in page.session.specimen.pictures] == ["field.png"]
