@@ -148,8 +148,12 @@ def find_monolayer(
         UnreadableImageError: There is no such part, the red cells cannot be measured where the file does not say how
             wide a pixel is, or the slide cannot be read.
     """
+    unreadable: tuple[UnreadableImageError, ...] = ()
     with turn(THUMBNAIL_SIDE**2):
-        thumbnail = slide.overview(THUMBNAIL_SIDE)
+        try:
+            thumbnail = slide.overview(THUMBNAIL_SIDE)
+        except UnreadableImageError as error:  # of one part of it; fields elsewhere may be whole
+            thumbnail, unreadable = _blank(slide), (error,)
     size = slide.pixel_size
     if size is None:
         with turn(_SAMPLE * _PATCH**2 // 4):
@@ -159,8 +163,14 @@ def find_monolayer(
         if chosen := _choose(_lay_grid(slide, size, each), looks, progress):
             fields = tuple(replace(field, number=number) for number, field in enumerate(chosen, 1))
             measured = slide.pixel_size is None
-            return Monolayer(slide, fields, size, measured, thumbnail, tuple(looks.unreadable.values()))
+            return Monolayer(slide, fields, size, measured, thumbnail, (*unreadable, *looks.unreadable.values()))
     raise UnreadableImageError(slide.name, _NO_MONOLAYER)
+
+
+def _blank(slide: Slide) -> Image.Image:
+    """A grey thumbnail, where the slide has none that can be read."""
+    scale = THUMBNAIL_SIDE / max(slide.size)
+    return Image.new("RGB", (round(slide.size[0] * scale), round(slide.size[1] * scale)), "#dddddd")
 
 
 def _choose(grid: Sequence[SlideField], looks: "_Looks", progress: Callable[[int, int], None]) -> list[SlideField]:

@@ -18,6 +18,7 @@ from wbc_hf.errors import UnreadableImageError, needs_extra
 _MICROMETRES_BY_POWER = 10.0
 _SMALLEST, _LARGEST = 0.02, 1.2  # µm that a pixel may have; anything else is a screen's or a printer's
 _LEAST_SIDE = 1500
+_MOST_PIXELS = 8_000_000  # of a level, that are decoded at once
 _HOW_TO_MAKE = "save it as a pyramid of tiles first, such as with `vips tiffsave IN OUT.tif --tile --pyramid`"
 
 NO_PYRAMID = (
@@ -83,7 +84,26 @@ class Slide:
         Raises:
             UnreadableImageError: This part of the file is broken or missing.
         """
-        level = max(index for index, own in enumerate(self.scales) if index == 0 or own <= 1.05 * scale)
+        size = max(1, round(width / scale)), max(1, round(height / scale))
+        own = self.scales[self._level(scale)]
+        step = int(_MOST_PIXELS**0.5 * own / scale)  # pixels of the result
+        if 0 < step < max(size):
+            # In pieces: without a pyramid, the whole would be billions of pixels.
+            whole = Image.new("RGB", size)
+            for left in range(0, size[0], step):
+                for top in range(0, size[1], step):
+                    part = min(step, size[0] - left), min(step, size[1] - top)
+                    place = x + left * scale, y + top * scale, part[0] * scale, part[1] * scale
+                    whole.paste(self._read_piece(*place, scale), (left, top))
+            return whole
+        return self._read_piece(x, y, width, height, scale)
+
+    def _level(self, scale: float) -> int:
+        """The coarsest level that is fine enough."""
+        return max(index for index, own in enumerate(self.scales) if index == 0 or own <= 1.05 * scale)
+
+    def _read_piece(self, x: float, y: float, width: float, height: float, scale: float) -> Image.Image:
+        level = self._level(scale)
         own = self.scales[level]
         left, top = round(x / own), round(y / own)
         part = max(1, round(width / own)), max(1, round(height / own))
