@@ -3,6 +3,7 @@
 python app.py                                   # the default model, or the one WBC_HF_MODEL names
 python app.py --model runs/cells --port 8000    # a folder that training wrote
 python app.py --model owner/name                # a model on the Hub
+python app.py --slides scans/                   # whole slides in a folder of this machine, for every visitor
 python app.py --ranges ranges.yaml --references cells/   # the laboratory's own ranges, and cells to compare with
 WBC_HF_USERS="ana:secret" python app.py --host 0.0.0.0 --auth --root-path /leucocytes   # behind a reverse proxy
 """

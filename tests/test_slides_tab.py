@@ -68,7 +68,7 @@ def test_slides_of_the_folder_are_listed_and_nothing_else_is_read(folder: Path):
     within = folder / "alias.tif"
     within.symlink_to(folder / "ward 3" / "smear.tif")
     slides = SlideFolder(folder)
-    assert slides.names() == ["alias.tif", "scan.svs", "ward 3/smear.tif"]
+    assert slides.names() == ["alias.tif", "scan.svs"]  # a slide by its first path
     assert slides.find("ward 3/smear.tif").samefile(folder / "ward 3" / "smear.tif")
     outside = ["../secret.tif", str(folder.parent / "secret.tif"), "link.tif", "ward 4/secret.tif", "/etc/passwd"]
     for name in [*outside, "notes.txt", "nowhere.svs", "", ".", "ward 3", "a\0b.tif", "x" * 5000]:

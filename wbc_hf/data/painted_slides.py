@@ -20,7 +20,7 @@ BLOCK = 256  # pixels: each block of a slide has random numbers of its own, so t
 _MARGIN = 8  # pixels around a block, so that its focus knows what lies beside it
 _STAMPS = 128  # different red cells of a slide
 # Ends of the parts along the smear, from its head, 0, to its feather, 1; what lies between them is neither.
-THICK_END, MONOLAYER, FEATHER_START = 0.36, (0.44, 0.74), 0.80
+THICK_END, MONOLAYER, FEATHER_START = 0.42, (0.44, 0.74), 0.76
 # Mean distance between red cells in µm along the smear.
 _SPACING = (
     (0.0, 3.9),

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,8 @@ def _candidates(image: Image.Image) -> Iterator[float | None]:
     """What the metadata say, the most trustworthy first."""
     exif = image.getexif()
     description = str(exif.get(_DESCRIPTION, ""))
+    with suppress(UnicodeError):  # OME-XML is UTF-8, and Pillow reads every text of a TIFF as Latin-1
+        description = description.encode("latin-1").decode()
     resolution = exif.get(_X_RESOLUTION), exif.get(_Y_RESOLUTION)
     if pixels := _OME_PIXELS.search(description):
         sizes = [

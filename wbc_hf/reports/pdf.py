@@ -62,7 +62,7 @@ _NOT_COUNTED = {
 
 def draw_report(snapshot: Snapshot) -> bytes:
     """Draw the report, see `wbc_hf.reports.to_pdf`."""
-    page = _Page(snapshot)
+    page = ReportPage(snapshot)
     y = _draw_head(page, snapshot)
     y = _draw_notices(page, snapshot, y)
     y = _draw_table(page, snapshot, y)
@@ -74,7 +74,7 @@ def draw_report(snapshot: Snapshot) -> bytes:
     return bytes(page.output())
 
 
-class _Page(FPDF):
+class ReportPage(FPDF):
     """An A4 page with the few shapes that the report needs."""
 
     def __init__(self, snapshot: Snapshot):
@@ -183,7 +183,7 @@ def _joined(items: Sequence[str], kept: int) -> str:
     return "; ".join(items[:kept]) + (f"; … and {rest} more" if rest else "")
 
 
-def _draw_head(page: _Page, snapshot: Snapshot) -> float:
+def _draw_head(page: ReportPage, snapshot: Snapshot) -> float:
     page.put(LEFT, 21, "Leucocyte differential", 17, bold=True)
     page.put(RIGHT, 20.6, RESEARCH_USE, 8.5, align="R", bold=True, ink=CAUTION)
     page.rule(25, ink=INK, width=0.35)
@@ -210,7 +210,7 @@ def _count_pictures(pictures: Sequence[Picture]) -> str:
     return f"{len(pictures)} {'field' if fields else 'of one cell'}{'s' * (fields > 1)}" if pictures else "none"
 
 
-def _draw_notices(page: _Page, snapshot: Snapshot, y: float) -> float:
+def _draw_notices(page: ReportPage, snapshot: Snapshot, y: float) -> float:
     total, waiting = snapshot.differential.total, snapshot.differential.waiting
     notices = []
     if not snapshot.differential.enough:
@@ -230,7 +230,7 @@ def _draw_notices(page: _Page, snapshot: Snapshot, y: float) -> float:
     return y + 1.5
 
 
-def _draw_table(page: _Page, snapshot: Snapshot, y: float) -> float:
+def _draw_table(page: ReportPage, snapshot: Snapshot, y: float) -> float:
     differential = snapshot.differential
     absolute = differential.leucocyte_count is not None
     heads = [
@@ -269,7 +269,7 @@ def _draw_table(page: _Page, snapshot: Snapshot, y: float) -> float:
     return y + 2.6
 
 
-def _draw_share(page: _Page, share: Share, colour: str, y: float) -> None:
+def _draw_share(page: ReportPage, share: Share, colour: str, y: float) -> None:
     middle = y + ROW / 2
     base = middle + 1.05
     limits = None if share.percent is None else share.limits
@@ -300,7 +300,7 @@ def _chart_x(percent: float) -> float:
     return CHART[0] + (CHART[1] - CHART[0]) * (percent / 100) ** 0.5
 
 
-def _draw_cells(page: _Page, snapshot: Snapshot, y: float) -> float:
+def _draw_cells(page: ReportPage, snapshot: Snapshot, y: float) -> float:
     page.put(LEFT, y + 2.6, "Counted cells", 9, bold=True)
     legend = "✓ accepted by a person    ≠ corrected by a person; both are shown first"
     page.put(RIGHT, y + 2.6, legend, 6.2, align="R", ink=FAINT)
@@ -314,7 +314,7 @@ def _draw_cells(page: _Page, snapshot: Snapshot, y: float) -> float:
     return y + 1
 
 
-def _draw_strip(page: _Page, leucocyte: Leucocyte, cells: Sequence[Cell], y: float) -> None:
+def _draw_strip(page: ReportPage, leucocyte: Leucocyte, cells: Sequence[Cell], y: float) -> None:
     page.box(LEFT, y + 0.6, 1.1, CELL, leucocyte.colour)
     page.put(LEFT + 3, y + 6, leucocyte.name.capitalize(), 8, bold=True)
     shown = cells[:SHOWN]
@@ -328,7 +328,7 @@ def _draw_strip(page: _Page, leucocyte: Leucocyte, cells: Sequence[Cell], y: flo
         page.put(x + CELL / 2, y + CELL + 3, f"{cell.number}{mark}", 5.6, align="C", bold=reviewed, ink=ink)
 
 
-def _draw_review(page: _Page, snapshot: Snapshot, y: float) -> None:
+def _draw_review(page: ReportPage, snapshot: Snapshot, y: float) -> None:
     not_counted = [
         f"{count} {words}" for state, words in _NOT_COUNTED.items() if (count := len(snapshot.cells_in(state)))
     ]
@@ -358,7 +358,7 @@ def _reviewed(snapshot: Snapshot, reviewer: str, name: str) -> str:
     return f"{len(cells)} cell{'s' * (len(cells) != 1)} by {name}, {corrected or 'none'} corrected"
 
 
-def _draw_foot(page: _Page, snapshot: Snapshot) -> None:
+def _draw_foot(page: ReportPage, snapshot: Snapshot) -> None:
     model = snapshot.model
     page.rule(257)
     facts = [

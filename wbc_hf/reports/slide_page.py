@@ -2,10 +2,13 @@
 
 import io
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from wbc_hf.labels import LEUCOCYTES
 from wbc_hf.smear import Cell, CellState, SlideMap, Snapshot
+
+if TYPE_CHECKING:
+    from wbc_hf.reports.pdf import ReportPage
 
 _TOP, _HEIGHT = 44.0, 200.0  # of the picture of the slide, at most
 _FIELD_READ, _FIELD_NOT_READ = "#0f766e", "#9ca3af"
@@ -16,22 +19,7 @@ _CAPTION = (
 )
 
 
-class Page(Protocol):
-    """What this page needs of the report's; see `wbc_hf.reports.pdf`."""
-
-    def add_page(self) -> None: ...
-    def put(
-        self, x: float, y: float, text: str, size: float = 8, *, align: str = "L", bold: bool = False, ink: str = ""
-    ) -> None: ...
-    def shorten(self, text: str, width: float, size: float, *, bold: bool = False) -> str: ...
-    def put_items(self, x: float, y: float, items: list[str], lines: int, size: float = 7) -> float: ...
-    def dot(self, x: float, y: float, radius: float, ink: str) -> None: ...
-    def frame(self, x: float, y: float, width: float, height: float, ink: str) -> None: ...
-    def ring(self, x: float, y: float, radius: float, ink: str) -> None: ...
-    def image(self, name: io.BytesIO, x: float, y: float, w: float, h: float) -> object: ...
-
-
-def draw_slide(page: Page, snapshot: Snapshot, slide: SlideMap, left: float, right: float) -> None:
+def draw_slide(page: "ReportPage", snapshot: Snapshot, slide: SlideMap, left: float, right: float) -> None:
     """Draw a page with the thumbnail of a slide, the fields of its monolayer, and the places of its cells.
 
     Args:
@@ -42,7 +30,7 @@ def draw_slide(page: Page, snapshot: Snapshot, slide: SlideMap, left: float, rig
     """
     page.add_page()
     page.put(left, 21, page.shorten(slide.name, right - left, 14, bold=True), 14, bold=True)
-    page.put(left, 27, "  ·  ".join(_facts(snapshot, slide)), 7.5)
+    page.put(left, 27, page.shorten("  ·  ".join(_facts(snapshot, slide)), right - left, 7.5), 7.5)
     page.put_items(left, 30.5, [_CAPTION], 3)
     scale = min((right - left) / slide.size[0], _HEIGHT / slide.size[1])
     page.image(io.BytesIO(slide.thumbnail), left, _TOP, slide.size[0] * scale, slide.size[1] * scale)
@@ -59,7 +47,7 @@ def draw_slide(page: Page, snapshot: Snapshot, slide: SlideMap, left: float, rig
     _draw_legend(page, left, _TOP + slide.size[1] * scale + 6, colours)
 
 
-def _draw_legend(page: Page, left: float, y: float, colours: dict[str, str]) -> None:
+def _draw_legend(page: "ReportPage", left: float, y: float, colours: dict[str, str]) -> None:
     for index, (name, colour) in enumerate(colours.items()):
         page.dot(left + 34 * index + 1, y - 1, _DOT, colour)
         page.put(left + 34 * index + 3, y, name, 7)

@@ -31,7 +31,7 @@ LOW_POWER = 1.0  # µm a pixel
 # Of a field in the monolayer: the share that cells cover, of all of it and of each part of so many µm; the share of
 # that which is darker than one layer; the radius in µm of the largest gap, and of the largest disc without one, which
 # an ink stroke, a bubble's rim or dirt has and a leucocyte has not.
-_COVER, _COVER_OF_PART, _PART = (0.40, 0.82), (0.25, 0.92), 70.0
+_COVER, _COVER_OF_PART, _PART = (0.40, 0.82), (0.30, 0.92), 70.0
 _OVERLAPPING, _DARK = 0.22, 1.55
 _GAP, _DISC = 24.0, 14.0
 # Optical densities: of what is bare, and of what is no bare glass.

@@ -40,13 +40,16 @@ class SlideFolder:
         self._folder = folder.resolve()
 
     def names(self) -> list[str]:
-        """Paths of the slides within the folder, in order; of a DICOM slide that of its first file."""
+        """Paths of the slides within the folder, in order; of a DICOM slide that of its first file.
+
+        One that links lead to by several paths is listed once.
+        """
         found: dict[Path, str] = {}
         for entry in walk_folder(self._folder):
             path = Path(entry.path)
             if len(found) < MAX_LISTED and self._may_be_read(path):
                 slide = path.parent if path.suffix.lower() == ".dcm" else path
-                found.setdefault(slide, path.relative_to(self._folder).as_posix())
+                found.setdefault(slide.resolve(), path.relative_to(self._folder).as_posix())
         return list(found.values())
 
     def find(self, name: str) -> Path:
