@@ -155,8 +155,8 @@ class SlideFile:
 
 @pytest.fixture(scope="session")
 def slide_file(tmp_path_factory: pytest.TempPathFactory) -> SlideFile:
-    """A slide of a square millimetre, with ten times the leucocytes of a healthy person."""
-    painted = PaintedSlide(4096, 2560, seed=0, leucocytes=1.5, artefacts=1)
+    """A slide of a millimetre, with twenty times the leucocytes of a healthy person."""
+    painted = PaintedSlide(4096, 2560, seed=0, leucocytes=3, artefacts=1)
     pixels = paint(painted)
     return SlideFile(painted, pixels, write_tiff(tmp_path_factory.mktemp("slide") / "smear.tif", pixels))
 

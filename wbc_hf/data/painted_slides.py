@@ -144,7 +144,8 @@ class PaintedSlide:
         return image[_MARGIN : _MARGIN + BLOCK, _MARGIN : _MARGIN + BLOCK]
 
     def _spacing(self, u: float) -> float:
-        return float(np.interp(u, *zip(*_SPACING, strict=True)))
+        places, widths = np.array(_SPACING).T
+        return float(np.interp(u, places, widths))
 
     def _blocks(self, box: Box) -> Iterator[tuple[int, int, float]]:
         """Blocks of a box that hold smear: column, row, and how far along it their middle lies."""
@@ -160,7 +161,7 @@ class PaintedSlide:
         for column, row, u in self._blocks((box[0] - reach, box[1] - reach, box[2] + reach, box[3] + reach)):
             rng = np.random.default_rng([self.seed, 2, column, row])
             area = (BLOCK * self.pixel_size) ** 2 / 10_000
-            crowded = (9 / self._spacing(np.clip(u, 0.3, 1))) ** 2  # the thick part is not full of them
+            crowded = (9 / self._spacing(max(u, MONOLAYER[0]))) ** 2  # not as red cells are in the thick part
             count = rng.poisson(self._leucocytes * area * crowded)
             places = (rng.random((count, 2)) + np.array([column, row])) * BLOCK
             labels = rng.choice(len(_SHARES), count, p=_SHARES)

@@ -239,6 +239,8 @@ class Session:
                 self.show_picture(picture.number)
             self.start_review()
         if not cells:
+            if isinstance(upload.source, SlideField):
+                return None  # of a slide's fields many have none
             return Remark(RemarkKind.EMPTY, upload.name, "no leucocyte was found in it")
         states = {cell.state for cell in cells}
         if CellState.DUPLICATE in states and states <= {CellState.DUPLICATE, CellState.CUT}:
