@@ -204,7 +204,7 @@ def _in_short(error: Exception) -> str:
 
 
 class _ByOpenSlide:
-    def __init__(self, opened):  # type: ignore[no-untyped-def]
+    def __init__(self, opened):
         self._opened = opened
         self.sizes = opened.level_dimensions
         self.pixel_size = _pixel_size(opened.properties)
@@ -220,7 +220,7 @@ class _ByOpenSlide:
         self._opened.close()
 
 
-def _pixel_size(properties) -> float | None:  # type: ignore[no-untyped-def]
+def _pixel_size(properties) -> float | None:
     sizes = [properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y")]
     known = [float(size) for size in sizes if size]
     if known and _SMALLEST <= known[0] <= _LARGEST and max(known) < 1.05 * min(known):
@@ -233,7 +233,7 @@ def _pixel_size(properties) -> float | None:  # type: ignore[no-untyped-def]
 class _ByTifffile:
     """Tiled TIFF, pages or sub-directories as levels; only what tifffile decodes without imagecodecs, or with it."""
 
-    def __init__(self, opened, name: str):  # type: ignore[no-untyped-def]
+    def __init__(self, opened, name: str):
         self._opened = opened
         series = max(opened.series, key=lambda each: each.pages[0].imagewidth * each.pages[0].imagelength)
         self._levels = [level.pages[0] for level in series.levels]
@@ -296,7 +296,7 @@ def _missing_bytes(path: Path) -> int:
     return max(0, max(ends, default=0) - size)
 
 
-def _next_page_missing(opened) -> bool:  # type: ignore[no-untyped-def]
+def _next_page_missing(opened) -> bool:
     """Whether the directory of the last page names another, beyond the end of the file."""
     handle, form = opened.filehandle, opened.tiff
     offset = opened.pages[-1].offset

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.smear import LEUCOCYTES, SlideField, map_of
+from wbc_hf.smear import LEUCOCYTES, map_of
 from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.session import Session
 from wbc_hf.web.slides import fields_of, is_slide, look_at
@@ -148,7 +148,7 @@ class _StoppedError(Exception):
 
 
 def _is_of_slide(upload: Upload) -> bool:
-    return isinstance(upload.source, SlideField) or is_slide(upload)
+    return upload.field is not None or is_slide(upload)
 
 
 def next_goal(leucocytes: int, goal: int | None) -> float:

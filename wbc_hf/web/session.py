@@ -20,7 +20,6 @@ from wbc_hf.smear import (
     Origin,
     Picture,
     Review,
-    SlideField,
     Specimen,
     check_laboratory,
     count_found,
@@ -239,7 +238,7 @@ class Session:
                 self.show_picture(picture.number)
             self.start_review()
         if not cells:
-            if isinstance(upload.source, SlideField):
+            if upload.field is not None:
                 return None  # of a slide's fields many have none
             return Remark(RemarkKind.EMPTY, upload.name, "no leucocyte was found in it")
         states = {cell.state for cell in cells}
@@ -249,8 +248,8 @@ class Session:
         return None
 
     def _add(self, upload: Upload, is_field: bool | None) -> Picture:
-        if isinstance(upload.source, SlideField):
-            return self.counter.add_slide_field(upload.source)  # whose preview has all its pixels
+        if upload.field is not None:
+            return self.counter.add_slide_field(upload.field)  # whose preview has all its pixels
         image = read_upload(upload)
         pixel_size = upload.pixel_size or read_pixel_size(upload.source)
         picture = self.counter.add_image(image, upload.name, whole_field=is_field, pixel_size=pixel_size)

@@ -12,10 +12,8 @@ from wbc_hf.smear import (
     NO_PYRAMID,
     Monolayer,
     Place,
-    SlideField,
     SlideMap,
     find_monolayer,
-    map_of,
     open_slide,
 )
 from wbc_hf.web.rendering import render
@@ -73,7 +71,8 @@ class SlideFolder:
 
 def is_slide(upload: Upload) -> bool:
     """Whether an upload is a whole slide, and not a field of one."""
-    return isinstance(upload.source, str | Path) and slide_kind(upload.source) is not None
+    source = upload.source
+    return upload.field is None and isinstance(source, str | Path) and slide_kind(source) is not None
 
 
 def look_at(
@@ -102,7 +101,7 @@ def look_at(
 
 def fields_of(monolayer: Monolayer) -> list[Upload]:
     """The fields of a monolayer, to be read one after the other."""
-    return [Upload(field, field.name) for field in monolayer.fields]
+    return [Upload(field.slide.path, field.name, field=field) for field in monolayer.fields]
 
 
 def render_slides(slides: tuple[SlideMap, ...], places: dict[str, Place]) -> str:
@@ -126,6 +125,3 @@ def render_slides(slides: tuple[SlideMap, ...], places: dict[str, Place]) -> str
         for slide in slides
     ]
     return render("slides", slides=shown)
-
-
-__all__ = ["SlideField", "SlideFolder", "fields_of", "is_slide", "look_at", "map_of", "render_slides"]

@@ -10,7 +10,7 @@ from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Neighbour, ReferenceCells
 from wbc_hf.reports import EXPORTS, Export, file_name
-from wbc_hf.smear import Cell, Picture, ReferenceRanges, SlideField, check_leucocyte_count, differentiate_cells
+from wbc_hf.smear import Cell, Picture, ReferenceRanges, check_leucocyte_count, differentiate_cells
 from wbc_hf.web.examples import FIELD_CREDIT, example_fields
 from wbc_hf.web.intake import Intake
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
@@ -395,7 +395,7 @@ def show_slides(session: Session) -> str:
 
 def name_of_pictures(unread: Sequence[Upload | UnreadableImageError]) -> str:
     """What a button calls what was not read: fields of a slide, or photographs."""
-    of_slide = any(isinstance(upload, Upload) and isinstance(upload.source, SlideField) for upload in unread)
+    of_slide = any(isinstance(upload, Upload) and upload.field is not None for upload in unread)
     return "field" if of_slide else "photograph"
 
 

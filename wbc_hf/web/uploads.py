@@ -48,16 +48,18 @@ class Upload:
     """A picture to be read into a specimen.
 
     Attributes:
-        source: As a rule a file on this machine; or a field of an open slide.
+        source: As a rule a file on this machine.
         name: Its name where it came from.
         replaces: Number of a picture of the specimen that this one is, to be read once more; None for a new one.
         pixel_size: Width of a pixel in µm, where it is known of the picture that is replaced.
+        field: The field that is meant, where the file is a slide.
     """
 
-    source: ImageSource | SlideField
+    source: ImageSource
     name: str
     replaces: int | None = None
     pixel_size: float | None = None
+    field: SlideField | None = None
 
 
 # What the browser sends in place of a file that it does not send, as behaviour.js writes it.
@@ -96,7 +98,7 @@ def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
         _check_upload(upload)
     except UnreadableImageError as error:
         return [error]
-    if isinstance(upload.source, SlideField):
+    if upload.field is not None:
         return [upload]
     return [
         found if isinstance(found, UnreadableImageError) else replace(upload, source=found.source, name=found.name)
@@ -106,7 +108,7 @@ def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
 
 def split_upload(upload: Upload) -> Iterator[Upload | UnreadableImageError]:
     """Yield the pages of a picture, and what is left out of it."""
-    if isinstance(upload.source, SlideField):
+    if upload.field is not None:
         yield upload
         return
     for found in split_pages(upload.source, upload.name):
@@ -123,7 +125,7 @@ def read_upload(upload: Upload) -> Image.Image:
         UnreadableImageError: It is too large, or from `read_image`.
     """
     _check_upload(upload)
-    return upload.source.read() if isinstance(upload.source, SlideField) else read_image(upload.source, upload.name)
+    return read_image(upload.source, upload.name)
 
 
 def _check_upload(upload: Upload) -> None:
@@ -142,8 +144,7 @@ def _check_upload(upload: Upload) -> None:
 
 def pixels_of(upload: Upload) -> int:
     """Number of pixels that reading a picture decodes."""
-    source = upload.source
-    return source.size[0] * source.size[1] if isinstance(source, SlideField) else count_pixels(source)
+    return count_pixels(upload.source) if upload.field is None else upload.field.size[0] * upload.field.size[1]
 
 
 def read_or_error(upload: Upload) -> Image.Image | UnreadableImageError:
