@@ -115,7 +115,7 @@ def count(path: Path, leucocytes: int, truth: tuple[int, int, int, float]) -> No
     spent["fields, all of it"] = end - looked
     slide = PaintedSlide(*truth[:3], leucocytes=truth[3])
     fields = reading.monolayer.fields
-    shares = [slide.monolayer_share(tuple(map(int, field.core))) for field in fields]
+    shares = [slide.monolayer_share(field.core) for field in fields]
     cells = [cell for cell in counter.specimen.cells if cell.state in ("counted", "waiting")]
     print(
         json.dumps(
@@ -150,7 +150,7 @@ def judge_monolayers(number: int, width: int, height: int, leucocytes: float) ->
             write_slide(path, width, height, seed, leucocytes, os.cpu_count() or 1)
             slide, painted = open_slide(path), PaintedSlide(width, height, seed, leucocytes=leucocytes)
             fields = find_monolayer(slide).fields
-            within = sum(painted.monolayer_share(tuple(map(int, field.core))) >= 0.8 for field in fields)
+            within = sum(painted.monolayer_share(field.core) >= 0.8 for field in fields)
             right, chosen = right + within, chosen + len(fields)
             print(f"slide {seed}: {within} of {len(fields)} chosen fields lie in the monolayer", flush=True)
             slide.close()

@@ -25,11 +25,13 @@ from wbc_hf.smear import (
     DEFAULT_RANGES,
     CellCounter,
     CellState,
+    SlideField,
     SlideReading,
     Snapshot,
     Specimen,
     count_found,
     count_slide,
+    open_slide,
     read_slide,
 )
 
@@ -66,15 +68,28 @@ def test_leucocytes_are_found_where_they_are_painted_and_none_twice(
     assert reading.found == len(snapshot.cells) > 20
     boxes = places(snapshot)
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
-    painted = [
-        cell
-        for field in reading.monolayer.fields
-        for cell in slide_file.painted.leucocytes_in(tuple(round(edge) for edge in field.core))
-    ]
+    painted = [cell for field in reading.monolayer.fields for cell in slide_file.painted.leucocytes_in(field.core)]
     near = np.array([np.hypot(*(middles - [cell.x, cell.y]).T) < cell.radius for cell in painted])
     assert (near.sum(axis=1) <= 1).all()
     assert near.any(axis=1).mean() >= 0.85
     assert near.any(axis=0).mean() >= 0.85
+
+
+def test_a_leucocyte_on_a_seam_is_counted_once(predictor: Predictor, slide_file: SlideFile):
+    slide = open_slide(slide_file.path)
+    cells = [cell for cell in slide_file.painted.leucocytes_in((2000, 400, 3000, 2200)) if cell.radius > 18][:6]
+    assert len(cells) >= 4
+    for off, cell in zip((-3, -1, 0, 1, 3, 0), cells, strict=False):
+        seam, y = round(cell.x) + off, round(cell.y)
+        counter = CellCounter(predictor, Specimen())
+        for number, (x0, x1) in enumerate(((seam - 400, seam), (seam, seam + 400)), 1):
+            core, frame = (x0, y - 200, x1, y + 200), (x0 - 50, y - 250, x1 + 50, y + 250)
+            counter.add_slide_field(SlideField(slide, number, core, frame, 1.0, 0.25))
+        boxes = places(counter.specimen.snapshot(predictor.identity, DEFAULT_RANGES))
+        near = (
+            np.hypot((boxes[:, 0] + boxes[:, 2]) / 2 - cell.x, (boxes[:, 1] + boxes[:, 3]) / 2 - cell.y) < cell.radius
+        )
+        assert near.sum() == 1
 
 
 def test_reading_stops_at_so_many(predictor: Predictor, slide_file: SlideFile, read: tuple[SlideReading, Snapshot]):

@@ -166,8 +166,8 @@ class CellCounter:
     def add_slide_field(self, field: SlideField) -> Picture:
         """Read a field of a slide, find and classify its cells, and add them to the specimen.
 
-        Only cells with their middle in its core are its own, so that none is counted twice where fields overlap. It is
-        not compared with other pictures: its place is known.
+        Only cells with their middle in its core are its own, and none that a field beside it has, so that none is
+        counted twice where fields overlap. It is not compared with other pictures: its place is known.
 
         Raises:
             UnreadableImageError: It cannot be read, or its cells cannot be found or classified; the specimen stays as
@@ -176,7 +176,12 @@ class CellCounter:
         image = field.read()
         place = Place(field.slide.name, *field.frame[:2], field.scale)
         with self._lock, _failures_named(field.name):
-            found = [cell for cell in find_cells(image) if field.owns(cell.box)]
+            known = self._boxes_on(place.slide)
+            found = [
+                cell
+                for cell in find_cells(image)
+                if field.owns(cell.box) and not any(_same_cell(place.on_slide(cell.box), box) for box in known)
+            ]
             views = predict_cells(self.predictor, image, [cell.box for cell in found])
             return self.specimen.add_picture(
                 field.name,
@@ -219,6 +224,12 @@ class CellCounter:
             picture, Cell(box, view.prediction, crop, pointed_at=True, framings=view.framings)
         )
 
+    def _boxes_on(self, slide: str) -> list[Box]:
+        """Boxes of the cells of a slide, in its pixels."""
+        pictures, cells = self.specimen.contents()
+        places = {it.number: it.place for it in pictures if it.place is not None and it.place.slide == slide}
+        return [places[cell.picture].on_slide(cell.box) for cell in cells if cell.picture in places]
+
     def use(self, predictor: Predictor) -> None:
         """Predict all cells again, and those of further images, by another predictor; reviews stay.
 
@@ -254,6 +265,15 @@ class CellCounter:
                 found = stand_ins if earlier[old].removed else duplicates
                 found.setdefault(new, earlier[old].duplicate_of or earlier[old].number)
         return duplicates, {new: old for new, old in stand_ins.items() if new not in duplicates}
+
+
+def _same_cell(first: Box, second: Box) -> bool:
+    """Whether each of two boxes contains the middle of the other."""
+    return all(
+        one[axis] <= (other[axis] + other[axis + 2]) / 2 < one[axis + 2]
+        for one, other in ((first, second), (second, first))
+        for axis in (0, 1)
+    )
 
 
 def _make_cells(found: Sequence[FoundCell], views: Sequence[CellView], duplicates: Mapping[int, int]) -> list[Cell]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ FIELD_SIZE = (1280, 960)
 _FINEST, _COARSEST = 0.1, 0.25
 # Fields overlap by the width of the largest leucocytes, µm: one with its middle in the core of a field is whole in it.
 _OVERLAP = 25.0
+_NEAR = 2.0  # µm that the finder may be wrong by about the middle of a cell
 LOW_POWER = 1.0  # µm a pixel
 # Of a field in the monolayer: the share that cells cover, of all of it and of each part of so many µm; the share of
 # that which is darker than one layer; the radius in µm of the largest gap, and of the largest disc without one, which
@@ -60,8 +62,8 @@ class SlideField:
 
     slide: Slide
     number: int
-    core: tuple[float, float, float, float]
-    frame: tuple[float, float, float, float]
+    core: Box
+    frame: Box
     scale: float
     pixel_size: float
 
@@ -86,10 +88,14 @@ class SlideField:
         return self.slide.read(x0, y0, x1 - x0, y1 - y0, self.scale)
 
     def owns(self, box: Box) -> bool:
-        """Whether the middle of a box, in pixels of the field, lies in the core."""
+        """Whether the middle of a box, in pixels of the field, lies in the core, or so near that it is hard to say.
+
+        The finder may box a cell otherwise in the field beside: what both own, whoever counts has to count once.
+        """
         x = self.frame[0] + self.scale * (box[0] + box[2]) / 2
         y = self.frame[1] + self.scale * (box[1] + box[3]) / 2
-        return self.core[0] <= x < self.core[2] and self.core[1] <= y < self.core[3]
+        near = _NEAR * self.scale / self.pixel_size
+        return self.core[0] - near <= x < self.core[2] + near and self.core[1] - near <= y < self.core[3] + near
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,7 @@ class _Looks:
     """Looks at fields at low power; parts that cannot be read are kept in `unreadable`, by their place."""
 
     def __init__(self, slide: Slide, scale: float, turn: Callable[[int], AbstractContextManager]):
-        self.unreadable: dict[tuple[float, ...], UnreadableImageError] = {}
+        self.unreadable: dict[Box, UnreadableImageError] = {}
         self._slide, self._scale, self._turn = slide, scale, turn
 
     def at(self, field: SlideField) -> np.ndarray | None:
@@ -217,22 +223,22 @@ class _Looks:
 def _lay_grid(slide: Slide, pixel_size: float, field_size: tuple[int, int]) -> list[SlideField]:
     """All fields of a slide, row by row; their cores leave no gap and do not overlap."""
     scale = float(np.clip(pixel_size, _FINEST, _COARSEST)) / pixel_size
-    half = _OVERLAP / 2 / pixel_size
-    wide, high = (scale * side - 2 * half for side in field_size)
-    columns, rows = (math.ceil(side / core) for side, core in zip(slide.size, (wide, high), strict=True))
-    wide, high = slide.size[0] / columns, slide.size[1] / rows
+    # In whole pixels, so that where a field lies is exact.
+    half = round(_OVERLAP / 2 / pixel_size)
+    cores = (scale * side - 2 * half for side in field_size)
+    xs, ys = (_edges(side, core) for side, core in zip(slide.size, cores, strict=True))
     fields = []
-    for row in range(rows):
-        for column in range(columns):
-            core = column * wide, row * high, (column + 1) * wide, (row + 1) * high
-            frame = (
-                max(0.0, core[0] - half),
-                max(0.0, core[1] - half),
-                min(float(slide.size[0]), core[2] + half),
-                min(float(slide.size[1]), core[3] + half),
-            )
-            fields.append(SlideField(slide, 0, core, frame, scale, scale * pixel_size))
+    for y0, y1 in pairwise(ys):
+        for x0, x1 in pairwise(xs):
+            frame = max(0, x0 - half), max(0, y0 - half), min(slide.size[0], x1 + half), min(slide.size[1], y1 + half)
+            fields.append(SlideField(slide, 0, (x0, y0, x1, y1), frame, scale, scale * pixel_size))
     return fields
+
+
+def _edges(length: int, longest: float) -> list[int]:
+    """Cut a length into equal pieces, none longer than that: their ends in whole pixels, from 0."""
+    pieces = math.ceil(length / longest)
+    return [round(index * length / pieces) for index in range(pieces + 1)]
 
 
 def _densities(green: np.ndarray, white: float) -> np.ndarray:

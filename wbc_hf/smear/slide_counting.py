@@ -134,6 +134,5 @@ def map_of(monolayer: Monolayer) -> SlideMap:
     file = io.BytesIO()
     monolayer.thumbnail.save(file, "JPEG", quality=85)
     slide = monolayer.slide
-    cores = [tuple(map(round, field.core)) for field in monolayer.fields]
-    boxes = tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in cores)
-    return SlideMap(slide.name, slide.size, monolayer.pixel_size, monolayer.measured, file.getvalue(), boxes)
+    cores = tuple(field.core for field in monolayer.fields)
+    return SlideMap(slide.name, slide.size, monolayer.pixel_size, monolayer.measured, file.getvalue(), cores)
