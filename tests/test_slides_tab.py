@@ -52,7 +52,7 @@ class Page:
             yield self.text()
 
     def text(self) -> str:
-        return "".join(str(value) for value in self.shown.values())
+        return "".join(str(value.value if isinstance(value, gr.Button) else value) for value in self.shown.values())
 
     @property
     def session(self) -> Session:
