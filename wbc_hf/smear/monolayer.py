@@ -25,6 +25,7 @@ from wbc_hf.smear.slides import Slide
 # A field in pixels, as large as the page's preview, and the pixel sizes in µm that it may have: the finder wants cells
 # of 25 px at least.
 FIELD_SIZE = (1280, 960)
+_FEW = 20  # fields: where there are fewer, smaller ones follow the borders of the monolayer better
 _FINEST, _COARSEST = 0.1, 0.25
 # Fields overlap by the width of the largest leucocytes, µm: one with its middle in the core of a field is whole in it.
 _OVERLAP = 25.0
@@ -165,11 +166,15 @@ def find_monolayer(
         with turn(_SAMPLE * _PATCH**2 // 4):
             size = _measure_pixel_size(slide)
     looks = _Looks(slide, LOW_POWER / size, turn)
+    chosen: list[SlideField] = []
     for each in [field_size] if field_size else [FIELD_SIZE, (FIELD_SIZE[0] // 2, FIELD_SIZE[1] // 2)]:
-        if chosen := _choose(_lay_grid(slide, size, each), looks, progress):
-            fields = tuple(replace(field, number=number) for number, field in enumerate(chosen, 1))
-            measured = slide.pixel_size is None
-            return Monolayer(slide, fields, size, measured, thumbnail, (*unreadable, *looks.unreadable.values()))
+        chosen = _choose(_lay_grid(slide, size, each), looks, progress) or chosen
+        if len(chosen) >= _FEW:
+            break
+    if chosen:
+        fields = tuple(replace(field, number=number) for number, field in enumerate(chosen, 1))
+        measured = slide.pixel_size is None
+        return Monolayer(slide, fields, size, measured, thumbnail, (*unreadable, *looks.unreadable.values()))
     raise UnreadableImageError(slide.name, _NO_MONOLAYER)
 
 
