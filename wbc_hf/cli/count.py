@@ -47,9 +47,9 @@ def count(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Photographs of one smear, folders or ZIP files of them; or one whole slide. With a folder as --output "
-            "an archive: folders with a folder for each specimen, or Parquet files, also at addresses such as "
-            "s3://bucket/archive."
+            help="Photographs of one smear, folders or ZIP files of them; or one whole slide. With a folder as "
+            "--output an archive: folders with a folder for each specimen, or Parquet files, also at addresses such "
+            "as s3://bucket/archive."
         ),
     ],
     model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
@@ -131,8 +131,9 @@ def count(
     from wbc_hf.smear import DEFAULT_RANGES, CellCounter, Specimen, check_leucocyte_count, load_ranges
 
     if output is not None and _is_folder(output, format):
-        given = {"adapt": adapt, "laboratory": laboratory, "leucocytes": leucocytes, "ranges": ranges}
-        given["leucocyte-count"] = leucocyte_count
+        given = {"adapt": adapt, "laboratory": laboratory, "leucocytes": leucocytes, "ranges": ranges} | {
+            "leucocyte-count": leucocyte_count
+        }
         if wrong := [name for name, value in given.items() if value]:
             raise WbcError(
                 f"--{wrong[0]}: is for one smear; --output {output} is a folder, for an archive. Name a file, or "
