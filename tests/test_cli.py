@@ -153,16 +153,16 @@ def test_an_output_holds_every_picture_and_says_which_are_unreadable(cells: Path
     assert rows[1]["reason"].startswith("is not a picture in a known format")
 
 
-@pytest.mark.parametrize("command", ["predict", "count"])
+@pytest.mark.parametrize("job", ["predict", "count"])
 def test_a_stopped_job_says_how_it_goes_on(
-    cells: Path, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    cells: Path, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
 ):
     def press_ctrl_c(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("wbc_hf.inference.bulk.ray_session", press_ctrl_c)
     monkeypatch.setattr("wbc_hf.smear.archive.ray_session", press_ctrl_c)
-    result = run(command, cells, "--model", tiny_run.folder, "--output", tmp_path / "answers")
+    result = run(job, cells, "--model", tiny_run.folder, "--output", tmp_path / "answers")
     assert result.exit_code == 130
     assert "wbc-hf: stopped. Finished results are kept: the same command resumes there.\n" in result.stderr
 

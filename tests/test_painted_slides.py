@@ -19,7 +19,7 @@ def test_leucocytes_are_where_it_says():
     slide = PaintedSlide(2048, 1024, seed=1, leucocytes=2, artefacts=0)
     everywhere = slide.leucocytes_in((0, 0, 2048, 1024))
     left, right = slide.leucocytes_in((0, 0, 1024, 1024)), slide.leucocytes_in((1024, 0, 2048, 1024))
-    assert len(everywhere) > 20
+    assert len(everywhere) > 10
     assert sorted(map(repr, left + right)) == sorted(map(repr, everywhere))
     image = slide.paint((0, 0, 2048, 1024)).astype(int)
     # Nuclei absorb red light, which red cells and glass let pass.

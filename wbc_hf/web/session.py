@@ -178,6 +178,11 @@ class Session:
         )
 
     @property
+    def shows_picture(self) -> bool:
+        """Whether there is a picture to show: a moment after the first one is in the specimen."""
+        return self._picture > 0
+
+    @property
     def leucocytes(self) -> int:
         """Number of cells that are counted, or will be if a person says so."""
         return count_found(self.specimen.cells)

@@ -335,7 +335,7 @@ class SpecimenTab:
             self.panel.record(session)
             with session.lock:
                 session.start_review()
-            shown = self._show(session, leucocytes) if session.specimen.pictures else {}
+            shown = self._show(session, leucocytes) if session.shows_picture else {}
             shown |= {self.map: show_slides(session)}
             yield {self.progress: said} | self._visible_parts(session) | shown | self.panel.state(session)
 
@@ -354,7 +354,7 @@ class SpecimenTab:
                         continue
                     shown = intake.done
                     progress = render("progress", done=shown, total=len(intake.given), name=intake.current)
-                    current = session.specimen.pictures and self.sessions.of(request.session_hash) is session
+                    current = session.shows_picture and self.sessions.of(request.session_hash) is session
                     state = self._show(session, leucocytes) if current else {}
                     if session.specimen.slides:
                         state |= {self.map: show_slides(session)}
