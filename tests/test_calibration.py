@@ -143,7 +143,7 @@ def test_sure_cells_in_distribution_are_confident_and_others_say_why(generator: 
 
 
 def test_what_is_saved_judges_as_what_was_fitted(generator: np.random.Generator, tmp_path: Path):
-    calibration = replace(fitted(generator), tta_below=0.9, tta_threshold=0.7)
+    calibration = replace(fitted(generator), tta_below=0.9, tta_threshold=0.7, tta_distance=0.6)
     calibration.save(tmp_path)
     loaded = Calibration.load(tmp_path)
     features, _ = clusters(generator, 100)
@@ -155,7 +155,7 @@ def test_what_is_saved_judges_as_what_was_fitted(generator: np.random.Generator,
         calibration.out_of_distribution_threshold,
     )
     assert (loaded.temperature, loaded.trained_on) == (1.5, "cells")
-    assert (loaded.tta_below, loaded.tta_threshold) == (0.9, 0.7)
+    assert (loaded.tta_below, loaded.tta_threshold, loaded.tta_distance) == (0.9, 0.7, 0.6)
 
 
 def test_a_folder_without_calibration(tmp_path: Path):

@@ -1,5 +1,7 @@
 """Thresholds fitted on laboratories that were left out of training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -55,19 +57,26 @@ def test_enough_of_what_is_accepted_is_right(seed: int):
 
 
 def test_in_all_orientations_more_is_accepted_and_enough_of_all_that_is_accepted_is_right(seed: int):
-    parts = [laboratory("a", seed, sharpness=2), laboratory("b", seed + 1, sharpness=2)]
+    parts = [laboratory("a", seed, sharpness=2, distance=1.5), laboratory("b", seed + 1, sharpness=2, distance=1.5)]
     factor, fitted = recalibrate(calibration(), parts)
-    assert fitted.tta_threshold is not None
+    farthest = fitted.out_of_distribution_threshold / 0.2
+    assert fitted.tta_distance == pytest.approx(1 / farthest)
     at_once, accepted, right = [], [], []
     for each in parts:
         probabilities, averaged = softmax(each.logits / factor, axis=1), softmax(each.tta_logits / factor, axis=1)
         sure = probabilities.max(1) >= fitted.tta_below
-        again = np.array(fitted.statuses(averaged.max(1), np.zeros(2000), [True] * 2000, tta=True)) == "confident"
+        again = fitted.statuses(averaged.max(1), each.distances / farthest, [True] * 2000, tta=True)
         at_once.append(probabilities.max(1) >= fitted.review_threshold)
-        accepted.append(sure | again)
+        accepted.append(sure | (np.array(again) == "confident"))
         right.append(np.where(sure, probabilities.argmax(1), averaged.argmax(1)) == each.labels)
     assert np.mean(right, where=accepted) == pytest.approx(TARGET_ELSEWHERE, abs=0.01)
     assert np.mean(accepted) > 1.2 * np.mean(at_once)
+
+
+def test_a_doubtful_cell_like_those_at_home_is_not_accepted_for_its_orientations():
+    fitted = replace(calibration(), tta_threshold=0.2, tta_distance=0.6)
+    statuses = fitted.statuses(np.full(3, 0.3), np.array([0.5, 0.7, 1.1]), [True] * 3, tta=True)
+    assert statuses == ["review", "confident", "unfamiliar"]
 
 
 def test_one_threshold_serves_for_both_where_none_was_fitted():

@@ -140,6 +140,9 @@ class Calibration:
         tta_below: Cells of fields with a lower probability are predicted again, in all orientations (test-time
             augmentation). None where those are that should be reviewed.
         tta_threshold: Review threshold of these mean predictions. None where `review_threshold` serves for both.
+        tta_distance: That threshold is for cells whose distance is greater than this, as those of another stain or
+            camera have. A nearer one that the model doubts is more often none of the classes: `review_threshold`
+            holds for it.
         target_reached: Whether `TARGET_ACCURACY` of the accepted validation predictions were correct.
         out_of_distribution_threshold: Images with a higher out-of-distribution score are unfamiliar.
         fitted_on: Number of validation images.
@@ -164,6 +167,7 @@ class Calibration:
     spans: tuple[float, ...] = ()
     tta_below: float | None = None
     tta_threshold: float | None = None
+    tta_distance: float = 0.0
 
     @classmethod
     def fit(
@@ -232,7 +236,9 @@ class Calibration:
             tta: Whether the probabilities are means over all orientations.
         """
         unfamiliar = ~(distances <= 1)  # also where it is not a number
-        threshold = self.tta_threshold if tta and self.tta_threshold is not None else self.review_threshold
+        threshold: float | np.ndarray = self.review_threshold
+        if tta and self.tta_threshold is not None:
+            threshold = np.where(distances > self.tta_distance, self.tta_threshold, self.review_threshold)
         sure = confidence >= threshold
         return [
             "not_a_cell" if not cell else "unfamiliar" if foreign else "confident" if certain else "review"
@@ -305,6 +311,7 @@ class _Numbers(BaseModel):
     review_threshold: Annotated[float, Field(ge=0, le=1)]
     tta_below: Annotated[float, Field(ge=0, le=1)] | None = None
     tta_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    tta_distance: Annotated[float, Field(ge=0, le=1)] = 0.0
     target_reached: bool
     out_of_distribution_threshold: OutOfDistributionThreshold
     fitted_on: Annotated[int, Field(ge=1, le=10**9)]

@@ -51,8 +51,8 @@ def recalibrate(calibration: Calibration, left_out: Sequence[LeftOut]) -> tuple[
     threshold is the lowest at which `TARGET_ELSEWHERE` of the accepted predictions are right, each laboratory counting
     alike: what to expect of a new one, as far as it is like these. Where images are predicted in all orientations,
     that is done below the probability at which `TARGET_AT_ONCE` are right, and the threshold of their means is the
-    lowest at which `TARGET_ELSEWHERE` of all that is accepted are right. Where there is no such threshold, nothing is
-    accepted.
+    lowest at which `TARGET_ELSEWHERE` of all that is accepted are right; it is for images that are unfamiliar by the
+    model's threshold at home. Where there is no such threshold, nothing is accepted.
 
     Args:
         calibration: Of the model of all laboratories, fitted at home.
@@ -70,25 +70,25 @@ def recalibrate(calibration: Calibration, left_out: Sequence[LeftOut]) -> tuple[
     # At home nothing becomes unfamiliar that was not.
     farthest = max(1.0, *(float(np.quantile(each.distances, 1 - UNFAMILIAR_ELSEWHERE)) for each in left_out))
     familiar = distances <= farthest
-    probabilities, averaged = (softmax(each[familiar] / factor, axis=1) for each in (logits, tta_logits))
-    labels, weights = labels[familiar], weights[familiar]
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    at_once, averaged = (softmax(each[familiar] / factor, axis=1) for each in (logits, tta_logits))
+    labels, weights, like_home = labels[familiar], weights[familiar], distances[familiar] <= 1
     fit = partial(review_threshold, weights=weights)
-    threshold, reached = fit(confidence, right, target=TARGET_ELSEWHERE)
-    below, found = fit(confidence, right, target=TARGET_AT_ONCE)
-    # Those that are not predicted again come first, whatever their mean.
-    sure = confidence >= below if found else np.zeros(len(labels), bool)
-    tta_threshold, tta_reached = fit(
-        np.where(sure, 1 + confidence, averaged.max(1)),
-        np.where(sure, right, averaged.argmax(1) == labels),
-        target=TARGET_ELSEWHERE,
-    )
+    right = at_once.argmax(1) == labels
+    threshold, reached = fit(at_once.max(1), right, target=TARGET_ELSEWHERE)
+    below, found = fit(at_once.max(1), right, target=TARGET_AT_ONCE)
+    threshold, below = threshold if reached else 1.0, below if found else 1.0
+    again, means = at_once.max(1) < below, averaged.max(1)
+    right = np.where(again, averaged.argmax(1) == labels, right)
+    # Those that are accepted whatever the threshold of the means come first, those that never are by it last.
+    means = np.where(again & ~like_home, means, np.where(again & (means < threshold), means - 1, means + 1))
+    tta_threshold, tta_reached = fit(means, right, target=TARGET_ELSEWHERE)
     return factor, replace(
         calibration,
         temperature=calibration.temperature * factor,
-        review_threshold=threshold if reached else 1.0,
-        tta_below=below if found else 1.0,
-        tta_threshold=min(tta_threshold, 1.0) if tta_reached else 1.0,
+        review_threshold=threshold,
+        tta_below=below,
+        tta_threshold=float(np.clip(tta_threshold, 0, 1)) if tta_reached else 1.0,
+        tta_distance=1 / farthest,
         target_reached=reached,
         out_of_distribution_threshold=calibration.out_of_distribution_threshold * farthest,
         left_out=tuple(each.laboratory for each in left_out),
