@@ -233,7 +233,7 @@ def test_halves_of_characters_leave_in_every_export():
     assert (row["specimen"], row["picture"], row["reviewer"]) == (r"S \ud800", r"\xff.png", r"Ana \udfff")
     specimen.withdraw(1)
     specimen.review(1, "basophil")
-    specimen.sign("Ben \ud800")
+    specimen.credit("Ben \ud800")
     assert specimen.cells[0].reviewer == r"Ben \ud800"
 
 
@@ -293,8 +293,8 @@ def test_json_of_no_cells(empty_snapshot: Snapshot):
 
 
 def _page(content: bytes) -> str:
-    """The text of a PDF of one page, A4 and upright."""
-    (page,) = PdfReader(io.BytesIO(content)).pages
+    """The text of the first page of a PDF, A4 and upright."""
+    page = PdfReader(io.BytesIO(content)).pages[0]
     assert [float(side) for side in page.mediabox[2:]] == pytest.approx([595.28, 841.89], abs=0.1)
     return page.extract_text()
 

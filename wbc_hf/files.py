@@ -76,13 +76,28 @@ def read_json(path: Path, schema: type[T], advice: str) -> T:
     Raises:
         WbcError: It is no JSON, does not fit, is too large, or cannot be read. The message names the first values.
     """
+    return check_json(read_content(path), schema, str(path), advice)
+
+
+def check_json(content: bytes, schema: type[T], name: str, advice: str) -> T:
+    """Check the content of a JSON file against a schema, as `read_json` does.
+
+    Args:
+        content: Of the file.
+        schema: As for `read_json`.
+        name: Of the file, which messages begin with.
+        advice: As for `read_json`.
+
+    Raises:
+        WbcError: It is no JSON, or does not fit. The message names the first values.
+    """
     try:
-        return _adapter(cast(Hashable, schema)).validate_json(read_content(path), strict=True)
+        return _adapter(cast(Hashable, schema)).validate_json(content, strict=True)
     except ValidationError as error:
         faults = error.errors(include_url=False)
         shown = "; ".join(_describe_fault(fault) for fault in faults[:_SHOWN])
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise WbcError(f"{path}: {shown}{more}. {advice}") from error
+        raise WbcError(f"{name}: {shown}{more}. {advice}") from error
 
 
 @cache
@@ -101,6 +116,8 @@ def _describe_fault(fault: Any) -> str:
             return f"has no {place}"
         case "extra_forbidden":
             return f"has {place}, which is not known here"
+        case "value_error" if not place:
+            return reason
     shown = reprlib.repr(fault["input"])
     return f"{place} is {shown}: {reason}" if place else f"holds {shown}: {reason}"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from wbc_hf.errors import needs_extra
 from wbc_hf.reports.cell_folder import to_cell_folder
 from wbc_hf.reports.fhir import to_fhir
+from wbc_hf.reports.history import history_lines
 from wbc_hf.reports.tables import to_csv, to_json
 from wbc_hf.reports.terminal import to_text
 from wbc_hf.reports.texts import FEW_CELLS, FLAG_TEXTS, NONE_OF_THESE, RESEARCH_USE, WORST_CASE, file_stem
@@ -17,7 +18,9 @@ from wbc_hf.smear import Snapshot
 
 
 def to_pdf(snapshot: Snapshot) -> bytes:
-    """Export one A4 page: the differential with limits and ranges, the cells, the corrections, and where to sign.
+    """Export a report, A4: the differential with limits and ranges, the cells, the corrections, and where to sign.
+
+    After that page follow the numbers of patient and order and the history, where there is any.
 
     Of a slide a second page shows the whole of it, with the fields that were read and the places of the cells.
 
@@ -29,7 +32,8 @@ def to_pdf(snapshot: Snapshot) -> bytes:
     """
     with needs_extra("pdf"):
         from wbc_hf.reports.pdf import draw_report
-    return draw_report(snapshot)
+        from wbc_hf.reports.pdf_history import draw_history
+    return draw_report(snapshot, draw_history)
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,16 @@ class Export:
 
 
 EXPORTS = (
-    Export("pdf", "Report, one page (PDF)", ".pdf", "application/pdf", to_pdf),
+    Export("pdf", "Report (PDF)", ".pdf", "application/pdf", to_pdf),
     # A byte order mark tells spreadsheets that the file is UTF-8.
     Export("csv", "Cell by cell (CSV)", ".csv", "text/csv", lambda snapshot: to_csv(snapshot).encode("utf-8-sig")),
-    Export("json", "Everything (JSON)", ".json", "application/json", lambda snapshot: to_json(snapshot).encode()),
+    Export(
+        "json",
+        "Everything (JSON)",
+        ".json",
+        "application/json",
+        lambda snapshot: to_json(snapshot, pictures=True).encode(),
+    ),
     Export(
         "fhir",
         "For a laboratory system (FHIR R4)",
@@ -81,6 +91,7 @@ __all__ = [
     "WORST_CASE",
     "Export",
     "file_name",
+    "history_lines",
     "to_cell_folder",
     "to_csv",
     "to_fhir",

@@ -2,7 +2,8 @@
 
 A `Bundle` of type "collection" holds one `DiagnosticReport` and what it refers to: an `Observation` of the counted
 cells, one per class in percent, one per class and one of all leucocytes in 10⁹/l if the total count is known, the
-`Device` (the model), and the `Specimen`. No patient is named, since none is known; the receiving system adds one.
+`Device` (the model), and the `Specimen`. `subject` and `basedOn` hold the numbers of patient and order, where they
+were given, as identifiers without a system; the receiving system knows whose they are.
 
 **LOINC.** The panel is 69738-3 "Differential panel, method unspecified - Blood". 24318-8 "Manual Differential panel -
 Blood" would claim that a person counted, and LOINC discourages it. The members name no method either: they are those
@@ -10,9 +11,9 @@ that 24318-8 lists, and the codes for automated and manual counts (770-8, 769-0 
 counter or an eye. LOINC rewords its display names from version to version, so that only `text` says what a code means.
 
 **Status.** The report is "partial" (R4: may be incomplete or unverified) while cells wait for review or none is
-reviewed, and "preliminary" otherwise. It is never "final": that says that an authorised person has verified the whole
-report, and a snapshot holds only reviews of single cells. Whoever signs it raises the status. Observations are always
-"preliminary", which in R4 covers both.
+reviewed, and "preliminary" otherwise. "final" says that an authorised person has verified the whole report: it stands
+only after somebody signed, who is the `performer`; "amended" where it was opened again and signed anew. Observations
+are "preliminary" until then, which in R4 covers both.
 
 **Interpretation.** H and L stand only where the exact limits support them, and none while cells wait for review; what
 is only possible is a note. The
@@ -30,7 +31,7 @@ from wbc_hf.evaluation import format_interval
 from wbc_hf.reports.tables import to_json
 from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
 from wbc_hf.safe_text import json_text
-from wbc_hf.smear import Absolute, CellState, Flag, Share, Snapshot
+from wbc_hf.smear import Absolute, CellState, Flag, Share, Signature, Snapshot
 
 Resource = dict[str, Any]
 
@@ -77,6 +78,17 @@ class _Bundle:
         self.differential = snapshot.differential
         self.seed = uuid5(NAMESPACE_URL, to_json(snapshot))
         self.time = snapshot.time.isoformat(timespec="seconds")
+        about = snapshot.about
+        # Of everything that is signed; None before.
+        self.status = None if about.signature is None else "amended" if about.amended else "final"
+        self.context: Resource = {}
+        if about.patient.strip():
+            self.context["subject"] = _identified("Patient", about.patient)
+        if about.order.strip():
+            self.context["basedOn"] = [_identified("ServiceRequest", about.order)]
+        if about.signature is not None:
+            signed_by = {"type": "Practitioner", "display": _text(about.signature.name)}
+            self.context["performer"] = [signed_by]
 
     def content(self) -> Resource:
         shares = self.differential.shares
@@ -109,13 +121,14 @@ class _Bundle:
             "resourceType": "DiagnosticReport",
             "id": self._id("report"),
             "text": {"status": "additional", "div": self._narrative()},
-            "status": "partial" if partial else "preliminary",
+            "status": self.status or ("partial" if partial else "preliminary"),
             "category": [{"coding": [_coding(f"{_TERMINOLOGY}/v2-0074", "LAB", "Laboratory")]}],
             "code": _loinc(PANEL, "Leucocyte differential"),
             "issued": self.time,
             "specimen": [self._reference("specimen")],
             "result": [{"reference": f"urn:uuid:{observation['id']}"} for observation in observations],
-            "conclusion": RESEARCH_USE,
+            "conclusion": _conclusion(self.snapshot.about.signature),
+            **self.context,
         }
         if reviewers:
             report["resultsInterpreter"] = [
@@ -145,12 +158,13 @@ class _Bundle:
         return {
             "resourceType": "Observation",
             "id": self._id(name),
-            "status": "preliminary",
+            "status": self.status or "preliminary",
             "category": [{"coding": [_coding(f"{_TERMINOLOGY}/observation-category", "laboratory", "Laboratory")]}],
             "code": code,
             "issued": self.time,
             "specimen": self._reference("specimen"),
             "device": self._reference("device"),
+            **self.context,
         }
 
     def _counted(self) -> Resource:
@@ -244,12 +258,28 @@ class _Bundle:
         }
         if self.snapshot.specimen.strip():
             specimen["identifier"] = [{"value": _text(self.snapshot.specimen)}]
+        about = self.snapshot.about
+        if "subject" in self.context:
+            specimen["subject"] = self.context["subject"]
+        if about.slide.strip():
+            specimen["container"] = [{"identifier": [{"value": _text(about.slide)}], "description": "Slide"}]
+        if about.comment.strip():
+            specimen["note"] = [{"text": _text(about.comment)}]
         return specimen
 
 
 def _text(text: str) -> str:
     """Normalise a text to FHIR's `string`: no control characters, single spaces, none at the ends."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split()) or "-"
+
+
+def _identified(kind: str, number: str) -> Resource:
+    return {"type": kind, "identifier": {"value": _text(number)}}
+
+
+def _conclusion(signature: Signature | None) -> str:
+    comment = "" if signature is None else signature.comment.strip()
+    return f"{RESEARCH_USE} {_text(comment)}" if comment else RESEARCH_USE
 
 
 def _coding(system: str, code: str, display: str) -> Resource:

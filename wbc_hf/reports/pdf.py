@@ -1,12 +1,9 @@
-"""A snapshot on one A4 page, to read and to sign, and a page more for a slide.
-
-All lengths are in millimetres, sizes of text in points.
-"""
+"""The first page of a report, A4, to read and to sign. All lengths are in millimetres, sizes of text in points."""
 
 import io
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -60,8 +57,13 @@ _NOT_COUNTED = {
 }
 
 
-def draw_report(snapshot: Snapshot) -> bytes:
-    """Draw the report, see `wbc_hf.reports.to_pdf`."""
+def draw_report(snapshot: Snapshot, draw_more: Callable[["ReportPage", Snapshot], None]) -> bytes:
+    """Draw the report, see `wbc_hf.reports.to_pdf`.
+
+    Args:
+        snapshot: The specimen.
+        draw_more: Draws the pages after the first.
+    """
     page = ReportPage(snapshot)
     y = _draw_head(page, snapshot)
     y = _draw_notices(page, snapshot, y)
@@ -71,6 +73,7 @@ def draw_report(snapshot: Snapshot) -> bytes:
     _draw_foot(page, snapshot)
     for slide in snapshot.slides:
         draw_slide(page, snapshot, slide, LEFT, RIGHT)
+    draw_more(page, snapshot)
     return bytes(page.output())
 
 
@@ -370,6 +373,10 @@ def _draw_foot(page: ReportPage, snapshot: Snapshot) -> None:
     for x, width, name, value in facts:
         page.put(x, 260.8, name, 6.2, ink=FAINT)
         page.put(x, 264.6, page.shorten(value, width, 7.5), 7.5)
+    if (signature := snapshot.about.signature) is not None:
+        page.put(LEFT, 278.6, f"{signature.time:%Y-%m-%d %H:%M} UTC", 8)
+        page.put(84, 278.6, page.shorten(signature.name, 56, 8), 8)
+        page.put(148, 278.6, "signed on the page", 8, ink=FAINT)
     for left, right, text in ((LEFT, 76, "Date"), (84, 140, "Name"), (148, RIGHT, "Signature")):
         page.rule(280, left, right, ink=INK)
         page.put(left, 283.2, text, 6.2, ink=FAINT)

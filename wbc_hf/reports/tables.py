@@ -8,11 +8,10 @@ from typing import Any
 from wbc_hf.evaluation import CONFIDENCE
 from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.reports.history import earlier_reviews
 from wbc_hf.reports.texts import RESEARCH_USE
 from wbc_hf.safe_text import csv_cell, json_text
-from wbc_hf.smear import Cell, Differential, Picture, Place, Snapshot
-
-FORMAT = 2
+from wbc_hf.smear import Cell, Differential, Picture, Snapshot, describe_snapshot
 
 
 def to_csv(snapshot: Snapshot) -> str:
@@ -21,7 +20,8 @@ def to_csv(snapshot: Snapshot) -> str:
     The columns are `number`, `picture` (its name), `picture_number`, `x0`, `y0`, `x1`, `y1` (pixels of the picture,
     half-open), `state`, `class` (the reviewer's, else the model's; empty for none of the five), `model_class`,
     `probability`, `status`, `probability_<class>` for each class of the model, `duplicate_of`, `reviewer`, `reviewed`
-    (UTC), `corrected` (yes or no), and the same in every row: `specimen`, `time` (UTC), `model`, `model_version`,
+    (UTC), `corrected` (yes or no), `earlier_reviews` (what was said of the cell before, with names and times, as the
+    history has it), and the same in every row: `specimen`, `time` (UTC), `model`, `model_version`,
     `trained_on`, `software` and `notice`. Of a slide there are also `slide` (its name) and `slide_x0`, `slide_y0`,
     `slide_x1`, `slide_y1` (pixels of the slide at full resolution) after `y1`.
 
@@ -45,67 +45,63 @@ def to_csv(snapshot: Snapshot) -> str:
         *(("slide", "slide_x0", "slide_y0", "slide_x1", "slide_y1") if places else ()),
         *("state", "class", "model_class", "probability", "status"),
         *(f"probability_{label}" for label in labels),
-        *("duplicate_of", "reviewer", "reviewed", "corrected", *about),
+        *("duplicate_of", "reviewer", "reviewed", "corrected", "earlier_reviews", *about),
     ]
+    earlier = earlier_reviews(snapshot.history)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(map(csv_cell, columns))
     for cell in snapshot.cells:
-        row = _row(cell, pictures[cell.picture], labels, places)
+        row = [*_row(cell, pictures[cell.picture], labels, places), "; ".join(earlier.get(cell.number, ()))]
         writer.writerow(map(csv_cell, [*row, *about.values()]))
     return text.getvalue()
 
 
-def to_json(snapshot: Snapshot) -> str:
-    """Export everything but the pictures as JSON.
+def to_json(snapshot: Snapshot, *, pictures: bool = False) -> str:
+    """Export everything as JSON. With pictures, in base64, it can be loaded back.
 
     `format` is 2. It grows when a key changes its meaning or is removed; new keys may come at any time.
 
+    - `complete`: whether the pictures are in it, so that it can be loaded back;
     - `specimen`, `time` (ISO 8601, UTC), `notice`, `model` (`name`, `version`, `trained_on`, `software`), `reviewers`;
     - `differential`: `total`, `enough`, `waiting` (cells that the limits allow for), `leucocytes` (10⁹/l or null),
       `ranges_source`, `confidence`, and `shares`, one per class: `class`, `count`, `percent` (null if no cells were
       counted), `limits`, `reference` (both in percent), `flag` ("", "high", "low", "high?", "low?") and `absolute`
       (null, or `value` and `limits` in 10⁹/l);
-    - `slides`: `name`, `width`, `height`, `pixel_size` (µm), `measured` (by red cells, since the file does not say it)
-      and `fields`, the boxes of the fields in the monolayer, in pixels of the slide;
-    - `pictures`: `number`, `name`, `width`, `height`, `is_field`, `place` (null, or `slide`, `x` and `y` of its corner
-      on it, and `scale`, pixels of the slide for a pixel of the field);
+    - `about`: `name`, `leucocyte_count`, `patient`, `order`, `slide`, `comment`, `signature` (null, or `name`, `time`,
+      `comment`), `amended` (how often it was opened again after it had been signed);
+    - `slides`: `name`, `width`, `height`, `pixel_size` (µm), `measured` (by red cells, as the file does not say it),
+      `fields`, the boxes of the fields in the monolayer, in pixels of the slide, and with pictures `thumbnail` (JPEG);
+    - `pictures`: `number`, `name`, `width`, `height`, `is_field`, `kind`, `removed`, `pixel_size` (µm), `place` (null,
+      or `slide`, `x` and `y` of its corner on it, and `scale`, pixels of the slide for a pixel of the field), what
+      went with it where it was removed (`stand_ins`, `went`), and with pictures `preview` (JPEG);
     - `cells`: `number`, `picture`, `box` (x0, y0, x1, y1 in pixels, half-open), `slide_box` (the same in pixels of the
-      slide, or null), `state`, `class`, `cut`,
-      `duplicate_of`, `prediction` (`class`, `probability`, `status`, `probabilities`), `review` (null, or `class`,
-      which is null for none of the five, `reviewer` and `time`) and `corrected`.
+      slide, or null), `state`, `class`, `cut`, `duplicate_of`, `prediction` (`class`, `probability`, `status`,
+      `probabilities`, `distance`, `laboratory_distance`), `review` (null, or `class`, which is null for none of the
+      five, `reviewer` and `time`), `corrected`, `removed`, `pointed_at`, `framings` (parts of the crop that were
+      classified), and with pictures `image` (PNG);
+    - `history`: every event in order: `number`, `time` (UTC), `who`, `action`, `cell`, `picture`, `field`, `before`
+      and `after`. Nothing is ever taken out of it.
+
+    Args:
+        snapshot: The specimen.
+        pictures: Whether it holds previews and crops, unless they are too many: `complete` says so.
     """
+    document = describe_snapshot(snapshot, pictures=pictures)
+    for cell, described in zip(snapshot.cells, document["cells"], strict=True):
+        place = snapshot.pictures[cell.picture - 1].place
+        described |= {"state": cell.state.value, "class": cell.label, "corrected": cell.corrected}
+        described["slide_box"] = place and place.on_slide(cell.box)
     content = {
-        "format": FORMAT,
+        "format": document.pop("format"),
+        "complete": document.pop("complete"),
         "notice": RESEARCH_USE,
         "specimen": snapshot.specimen,
         "time": snapshot.time.isoformat(),
-        "model": asdict(snapshot.model),
+        "model": document.pop("model"),
         "reviewers": snapshot.reviewers,
         "differential": _differential(snapshot.differential),
-        "slides": [
-            {
-                "name": slide.name,
-                "width": slide.size[0],
-                "height": slide.size[1],
-                "pixel_size": slide.pixel_size,
-                "measured": slide.measured,
-                "fields": slide.fields,
-            }
-            for slide in snapshot.slides
-        ],
-        "pictures": [
-            {
-                "number": picture.number,
-                "name": picture.name,
-                "width": picture.size[0],
-                "height": picture.size[1],
-                "is_field": picture.is_field,
-                "place": picture.place and asdict(picture.place),
-            }
-            for picture in snapshot.pictures
-        ],
-        "cells": [_cell(cell, snapshot.pictures[cell.picture - 1].place) for cell in snapshot.cells],
+        **document,
     }
     return json_text(content, indent=1) + "\n"
 
@@ -147,26 +143,4 @@ def _differential(differential: Differential) -> dict[str, Any]:
         "ranges_source": differential.ranges_source,
         "confidence": CONFIDENCE,
         "shares": [{"class": share.pop("label"), **share} for share in shares],
-    }
-
-
-def _cell(cell: Cell, place: Place | None) -> dict[str, Any]:
-    prediction = cell.prediction
-    return {
-        "number": cell.number,
-        "picture": cell.picture,
-        "box": cell.box,
-        "slide_box": place and place.on_slide(cell.box),
-        "state": cell.state.value,
-        "class": cell.label,
-        "cut": cell.cut,
-        "duplicate_of": cell.duplicate_of,
-        "prediction": {
-            "class": prediction.label,
-            "probability": prediction.probability,
-            "status": prediction.status,
-            "probabilities": _probabilities(prediction),
-        },
-        "review": cell.review and {"class": cell.label, "reviewer": cell.reviewer, "time": _review_time(cell)},
-        "corrected": cell.corrected,
     }

@@ -21,7 +21,7 @@ from wbc_hf.smear.cell_views import CellView, predict_cells, predict_crops
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
 from wbc_hf.smear.finder import FoundCell, find_cells
 from wbc_hf.smear.monolayer import SlideField
-from wbc_hf.smear.overlaps import FieldIndex, FieldKeyPoints, describe_field, match_cells
+from wbc_hf.smear.overlaps import FieldIndex, FieldKeyPoints, describe_field, describe_preview, match_cells
 from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
 from wbc_hf.smear.snapshot import Picture, Place, Snapshot
 from wbc_hf.smear.specimen import Specimen
@@ -90,6 +90,8 @@ class CellCounter:
         self._fields = FieldIndex()
         # Of the picture with each index in `_fields`; None for one that could not be counted.
         self._numbers: list[int | None] = []
+        # Of a specimen that was kept: described where another picture comes, since that takes long.
+        self._earlier = specimen.pictures
         self._lock = threading.Lock()
 
     def add_images(
@@ -194,7 +196,7 @@ class CellCounter:
                 place=place,
             )
 
-    def add_missed_cell(self, picture: int, x: float, y: float, image: bytes | None = None) -> Cell:
+    def add_missed_cell(self, picture: int, x: float, y: float, image: bytes | None = None, who: str = "") -> Cell:
         """Add a leucocyte that the finder missed and a person points at; it waits for review.
 
         It gets the median size of the other cells of the field, and is not compared with other fields.
@@ -205,6 +207,7 @@ class CellCounter:
             y: Vertical centre.
             image: The field in full resolution, to cut the cell out of, as the bytes of a file. By default its
                 preview, which is all that a specimen keeps.
+            who: Whoever points at it.
 
         Raises:
             WbcError: No such field, a point outside it, or one within the box of a cell that was found.
@@ -221,7 +224,7 @@ class CellCounter:
             (view,) = predict_cells(self.predictor, opened.convert("RGB"), [(x0, y0, x1, y1)])
         crop = _encode_crop(view.image)
         return self.specimen.add_cell(
-            picture, Cell(box, view.prediction, crop, pointed_at=True, framings=view.framings)
+            picture, Cell(box, view.prediction, crop, pointed_at=True, framings=view.framings), who
         )
 
     def _boxes_on(self, slide: str) -> list[Box]:
@@ -240,6 +243,13 @@ class CellCounter:
             self.predictor = predictor
             self.specimen.predict_again(predictor)
 
+    def _add_earlier_fields(self) -> None:
+        """Describe the pictures that the specimen had before, by their previews; not fields of slides, see there."""
+        earlier, self._earlier = self._earlier, ()
+        for picture in (it for it in earlier if it.place is None):
+            self._fields.add(describe_preview(read_image(picture.preview, picture.name), picture.size))
+            self._numbers.append(picture.number)
+
     def _find_duplicates(
         self, key_points: FieldKeyPoints, boxes: Sequence[Box]
     ) -> tuple[dict[int, int], dict[int, int]]:
@@ -250,6 +260,7 @@ class CellCounter:
         """
         duplicates: dict[int, int] = {}
         stand_ins: dict[int, int] = {}
+        self._add_earlier_fields()
         overlaps = self._fields.add(key_points)
         self._numbers.append(None)
         for overlap in overlaps:

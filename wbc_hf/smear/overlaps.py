@@ -7,7 +7,7 @@ is worse than a missed one: the thresholds lean that way.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -107,6 +107,17 @@ def describe_field(image: Image.Image) -> FieldKeyPoints:
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
     key_points = describe(image, _WORKING_SIDE, _KEY_POINTS)
     return FieldKeyPoints(digest, np.divide(image.size, key_points.size), key_points)
+
+
+def describe_preview(preview: Image.Image, size: tuple[int, int]) -> FieldKeyPoints:
+    """Compute the key points of a field, of which only a smaller copy is at hand.
+
+    Args:
+        preview: RGB.
+        size: Width and height of the field in pixels, which its overlaps are measured in.
+    """
+    described = describe_field(preview)
+    return replace(described, scale=np.divide(size, described.key_points.size))
 
 
 def _compare(new: FieldKeyPoints, earlier: FieldKeyPoints, index: int) -> Overlap | None:

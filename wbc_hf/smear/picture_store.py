@@ -1,36 +1,90 @@
-"""Keep the bytes of previews and crops in a temporary file, so that a specimen's memory does not grow with them."""
+"""Keep the bytes of previews and crops in a file, so that a specimen's memory does not grow with them."""
 
+import os
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from wbc_hf.errors import WbcError
 
 
 class PictureStore:
-    """A temporary file of pictures. It has no name on the disk, and goes with the last one who refers to it."""
+    """A file of pictures, one after the other; what is in it is never changed.
 
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="wbc_hf-")  # noqa: SIM115
-        weakref.finalize(self, self._file.close)
+    Args:
+        path: The file, made with the first picture. By default a temporary one, which has no name on the disk and goes
+            with the last one who refers to it.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
         self._lock = threading.Lock()
 
     def keep(self, content: bytes) -> "KeptPicture":
         """Append a picture.
 
         Raises:
-            OSError: The disk is full.
+            WbcError: The disk is full, or the file may not be written to.
         """
-        with self._lock:
-            start = self._file.seek(0, 2)
-            self._file.write(content)
-            self._file.flush()
+        with self._lock, self._faults_named():
+            file = self._opened(to_write=True)
+            start = file.seek(0, 2)
+            file.write(content)
+            file.flush()
         return KeptPicture(self, start, len(content))
 
     def read(self, start: int, size: int) -> bytes:
-        """The bytes of a picture."""
+        """The bytes of a picture.
+
+        Raises:
+            WbcError: The file lacks them.
+        """
         with self._lock:
-            self._file.seek(start)
-            return self._file.read(size)
+            try:
+                file = self._opened(to_write=False)
+                file.seek(start)
+                content = file.read(size)
+            except OSError as error:
+                raise WbcError(
+                    f"{self._path}: cannot be read ({error.strerror}). Restore it from a backup."
+                ) from error
+        if len(content) != size:
+            raise WbcError(f"{self._path}: is damaged, it ends within a picture. Restore it from a backup.")
+        return content
+
+    def sync(self) -> None:
+        """Flush what was appended to the disk, so that it survives a power cut.
+
+        Raises:
+            WbcError: The disk does not take it.
+        """
+        with self._lock, self._faults_named():
+            if self._file is not None:
+                os.fsync(self._file.fileno())
+
+    @contextmanager
+    def _faults_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise WbcError(f"Pictures cannot be kept ({error.strerror}). What was kept before stays.") from error
+
+    def _opened(self, *, to_write: bool) -> BinaryIO:
+        if self._file is None:
+            if self._path is None:
+                self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix="wbc_hf-"))  # noqa: SIM115
+            else:
+                # Whoever only reads needs no permission to write.
+                writable = to_write or os.access(self._path, os.W_OK)
+                self._file = cast(BinaryIO, self._path.open("a+b" if writable else "rb"))
+            weakref.finalize(self, self._file.close)
+        return self._file
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A specimen at one moment: every export is made from a snapshot, so that all of them agree."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from wbc_hf.data import Box
@@ -8,6 +9,7 @@ from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import ModelIdentity
 from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.differential import Differential
+from wbc_hf.smear.history import About, Event, Removal
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import KeptPicture, picture_bytes
 
@@ -47,7 +49,7 @@ class SlideMap:
         size: Width and height in pixels.
         pixel_size: Width of a pixel in µm.
         measured: Whether that was measured by the red cells, since the file does not say it.
-        thumbnail: JPEG.
+        small: Its thumbnail, JPEG: bytes, or where a specimen keeps them.
         fields: Boxes of the chosen fields, without what neighbours share, in pixels of the slide, in reading order.
     """
 
@@ -55,8 +57,13 @@ class SlideMap:
     size: tuple[int, int]
     pixel_size: float
     measured: bool
-    thumbnail: bytes
+    small: bytes | KeptPicture
     fields: tuple[Box, ...]
+
+    @property
+    def thumbnail(self) -> bytes:
+        """JPEG."""
+        return picture_bytes(self.small)
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,9 @@ class Snapshot:
         differential: Of the counted cells.
         unreadable: Files that `count` could not read: `name` and `reason` of each.
         slides: Those that fields are of.
+        about: What else is known of the specimen.
+        history: What was done to it, in order.
+        removals: What went with each picture that was taken out, by its number.
     """
 
     specimen: str
@@ -119,6 +129,9 @@ class Snapshot:
     differential: Differential
     unreadable: tuple[UnreadableImageError, ...] = ()
     slides: tuple[SlideMap, ...] = ()
+    about: About = field(default_factory=About)
+    history: tuple[Event, ...] = ()
+    removals: Mapping[int, Removal] = field(default_factory=dict)
 
     @property
     def reviewers(self) -> tuple[str, ...]:

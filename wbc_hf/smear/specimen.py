@@ -1,4 +1,4 @@
-"""The pictures and cells of one specimen, with the reviews of its cells.
+"""The pictures and cells of one specimen, with the reviews of its cells and the history of all that was done.
 
 A review overrules the model. Cells on which the model is not confident wait for a review and are not counted before.
 Cells that the border of a field cuts off are counted only after a review, duplicates of cells in earlier pictures
@@ -6,7 +6,7 @@ never.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,9 +16,12 @@ from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
 from wbc_hf.smear.cell_views import predict_crops
+from wbc_hf.smear.change import Change, Journal
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
+from wbc_hf.smear.history import About, Action, Event, EventMaker, Removal, word_of
 from wbc_hf.smear.picture_kind import PictureKind
-from wbc_hf.smear.picture_store import PictureStore
+from wbc_hf.smear.picture_store import KeptPicture, PictureStore
+from wbc_hf.smear.removal import add_stand_ins, put_back, take_out
 from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
 
 _AT_ONCE = 64  # cells that are predicted again together
@@ -27,34 +30,178 @@ _AT_ONCE = 64  # cells that are predicted again together
 class Specimen:
     """The pictures and cells of one specimen. Thread-safe.
 
-    Attributes:
+    Args:
         name: The laboratory's identifier. Of this and all other texts, halves of characters are escaped: no export
             could write them.
         leucocyte_count: Total leucocyte count in 10⁹/l, or None.
-        size: Bytes of all previews and crops, which lie in a temporary file.
+        model: The model that predicts its cells, where it need not always be the one in use.
+        store: Where previews and crops lie; by default in a temporary file.
+        journal: Keeps each change before it holds; by default nothing does.
+
+    Attributes:
+        size: Bytes of all previews and crops.
     """
 
-    def __init__(self, name: str = "", leucocyte_count: float | None = None):
-        self.name = name
-        self.leucocyte_count = leucocyte_count
+    def __init__(
+        self,
+        name: str = "",
+        leucocyte_count: float | None = None,
+        *,
+        model: ModelIdentity | None = None,
+        store: PictureStore | None = None,
+        journal: Journal | None = None,
+    ):
         self.size = 0
         self._lock = threading.Lock()
-        self._store = PictureStore()
+        self._store = PictureStore() if store is None else store
+        self._journal = journal
+        self._about = About(escape_surrogates(name), leucocyte_count, model=model)
         self._pictures: list[Picture] = []
         self._cells: list[Cell] = []
         self._slides: list[SlideMap] = []
-        # By removed picture: which cell each of the duplicates of its cells was a duplicate of, and which of its cells
-        # went with it: not those that were discarded before.
-        self._stand_ins: dict[int, dict[int, int]] = {}
-        self._went: dict[int, set[int]] = {}
+        self._removals: dict[int, Removal] = {}
+        self._history: list[Event] = []
+
+    def restore(
+        self,
+        about: About,
+        pictures: Iterable[Picture],
+        cells: Iterable[Cell],
+        removals: Mapping[int, Removal],
+        history: Iterable[Event],
+        slides: Iterable[SlideMap] = (),
+    ) -> None:
+        """Fill a new specimen with what was kept of one. The journal is not told.
+
+        Args:
+            about: What is known of it.
+            pictures: In the order of their numbers, from 1.
+            cells: As well.
+            removals: By number of the picture that was taken out.
+            history: In the order of its numbers, from 1.
+            slides: That fields are of.
+        """
+        with self._lock:
+            self._about, self._removals, self._history = about, dict(removals), list(history)
+            self._pictures = [replace(picture, small=self._kept(picture.small)) for picture in pictures]
+            self._cells = [replace(cell, crop=self._kept(cell.crop)) for cell in cells]
+            self._slides = self._kept_slides(slides)
+
+    def load(
+        self,
+        about: About,
+        pictures: Sequence[Picture],
+        cells: Sequence[Cell],
+        removals: Mapping[int, Removal],
+        history: Sequence[Event],
+        who: str,
+        name: str,
+        slides: Sequence[SlideMap] = (),
+    ) -> None:
+        """Fill a new specimen with what a file holds of one; the history says so in the end, and the journal is told.
+
+        Args:
+            about: As for `restore`, as those that follow.
+            pictures: Of the file.
+            cells: Of the file.
+            removals: Of the file.
+            history: Of the file.
+            who: Whoever loads it.
+            name: Of the file.
+            slides: Of the file.
+        """
+        with self._lock:
+            events = EventMaker(len(history), who, history)
+            events.add(Action.LOADED, after=escape_surrogates(name))
+            small = [replace(picture, small=self._kept(picture.small)) for picture in pictures]
+            crops = [replace(cell, crop=self._kept(cell.crop)) for cell in cells]
+            maps = self._kept_slides(slides)
+            self._commit(events, pictures=small, cells=crops, removals=removals, about=about, slides=maps)
+
+    def load_unread(self, other: "Specimen", key: str) -> None:
+        """Fill a new specimen with the pictures and cells of another, without what anybody said of them.
+
+        Args:
+            other: The other.
+            key: Of the other, which `About.second_of` then names.
+        """
+        about, (pictures, cells), slides = other.about, other.contents(), other.slides
+        about = replace(about, signature=None, amended=0, second_of=key)
+        with self._lock:
+            events = self._events("")
+            events.add(Action.SECOND)
+            small = [replace(it, small=self._kept(it.preview)) for it in pictures]
+            crops = [replace(it, crop=self._kept(it.image), review=None) for it in cells]
+            maps = self._kept_slides(replace(it, small=it.thumbnail) for it in slides)
+            removals = other.removals
+            self._commit(events, pictures=small, cells=crops, removals=removals, about=about, slides=maps)
+
+    @property
+    def removals(self) -> dict[int, Removal]:
+        """What went with each picture that was taken out, by its number."""
+        with self._lock:
+            return dict(self._removals)
+
+    @property
+    def about(self) -> About:
+        """What is known of the specimen beside its pictures and cells."""
+        return self._about
 
     @property
     def name(self) -> str:
-        return self._name
+        """The laboratory's identifier."""
+        return self._about.name
 
     @name.setter
     def name(self, name: str) -> None:
-        self._name = escape_surrogates(name)
+        self.describe(name=name)
+
+    @property
+    def leucocyte_count(self) -> float | None:
+        """Total leucocyte count in 10⁹/l, or None."""
+        return self._about.leucocyte_count
+
+    @leucocyte_count.setter
+    def leucocyte_count(self, count: float | None) -> None:
+        self.describe(leucocyte_count=count)
+
+    @property
+    def history(self) -> tuple[Event, ...]:
+        """What was done to the specimen, in order."""
+        with self._lock:
+            return tuple(self._history)
+
+    def describe(self, who: str = "", **values: str | float | None) -> None:
+        """Change what is known of the specimen; what stays the same is not mentioned in the history.
+
+        Args:
+            who: Whose change it is.
+            values: By name of an attribute of `About`: name, leucocyte_count, patient, order, slide or comment.
+        """
+        with self._lock:
+            events = self._events(who)
+            about = self._about
+            for name, value in values.items():
+                before, after = getattr(about, name), escape_surrogates(value) if isinstance(value, str) else value
+                if after != before:
+                    about = replace(about, **{name: after})  # type: ignore[arg-type]
+                    events.add(Action.DESCRIBED, field=name, before=_text(before), after=_text(after))
+            if events.events:
+                self._commit(events, about=about)
+
+    def append(self, action: Action, who: str = "", *, about: About | None = None, after: str = "") -> None:
+        """Record an action that changes no picture or cell: loading, signing, opening again to amend.
+
+        Args:
+            action: What is done.
+            who: By whom.
+            about: What is known of the specimen from then on; None where that stays.
+            after: What the history says of it.
+        """
+        with self._lock:
+            events = self._events(who)
+            events.add(action, after=escape_surrogates(after))
+            self._commit(events, about=about)
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -73,10 +220,23 @@ class Specimen:
 
     def snapshot(self, model: ModelIdentity, ranges: ReferenceRanges) -> Snapshot:
         """Everything that is known now, with the differential of the counted cells."""
-        pictures, cells = self.contents()
+        with self._lock:
+            about, pictures, cells = self._about, tuple(self._pictures), tuple(self._cells)
+            history, removals, slides = tuple(self._history), dict(self._removals), tuple(self._slides)
         time = datetime.now(UTC).replace(microsecond=0)
-        differential = differentiate_cells(cells, ranges, self.leucocyte_count)
-        return Snapshot(self.name, time, model, pictures, cells, differential, slides=self.slides)
+        differential = differentiate_cells(cells, ranges, about.leucocyte_count)
+        return Snapshot(
+            about.name,
+            time,
+            model,
+            pictures,
+            cells,
+            differential,
+            about=about,
+            history=history,
+            removals=removals,
+            slides=slides,
+        )
 
     @property
     def slides(self) -> tuple[SlideMap, ...]:
@@ -84,11 +244,15 @@ class Specimen:
         with self._lock:
             return tuple(self._slides)
 
-    def add_slide(self, slide: SlideMap) -> None:
+    def add_slide(self, slide: SlideMap, who: str = "") -> None:
         """Add a slide, before its fields."""
         with self._lock:
-            self._slides.append(slide)
-            self.size += len(slide.thumbnail)
+            thumbnail = slide.thumbnail
+            kept = replace(slide, name=escape_surrogates(slide.name), small=self._store.keep(thumbnail))
+            events = self._events(who)
+            events.add(Action.SLIDE, after=kept.name)
+            self._commit(events, slides=[kept])
+            self.size += len(thumbnail)
 
     def add_picture(
         self,
@@ -105,19 +269,26 @@ class Specimen:
         """Add a picture with the cells found in it, and number both."""
         name = escape_surrogates(name)
         with self._lock:
-            kept = self._store.keep(preview)
             number = len(self._pictures) + 1
+            kept = self._store.keep(preview)
             picture = Picture(number, name, size, is_field, kept, kind, pixel_size=pixel_size, place=place)
-            self._pictures.append(picture)
-            self.size += len(preview)
-            for cell in cells:
-                self._append(picture.number, cell)
+            first = len(self._cells) + 1
+            numbered = [self._numbered(cell, first + index, number) for index, cell in enumerate(cells)]
+            events = self._events("")
+            events.add(Action.READ, picture=number, after=name)
+            self._commit(events, pictures=[picture], cells=numbered)
+            self.size += len(preview) + sum(len(cell.crop) for cell in numbered)
             return picture
 
-    def add_cell(self, picture: int, cell: Cell) -> Cell:
+    def add_cell(self, picture: int, cell: Cell, who: str = "") -> Cell:
         """Add a cell to an earlier picture; it gets the next number."""
         with self._lock:
-            return self._append(picture, cell)
+            numbered = self._numbered(cell, len(self._cells) + 1, picture)
+            events = self._events(who)
+            events.add(Action.POINTED_AT, cell=numbered.number, picture=picture)
+            self._commit(events, cells=[numbered])
+            self.size += len(numbered.crop)
+            return numbered
 
     def predict_again(self, predictor: Predictor) -> None:
         """Replace the predictions of all cells; their reviews stay.
@@ -131,8 +302,14 @@ class Specimen:
             views = [cell.views for cell in cells[start : start + _AT_ONCE]]
             predictions += [prediction for prediction, _ in predict_crops(predictor, views)]
         with self._lock:
-            for index, prediction in enumerate(predictions):
-                self._cells[index] = replace(self._cells[index], prediction=prediction)
+            events = self._events("")
+            events.add(Action.PREDICTED, after=predictor.name)
+            # Of a specimen that is kept the model is, too.
+            model = None if self._about.model is None else predictor.identity
+            predicted = [
+                replace(self._cells[index], prediction=prediction) for index, prediction in enumerate(predictions)
+            ]
+            self._commit(events, cells=predicted, about=replace(self._about, model=model))
 
     def review(self, number: int, label: str | None, reviewer: str = "") -> Cell:
         """Record a review of a cell; it replaces an earlier one.
@@ -158,21 +335,26 @@ class Specimen:
             WbcError: No such cell, a cell that is never counted, or no such class.
         """
         name, now = escape_surrogates(reviewer.strip()), datetime.now(UTC)
-        return self.set_reviews({number: Review(_class_name(label), name, now) for number, label in labels.items()})
+        reviews = {number: Review(_class_name(label), name, now) for number, label in labels.items()}
+        return self.set_reviews(reviews, name, Action.REVIEWED)
 
-    def withdraw(self, number: int) -> Cell:
-        """Delete the review of a cell: the model's class holds again.
+    def withdraw(self, number: int, reviewer: str = "") -> Cell:
+        """Take the review of a cell back: the model's class holds again.
 
         Raises:
             WbcError: No such cell, or a cell that is never counted.
         """
-        return self.set_reviews({number: None})[0]
+        return self.set_reviews({number: None}, reviewer, Action.WITHDRAWN)[0]
 
-    def set_reviews(self, reviews: Mapping[int, Review | None]) -> list[Cell]:
+    def set_reviews(
+        self, reviews: Mapping[int, Review | None], who: str = "", action: Action = Action.UNDONE
+    ) -> list[Cell]:
         """Replace the reviews of cells by others, of all or of none. Reviews from before undo what came after them.
 
         Args:
             reviews: By number of the cell; None for a cell that nobody reviewed.
+            who: Who does so.
+            action: What the history says of it.
 
         Raises:
             WbcError: No such cell, or a cell that is never counted.
@@ -180,11 +362,15 @@ class Specimen:
         with self._lock:
             for number in reviews:
                 self._check_reviewable(number)
+            events, cells = self._events(who), []
             for number, review in reviews.items():
-                self._cells[number - 1] = replace(self._cells[number - 1], review=review)
-            return [self._cells[number - 1] for number in reviews]
+                cell = self._cells[number - 1]
+                cells.append(replace(cell, review=review))
+                events.add(action, cell=number, before=word_of(cell.review), after=word_of(review))
+            self._commit(events, cells=cells)
+            return cells
 
-    def remove(self, number: int) -> None:
+    def remove(self, number: int, who: str = "") -> None:
         """Remove a picture that does not belong to the specimen: its cells are no longer counted.
 
         The first of the other pictures that shows one of them whole is counted in its place.
@@ -197,25 +383,15 @@ class Specimen:
                 raise WbcError(f"picture {number}: there are {len(self._pictures)}, numbered from 1.")
             if self._pictures[number - 1].removed:
                 return
-            self._pictures[number - 1] = replace(self._pictures[number - 1], removed=True)
-            stand_ins = self._stand_ins[number] = {}
-            removed = {cell.number for cell in self._cells if cell.picture == number and not cell.removed}
-            self._went[number] = removed
-            successors: dict[int, int] = {}
-            for index, cell in enumerate(self._cells):
-                original = cell.duplicate_of
-                if cell.number in removed:
-                    self._cells[index] = replace(cell, removed=True)
-                elif original is not None and original in removed:
-                    stand_ins[cell.number] = original
-                    self._cells[index] = replace(cell, duplicate_of=successors.get(original))
-                    if not cell.cut or cell.review is not None:
-                        successors.setdefault(original, cell.number)
+            changed, removal = take_out(self._cells, number)
+            self._commit_picture(number, Action.TAKEN_OUT, who, changed, removal)
 
-    def discard(self, number: int) -> None:
+    def discard(self, number: int, who: str = "") -> None:
         """Take out one cell, that a person pointed at by mistake."""
         with self._lock:
-            self._cells[number - 1] = replace(self._cells[number - 1], removed=True)
+            events = self._events(who)
+            events.add(Action.DISCARDED, cell=number)
+            self._commit(events, cells=[replace(self._cells[number - 1], removed=True)])
 
     def add_stand_ins(self, picture: int, originals: Mapping[int, int]) -> None:
         """Record which cells of a picture show what a removed picture shows too, so that both are never counted.
@@ -225,41 +401,99 @@ class Specimen:
             originals: By index of its cells, the number of the cell of the removed picture.
         """
         with self._lock:
-            numbers = [cell.number for cell in self._cells if cell.picture == picture]
-            for index, original in originals.items():
-                removed = self._cells[original - 1].picture
-                if removed in self._stand_ins:
-                    self._stand_ins[removed][numbers[index]] = original
+            removals = add_stand_ins(self._cells, self._removals, picture, originals)
+            if removals:
+                self._commit(self._events(""), removals=removals)
 
-    def put_back(self, number: int) -> None:
+    def put_back(self, number: int, who: str = "") -> None:
         """Put a removed picture back: its cells are counted as before, and those that stood in for them are not.
 
         Raises:
             WbcError: No such picture, or one that was not removed.
         """
         with self._lock:
-            if number not in self._stand_ins:
+            removal = self._removals.get(number)
+            if removal is None:
                 raise WbcError(f"picture {number}: was not taken out.")
-            self._pictures[number - 1] = replace(self._pictures[number - 1], removed=False)
-            for duplicate, original in self._stand_ins.pop(number).items():
-                self._cells[duplicate - 1] = replace(self._cells[duplicate - 1], duplicate_of=original)
-            for back in self._went.pop(number):
-                self._cells[back - 1] = replace(self._cells[back - 1], removed=False)
+            changed = put_back(self._cells, removal)
+            self._commit_picture(number, Action.PUT_BACK, who, changed, None)
 
-    def sign(self, reviewer: str) -> None:
+    def credit(self, reviewer: str) -> None:
         """Give all reviews without a name the name of this reviewer."""
         name = escape_surrogates(reviewer.strip())
         with self._lock:
-            for index, cell in enumerate(self._cells):
-                if cell.review is not None and not cell.review.reviewer:
-                    self._cells[index] = replace(cell, review=replace(cell.review, reviewer=name))
+            credited = [
+                replace(cell, review=replace(cell.review, reviewer=name))
+                for cell in self._cells
+                if name and cell.review is not None and not cell.review.reviewer
+            ]
+            if credited:
+                events = self._events(name)
+                for cell in credited:
+                    events.add(Action.CREDITED, cell=cell.number)
+                self._commit(events, cells=credited)
 
-    def _append(self, picture: int, cell: Cell) -> Cell:
-        image = cell.image
-        numbered = replace(cell, crop=self._store.keep(image), number=len(self._cells) + 1, picture=picture)
-        self._cells.append(numbered)
-        self.size += len(image)
-        return numbered
+    def _kept(self, content: bytes | KeptPicture) -> KeptPicture:
+        self.size += len(content)
+        return self._store.keep(content) if isinstance(content, bytes) else content
+
+    def _kept_slides(self, slides: Iterable[SlideMap]) -> list[SlideMap]:
+        return [replace(slide, small=self._kept(slide.small)) for slide in slides]
+
+    def _numbered(self, cell: Cell, number: int, picture: int) -> Cell:
+        return replace(cell, crop=self._store.keep(cell.image), number=number, picture=picture)
+
+    def _events(self, who: str) -> EventMaker:
+        return EventMaker(len(self._history), escape_surrogates(who.strip()))
+
+    def _commit_picture(
+        self, number: int, action: Action, who: str, cells: Sequence[Cell], removal: Removal | None
+    ) -> None:
+        picture = replace(self._pictures[number - 1], removed=removal is not None)
+        events = self._events(who)
+        events.add(action, picture=number)
+        self._commit(events, pictures=[picture], cells=cells, removals={number: removal})
+
+    def _commit(
+        self,
+        events: EventMaker,
+        *,
+        pictures: Sequence[Picture] = (),
+        cells: Sequence[Cell] = (),
+        removals: Mapping[int, Removal | None] | None = None,
+        about: About | None = None,
+        slides: Sequence[SlideMap] = (),
+    ) -> None:
+        """Let a change hold, as the only place that does; first in the journal, which may refuse it.
+
+        The journal hears of a specimen with its first picture, and then of its slides too, which come before their
+        fields: whoever only opens a page leaves nothing behind.
+        """
+        if self._about.signature is not None and (about or self._about).amended == self._about.amended:
+            raise WbcError("This specimen is signed: it can only be amended.")
+        change = Change(tuple(pictures), tuple(cells), removals or {}, tuple(events.events), about, tuple(slides))
+        if self._journal is not None and (self._pictures or pictures):
+            first = Change(
+                change.pictures,
+                change.cells,
+                change.removals,
+                (*self._history, *change.events),
+                about or self._about,
+                (*self._slides, *change.slides),
+            )
+            self._journal(change if self._pictures else first)
+        for picture in change.pictures:
+            self._pictures[picture.number - 1 : picture.number] = [picture]
+        for cell in change.cells:
+            self._cells[cell.number - 1 : cell.number] = [cell]
+        for number, removal in change.removals.items():
+            if removal is None:
+                self._removals.pop(number, None)
+            else:
+                self._removals[number] = removal
+        self._slides += change.slides
+        self._history += change.events
+        self._about = change.about or self._about
 
     def _check_reviewable(self, number: int) -> None:
         if not 1 <= number <= len(self._cells):
@@ -278,3 +512,7 @@ def _class_name(label: str | None) -> str | None:
     if label is not None and index is None:
         raise WbcError(f"{label}: is not one of {', '.join(CLASS_NAMES)}.")
     return None if index is None else CLASS_NAMES[index]
+
+
+def _text(value: str | float | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:g}"

@@ -279,8 +279,8 @@ class Endpoints:
             gr.Error: No files, too many of them, or a value that is not allowed.
         """
         with _errors_as_answers():
-            specimen = Specimen(check_text("name", name))
-            specimen.leucocyte_count = check_leucocyte_count(check_number("leucocytes", leucocytes))
+            total = check_leucocyte_count(check_number("leucocytes", leucocytes))
+            specimen = Specimen(check_text("name", name), total)
             predictor = self._predictor_of(check_text("laboratory", laboratory))
             counter = CellCounter(predictor, specimen)
             unreadable = _read_into(counter, pictures, show, corrections, check_text("reviewer", reviewer))

@@ -256,6 +256,8 @@ class LaboratoryPanel:
 
     def _gather(self, session: Session) -> list[AdaptationCell]:
         """What the model is adapted to: raises a WbcError where that cannot be."""
+        if session.specimen.about.signature is not None:
+            raise WbcError("This specimen is signed: its cells are not predicted again. Amend it first.")
         kept: Sequence[AdaptationCell] = ()
         if session.laboratory is not None and self.laboratories is not None:
             kept = self.laboratories.cells(session.laboratory)

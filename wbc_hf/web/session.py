@@ -28,7 +28,7 @@ from wbc_hf.smear import (
 from wbc_hf.web.adapting import Adapted
 from wbc_hf.web.full_pictures import FullPictures
 from wbc_hf.web.remarks import Remark, RemarkKind
-from wbc_hf.web.turns import current_visitor, turn
+from wbc_hf.web.turns import current_user, current_visitor, turn
 from wbc_hf.web.uploads import MAX_PICTURES, Upload, pixels_of, read_upload
 
 # Of the pictures that are kept, in bytes on the disk: of one specimen, of one visitor's, and of all.
@@ -37,6 +37,9 @@ MAX_SESSIONS = 256  # of one visitor; people of one laboratory may share an addr
 
 
 NOT_KEPT = "is not kept in full resolution, for want of memory: give it once more"
+
+# Makes an empty specimen of a user, whose cells this model predicts.
+Begin = Callable[[str, ModelIdentity], Specimen]
 
 # In place of a class: what the model proposes for each cell.
 ACCEPT = "accept"
@@ -54,6 +57,7 @@ class View:
         undo: What would be undone next, in words; "" where there is nothing.
         secret: Of the session.
         in_full: Whether the picture is kept in full resolution, beside its preview.
+        kept: Whether a store keeps the specimen.
     """
 
     pictures: tuple[Picture, ...]
@@ -63,6 +67,7 @@ class View:
     undo: str
     secret: str
     in_full: bool
+    kept: bool
 
     @property
     def cells_of_picture(self) -> tuple[Cell, ...]:
@@ -86,10 +91,10 @@ class View:
 
 @dataclass(frozen=True)
 class _Step:
-    """Something that a person did to a specimen: what, in words that follow "Undo", and what undoes it."""
+    """Something that a person did to a specimen: what, in words that follow "Undo", and what undoes it, by whom."""
 
     title: str
-    undo: Callable[[], None]
+    undo: Callable[[str], None]
 
 
 class Session:
@@ -115,17 +120,19 @@ class Session:
             they are read otherwise or others are given.
         stopped: Whether reading is to stop, because the visitor says so or the specimen was put away.
         visitor: User name or address of whose it is.
+        user: Name of the user who signed in; "" where nobody has to.
     """
 
-    def __init__(self, predictor: Predictor):
+    def __init__(self, predictor: Predictor, begin: Begin = lambda *_: Specimen()):
         self.visitor, _ = current_visitor()
-        self.key = uuid4().hex
+        self.user, self._begin = current_user(), begin
         self.secret = secrets.token_urlsafe()
         self.predictor = predictor
         self.laboratory: str | None = None
         self.adapted: Adapted | None = None
         self.cancelled = False
-        self.specimen = Specimen()
+        self.specimen = self.new_specimen()
+        self.key = _key_of(self.specimen)
         self.counter = CellCounter(predictor, self.specimen)
         self.full_pictures = FullPictures()
         self.neighbours: dict[int, tuple[Neighbour, ...]] = {}
@@ -144,8 +151,31 @@ class Session:
 
     @property
     def model(self) -> ModelIdentity:
-        """Name and version of the model in use."""
-        return self.predictor.identity
+        """Name and version of the model that predicted the cells: of a specimen that was loaded it may be another."""
+        return self.specimen.about.model or self.predictor.identity
+
+    def new_specimen(self) -> Specimen:
+        """An empty specimen, in the store where there is one."""
+        return self._begin(self.user, self.predictor.identity)
+
+    def take(self, specimen: Specimen) -> None:
+        """Show another specimen, one that was loaded, in place of the one so far.
+
+        Raises:
+            WbcError: Photographs are being read, which would end up in the other.
+        """
+        with self.lock:
+            if self.readings:
+                raise WbcError("Photographs are being read into the specimen that is open. Stop that first.")
+            self.key = _key_of(specimen)
+            self.specimen, self.counter = specimen, CellCounter(self.predictor, specimen)
+            self.full_pictures.clear()
+            self.neighbours, self._steps, self._read_again = {}, [], {}
+            self.unread, self.doubtful = [], []
+            self._picture, self._cell, self._touched = 0, 0, False
+            if specimen.pictures:
+                self.show_picture(1)
+                self.start_review()
 
     @property
     def check(self) -> LaboratoryCheck:
@@ -175,6 +205,7 @@ class Session:
             self._steps[-1].title if self._steps else "",
             self.secret,
             self._picture in self.full_pictures,
+            hasattr(self.specimen, "key"),
         )
 
     @property
@@ -196,8 +227,15 @@ class Session:
         """Check that the specimen has room for `count` more pictures.
 
         Raises:
-            WbcError: There would be more than `MAX_PICTURES`, or the specimen is too large already.
+            WbcError: There would be more than `MAX_PICTURES`, the specimen is too large already, or another model
+                predicted its cells.
         """
+        model = self.specimen.about.model
+        if count and model is not None and model.version != self.predictor.identity.version:
+            raise WbcError(
+                f"This specimen was counted by {model.name}, version {model.version}, and not by the model in use: "
+                "photographs are not added to it. Press “New specimen” for them."
+            )
         if len(self.specimen.pictures) + count > MAX_PICTURES:
             raise WbcError(
                 f"A specimen on this page holds {MAX_PICTURES:,} pictures at most. `wbc-hf count` reads any number."
@@ -268,7 +306,7 @@ class Session:
         """
         with self.lock:
             numbers, self.doubtful = self.doubtful, []
-            self._steps.append(_Step("reading otherwise", lambda: self._read_as_before(numbers)))
+            self._steps.append(_Step("reading otherwise", lambda who: self._read_as_before(numbers, who)))
             self._touched = False  # whoever wants that reviews from the start
             if numbers:
                 self.show_picture(numbers[0])
@@ -308,18 +346,19 @@ class Session:
                 case "cell":
                     self.show_cell(number)
                 case "undo":
-                    self.undo()
+                    self.undo(reviewer)
                 case "withdraw":
-                    self.withdraw(number)
+                    self.withdraw(number, reviewer)
                 case "remove":
-                    self.specimen.remove(number)
-                    self._steps.append(_Step(f"taking out picture {number}", lambda: self._put_back(number)))
+                    self.specimen.remove(number, reviewer)
+                    self._steps.append(_Step(f"taking out picture {number}", lambda who: self._put_back(number, who)))
                     self.show_picture(number)
                 case "add":
                     self.check_room(0)
                     x, y = map(float, (value or "").split(","))
-                    added = self.counter.add_missed_cell(number, x, y, self.full_pictures.get(number)).number
-                    self._steps.append(_Step(f"missed cell {added}", lambda: self._discard(added)))
+                    full = self.full_pictures.get(number)
+                    added = self.counter.add_missed_cell(number, x, y, full, reviewer).number
+                    self._steps.append(_Step(f"missed cell {added}", lambda who: self._discard(added, who)))
                     self.show_cell(added)
                 case _:
                     raise WbcError(f"{action}: no button of the page does this.")
@@ -368,48 +407,48 @@ class Session:
         self.specimen.review_many(labels, reviewer)
         before = {it: cells[it].review for it in numbers}
         title = f"cell {numbers[0]}" if len(before) == 1 else f"{len(before)} cells"
-        self._steps.append(_Step(title, lambda: self._review_again(before)))
+        self._steps.append(_Step(title, lambda who: self._review_again(before, who)))
         last = cells[numbers[-1]]
         self.show_cell((self._next_waiting(last.number) or last.number) if _waiting([last]) else last.number)
 
-    def withdraw(self, number: int) -> None:
+    def withdraw(self, number: int, reviewer: str = "") -> None:
         """Delete the review of a cell, and choose it.
 
         Raises:
             WbcError: From `Specimen.withdraw`.
         """
         cell = next((cell for cell in self.specimen.cells if cell.number == number), None)
-        self.specimen.withdraw(number)
+        self.specimen.withdraw(number, reviewer)
         if cell is not None and cell.review is not None:
             before = {number: cell.review}
-            self._steps.append(_Step(f"taking back cell {number}", lambda: self._review_again(before)))
+            self._steps.append(_Step(f"taking back cell {number}", lambda who: self._review_again(before, who)))
         self.show_cell(number)
 
-    def undo(self) -> None:
+    def undo(self, who: str = "") -> None:
         """Undo the last thing that a person did to the specimen; nothing where there is none."""
         if self._steps:
-            self._steps.pop().undo()
+            self._steps.pop().undo(who)
 
-    def _review_again(self, reviews: Mapping[int, Review | None]) -> None:
-        self.specimen.set_reviews(reviews)
+    def _review_again(self, reviews: Mapping[int, Review | None], who: str) -> None:
+        self.specimen.set_reviews(reviews, who)
         self.show_cell(next(iter(reviews)))
 
-    def _put_back(self, picture: int) -> None:
-        self.specimen.put_back(picture)
+    def _put_back(self, picture: int, who: str) -> None:
+        self.specimen.put_back(picture, who)
         self.show_picture(picture)
 
-    def _read_as_before(self, numbers: Sequence[int]) -> None:
+    def _read_as_before(self, numbers: Sequence[int], who: str) -> None:
         self.stopped = True
         self.unread = [left for left in self.unread if not (isinstance(left, Upload) and left.replaces in numbers)]
         again = [(number, self._read_again.pop(number)) for number in numbers if number in self._read_again]
         for before, after in again:
-            self.specimen.remove(after)
-            self.specimen.put_back(before)
+            self.specimen.remove(after, who)
+            self.specimen.put_back(before, who)
         if again:
             self.show_picture(again[0][0])
 
-    def _discard(self, number: int) -> None:
-        self.specimen.discard(number)
+    def _discard(self, number: int, who: str) -> None:
+        self.specimen.discard(number, who)
         self.show_picture(self.specimen.cells[number - 1].picture)
 
     def start_review(self) -> None:
@@ -433,12 +472,16 @@ class Session:
 class Sessions:
     """The sessions of all visitors, by Gradio's session hash.
 
+    Args:
+        predictor: The page's model.
+        begin: Makes an empty specimen, by default one that is not kept.
+
     They live in Gradio's session state, in memory, and go with it. These weak references give two events that come at
     once, before there is a state, the same session.
     """
 
-    def __init__(self, predictor: Predictor):
-        self._predictor = predictor
+    def __init__(self, predictor: Predictor, begin: Begin = lambda *_: Specimen()):
+        self._predictor, self._begin = predictor, begin
         self._sessions: WeakValueDictionary[str, Session] = WeakValueDictionary()
         self._lock = threading.Lock()
 
@@ -481,9 +524,14 @@ class Sessions:
         return sum(session.size for session in self._sessions.values())
 
     def _add(self, session_hash: str | None) -> Session:
-        session = Session(self._predictor)
+        session = Session(self._predictor, self._begin)
         self._sessions[str(session_hash)] = session
         return session
+
+
+def _key_of(specimen: Specimen) -> str:
+    """What tells a specimen from all others: of one in a store the key there, so that it stays when it is reopened."""
+    return str(getattr(specimen, "key", None) or uuid4().hex)
 
 
 def _waiting(cells: Sequence[Cell]) -> list[Cell]:

@@ -38,7 +38,8 @@ NONE_OF_THE_FIVE, NEVER_OR_CUT = len(CLASS_NAMES), len(CLASS_NAMES) + 1
 
 def render_pager(view: View) -> str:
     """Render which picture is shown, and the buttons that concern it and its neighbours."""
-    return render("pager", picture=view.picture, count=len(view.pictures), cells=len(view.cells_of_picture))
+    count, cells = len(view.pictures), len(view.cells_of_picture)
+    return render("pager", picture=view.picture, count=count, cells=cells, kept=view.kept)
 
 
 def render_field(view: View) -> str:

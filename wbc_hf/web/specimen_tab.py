@@ -10,10 +10,12 @@ from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Neighbour, ReferenceCells
 from wbc_hf.reports import EXPORTS, Export, file_name
-from wbc_hf.smear import Cell, Picture, ReferenceRanges, check_leucocyte_count, differentiate_cells
+from wbc_hf.smear import Cell, Picture, ReferenceRanges, differentiate_cells
 from wbc_hf.web.examples import FIELD_CREDIT, example_fields
+from wbc_hf.web.fields import parse_leucocytes
 from wbc_hf.web.intake import Intake
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
+from wbc_hf.web.loading_back import is_document, load_back
 from wbc_hf.web.remarks import Remark, RemarkKind, render_remarks
 from wbc_hf.web.rendering import example_buttons, plural, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
@@ -150,7 +152,7 @@ class SpecimenTab:
         self.files.upload(
             self.on_files,
             [self.files, self.kind, self.goal, self.leucocytes],
-            results,
+            [*results, self.notice, self.name, self.leucocytes],
             preprocess=False,
             trigger_mode="multiple",
             **reading,
@@ -214,8 +216,12 @@ class SpecimenTab:
     def on_files(
         self, given: list[dict] | None, kind: str, goal: str, leucocytes: str, request: gr.Request
     ) -> Iterator[dict]:
-        """Read files into the visitor's specimen."""
-        yield from self._read(read_uploads(given), kind, goal, leucocytes, request)
+        """Read files into the visitor's specimen, or load back what "Everything (JSON)" wrote."""
+        uploads = read_uploads(given)
+        if any(map(is_document, uploads)):
+            yield self._load_back(uploads, request)
+            return
+        yield from self._read(uploads, kind, goal, leucocytes, request)
 
     def on_go_on(
         self, session: Session | None, kind: str, goal: str, leucocytes: str, request: gr.Request
@@ -301,6 +307,23 @@ class SpecimenTab:
             return make_file(session, export, self.ranges, name=name, leucocytes=leucocytes, reviewer=who), ""
         except WbcError as error:
             return None, render_problem("Not saved", str(error))
+
+    def _load_back(self, uploads: Sequence[Upload], request: gr.Request) -> dict:
+        try:
+            session = self.sessions.of(request.session_hash)
+            said = load_back(session, uploads, request.username or "")
+        except WbcError as error:
+            return {self.files: None, self.progress: render_problem("Not loaded", str(error))}
+        return {self.files: None} | self.show_opened(session, said)
+
+    def show_opened(self, session: Session, said: str) -> dict:
+        """Show a specimen that was loaded, with the fields that a person filled in."""
+        total = session.specimen.leucocyte_count
+        leucocytes = "" if total is None else f"{total:g}"
+        state = {self.session: session, self.progress: render("note", text=said)}
+        state |= {self.name: session.specimen.name, self.leucocytes: leucocytes, self.notice: ""}
+        state |= self.panel.state(session)
+        return state | self._visible_parts(session) | self._show(session, leucocytes)
 
     def _read(
         self,
@@ -479,20 +502,6 @@ def render_table(session: Session, ranges: ReferenceRanges, leucocytes: str) -> 
     return render_differential(differentiate_cells(view.cells, ranges, total), view, problem)
 
 
-def parse_leucocytes(written: str) -> float | None:
-    """Parse a total leucocyte count as people write it, with a point or a comma; None of an empty field.
-
-    Raises:
-        WbcError: It is not a number, or one that `check_leucocyte_count` does not allow.
-    """
-    if not written.strip():
-        return None
-    try:
-        return check_leucocyte_count(float(written.replace(",", ".")))
-    except ValueError as error:
-        raise WbcError(f"{written}: not a number. A total leucocyte count is given in 10⁹/l, such as 6.4.") from error
-
-
 def make_file(
     session: Session, export: Export, ranges: ReferenceRanges, *, name: str, leucocytes: str, reviewer: str
 ) -> dict[str, str]:
@@ -503,8 +512,9 @@ def make_file(
     Raises:
         WbcError: The leucocyte count is not allowed, or reviewed cells are asked for and there are none.
     """
-    session.specimen.name, session.specimen.leucocyte_count = name.strip(), parse_leucocytes(leucocytes)
-    session.specimen.sign(reviewer)
+    total = parse_leucocytes(leucocytes)
+    session.specimen.describe(reviewer, name=name.strip(), leucocyte_count=total)
+    session.specimen.credit(reviewer)
     snapshot = session.specimen.snapshot(session.model, ranges)
     content = base64.b64encode(export.make(snapshot)).decode()
     return {"name": file_name(snapshot, export), "type": export.media_type, "content": content}

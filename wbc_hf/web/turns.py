@@ -110,6 +110,12 @@ def current_visitor() -> tuple[str, str]:
     return request.username or (request.client.host if request.client else ""), request.session_hash or ""
 
 
+def current_user() -> str:
+    """Name of the user whose event is handled in this thread; "" where nobody signed in, or outside of one."""
+    request: gr.Request | None = LocalContext.request.get(None)
+    return "" if request is None else request.username or ""
+
+
 @contextmanager
 def turn(pixels: int, who: tuple[str, str] | None = None) -> Iterator[None]:
     """Wait for a visitor's turn to read pictures, and hold it. Not to be nested.

@@ -1,0 +1,154 @@
+"""What "Everything (JSON)" writes can be loaded back, and nothing else can."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.kept_specimens import MODEL, add_field, fill, new_cell
+from wbc_hf.errors import WbcError
+from wbc_hf.reports import EXPORTS, to_json
+from wbc_hf.smear import DEFAULT_RANGES, Action, Snapshot, Specimen, load_document
+from wbc_hf.smear import document as document_module
+
+EVERYTHING = next(export for export in EXPORTS if export.key == "json")
+
+
+def take_snapshot(specimen: Specimen) -> Snapshot:
+    return specimen.snapshot(MODEL, DEFAULT_RANGES)
+
+
+@pytest.fixture(scope="module")
+def specimen() -> Specimen:
+    specimen = Specimen()
+    fill(specimen)
+    return specimen
+
+
+@pytest.fixture(scope="module")
+def content(specimen: Specimen) -> bytes:
+    return EVERYTHING.make(take_snapshot(specimen))
+
+
+def test_a_specimen_comes_back_as_it_was(specimen: Specimen, content: bytes):
+    loaded = Specimen()
+    assert load_document(content, "s.json", loaded, "Cy") == MODEL
+
+    for before, after in ((specimen.pictures, loaded.pictures), (specimen.cells, loaded.cells)):
+        for one, other in zip(before, after, strict=True):
+            hidden = ("small", "crop")
+            assert {k: v for k, v in vars(one).items() if k not in hidden} == {
+                k: v for k, v in vars(other).items() if k not in hidden
+            }
+    assert [it.preview for it in loaded.pictures] == [it.preview for it in specimen.pictures]
+    assert [it.image for it in loaded.cells] == [it.image for it in specimen.cells]
+    *before, last = loaded.history
+    assert tuple(before) == specimen.history
+    assert (last.action, last.who, last.after, last.number) == (Action.LOADED, "Cy", "s.json", len(before) + 1)
+    assert loaded.size == specimen.size
+    differentials = [take_snapshot(it).differential for it in (specimen, loaded)]
+    assert differentials[0] == differentials[1]
+
+
+def test_what_was_taken_out_can_be_put_back_after_loading(content: bytes):
+    loaded = Specimen()
+    load_document(content, "s.json", loaded)
+    loaded.put_back(2)
+    assert [cell.duplicate_of for cell in loaded.cells if cell.picture == 2] == [1, None]
+    loaded.remove(1)
+    assert next(cell for cell in loaded.cells if cell.picture == 2).duplicate_of is None
+
+
+def test_a_second_word_does_not_wipe_out_the_first(specimen: Specimen):
+    said = [(it.who, it.before, it.after) for it in specimen.history if it.cell == 2 and it.action == Action.REVIEWED]
+    assert said == [("Ana", "", "monocyte"), ("Ben", "monocyte", "none")]
+    assert [event.number for event in specimen.history] == list(range(1, len(specimen.history) + 1))
+
+
+def test_every_act_is_in_the_history():
+    specimen = Specimen()
+    add_field(specimen, new_cell(), new_cell(status="review"))
+    acts: list[Callable[[], object]] = [
+        lambda: specimen.review(1, "monocyte", "A"),
+        lambda: specimen.withdraw(1, "B"),
+        lambda: specimen.set_reviews({2: None}, "C"),
+        lambda: specimen.remove(1, "D"),
+        lambda: specimen.put_back(1, "E"),
+        lambda: specimen.add_cell(1, new_cell(pointed_at=True), "F"),
+        lambda: specimen.discard(3, "G"),
+        lambda: specimen.describe("H", comment="late"),
+        lambda: specimen.review(1, "monocyte"),
+        lambda: specimen.credit("I"),
+    ]
+    for act in acts:
+        before = specimen.history
+        act()
+        assert specimen.history[: len(before)] == before and len(specimen.history) == len(before) + 1
+    assert [it.who for it in specimen.history] == ["", *"ABCDEFGH", "", "I"]
+    specimen.describe("J", comment="late")
+    specimen.credit("K")
+    assert len(specimen.history) == 11  # nothing changed
+
+
+def test_a_signature_does_not_come_along(specimen: Specimen):
+    content = json.loads(to_json(take_snapshot(specimen), pictures=True))
+    content["about"]["signature"] = {"name": "Dr. Who", "time": "2026-11-24T21:30:00+00:00", "comment": ""}
+    loaded = Specimen()
+    load_document(json.dumps(content).encode(), "s.json", loaded)
+    assert loaded.about.signature is None
+
+
+# ---- what others wrote
+
+
+def change(content: bytes, *path: str | int, value: object) -> bytes:
+    document = json.loads(content)
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        (("format",), 3, "format is 3"),
+        (("pictures", 0, "width"), 0, r"pictures\.0\.width is 0: should be greater"),
+        (("pictures", 0, "width"), 5, r"cell 1: box \(1, 2, 11, 12\) lies outside its picture"),
+        (("pictures", 0, "preview"), "AAAA", "picture 1: is no JPEG picture"),
+        (("pictures", 0, "preview"), None, "picture 1: has no pixels in this file"),
+        (("pictures", 0, "number"), 2, "pictures should be numbered 1, 2, 3"),
+        (("pictures", 1, "went"), [99], "picture 2: cell 99 is not one of the 6"),
+        (("cells", 0, "image"), "AAA", r"cells\.0\.image"),
+        (("cells", 0, "box"), [1, 2, 3], r"cells\.0\.box"),
+        (("cells", 0, "picture"), 9, "cell 1: picture 9 is not one of the 2"),
+        (("cells", 0, "duplicate_of"), 1, "cell 1: cannot be cell 1 again"),
+        (("cells", 1, "review", "class"), "blast", r"cells\.1\.review\.class is 'blast'"),
+        (("cells", 1, "review", "time"), "2026-11-24T21:30:00", r"cells\.1\.review\.time.*timezone"),
+        (("cells", 0, "prediction", "probability"), 1.5, r"cells\.0\.prediction\.probability is 1\.5"),
+        (("history", 0, "action"), "erased", r"history\.0\.action is 'erased'"),
+        (("history", 0, "picture"), 7, "event 1: is about a cell or picture that is not here"),
+        (("about", "name"), 7, r"about\.name is 7: should be a valid string"),
+        (("about", "leucocyte_count"), -1, r"about\.leucocyte_count is -1"),
+    ],
+)
+def test_names_what_does_not_fit(content: bytes, path: tuple[str | int, ...], value: object, problem: str):
+    specimen = Specimen()
+    with pytest.raises(WbcError, match=rf"^s\.json: .*{problem}"):
+        load_document(change(content, *path, value=value), "s.json", specimen)
+    assert specimen.pictures == specimen.cells == specimen.history == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 2}', b"[" * 100_000])
+def test_names_a_file_that_is_something_else(content: bytes):
+    with pytest.raises(WbcError, match=r"^s\.json: "):
+        load_document(content, "s.json", Specimen())
+
+
+def test_a_document_is_bounded(specimen: Specimen, content: bytes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(document_module, "MAX_DOCUMENT_BYTES", 1000)
+    with pytest.raises(WbcError, match=r"^s\.json: is larger than"):
+        load_document(content, "s.json", Specimen())
+    assert not json.loads(EVERYTHING.make(take_snapshot(specimen)))["complete"]
+    assert json.loads(content)["complete"]

@@ -1,0 +1,440 @@
+"""A specimen as a document: what the export "Everything (JSON)" writes, and what loads it back.
+
+The records below are the one schema of both ways. Who wrote a document is not known, so numbers, texts and pictures
+are checked within limits before anything is made of them. What follows from the rest, such as the differential, is
+written for other programs and not read.
+"""
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC
+from typing import Annotated, Any, Literal, Self
+
+from PIL import Image, UnidentifiedImageError
+from pydantic import AfterValidator, AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+
+from wbc_hf.errors import WbcError
+from wbc_hf.files import check_json
+from wbc_hf.inference import ModelIdentity, Prediction
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.smear.cell import Cell, Review
+from wbc_hf.smear.history import About, Action, Event, Removal, Signature
+from wbc_hf.smear.picture_kind import PictureKind
+from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
+from wbc_hf.smear.specimen import Specimen
+
+FORMAT = 2
+MAX_DOCUMENT_BYTES = 256 * 2**20  # of a document
+MAX_PICTURES, MAX_CELLS, MAX_EVENTS = 1000, 20_000, 200_000
+MAX_SLIDES, MAX_FIELDS = 100, 100_000  # fields of one slide
+MAX_PICTURE_SIDE = 2000  # pixels of a preview or crop: more than any that is written
+_ADVICE = "Give a file that “Everything (JSON)” wrote, unchanged."
+
+
+Text = Annotated[str, Field(max_length=70_000)]  # a path within a ZIP file may be as long
+Number = Annotated[int, Field(ge=1, le=MAX_EVENTS)]
+Side = Annotated[int, Field(ge=1, le=2**20)]
+Edge = Annotated[int, Field(ge=-(2**21), le=2**21)]  # of a field, which may reach beyond its slide
+Coordinate = Annotated[float, Field(ge=-(2**21), le=2**21)]
+Probability = Annotated[float, Field(ge=0, le=1.0001)]  # as processors round
+Distance = Annotated[float, Field(ge=0, le=1e6)]
+Share = Annotated[float, Field(ge=-10, le=10)]
+Class = Literal["basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil"]
+assert Class.__args__ == CLASS_NAMES  # type: ignore[attr-defined]
+Time = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
+
+
+class _Record(BaseModel):
+    """Values of the types that are said, finite numbers; other keys are ignored."""
+
+    model_config = ConfigDict(
+        strict=True, extra="ignore", allow_inf_nan=False, frozen=True, validate_by_name=True, serialize_by_alias=True
+    )
+
+
+class ReviewRecord(_Record):
+    """What a person says of a cell."""
+
+    label: Class | None = Field(alias="class")
+    reviewer: Text
+    time: Time
+
+
+class PredictionRecord(_Record):
+    """What the model says of a cell."""
+
+    label: Text = Field(alias="class")
+    probability: Probability
+    status: Literal["confident", "review", "unfamiliar", "not_a_cell", "uncalibrated"]
+    probabilities: Annotated[dict[Text, Probability], Field(max_length=1000)]
+    distance: Distance | None = None
+    laboratory_distance: Distance | None = None
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> Self:
+        """Describe a prediction."""
+        return cls.model_construct(
+            label=prediction.label,
+            probability=prediction.probability,
+            status=prediction.status,
+            probabilities={prediction.label: prediction.probability} | dict(prediction.alternatives),
+            distance=prediction.distance,
+            laboratory_distance=prediction.laboratory_distance,
+        )
+
+    def prediction(self) -> Prediction:
+        """The prediction."""
+        others = tuple((label, value) for label, value in self.probabilities.items() if label != self.label)
+        return Prediction(self.label, self.probability, others, self.status, self.distance, self.laboratory_distance)
+
+
+class CellRecord(_Record):
+    """One cell. `image` is its crop as a PNG file, in base64."""
+
+    number: Number
+    picture: Number
+    box: tuple[int, int, int, int]
+    cut: bool
+    duplicate_of: Number | None
+    prediction: PredictionRecord
+    review: ReviewRecord | None
+    removed: bool
+    pointed_at: bool
+    framings: Annotated[tuple[tuple[Share, Share, Share, Share], ...], Field(min_length=1, max_length=16)]
+    image: Base64Bytes | None = None
+
+    @classmethod
+    def of(cls, cell: Cell, image: bytes | None = None) -> Self:
+        """Describe a cell, with its crop or without."""
+        review = cell.review and ReviewRecord.model_construct(**vars(cell.review))
+        return cls.model_construct(
+            number=cell.number,
+            picture=cell.picture,
+            box=cell.box,
+            cut=cell.cut,
+            duplicate_of=cell.duplicate_of,
+            prediction=PredictionRecord.of(cell.prediction),
+            review=review,
+            removed=cell.removed,
+            pointed_at=cell.pointed_at,
+            framings=cell.framings,
+            image=image,
+        )
+
+    def cell(self, crop: Any) -> Cell:
+        """The cell, with its crop: bytes, or where they lie."""
+        review = self.review and Review(self.review.label, self.review.reviewer, self.review.time)
+        return Cell(
+            self.box,
+            self.prediction.prediction(),
+            crop,
+            self.cut,
+            self.duplicate_of,
+            self.number,
+            self.picture,
+            review,
+            self.removed,
+            self.pointed_at,
+            self.framings,
+        )
+
+
+class PlaceRecord(_Record):
+    """Where a field lies on its slide."""
+
+    slide: Text
+    x: Coordinate
+    y: Coordinate
+    scale: Annotated[float, Field(gt=0, le=1000)]
+
+
+class SlideRecord(_Record):
+    """One slide as a whole. `thumbnail` is a JPEG file, in base64."""
+
+    name: Text
+    width: Side
+    height: Side
+    pixel_size: Annotated[float, Field(gt=0, le=1000)]
+    measured: bool
+    fields: Annotated[tuple[tuple[Edge, Edge, Edge, Edge], ...], Field(max_length=MAX_FIELDS)]
+    thumbnail: Base64Bytes | None = None
+
+    @classmethod
+    def of(cls, slide: SlideMap, thumbnail: bytes | None = None) -> Self:
+        """Describe a slide, with its thumbnail or without."""
+        return cls.model_construct(
+            name=slide.name,
+            width=slide.size[0],
+            height=slide.size[1],
+            pixel_size=slide.pixel_size,
+            measured=slide.measured,
+            fields=slide.fields,
+            thumbnail=thumbnail,
+        )
+
+    def slide(self, small: Any) -> SlideMap:
+        """The slide, with its thumbnail: bytes, or where they lie."""
+        return SlideMap(self.name, (self.width, self.height), self.pixel_size, self.measured, small, self.fields)
+
+
+class PictureRecord(_Record):
+    """One picture. `preview` is a JPEG file of its size or smaller, in base64."""
+
+    number: Number
+    name: Text
+    width: Side
+    height: Side
+    is_field: bool
+    kind: PictureKind
+    removed: bool
+    pixel_size: Annotated[float, Field(gt=0, le=1000)] | None
+    place: PlaceRecord | None = None
+    stand_ins: dict[Number, Number] = {}
+    went: tuple[Number, ...] = ()
+    preview: Base64Bytes | None = None
+
+    @classmethod
+    def of(cls, picture: Picture, removal: Removal | None = None, preview: bytes | None = None) -> Self:
+        """Describe a picture, and what went with it where it was taken out."""
+        width, height = picture.size
+        return cls.model_construct(
+            number=picture.number,
+            name=picture.name,
+            width=width,
+            height=height,
+            is_field=picture.is_field,
+            kind=picture.kind,
+            removed=picture.removed,
+            pixel_size=picture.pixel_size,
+            place=picture.place and PlaceRecord.model_construct(**vars(picture.place)),
+            stand_ins=dict(removal.stand_ins) if removal else {},
+            went=tuple(sorted(removal.went)) if removal else (),
+            preview=preview,
+        )
+
+    def picture(self, small: Any) -> Picture:
+        """The picture, with its preview: bytes, or where they lie."""
+        return Picture(
+            self.number,
+            self.name,
+            (self.width, self.height),
+            self.is_field,
+            small,
+            self.kind,
+            self.removed,
+            self.pixel_size,
+            self.place and Place(**dict(self.place)),
+        )
+
+    def removal(self) -> Removal | None:
+        """What went with it; None where it was not taken out."""
+        return Removal(self.stand_ins, frozenset(self.went)) if self.removed else None
+
+
+class EventRecord(_Record):
+    """One event of the history."""
+
+    number: Number
+    time: Time
+    who: Text
+    action: Action
+    cell: Number | None
+    picture: Number | None
+    field: Text
+    before: Text
+    after: Text
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """Describe an event."""
+        return cls.model_construct(**vars(event))
+
+    def event(self) -> Event:
+        """The event."""
+        return Event(**dict(self))
+
+
+class ModelRecord(_Record):
+    """Name and version of the model that predicted the cells."""
+
+    name: Text
+    version: Text
+    trained_on: Text | None
+    software: Text
+
+
+class SignatureRecord(_Record):
+    """Who signed."""
+
+    name: Text
+    time: Time
+    comment: Text
+
+
+class AboutRecord(_Record):
+    """What is known of a specimen beside its pictures and cells."""
+
+    name: Text
+    leucocyte_count: Annotated[float, Field(gt=0, le=1000)] | None
+    patient: Text = ""
+    order: Text = ""
+    slide: Text = ""
+    comment: Text = ""
+    model: ModelRecord | None = None
+    signature: SignatureRecord | None = None
+    amended: Annotated[int, Field(ge=0, le=MAX_EVENTS)] = 0
+    second_of: Text = ""
+
+    @classmethod
+    def of(cls, about: About) -> Self:
+        """Describe what is known."""
+        signature, model = about.signature, about.model
+        return cls.model_construct(
+            **vars(about)
+            | {
+                "model": model and ModelRecord.model_construct(**asdict(model)),
+                "signature": signature and SignatureRecord.model_construct(**vars(signature)),
+            }
+        )
+
+    def about(self) -> About:
+        """What is known."""
+        values = dict(self)
+        values["model"] = self.model and ModelIdentity(**dict(self.model))
+        values["signature"] = self.signature and Signature(**dict(self.signature))
+        return About(**values)
+
+
+class Document(_Record):
+    """A specimen as a whole."""
+
+    format: Literal[2]
+    about: AboutRecord
+    model: ModelRecord
+    slides: Annotated[tuple[SlideRecord, ...], Field(max_length=MAX_SLIDES)] = ()
+    pictures: Annotated[tuple[PictureRecord, ...], Field(max_length=MAX_PICTURES)]
+    cells: Annotated[tuple[CellRecord, ...], Field(max_length=MAX_CELLS)]
+    history: Annotated[tuple[EventRecord, ...], Field(max_length=MAX_EVENTS)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for title, records in (("pictures", self.pictures), ("cells", self.cells), ("history", self.history)):
+            if [record.number for record in records] != list(range(1, len(records) + 1)):
+                raise ValueError(f"{title} should be numbered 1, 2, 3 and so on")
+        cells, pictures = len(self.cells), len(self.pictures)
+        for cell in self.cells:
+            _check_cell(cell, self.pictures, cells)
+        slides = {slide.name for slide in self.slides}
+        if len(slides) < len(self.slides):
+            raise ValueError("slides should have different names")
+        for picture in self.pictures:
+            if picture.place is not None and picture.place.slide not in slides:
+                raise ValueError(f"picture {picture.number}: its slide {picture.place.slide!r} is not here")
+            named = {*picture.went, *picture.stand_ins, *picture.stand_ins.values()}
+            if max(named, default=0) > cells:
+                raise ValueError(f"picture {picture.number}: cell {max(named)} is not one of the {cells}")
+        for event in self.history:
+            if (event.cell or 0) > cells or (event.picture or 0) > pictures:
+                raise ValueError(f"event {event.number}: is about a cell or picture that is not here")
+        return self
+
+
+def _check_cell(cell: CellRecord, pictures: Sequence[PictureRecord], count: int) -> None:
+    if cell.picture > len(pictures):
+        raise ValueError(f"cell {cell.number}: picture {cell.picture} is not one of the {len(pictures)}")
+    picture, (x0, y0, x1, y1) = pictures[cell.picture - 1], cell.box
+    if not (0 <= x0 < x1 <= picture.width and 0 <= y0 < y1 <= picture.height):
+        raise ValueError(f"cell {cell.number}: box {cell.box} lies outside its picture")
+    if cell.duplicate_of is not None and (cell.duplicate_of > count or cell.duplicate_of == cell.number):
+        raise ValueError(f"cell {cell.number}: cannot be cell {cell.duplicate_of} again")
+
+
+def describe_snapshot(snapshot: Snapshot, *, pictures: bool) -> dict[str, Any]:
+    """Describe a snapshot as a document: what `load_document` reads if it is complete.
+
+    Args:
+        snapshot: The specimen.
+        pictures: Whether previews and crops are to be in it, in base64: `complete` is true then. They are left out
+            where they are more than would be loaded back.
+    """
+    fits = len(snapshot.pictures) <= MAX_PICTURES and len(snapshot.cells) <= MAX_CELLS
+    fits = fits and len(snapshot.slides) <= MAX_SLIDES
+    pictures = pictures and fits and 4 / 3 * _size(snapshot) <= 0.9 * MAX_DOCUMENT_BYTES
+    about = AboutRecord.of(snapshot.about)
+    records: Iterable[tuple[str, Sequence[_Record]]] = (
+        ("slides", [SlideRecord.of(it, it.thumbnail if pictures else None) for it in snapshot.slides]),
+        (
+            "pictures",
+            [
+                PictureRecord.of(it, snapshot.removals.get(it.number), it.preview if pictures else None)
+                for it in snapshot.pictures
+            ],
+        ),
+        ("cells", [CellRecord.of(it, it.image if pictures else None) for it in snapshot.cells]),
+        ("history", [EventRecord.of(it) for it in snapshot.history]),
+    )
+    left_out = set() if pictures else {"preview", "image", "thumbnail"}
+    return {
+        "format": FORMAT,
+        "complete": pictures,
+        "about": about.model_dump(mode="json"),
+        "model": asdict(snapshot.model),
+        **{title: [it.model_dump(mode="json", exclude=left_out) for it in group] for title, group in records},
+    }
+
+
+def load_document(content: bytes, name: str, specimen: Specimen, who: str = "") -> ModelIdentity:
+    """Load a document into a new specimen.
+
+    Its signature does not come along, since nobody can tell whether it is one: the history says who signed, and that
+    all of this comes from a file.
+
+    Args:
+        content: Of the file.
+        name: Of the file, for messages.
+        specimen: A new one, which is filled.
+        who: Whoever loads it.
+
+    Returns:
+        The model that predicted the cells.
+
+    Raises:
+        WbcError: It is no such document, is too large, or holds no pictures. Nothing is loaded then.
+    """
+    if len(content) > MAX_DOCUMENT_BYTES:
+        raise WbcError(f"{name}: is larger than {MAX_DOCUMENT_BYTES // 2**20} MiB, the most that is loaded back.")
+    document = check_json(content, Document, name, _ADVICE)
+    model = document.model if document.about.model is None else document.about.model
+    identity = ModelIdentity(**dict(model))
+    pictures = [it.picture(_checked(it.preview, "JPEG", f"{name}: picture {it.number}")) for it in document.pictures]
+    cells = [it.cell(_checked(it.image, "PNG", f"{name}: cell {it.number}")) for it in document.cells]
+    slides = [it.slide(_checked(it.thumbnail, "JPEG", f"{name}: slide {it.name}")) for it in document.slides]
+    removals = {it.number: removal for it in document.pictures if (removal := it.removal()) is not None}
+    about = document.about.model_copy(update={"signature": None, "model": model, "second_of": ""})
+    history = [it.event() for it in document.history]
+    specimen.load(about.about(), pictures, cells, removals, history, who, name, slides)
+    return identity
+
+
+def _size(snapshot: Snapshot) -> int:
+    pixels = [it.small for it in (*snapshot.pictures, *snapshot.slides)] + [it.crop for it in snapshot.cells]
+    return sum(map(len, pixels))
+
+
+def _checked(content: bytes | None, format: str, place: str) -> bytes:
+    """A small picture that can be decoded.
+
+    Raises:
+        WbcError: There is none, or it is something else.
+    """
+    if content is None:
+        raise WbcError(f"{place}: has no pixels in this file: it was written without, or there were too many.")
+    try:
+        with Image.open(io.BytesIO(content), formats=[format]) as image:
+            if max(image.size) > MAX_PICTURE_SIDE:
+                raise WbcError(f"{place}: has {image.width} × {image.height} pixels, more than {MAX_PICTURE_SIDE}.")
+            image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise WbcError(f"{place}: is no {format} picture that can be read. {_ADVICE}") from error
+    return content

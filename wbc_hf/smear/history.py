@@ -1,0 +1,151 @@
+"""What was done to a specimen: by whom, when, and what it was before. Nothing in it is changed or taken out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from wbc_hf.inference import ModelIdentity
+from wbc_hf.smear.cell import Review
+
+# In place of a class: a person said that the cell is none of the five.
+NONE_OF_FIVE = "none"
+
+
+class Action(StrEnum):
+    """What somebody did, in words that a report prints."""
+
+    READ = "picture read"
+    SLIDE = "slide opened"
+    REVIEWED = "reviewed"
+    WITHDRAWN = "review taken back"
+    UNDONE = "undone"
+    POINTED_AT = "missed cell added"
+    DISCARDED = "missed cell discarded"
+    TAKEN_OUT = "picture taken out"
+    PUT_BACK = "picture put back"
+    PREDICTED = "predicted again"
+    DESCRIBED = "changed"
+    CREDITED = "name given to unnamed reviews"
+    LOADED = "loaded from a file"
+    SECOND = "second reading begun"
+    SIGNED = "signed"
+    AMENDED = "opened to amend"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that was done to a specimen.
+
+    Attributes:
+        number: From 1, without gaps.
+        time: When, in UTC.
+        who: Name of the person; "" where none was given.
+        action: What was done.
+        cell: Number of the cell that it concerns, or None.
+        picture: Number of the picture that it concerns, or None.
+        field: What was changed, such as "name"; "" for other actions.
+        before: What held before: of a review the class, `NONE_OF_FIVE` for none of the five, "" without a review.
+        after: What holds since.
+    """
+
+    number: int
+    time: datetime
+    who: str
+    action: Action
+    cell: int | None = None
+    picture: int | None = None
+    field: str = ""
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Who stands for a differential.
+
+    Attributes:
+        name: Of the person.
+        time: When, in UTC.
+        comment: Of the person; may be empty.
+    """
+
+    name: str
+    time: datetime
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a specimen beside its pictures and cells.
+
+    Attributes:
+        name: The laboratory's identifier.
+        leucocyte_count: Total leucocyte count in 10⁹/l, or None.
+        patient: Number of the patient; may be empty, as all that follow.
+        order: Number of the order.
+        slide: Number of the slide.
+        comment: Of the laboratory.
+        model: The model that predicted the cells, where it need not be the one in use; else None.
+        signature: Of who signed it; None while it may be changed.
+        amended: How often it was opened again after it had been signed.
+        second_of: Key of the specimen that this is a second reading of; "" for others.
+    """
+
+    name: str = ""
+    leucocyte_count: float | None = None
+    patient: str = ""
+    order: str = ""
+    slide: str = ""
+    comment: str = ""
+    model: ModelIdentity | None = None
+    signature: Signature | None = None
+    amended: int = 0
+    second_of: str = ""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What went with a picture that was taken out.
+
+    Attributes:
+        stand_ins: Which cell each of the duplicates of its cells was a duplicate of.
+        went: Its cells, without those that were discarded before.
+    """
+
+    stand_ins: Mapping[int, int]
+    went: frozenset[int]
+
+
+class EventMaker:
+    """Numbers the events of one change.
+
+    Args:
+        last: Number of the last event before.
+        who: Whose change it is.
+        loaded: Events of a file that come before.
+    """
+
+    def __init__(self, last: int, who: str, loaded: Sequence[Event] = ()):
+        self.events = list(loaded)
+        self._next, self._who, self._time = last + 1, who, datetime.now(UTC)
+
+    def add(
+        self,
+        action: Action,
+        *,
+        cell: int | None = None,
+        picture: int | None = None,
+        field: str = "",
+        before: str = "",
+        after: str = "",
+    ) -> None:
+        """Add an event, see `Event`."""
+        event = Event(self._next, self._time, self._who, action, cell, picture, field, before, after)
+        self.events.append(event)
+        self._next += 1
+
+
+def word_of(review: Review | None) -> str:
+    """A review as one word: its class, `NONE_OF_FIVE` for none of the five, "" without a review."""
+    return "" if review is None else review.label or NONE_OF_FIVE

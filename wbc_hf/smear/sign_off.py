@@ -1,0 +1,90 @@
+"""Sign a differential: what should be looked at before, who stands for it, and what may be done afterwards."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from wbc_hf.errors import WbcError
+from wbc_hf.safe_text import escape_surrogates
+from wbc_hf.smear.cell import CellState
+from wbc_hf.smear.differential import ENOUGH_COUNTED
+from wbc_hf.smear.history import Action, Signature
+from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin
+from wbc_hf.smear.snapshot import Snapshot
+from wbc_hf.smear.specimen import Specimen
+
+MAX_COMMENT = 500  # characters
+
+
+def open_points(snapshot: Snapshot, check: LaboratoryCheck) -> list[str]:
+    """What a person should know before signing, a clause for each; empty where nothing stands against it.
+
+    Args:
+        snapshot: What is to be signed.
+        check: Whether the model knows the laboratory that the pictures are from.
+    """
+    points = []
+    waiting, total = len(snapshot.cells_in(CellState.WAITING)), snapshot.differential.total
+    if waiting:
+        points.append(
+            f"{waiting} cell{'s wait' if waiting > 1 else ' waits'} for review and {_are(waiting)} not counted"
+        )
+    if total < ENOUGH_COUNTED:
+        points.append(f"{total} cells are counted, fewer than {ENOUGH_COUNTED}")
+    if not snapshot.specimen:
+        points.append("the specimen has no number or name")
+    if check.origin in (Origin.ANOTHER, Origin.MIXED):
+        points.append("the pictures do not look like those of a laboratory that the model knows")
+    if not snapshot.reviewers:
+        points.append("no person has reviewed any cell")
+    return points
+
+
+def sign(specimen: Specimen, points: list[str], name: str, comment: str = "") -> None:
+    """Sign a specimen: from then on it cannot be changed, only amended. Reviews without a name get that of the signer.
+
+    Args:
+        specimen: The specimen.
+        points: What `open_points` said; the history keeps it.
+        name: Who stands for it.
+        comment: Why, where points are open.
+
+    Raises:
+        WbcError: No name, points are open and no comment says why, or it is signed already.
+    """
+    name, comment = escape_surrogates(name.strip()), escape_surrogates(comment.strip())
+    if not name:
+        raise WbcError("Whoever signs gives a name, under “Reviewed by”.")
+    if not specimen.pictures:
+        raise WbcError("There is nothing to sign: the specimen has no picture.")
+    if points and not comment:
+        raise WbcError(f"Say in the comment why it is signed nevertheless: {'; '.join(points)}.")
+    if len(comment) > MAX_COMMENT:
+        raise WbcError(f"The comment has {len(comment)} characters, at most {MAX_COMMENT} are kept.")
+    specimen.credit(name)
+    about = replace(specimen.about, signature=Signature(name, datetime.now(UTC), comment))
+    known = f"known then: {'; '.join(points)}" if points else ""
+    specimen.append(Action.SIGNED, name, about=about, after="; ".join(filter(None, (comment, known))))
+
+
+def amend(specimen: Specimen, name: str, reason: str) -> None:
+    """Open a signed specimen again. The history keeps who signed it, and every report says that it was amended.
+
+    Args:
+        specimen: The specimen.
+        name: Who opens it.
+        reason: Why.
+
+    Raises:
+        WbcError: It is not signed, or a name or the reason is missing.
+    """
+    name, reason = name.strip(), reason.strip()
+    if specimen.about.signature is None:
+        raise WbcError("This specimen is not signed, and can be changed as it is.")
+    if not name or not reason or len(reason) > MAX_COMMENT:
+        raise WbcError(f"Amending takes a name, and a reason of at most {MAX_COMMENT} characters.")
+    about = replace(specimen.about, signature=None, amended=specimen.about.amended + 1)
+    specimen.append(Action.AMENDED, name, about=about, after=reason)
+
+
+def _are(count: int) -> str:
+    return "are" if count > 1 else "is"
