@@ -22,6 +22,7 @@ from wbc_hf.cli import (
     predict,
     push,
     serve,
+    store,
     survey,
     train,
 )
@@ -52,6 +53,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(laboratories.app, name="laboratories")
+app.add_typer(store.app, name="store")
 app.command(context_settings=train.PASS_ON_EVERYTHING)(distil.distil)
 app.command(add_help_option=False, context_settings=train.PASS_ON_EVERYTHING)(train.train)
 

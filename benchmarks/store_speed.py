@@ -1,0 +1,127 @@
+"""A store of many specimens: how long the work list, a search and opening take, and readers at once.
+
+    python benchmarks/store_speed.py --specimens 10000 --cells 100
+
+Fills a store in a temporary folder, then opens it anew and prints the median and the longest of the seconds for the
+first page of the work list, a search that finds little and one that finds much, and a specimen with all its cells.
+Then so many readers at once review cells of the same specimens. Ends with status 1 where the work list or a search
+takes more than 0.3 s, a specimen more than 0.5 s, or a word of a reader is missing.
+"""
+
+import argparse
+import io
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wbc_hf.inference import Prediction
+from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.smear import Action, Cell
+from wbc_hf.store import SpecimenStore
+
+LIST_LIMIT, OPEN_LIMIT = 0.3, 0.5  # seconds
+CELL_SIDE, FIELD_SIDE = 48, 320  # pixels
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--specimens", type=int, default=10_000)
+    parser.add_argument("--cells", type=int, default=100, help="in each specimen")
+    parser.add_argument("--readers", type=int, default=10, help="at once")
+    parser.add_argument("--shared", type=int, default=50, help="specimens that the readers work on")
+    parser.add_argument("--repeats", type=int, default=20, help="of each measurement")
+    return parser.parse_args()
+
+
+def picture(format: str, side: int, seed: int) -> bytes:
+    """A picture of noise, as a file."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)).save(file, format)
+    return file.getvalue()
+
+
+def fill(store: SpecimenStore, specimens: int, cells: int) -> list[str]:
+    """Fill a store; half of the specimens are reviewed."""
+    preview, crops = picture("JPEG", FIELD_SIDE, 0), [picture("PNG", CELL_SIDE, seed) for seed in range(10)]
+    keys = []
+    for index in range(specimens):
+        specimen = store.begin()
+        predictions = [
+            Prediction(label, 0.9, tuple((other, 0.025) for other in CLASS_NAMES if other != label), "review")
+            for label in (CLASS_NAMES[number % 5] for number in range(cells))
+        ]
+        found = [Cell((0, 0, CELL_SIDE, CELL_SIDE), it, crops[number % 10]) for number, it in enumerate(predictions)]
+        specimen.add_picture("field.jpg", (640, 480), preview, found, is_field=True)
+        specimen.describe(name=f"S-{index:06d}", patient=f"P-{index % 997:04d}")
+        if index % 2:
+            specimen.review_many({number: CLASS_NAMES[number % 5] for number in range(1, cells + 1)}, "Ana")
+        keys.append(specimen.key)
+    return keys
+
+
+def measure(title: str, limit: float, repeats: int, act: Callable[[], object]) -> bool:
+    """Print how long something takes; whether the median is within the limit."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        act()
+        seconds.append(time.perf_counter() - start)
+    middle = statistics.median(seconds)
+    print(f"{title:<28}{middle:8.3f} s median{max(seconds):8.3f} s longest   (limit {limit} s)", flush=True)
+    return middle <= limit
+
+
+def read_at_once(folder: Path, keys: list[str], readers: int, cells: int) -> bool:
+    """Let readers review every cell of shared specimens; whether each word is there, and none twice."""
+    store = SpecimenStore(folder)
+    before = {key: len(store.open(key).history) for key in keys}
+
+    def review(reader: int) -> None:
+        for key in keys:
+            specimen = store.open(key)
+            for number in range(1 + reader, cells + 1, readers):
+                specimen.review(number, "monocyte", f"reader {reader}")
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(readers) as threads:
+        list(threads.map(review, range(readers)))
+    seconds = time.perf_counter() - start
+    print(f"{len(keys) * cells / seconds:.0f} reviews/s by {readers} readers on {len(keys)} specimens")
+    again = SpecimenStore(folder)
+    whole = True
+    for key in keys:
+        history = again.open(key).history
+        said = [event.cell for event in history[before[key] :] if event.action is Action.REVIEWED]
+        whole &= sorted(said) == list(range(1, cells + 1))  # type: ignore[type-var]
+        whole &= [event.number for event in history] == list(range(1, len(history) + 1))
+    return whole
+
+
+def main() -> int:
+    given = parse_arguments()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "store"
+        start = time.perf_counter()
+        keys = fill(SpecimenStore(folder), given.specimens, given.cells)
+        print(f"{len(keys)} specimens of {given.cells} cells written in {time.perf_counter() - start:.0f} s")
+        store, drawn = SpecimenStore(folder), random.Random(3)
+        good = [
+            measure("work list", LIST_LIMIT, given.repeats, lambda: store.find()),
+            measure("search, few found", LIST_LIMIT, given.repeats, lambda: store.find(keys[0][:3] + " S-000001")),
+            measure("search, many found", LIST_LIMIT, given.repeats, lambda: store.find("s- p-0")),
+            measure("open a specimen", OPEN_LIMIT, given.repeats, lambda: store.open(drawn.choice(keys))),
+            read_at_once(folder, keys[: given.shared], given.readers, given.cells),
+        ]
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

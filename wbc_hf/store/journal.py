@@ -1,0 +1,201 @@
+"""Write each change of a specimen into the store before it holds: what was acknowledged is on the disk."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, insert, update
+from sqlalchemy.dialects import sqlite
+
+from wbc_hf.errors import WbcError
+from wbc_hf.smear import (
+    About,
+    AboutRecord,
+    Cell,
+    CellRecord,
+    CellState,
+    Change,
+    Event,
+    KeptPicture,
+    Picture,
+    PictureRecord,
+    PictureStore,
+    Removal,
+    SlideMap,
+    SlideRecord,
+)
+from wbc_hf.store.database import Database
+from wbc_hf.store.tables import CELLS, EVENTS, PICTURES, SLIDES, SPECIMENS
+from wbc_hf.store.work_list import State, folded, state_after
+
+
+class SpecimenJournal:
+    """The journal of one specimen, to be called for one change after the other.
+
+    Args:
+        database: Of the store.
+        key: Of the specimen.
+        owner: Who began it.
+        pictures: Its file.
+        check_room: Is told how many bytes are to come, and raises a WbcError where there is no room.
+    """
+
+    def __init__(
+        self, database: Database, key: str, owner: str, pictures: PictureStore, check_room: Callable[[int], None]
+    ):
+        self._database, self._key, self._owner, self._file = database, key, owner, pictures
+        self._check_room = check_room
+        self._revision = self._bytes = self._slides = 0
+        self._state = State.NEW
+        self._about = About()
+        self._pictures: dict[int, Picture] = {}
+        self._removals: dict[int, Removal] = {}
+        self._states: dict[int, CellState] = {}
+
+    def catch_up(
+        self, change: Change, *, revision: int, state: State, removals: dict[int, Removal], size: int
+    ) -> None:
+        """Take note of what the store holds already.
+
+        Args:
+            change: All slides, pictures and cells, and what is known of the specimen.
+            revision: Number of changes so far.
+            state: Of the specimen.
+            removals: By number of the picture.
+            size: Bytes of its file.
+        """
+        self._note(change, removals, state, size)
+        self._revision = revision
+
+    def __call__(self, change: Change) -> None:
+        """Write a change, all of it or nothing.
+
+        Raises:
+            WbcError: It cannot be written, or the specimen was changed elsewhere since it was opened.
+        """
+        about = change.about or self._about
+        fresh = [it.small for it in change.pictures if it.number not in self._pictures]
+        fresh += [it.crop for it in change.cells if it.number not in self._states]
+        fresh += [it.small for it in change.slides]
+        size = sum(len(content) for content in fresh)
+        removals = {**self._removals}
+        for number, removal in change.removals.items():
+            if removal is None:
+                removals.pop(number, None)
+            else:
+                removals[number] = removal
+        state = State.SIGNED if about.signature is not None else state_after(self._state, change.events)
+        if fresh:
+            self._check_room(size)
+            self._file.sync()
+        counts = Counter((self._states | {cell.number: cell.state for cell in change.cells}).values())
+        row = _row(about, state, change, counts) | {
+            "pictures": len({*self._pictures, *(it.number for it in change.pictures)}),
+            "cells": sum(counts.values()),
+            "bytes": self._bytes + size,
+        }
+        with self._database.writing() as connection:
+            if state is not State.SIGNED:  # signing comes last, and amending first: what is signed takes nothing
+                self._write_specimen(connection, row)
+            _write_slides(connection, self._key, self._slides + 1, change.slides)
+            self._write_pictures(connection, change, removals)
+            _write_cells(connection, self._key, change.cells)
+            if change.events:
+                connection.execute(insert(EVENTS), [_event_row(self._key, event) for event in change.events])
+            if state is State.SIGNED:
+                self._write_specimen(connection, row)
+        self._note(change, removals, state, self._bytes + size)
+        self._revision += 1
+
+    def _note(self, change: Change, removals: dict[int, Removal], state: State, size: int) -> None:
+        self._about = change.about or self._about
+        self._pictures |= {picture.number: picture for picture in change.pictures}
+        self._states |= {cell.number: cell.state for cell in change.cells}
+        self._slides += len(change.slides)
+        self._removals, self._state, self._bytes = removals, state, size
+
+    def _write_specimen(self, connection: Connection, row: dict) -> None:
+        if self._revision == 0:
+            first = {"key": self._key, "owner": self._owner, "created": row["changed"], "revision": 1}
+            connection.execute(insert(SPECIMENS).values(**row, **first))
+            return
+        known = (SPECIMENS.c.key == self._key) & (SPECIMENS.c.revision == self._revision)
+        done = connection.execute(update(SPECIMENS).where(known).values(**row, revision=self._revision + 1))
+        if done.rowcount != 1:
+            raise WbcError(
+                "This specimen was changed or deleted elsewhere since it was opened here. Open it again from the work "
+                "list; what you did last was not kept."
+            )
+
+    def _write_pictures(self, connection: Connection, change: Change, removals: dict[int, Removal]) -> None:
+        pictures = {picture.number: picture for picture in change.pictures}
+        for number in change.removals:
+            pictures.setdefault(number, self._pictures[number])
+        rows = [
+            {
+                "specimen": self._key,
+                "number": picture.number,
+                "record": PictureRecord.of(picture, removals.get(picture.number)).model_dump_json(exclude={"preview"}),
+                **_place(picture.small),
+            }
+            for picture in pictures.values()
+        ]
+        if rows:
+            statement = sqlite.insert(PICTURES)
+            replaced = {"record": statement.excluded.record}
+            connection.execute(statement.on_conflict_do_update(["specimen", "number"], set_=replaced), rows)
+
+
+def _write_slides(connection: Connection, key: str, first: int, slides: tuple[SlideMap, ...]) -> None:
+    rows = [
+        {
+            "specimen": key,
+            "number": number,
+            "record": SlideRecord.of(slide).model_dump_json(exclude={"thumbnail"}),
+            **_place(slide.small),
+        }
+        for number, slide in enumerate(slides, first)
+    ]
+    if rows:
+        connection.execute(insert(SLIDES), rows)
+
+
+def _write_cells(connection: Connection, key: str, cells: tuple[Cell, ...]) -> None:
+    rows = [
+        {
+            "specimen": key,
+            "number": cell.number,
+            "record": CellRecord.of(cell).model_dump_json(exclude={"image"}),
+            **_place(cell.crop),
+        }
+        for cell in cells
+    ]
+    if rows:
+        statement = sqlite.insert(CELLS)
+        replaced = {"record": statement.excluded.record}
+        connection.execute(statement.on_conflict_do_update(["specimen", "number"], set_=replaced), rows)
+
+
+def _row(about: About, state: State, change: Change, counts: Counter[CellState]) -> dict:
+    time = change.events[-1].time if change.events else datetime.now(UTC)
+    return {
+        "state": state.value,
+        "changed": time.isoformat(timespec="microseconds"),
+        "about": AboutRecord.of(about).model_dump_json(),
+        "name": about.name,
+        "signed_by": about.signature.name if about.signature else "",
+        "search": folded(" ".join((about.name, about.patient, about.order, about.slide, about.comment))),
+        "amended": about.amended,
+        "counted": counts[CellState.COUNTED],
+        "waiting": counts[CellState.WAITING],
+    }
+
+
+def _event_row(key: str, event: Event) -> dict:
+    values = vars(event) | {"time": event.time.isoformat(timespec="microseconds"), "action": event.action.value}
+    return {"specimen": key, **values}
+
+
+def _place(content: bytes | KeptPicture) -> dict[str, int]:
+    assert isinstance(content, KeptPicture)  # a specimen keeps its pictures before it tells its journal
+    return {"start": content.start, "size": content.size}

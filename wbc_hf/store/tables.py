@@ -1,0 +1,75 @@
+"""The tables of the store, as of the newest migration.
+
+Slides, pictures and cells are records of `wbc_hf.smear.document`, in JSON, so that a specimen is described in one way in the
+store and in what “Everything (JSON)” writes. What the work list shows and searches stands in columns.
+"""
+
+from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table, Text
+
+METADATA = MetaData()
+
+SPECIMENS = Table(
+    "specimen",
+    METADATA,
+    Column("key", String(32), primary_key=True),
+    Column("state", String(10), nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("created", String(32), nullable=False),  # times in UTC, ISO 8601, so that they sort as texts
+    Column("changed", String(32), nullable=False),
+    Column("about", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("signed_by", Text, nullable=False),
+    Column("search", Text, nullable=False),
+    Column("amended", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),  # number of changes: two servers never write over each other
+    Column("pictures", Integer, nullable=False),
+    Column("cells", Integer, nullable=False),
+    Column("counted", Integer, nullable=False),
+    Column("waiting", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Index("specimen_changed", "changed"),
+    Index("specimen_state", "state", "changed"),
+)
+
+
+def _of_specimen(name: str, *columns: Column) -> Table:
+    return Table(
+        name,
+        METADATA,
+        Column("specimen", String(32), ForeignKey("specimen.key", ondelete="CASCADE"), primary_key=True),
+        Column("number", Integer, primary_key=True),
+        *columns,
+        sqlite_with_rowid=False,
+    )
+
+
+# `start` and `size` say where the thumbnail, preview or crop lies in the specimen's file.
+SLIDES = _of_specimen(
+    "slide",
+    Column("record", Text, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("size", Integer, nullable=False),
+)
+PICTURES = _of_specimen(
+    "picture",
+    Column("record", Text, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("size", Integer, nullable=False),
+)
+CELLS = _of_specimen(
+    "cell",
+    Column("record", Text, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("size", Integer, nullable=False),
+)
+EVENTS = _of_specimen(
+    "event",
+    Column("time", String(32), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("cell", Integer),
+    Column("picture", Integer),
+    Column("field", Text, nullable=False),
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+)
