@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +18,10 @@ from wbc_hf.safe_text import say
 
 if TYPE_CHECKING:
     from wbc_hf.adaptation import Laboratories
+    from wbc_hf.store import SpecimenStore
 
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
+ROLES = "WBC_HF_ROLES"
 USERS = "WBC_HF_USERS"  # not an argument: everybody on the machine can read those
 
 
@@ -54,6 +57,17 @@ def serve(
             "closed. Needs the extra `slides`."
         ),
     ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder in which specimens are kept: pictures, reviews, history, and what the fields say of "
+            "patients. Default: nothing is kept. Where other machines reach the page it needs --auth."
+        ),
+    ] = None,
+    store_quota: Annotated[float | None, typer.Option(min=0.001, help="Most GB of pictures to keep.")] = None,
+    ask_after: Annotated[
+        int, typer.Option(min=1, help="Days after which the work list asks about unsigned specimens.")
+    ] = 14,
     auth: Annotated[
         bool,
         typer.Option("--auth", help=f"Admit only the users in the variable {USERS}: name:password, space-separated."),
@@ -86,8 +100,12 @@ def serve(
 
     wbc-hf serve --ranges ranges.yaml --references cells/ --slides scans/
 
+    wbc-hf serve --store specimens/
+
     WBC_HF_USERS="ana:secret" wbc-hf serve --host 0.0.0.0 --auth --root-path /leucocytes --allow-host lab.example.org
     """
+    if store is not None and not auth and host not in _THIS_MACHINE:
+        raise WbcError(f"--store: {host} lets other machines in. Add --auth, so that not everybody reads specimens.")
     model = choose_model(model)
     users = read_users(os.environ.pop(USERS, None)) if auth else []
     # A folder of its own for uploads: Gradio names them after their content and removes them when a page ends, also
@@ -101,17 +119,27 @@ def serve(
         from wbc_hf.smear import DEFAULT_RANGES, load_ranges
 
         with needs_extra("web"):
-            from wbc_hf.web import build_page, launch_page
+            from wbc_hf.web import build_page, launch_page, parse_roles
 
         reference_ranges = load_ranges(ranges) if ranges else DEFAULT_RANGES
         keep_memory_level()
         use_one_blas_thread()
         predictor = Predictor.from_pretrained(model)
         cells = ReferenceCells.from_folder(references, predictor) if references else None
-        store = Laboratories(laboratories) if laboratories is not None or host in _THIS_MACHINE else None
-        if store is not None:
-            _tidy(store)
-        page = build_page(predictor, ranges=reference_ranges, references=cells, laboratories=store, slides=slides)
+        kept = Laboratories(laboratories) if laboratories is not None or host in _THIS_MACHINE else None
+        if kept is not None:
+            _tidy(kept)
+        specimens = None if store is None else open_store(store, store_quota)
+        page = build_page(
+            predictor,
+            ranges=reference_ranges,
+            references=cells,
+            laboratories=kept,
+            slides=slides,
+            store=specimens,
+            roles=parse_roles(os.environ.pop(ROLES, None), [name for name, _ in users]),
+            ask_after=timedelta(days=ask_after),
+        )
         url = launch_page(
             page,
             host,
@@ -121,10 +149,31 @@ def serve(
             origins=allow_origin or (),
             root_path=root_path,
             mcp=mcp,
+            model=predictor.identity,
+            store=specimens,
         )
         del users  # the page keeps hashes
         say(f"{model} answers at {url}  (Ctrl+C ends it)", flush=True)
         page.block_thread()
+
+
+def open_store(folder: Path, quota: float | None) -> "SpecimenStore":
+    """Open a store of specimens, and say where it can only be read.
+
+    Args:
+        folder: Of the store.
+        quota: Most GB of pictures to keep; None for any number.
+
+    Raises:
+        WbcError: It cannot be opened, or a package is missing.
+    """
+    with needs_extra("store"):
+        from wbc_hf.store import SpecimenStore
+    opened = SpecimenStore(folder, None if quota is None else round(quota * 1e9))
+    if opened.reading_only:
+        say(f"app.py: {opened.reading_only}", error=True)
+    opened.tidy()
+    return opened
 
 
 def _tidy(store: "Laboratories") -> None:

@@ -1,7 +1,7 @@
 """The tables of the store, as of the newest migration.
 
-Slides, pictures and cells are records of `wbc_hf.smear.document`, in JSON, so that a specimen is described in one way in the
-store and in what “Everything (JSON)” writes. What the work list shows and searches stands in columns.
+Slides, pictures and cells are records of `wbc_hf.smear.document`, in JSON, so that a specimen is described in one way
+in the store and in what “Everything (JSON)” writes. What the work list shows and searches stands in columns.
 """
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table, Text

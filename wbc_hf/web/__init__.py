@@ -5,5 +5,6 @@ Each tab is a module with its components and event handlers; `rendering` and `te
 
 from wbc_hf.web.assembly import build_page
 from wbc_hf.web.launching import launch_page
+from wbc_hf.web.roles import parse_roles
 
-__all__ = ["build_page", "launch_page"]
+__all__ = ["build_page", "launch_page", "parse_roles"]

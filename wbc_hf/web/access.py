@@ -46,6 +46,7 @@ SIGN_IN = (
 # What the page of the login consists of. All else is for those who are signed in.
 _OPEN_PATHS = {
     *("/", "/login", "/logout", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/pwa_icon"),
+    "/health",
     *(f"{API}/{name}" for name in ("startup-events", "login_check", "user", "token", "app_id", "theme.css")),
 }
 _OPEN_FOLDERS = ("/assets/", "/static/", "/svelte/", "/pwa_icon/")

@@ -1,6 +1,8 @@
 """The page as a whole."""
 
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
@@ -15,12 +17,17 @@ from wbc_hf.web.adapt_tab import AdaptTab
 from wbc_hf.web.cell_tab import CellTab
 from wbc_hf.web.checked_blocks import CheckedBlocks
 from wbc_hf.web.endpoints import Endpoints
+from wbc_hf.web.keeping import Keeping
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.model_tab import add_model_tab
 from wbc_hf.web.rendering import render
+from wbc_hf.web.roles import Roles
 from wbc_hf.web.session import Sessions
 from wbc_hf.web.slides import SlideFolder
 from wbc_hf.web.specimen_tab import SpecimenTab
+
+if TYPE_CHECKING:
+    from wbc_hf.store import SpecimenStore
 
 MAX_WAITING = 64  # requests, before the page says that it is busy
 # Gradio removes all temporary files when the page ends, if it has a schedule; in between `housekeeping` does.
@@ -36,6 +43,9 @@ def build_page(
     references: ReferenceCells | None = None,
     laboratories: Laboratories | None = None,
     slides: Path | None = None,
+    store: "SpecimenStore | None" = None,
+    roles: Roles | None = None,
+    ask_after: timedelta = timedelta(days=14),
 ) -> gr.Blocks:
     """Build the page of a model, not yet served.
 
@@ -45,6 +55,9 @@ def build_page(
         references: Known cells; the most similar ones are shown beside an answer.
         laboratories: Where laboratories are kept; by default none is.
         slides: Folder of whole slides that every visitor may read; by default there is none.
+        store: Where specimens are kept; by default none is.
+        roles: What users may do with kept specimens; by default everything.
+        ask_after: After how long the work list asks about unsigned specimens.
 
     Raises:
         WbcError: The model has none of the five classes, or there is no such folder of slides.
@@ -54,12 +67,15 @@ def build_page(
             f"{predictor.name}: tells apart {', '.join(predictor.labels[:3])} …, but no leucocytes. "
             "Fine-tune it first: python train.py --model …"
         )
-    sessions, folder = Sessions(predictor), SlideFolder(slides) if slides is not None else None
+    sessions = Sessions(predictor) if store is None else Sessions(predictor, store.begin)
+    folder = SlideFolder(slides) if slides is not None else None
     with CheckedBlocks(title="Leucocytes", analytics_enabled=False, delete_cache=(DAY, DAY)) as page:
         gr.HTML(_render_header(predictor))
         with gr.Tab("Specimen"):
-            panel = LaboratoryPanel(sessions, predictor, laboratories)
-            SpecimenTab(page, sessions, ranges, panel, references, folder)
+            panel, keeping = LaboratoryPanel(sessions, predictor, laboratories), None
+            if store is not None:
+                keeping = Keeping(sessions, ranges, store, roles, ask_after)
+            SpecimenTab(page, sessions, ranges, panel, references, folder, keeping)
         with gr.Tab("One cell"):
             CellTab(predictor, references)
         with gr.Tab("Adapt") as tab:

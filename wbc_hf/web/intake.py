@@ -104,6 +104,7 @@ class Intake:
         who = self._session.visitor, self._session.key
         try:
             monolayer, notes = look_at(slide, show, lambda pixels: turn(pixels, who))
+            specimen.add_slide(map_of(monolayer))
         except _StoppedError:
             return [slide]
         except UnreadableImageError as error:
@@ -114,7 +115,6 @@ class Intake:
             self.look = None
         self.notes += notes
         self.remarks += [Remark(RemarkKind.UNREADABLE, each.name, each.reason) for each in monolayer.unreadable]
-        specimen.add_slide(map_of(monolayer))
         return list(fields_of(monolayer))
 
     def _take(self, found: Upload | UnreadableImageError) -> None:

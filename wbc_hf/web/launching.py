@@ -3,16 +3,22 @@
 import os
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
 from wbc_hf.errors import WbcError
+from wbc_hf.inference import ModelIdentity
 from wbc_hf.web.access import Access, check_host, check_origin
 from wbc_hf.web.checked_blocks import answer_wrong_names
 from wbc_hf.web.housekeeping import start_housekeeping
+from wbc_hf.web.operating import add_operation
 from wbc_hf.web.rendering import read_text
 from wbc_hf.web.uploads import MAX_FILE_SIZE
 from wbc_hf.web.users import Users
+
+if TYPE_CHECKING:
+    from wbc_hf.store import SpecimenStore
 
 MAX_THREADS = 160  # most of them wait for their turn, see `turns`
 
@@ -43,6 +49,8 @@ def launch_page(
     origins: Sequence[str] = (),
     root_path: str | None = None,
     mcp: bool = False,
+    model: ModelIdentity | None = None,
+    store: "SpecimenStore | None" = None,
 ) -> str:
     """Serve a page in the background.
 
@@ -55,6 +63,8 @@ def launch_page(
         origins: Other sites that may use the page and show it in a frame, such as "https://lab.example.org".
         root_path: The path below which a reverse proxy serves the page, such as "/leucocytes".
         mcp: Whether language models may use the endpoints as tools (Model Context Protocol).
+        model: What `/version` names; without it, the page answers neither `/version` nor `/health`.
+        store: Where specimens are kept, which `/health` looks at.
 
     Returns:
         Its URL.
@@ -72,7 +82,7 @@ def launch_page(
     admitted = Users(users) if users else None
     access = Access(admitted, hosts=[*hosts, host], origins=origins, in_space=bool(space))
     try:
-        _, url, _ = page.launch(
+        app, url, _ = page.launch(
             server_name=host,
             server_port=port,
             theme=_theme(),
@@ -103,6 +113,8 @@ def launch_page(
         ) from error
     except ImportError as error:
         raise WbcError("MCP needs one more package: pip install 'wbc-hf[mcp]'.") from error
+    if model is not None:
+        add_operation(app, model, store)
     start_housekeeping(page, access.open_tabs)
     if mcp:
         from wbc_hf.web.tools import mend_tools

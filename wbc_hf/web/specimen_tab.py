@@ -14,6 +14,7 @@ from wbc_hf.smear import Cell, Picture, ReferenceRanges, differentiate_cells
 from wbc_hf.web.examples import FIELD_CREDIT, example_fields
 from wbc_hf.web.fields import parse_leucocytes
 from wbc_hf.web.intake import Intake
+from wbc_hf.web.keeping import Keeping
 from wbc_hf.web.laboratory_panel import LaboratoryPanel
 from wbc_hf.web.loading_back import is_document, load_back
 from wbc_hf.web.remarks import Remark, RemarkKind, render_remarks
@@ -54,6 +55,7 @@ class SpecimenTab:
         panel: For what concerns the laboratory of the photographs.
         references: Cells to compare the one under review with, or None.
         slides: Whole slides on the server that visitors may read, or None.
+        keeping: The work list and sign-off; by default without a store.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class SpecimenTab:
         panel: LaboratoryPanel,
         references: ReferenceCells | None = None,
         slides: SlideFolder | None = None,
+        keeping: Keeping | None = None,
     ):
         self.folder = slides
         self.sessions, self.ranges, self.panel, self.references = sessions, ranges, panel, references
+        self.keeping = keeping or Keeping(sessions, ranges)
         self.examples = example_fields()
         self.session = gr.State()
         self._lay_out()
@@ -74,6 +78,7 @@ class SpecimenTab:
 
     def _lay_out(self) -> None:
         actions = read_text("actions.js")
+        self.keeping.lay_out_list()
         with gr.Row(equal_height=False, elem_classes=["wbc-row", "wbc-intake"]):
             with gr.Column(scale=4):
                 self.files = gr.File(
@@ -138,6 +143,7 @@ class SpecimenTab:
                 self.leucocytes = _text_field("Leucocytes, 10⁹/l", "6.4", 20)
                 self.reviewer = _text_field("Reviewed by", "your name", 80)
             self.signed_in = gr.HTML()
+            self.keeping.lay_out_signing()
             with gr.Row(elem_classes="wbc-exports"):
                 self.exports = [gr.Button(export.title, size="sm", min_width=200) for export in EXPORTS]
             self.refusal = gr.HTML()
@@ -148,7 +154,7 @@ class SpecimenTab:
         hidden = AT_ONCE | {"show_progress": "hidden"}
         reading = SPECIMENS | {"api_visibility": "private", "show_progress": "hidden"}
         results = [self.session, self.files, self.kind, self.progress, self.stop, self.go_on, self.otherwise]
-        results += [self.work, self.map, *self.views, *self.panel.outputs]
+        results += [self.work, self.map, *self.views, *self.panel.outputs, *self.keeping.outputs]
         self.files.upload(
             self.on_files,
             [self.files, self.kind, self.goal, self.leucocytes],
@@ -187,6 +193,9 @@ class SpecimenTab:
             sending.then(None, self.sent, None, js="file => file && wbc.save(file)").then(
                 lambda: None, None, self.sent, **AT_ONCE
             )
+        known = [self.name, self.leucocytes, self.reviewer]
+        opened = [*results, self.notice, self.name, self.leucocytes]
+        self.keeping.listen(page, self.session, known, opened, self.show_opened)
         self.panel.listen(page, self.session, self.leucocytes, [self.work, *self.views], self._show)
         page.load(self.on_load, None, [self.reviewer, self.signed_in], **AT_ONCE)
         if self.folder is not None:
@@ -272,7 +281,8 @@ class SpecimenTab:
             hidden |= {button: gr.Button(visible=False) for button in (self.stop, self.go_on, self.otherwise)}
             unsent = dict.fromkeys([self.sent, self.thumbnails])
             renewed = self.sessions.renew(request.session_hash)
-            return {self.session: renewed} | hidden | unsent | emptied | self.panel.state_with_menu(renewed)
+            kept = self.keeping.state_of(None)
+            return {self.session: renewed} | hidden | unsent | emptied | kept | self.panel.state_with_menu(renewed)
         try:
             with session.lock:  # no other event shows the ticket without the change
                 session.ticket = getattr(event, "ticket", session.ticket)
@@ -322,7 +332,8 @@ class SpecimenTab:
         leucocytes = "" if total is None else f"{total:g}"
         state = {self.session: session, self.progress: render("note", text=said)}
         state |= {self.name: session.specimen.name, self.leucocytes: leucocytes, self.notice: ""}
-        state |= self.panel.state(session)
+        state |= {self.map: show_slides(session)}
+        state |= self.keeping.state_of(session) | self.panel.state(session)
         return state | self._visible_parts(session) | self._show(session, leucocytes)
 
     def _read(
