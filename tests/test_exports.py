@@ -604,3 +604,23 @@ def test_no_name_leads_out_of_the_folder(hostile_snapshot: Snapshot):
 def test_a_folder_needs_reviewed_cells(empty_snapshot: Snapshot):
     with pytest.raises(WbcError, match=r"^this specimen: no counted cell is reviewed"):
         to_cell_folder(empty_snapshot)
+
+
+def test_csv_and_json_say_of_every_cell_what_the_specimen_says(snapshot: Snapshot):
+    """Row by row: number, picture, box, state, class, what the model says, reviewer and time."""
+    rows = list(csv.DictReader(io.StringIO(to_csv(snapshot), newline="")))
+    cells = json.loads(to_json(snapshot))["cells"]
+    assert len(rows) == len(cells) == len(snapshot.cells)
+    for row, cell, drawn in zip(rows, cells, snapshot.cells, strict=True):
+        review = cell["review"] or {"reviewer": "", "class": None}
+        assert row["number"] == str(cell["number"]) == str(drawn.number)
+        assert [row[edge] for edge in ("x0", "y0", "x1", "y1")] == [str(edge) for edge in cell["box"]]
+        assert row["state"] == cell["state"] == drawn.state.value
+        assert row["class"] == (cell["class"] or "") == (drawn.label or "")
+        assert (row["model_class"], row["status"]) == (cell["prediction"]["class"], cell["prediction"]["status"])
+        assert float(row["probability"]) == pytest.approx(cell["prediction"]["probability"], abs=1e-6)
+        assert row["reviewer"] == review["reviewer"] == drawn.reviewer
+        assert (row["corrected"] == "yes") == cell["corrected"] == drawn.corrected
+        if drawn.review is not None:
+            assert datetime.fromisoformat(cell["review"]["time"]) == drawn.review.time
+            assert abs((datetime.fromisoformat(row["reviewed"]) - drawn.review.time).total_seconds()) < 1

@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import logging
+import sys
+from datetime import datetime, timedelta
 
 import pytest
 
-from wbc_hf.safe_text import csv_cell, escape_surrogates, json_text, on_one_line, say, set_up_logging
+from wbc_hf.safe_text import csv_cell, escape_surrogates, json_text, log_as_json, on_one_line, say, set_up_logging
 
 
 def test_what_is_printed_moves_no_cursor_and_hides_no_line(capsys: pytest.CaptureFixture):
@@ -69,3 +71,23 @@ def test_json_is_read_back_and_is_ascii_where_it_would_drive_a_terminal():
 def test_halves_of_characters_become_text():
     assert escape_surrogates("a\udcffb\ud83d") == "a\\xffb\\ud83d"
     assert escape_surrogates("Ö 🙂\x1b") == "Ö 🙂\x1b"
+
+
+def test_a_log_in_json_has_an_object_a_line_and_no_message_of_an_error(capsys: pytest.CaptureFixture[str]):
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, [logging.StreamHandler(sys.stderr)]
+    try:
+        log_as_json()
+        name = "Smith S-4711.png"
+        try:
+            raise ValueError(name)
+        except ValueError:
+            logging.getLogger("wbc_hf.web").exception("first\nsecond \x1b[31m")
+    finally:
+        root.handlers = before
+    (line,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert (entry["level"], entry["logger"], entry["error"]) == ("ERROR", "wbc_hf.web", "ValueError")
+    assert entry["message"] == "first\nsecond \x1b[31m"
+    assert "test_safe_text.py" in entry["where"] and name not in line
+    assert datetime.fromisoformat(entry["time"]).utcoffset() == timedelta(0)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 from pypdf import PdfReader
@@ -130,13 +131,26 @@ def test_fhir_names_patient_order_slide_and_signer(specimen: Specimen):
 def test_pdf_shows_signature_numbers_and_history(specimen: Specimen):
     specimen.review(1, None, "Ben")
     sign(specimen, [], "Dr. Roe", "seen twice")
-    first, second = (page.extract_text() for page in PdfReader(io.BytesIO(to_pdf(take_snapshot(specimen)))).pages)
-    assert "Dr. Roe" in first and "signed on the page" in first and "page 1 of 2" in first
-    for said in ("P-1", "O-2", "3 a", "haemolytic", "seen twice", "page 2 of 2", "S 17"):
-        assert said in second
-    assert "Ana: reviewed, cell 1: nobody’s word → basophil" in second
-    assert "Ben: reviewed, cell 1: basophil → none of the five" in second
-    assert "Dr. Roe: signed" in second
+    pages = [page.extract_text() for page in PdfReader(io.BytesIO(to_pdf(take_snapshot(specimen)))).pages]
+    first, cells, history = pages
+    assert "Dr. Roe" in first and "signed on the page" in first
+    assert all(f"page {number} of 3" in page for number, page in enumerate(pages, 1))
+    assert "Neutrophil: 99" in cells and "None of the five, by a person: not counted: 1" in cells
+    for said in ("P-1", "O-2", "3 a", "haemolytic", "seen twice", "S 17"):
+        assert said in history
+    assert "Ana: reviewed, cell 1: nobody’s word → basophil" in history
+    assert "Ben: reviewed, cell 1: basophil → none of the five" in history
+    assert "Dr. Roe: signed" in history
+
+
+def test_every_counted_and_every_overruled_cell_is_in_the_pdf(specimen: Specimen):
+    specimen.review(3, None, "Ben")
+    pages = PdfReader(io.BytesIO(to_pdf(take_snapshot(specimen)))).pages
+    numbers = set(re.findall(r"\d+", pages[1].extract_text()))
+    assert {str(cell.number) for cell in specimen.cells} <= numbers
+    few = Specimen()
+    add_field(few, new_cell(4), new_cell(3))
+    assert len(PdfReader(io.BytesIO(to_pdf(take_snapshot(few)))).pages) == 1
 
 
 def test_a_long_history_takes_as_many_pages_as_it_needs(specimen: Specimen):

@@ -4,6 +4,8 @@ import json
 import logging
 import re
 import sys
+import traceback
+from datetime import UTC, datetime
 
 # Drive terminals (C0, C1), break lines, turn the text around them (Unicode TR 36), or are no characters but halves.
 _CONTROLS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
@@ -30,6 +32,15 @@ def set_up_logging() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
+
+
+def log_as_json() -> None:
+    """Write what is logged from now on as one JSON object a line: `time` (UTC), `level`, `logger`, `message`, `where`.
+
+    `where` is the traceback of an error without its message, which may name what a visitor gave.
+    """
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_JsonFormatter())
 
 
 def on_one_line(text: str) -> str:
@@ -64,6 +75,20 @@ def json_text(value: object, indent: int | None = None) -> str:
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return _UNSAFE.sub(_escape, super().format(record))
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            frames = traceback.format_tb(record.exc_info[2])
+            entry |= {"error": record.exc_info[0].__name__, "where": "".join(frames)}
+        return json_text(entry)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -677,7 +677,7 @@ def test_what_can_be_taken_away(page: "sync_api.Page", fields: list[Path]):
         assert download.value.suggested_filename.startswith("differential-S-17-")
         files[key] = Path(download.value.path()).read_bytes()
 
-    sheet, history = pypdf.PdfReader(io.BytesIO(files["PDF"])).pages
+    sheet, *_, history = pypdf.PdfReader(io.BytesIO(files["PDF"])).pages
     assert "A. Meyer: reviewed, cell" in history.extract_text()
     assert "S 17" in sheet.extract_text() and "A. Meyer" in sheet.extract_text()
     rows = list(csv.DictReader(io.StringIO(files["CSV"].decode("utf-8-sig"))))

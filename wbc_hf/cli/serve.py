@@ -14,7 +14,7 @@ from wbc_hf.cli.shared import MODEL_HELP, exit_on_error
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.files import own_temporary_folder
-from wbc_hf.safe_text import say
+from wbc_hf.safe_text import log_as_json, say
 
 if TYPE_CHECKING:
     from wbc_hf.adaptation import Laboratories
@@ -89,6 +89,9 @@ def serve(
     root_path: Annotated[
         str | None, typer.Option(help="Path below which a reverse proxy serves the page, such as /leucocytes.")
     ] = None,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log one JSON object a line, for log collectors.")
+    ] = False,
     mcp: Annotated[
         bool,
         typer.Option("--mcp", help="Offer the page's endpoints to language models as tools. Needs the extra `mcp`."),
@@ -106,6 +109,8 @@ def serve(
     """
     if store is not None and not auth and host not in _THIS_MACHINE:
         raise WbcError(f"--store: {host} lets other machines in. Add --auth, so that not everybody reads specimens.")
+    if log_json:
+        log_as_json()
     model = choose_model(model)
     users = read_users(os.environ.pop(USERS, None)) if auth else []
     # A folder of its own for uploads: Gradio names them after their content and removes them when a page ends, also

@@ -20,7 +20,8 @@ from wbc_hf.smear import Snapshot
 def to_pdf(snapshot: Snapshot) -> bytes:
     """Export a report, A4: the differential with limits and ranges, the cells, the corrections, and where to sign.
 
-    After that page follow the numbers of patient and order and the history, where there is any.
+    After that page follow every counted and every overruled cell with its picture, where the first does not hold
+    them all, the numbers of patient and order, and the history, where there is any.
 
     Of a slide a second page shows the whole of it, with the fields that were read and the places of the cells.
 
@@ -32,8 +33,8 @@ def to_pdf(snapshot: Snapshot) -> bytes:
     """
     with needs_extra("pdf"):
         from wbc_hf.reports.pdf import draw_report
-        from wbc_hf.reports.pdf_history import draw_history
-    return draw_report(snapshot, draw_history)
+        from wbc_hf.reports.pdf_pages import draw_more
+    return draw_report(snapshot, draw_more)
 
 
 @dataclass(frozen=True)

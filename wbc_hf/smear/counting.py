@@ -319,7 +319,7 @@ def _failures_named(name: str) -> Iterator[None]:
     except WbcError:
         raise
     except Exception as error:
-        logger.exception("%s: cannot be counted", name)
+        logger.exception("A picture cannot be counted")  # its name is said to the visitor, not to the log
         raise UnreadableImageError(
             name, f"its cells cannot be counted ({error!r}); the log has the details"
         ) from error

@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import AfterValidator, AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field, model_validator
@@ -41,7 +41,7 @@ Probability = Annotated[float, Field(ge=0, le=1.0001)]  # as processors round
 Distance = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=-10, le=10)]
 Class = Literal["basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil"]
-assert Class.__args__ == CLASS_NAMES  # type: ignore[attr-defined]
+assert get_args(Class) == CLASS_NAMES
 Time = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
 
 
@@ -124,7 +124,8 @@ class CellRecord(_Record):
 
     def cell(self, crop: Any) -> Cell:
         """The cell, with its crop: bytes, or where they lie."""
-        review = self.review and Review(self.review.label, self.review.reviewer, self.review.time)
+        said = self.review
+        review = None if said is None else Review(said.label, said.reviewer, said.time)
         return Cell(
             self.box,
             self.prediction.prediction(),

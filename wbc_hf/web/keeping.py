@@ -58,7 +58,8 @@ class Keeping:
 
     def lay_out_list(self) -> None:
         """Add the work list; nothing is seen of it without a store."""
-        with gr.Accordion("Work list", open=False, visible=self.store is not None, elem_classes="wbc-work"):
+        self.opened = gr.Accordion("Work list", open=False, visible=self.store is not None, elem_classes="wbc-work")
+        with self.opened:
             with gr.Row():
                 self.words = gr.Textbox("", label="Find", placeholder="number, name, patient", max_length=80, scale=4)
                 self.state = gr.Dropdown(list(STATES), value=EVERY_STATE, label="State", scale=1, min_width=140)
@@ -109,7 +110,7 @@ class Keeping:
         self.second.click(self.on_second_reading, session, [*results, *self.outputs], **AT_ONCE)
         found = [self.words, self.state]
         self.list.click(self.on_list, [session, *found], [*results, *self.outputs], **hidden)
-        for change in (self.words.change, self.state.input, page.load):
+        for change in (self.words.change, self.state.input, self.opened.expand, page.load):
             change(self.on_find, found, self.list, **hidden)
 
     # ---- the work list

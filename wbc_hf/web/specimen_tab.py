@@ -324,7 +324,8 @@ class SpecimenTab:
             said = load_back(session, uploads, request.username or "")
         except WbcError as error:
             return {self.files: None, self.progress: render_problem("Not loaded", str(error))}
-        return {self.files: None} | self.show_opened(session, said)
+        listed = {self.keeping.list: self.keeping.render_list(user=request.username or "")}
+        return {self.files: None} | self.show_opened(session, said) | listed
 
     def show_opened(self, session: Session, said: str) -> dict:
         """Show a specimen that was loaded, with the fields that a person filled in."""
