@@ -99,7 +99,9 @@ def test_many_readers_at_once(store: SpecimenStore):
 
     def review(number: int) -> None:
         for specimen in specimens:
-            specimen.review(number, "monocyte", f"reader {number}")
+            opened = store.open(specimen.key)
+            assert opened is specimen
+            opened.review(number, "monocyte", f"reader {number}")
 
     with ThreadPoolExecutor(10) as readers:
         list(readers.map(review, range(1, 21)))

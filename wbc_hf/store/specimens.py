@@ -225,7 +225,8 @@ class SpecimenStore:
         query = select(func.max(EVENTS.c.number)).where(EVENTS.c.specimen == specimen.key)
         with self._database.reading() as connection:
             last = connection.execute(query).scalar_one()
-        return (last or 0) == len(specimen.history)
+        # Looked at afterwards, and waiting for whoever changes it now: here it may be ahead, never behind.
+        return last is not None and last <= len(specimen.history)
 
     def _read(self, key: str) -> KeptSpecimen:
         file = PictureStore(self._path(key))
