@@ -216,6 +216,10 @@ def test_deleting_deletes(store: SpecimenStore):
     assert contents(again(store).open(other.key)) == contents(other)
 
 
+def test_others_on_the_machine_do_not_read_a_store(store: SpecimenStore):
+    assert store.folder.stat().st_mode & 0o077 == 0
+
+
 def test_no_name_stands_in_a_file_name(store: SpecimenStore):
     specimen = store.begin()
     specimen.name = "Smith"
@@ -345,6 +349,13 @@ def test_a_backup_is_made_while_others_write_and_can_be_restored(store: Specimen
     restored = SpecimenStore(tmp_path / "restored")
     assert contents(restored.open(specimen.key)) == contents(specimen)
     assert restored.check() == []
+    (tmp_path / "backup" / "images" / f"{specimen.key}.pictures").write_bytes(b"cut")
+    with pytest.raises(WbcError, match="was not copied, since it is damaged"):
+        restore(tmp_path / "backup", tmp_path / "damaged")
+    assert not (tmp_path / "damaged").exists() and not list(tmp_path.glob(".*"))
+    (store.folder / "images" / f"{specimen.key}.pictures").rename(tmp_path / "lost")
+    with pytest.raises(WbcError, match="is missing, so that the store is damaged"):
+        back_up(store, tmp_path / "another")
     with pytest.raises(WbcError, match="exists already"):
         restore(tmp_path / "backup", tmp_path / "restored")
     with pytest.raises(WbcError, match="is no backup of a store"):

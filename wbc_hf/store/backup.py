@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,32 +26,23 @@ def back_up(store: SpecimenStore, target: Path) -> int:
     Raises:
         WbcError: The folder exists, there is no room, or the store is damaged.
     """
-    _check_new(target)
-    temporary = target.parent / f".{target.name}.{uuid4().hex}.tmp"
-    try:
-        (temporary / IMAGES).mkdir(parents=True)
+    with _made_at_once(target) as folder:
         deleted, count = [], 0
-        for key, file in store.back_up_to(temporary):
+        for key, file in store.back_up_to(folder):
             try:
-                shutil.copyfile(file, temporary / IMAGES / file.name)
+                shutil.copyfile(file, folder / IMAGES / file.name)
                 count += 1
-            except FileNotFoundError:
-                deleted.append(key)  # while this ran, or it has no pictures
-        copy = SpecimenStore(temporary)
-        gone = [key for key in deleted if copy.show(key).pictures]
-        for key in gone:
+            except FileNotFoundError as error:
+                if key in store:
+                    raise WbcError(
+                        f"{file}: is missing, so that the store is damaged. Use an earlier backup."
+                    ) from error
+                deleted.append(key)  # while this ran
+        copy = SpecimenStore(folder)
+        for key in deleted:
             copy.delete(key)
-        faults = copy.check()
-        copy.close()
-        if faults:
-            raise WbcError(f"{store.folder}: was not copied: {faults[0]} Use an earlier backup.")
-        os.replace(temporary, target)
-        return count + len(deleted) - len(gone)
-    except OSError as error:
-        reason = "there is no room" if is_full_disk(error) else error.strerror
-        raise WbcError(f"{target}: cannot be written ({reason}). Name another folder.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _check(copy, store.folder)
+    return count
 
 
 def restore(backup: Path, target: Path) -> int:
@@ -67,11 +60,39 @@ def restore(backup: Path, target: Path) -> int:
     """
     if not (backup / FILE).is_file():
         raise WbcError(f"{backup}: is no backup of a store, since it has no {FILE}.")
-    store = SpecimenStore(backup)
+    with _made_at_once(target) as folder:
+        # Opened is the copy: a backup of an older version stays as it is.
+        for file in (it for it in backup.rglob("*") if it.is_file()):
+            shutil.copyfile(file, folder / file.relative_to(backup))
+        copy = SpecimenStore(folder)
+        count = copy.find(most=1).total
+        _check(copy, backup)
+    return count
+
+
+@contextmanager
+def _made_at_once(target: Path) -> Iterator[Path]:
+    """A folder to fill that gets its name at the end of the block; an exception leaves nothing."""
+    _check_new(target)
+    temporary = target.parent / f".{target.name}.{uuid4().hex}.tmp"
     try:
-        return back_up(store, target)
+        temporary.mkdir(mode=0o700)
+        (temporary / IMAGES).mkdir()
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        reason = "there is no room" if is_full_disk(error) else error.strerror
+        raise WbcError(f"{target}: cannot be written ({reason}). Name another folder.") from error
     finally:
-        store.close()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check(copy: SpecimenStore, source: Path) -> None:
+    """Check a copy, and close it."""
+    faults = copy.check()
+    copy.close()
+    if faults:
+        raise WbcError(f"{source}: was not copied, since it is damaged: {faults[0]} Use an earlier backup.")
 
 
 def _check_new(target: Path) -> None:

@@ -47,8 +47,9 @@ class Database:
     def __init__(self, folder: Path):
         self.folder = folder
         self.reading_only = ""
-        if not folder.is_dir() or not (folder / FILE).is_file():
+        if not folder.is_dir():
             make_folder(folder, "Name another folder with --store.")
+            folder.chmod(0o700)  # it will say of whom the specimens are
         writable = os.access(folder, os.W_OK) and (not (folder / FILE).exists() or os.access(folder / FILE, os.W_OK))
         if not writable:
             self.reading_only = f"{folder}: may not be written to, only read. Allow the user who runs this to."

@@ -142,6 +142,10 @@ class SpecimenStore:
             raise _missing(key)
         return found[0]
 
+    def __contains__(self, key: str) -> bool:
+        with self._database.reading() as connection:
+            return connection.execute(select(SPECIMENS.c.key).where(SPECIMENS.c.key == key)).first() is not None
+
     def delete(self, key: str) -> None:
         """Delete a specimen: its pictures, cells and history. Whoever has it open can keep nothing more in it.
 
