@@ -3,6 +3,7 @@ import io
 import json
 import logging
 import re
+import time
 import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from wbc_hf.reports import (
     to_pdf,
 )
 from wbc_hf.reports import fhir as fhir_module
-from wbc_hf.reports.texts import safe_name
+from wbc_hf.reports.texts import safe_name, time_text
 from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, Flag, Snapshot, Specimen
 
 MODEL = ModelIdentity("wbc-tiny", "0123456789ab", "Painted cells", "wbc_hf 0.0")
@@ -624,3 +625,21 @@ def test_csv_and_json_say_of_every_cell_what_the_specimen_says(snapshot: Snapsho
         if drawn.review is not None:
             assert datetime.fromisoformat(cell["review"]["time"]) == drawn.review.time
             assert abs((datetime.fromisoformat(row["reviewed"]) - drawn.review.time).total_seconds()) < 1
+
+
+@pytest.mark.parametrize(
+    ("zone", "text"),
+    [
+        ("UTC", "2026-11-24 23:30:00 UTC"),
+        ("CET-1", "2026-11-24 23:30:00 UTC (25 Nov, 00:30 CET)"),
+        ("EST+5", "2026-11-24 23:30:00 UTC (18:30 EST)"),
+    ],
+)
+def test_local_time_stands_beside_utc(monkeypatch: pytest.MonkeyPatch, zone: str, text: str):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert time_text(datetime(2026, 11, 24, 23, 30, tzinfo=UTC)) == text
+    finally:
+        monkeypatch.undo()
+        time.tzset()

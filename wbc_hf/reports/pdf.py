@@ -15,8 +15,7 @@ from fpdf.fonts import TTFFont
 
 from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.labels import LEUCOCYTES, Leucocyte
-from wbc_hf.reports.slide_page import draw_slide
-from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, WORST_CASE, correction_text, reviewer_text
+from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, WORST_CASE, correction_text, reviewer_text, time_text
 from wbc_hf.smear import ENOUGH_COUNTED, Cell, CellState, Picture, Share, Snapshot
 
 # matplotlib's font: it has Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic letters.
@@ -71,8 +70,6 @@ def draw_report(snapshot: Snapshot, draw_more: Callable[["ReportPage", Snapshot]
     y = _draw_cells(page, snapshot, y)
     _draw_review(page, snapshot, y)
     _draw_foot(page, snapshot)
-    for slide in snapshot.slides:
-        draw_slide(page, snapshot, slide, LEFT, RIGHT)
     draw_more(page, snapshot)
     return bytes(page.output())
 
@@ -374,7 +371,7 @@ def _draw_foot(page: ReportPage, snapshot: Snapshot) -> None:
         page.put(x, 260.8, name, 6.2, ink=FAINT)
         page.put(x, 264.6, page.shorten(value, width, 7.5), 7.5)
     if (signature := snapshot.about.signature) is not None:
-        page.put(LEFT, 278.6, f"{signature.time:%Y-%m-%d %H:%M} UTC", 8)
+        page.put(LEFT, 278.6, time_text(signature.time), 6.5)
         page.put(84, 278.6, page.shorten(signature.name, 56, 8), 8)
         page.put(148, 278.6, "signed on the page", 8, ink=FAINT)
     for left, right, text in ((LEFT, 76, "Date"), (84, 140, "Name"), (148, RIGHT, "Signature")):

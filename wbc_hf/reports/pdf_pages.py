@@ -1,4 +1,4 @@
-"""The pages of a report after the first: every cell with its picture, numbers of patient and order, the history."""
+"""The pages of a report after the first: slides, every cell with its picture, numbers of patient and order, the history."""
 
 import io
 from collections.abc import Sequence
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from wbc_hf.labels import LEUCOCYTES
 from wbc_hf.reports.history import history_lines
 from wbc_hf.reports.pdf import CELL, FAINT, INK, LEFT, RIGHT, SHOWN, ReportPage
-from wbc_hf.reports.texts import RESEARCH_USE
+from wbc_hf.reports.slide_page import draw_slide
+from wbc_hf.reports.texts import RESEARCH_USE, time_text
 from wbc_hf.smear import Action, Cell, CellState, Event, Snapshot
 
 # In millimetres.
-_TEXT_LEFT, _TOP, _BOTTOM, _FOOT = 52.0, 28.0, 276.0, 289.5
+_TEXT_LEFT, _TOP, _BOTTOM, _FOOT = 72.0, 28.0, 276.0, 289.5
 _IN_A_ROW = 12
 _PITCH = (RIGHT - LEFT - CELL) / (_IN_A_ROW - 1)
 _ROW = 18.0
@@ -18,15 +19,18 @@ _MOST_LINES = 60  # of one event
 
 
 def draw_more(page: ReportPage, snapshot: Snapshot) -> None:
-    """Add as many pages as cells and history take, and number all; none where the first page says everything."""
+    """Add as many pages as slides, cells and history take, and number all; none where the first page says everything."""
     groups = _groups(snapshot)
-    # The reading of pictures is left out: the JSON export holds it.
-    acts = [event for event in snapshot.history if event.action is not Action.READ]
+    # The reading of pictures and slides is left out: the JSON export holds it.
+    acts = [event for event in snapshot.history if event.action not in (Action.READ, Action.SLIDE)]
     facts = _facts(snapshot)
     on_first_page = all(len(cells) <= SHOWN for title, cells in groups[:-1]) and not groups[-1][1]
-    if on_first_page and not acts and not facts:
+    if on_first_page and not acts and not facts and not snapshot.slides:
         return
     _number(page)
+    for slide in snapshot.slides:
+        draw_slide(page, snapshot, slide, LEFT, RIGHT)
+        _number(page)
     if not on_first_page:
         _draw_cells(page, snapshot, groups)
     if acts or facts:
@@ -81,7 +85,7 @@ def _draw_history(
     for time, text in history_lines(acts):
         if y > _BOTTOM:
             y = _begin(page, snapshot, "History")
-        page.put(LEFT, y + 2.6, f"{time:%Y-%m-%d %H:%M:%S} UTC", 7, ink=FAINT)
+        page.put(LEFT, y + 2.6, time_text(time), 7, ink=FAINT)
         y = page.put_items(_TEXT_LEFT, y, [text], _MOST_LINES) + 0.6
 
 

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from datetime import UTC, datetime, timedelta
 
 from wbc_hf.smear import ENOUGH_COUNTED, Cell, Flag, Snapshot
 
@@ -29,6 +30,20 @@ def correction_text(cell: Cell) -> str:
 def reviewer_text(reviewer: str) -> str:
     """The name of a reviewer, or words for a missing one."""
     return reviewer or "a person who gave no name"
+
+
+def time_text(time: datetime) -> str:
+    """A time in UTC, with local time beside it where that differs: `… 23:30:00 UTC (25 Nov, 00:30 CET)`.
+
+    Args:
+        time: With its time zone.
+    """
+    utc, local = time.astimezone(UTC), time.astimezone()
+    said = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    if local.utcoffset() == timedelta(0):
+        return said
+    day = "" if local.date() == utc.date() else f"{local:%d %b}, "
+    return f"{said} ({day}{local:%H:%M %Z})"
 
 
 def file_stem(snapshot: Snapshot) -> str:
