@@ -1,5 +1,9 @@
 import gc
+from pathlib import Path
 
+import pytest
+
+from wbc_hf.errors import WbcError
 from wbc_hf.smear import PictureStore
 
 
@@ -12,10 +16,31 @@ def test_pictures_are_read_again_in_any_order():
 
 def test_the_file_goes_with_the_last_picture():
     store = PictureStore()
-    file, kept = store._file, store.keep(b"one")
+    kept = store.keep(b"one")
+    file = store._file  # opened with the first picture
     del store
     gc.collect()
     assert kept.read() == b"one"
     del kept
     gc.collect()
     assert file.closed
+
+
+def test_a_file_that_is_named_stays_and_is_added_to(tmp_path: Path):
+    path = tmp_path / "pictures"
+    first = PictureStore(path).keep(b"one")
+    assert path.read_bytes() == b"one"
+    again = PictureStore(path)
+    second = again.keep(b"three")
+    assert (first.read(), second.read(), again.read(0, 3)) == (b"one", b"three", b"one")
+
+
+def test_pictures_that_cannot_be_kept_or_are_not_there_are_said(tmp_path: Path):
+    with pytest.raises(WbcError, match="Pictures cannot be kept"):
+        PictureStore(tmp_path / "no folder" / "pictures").keep(b"one")
+    with pytest.raises(WbcError, match="cannot be read"):
+        PictureStore(tmp_path / "missing").read(0, 3)
+    store = PictureStore(tmp_path / "pictures")
+    store.keep(b"one")
+    with pytest.raises(WbcError, match="ends within a picture"):
+        store.read(1, 3)
