@@ -7,7 +7,7 @@ from PIL import Image
 
 from wbc_hf.inference import ModelIdentity, Prediction
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.smear import Cell, Picture, Specimen
+from wbc_hf.smear import Cell, Picture, Place, SlideMap, Specimen
 
 MODEL = ModelIdentity("wbc-tiny", "0123456789ab", "Painted cells", "wbc_hf 0.0")
 
@@ -32,6 +32,33 @@ def add_field(specimen: Specimen, *cells: Cell, name: str = "field.jpg") -> Pict
     """Add a field with these cells."""
     preview = picture_bytes("JPEG", len(specimen.pictures))
     return specimen.add_picture(name, (640, 480), preview, cells, is_field=True, pixel_size=0.1)
+
+
+def add_slide(specimen: Specimen, name: str = "smear.svs") -> SlideMap:
+    """Add a slide of which two fields lie in the monolayer."""
+    fields = ((900, 400, 1540, 880), (1540, 400, 2180, 880))
+    slide = SlideMap(name, (6000, 3000), 0.25, True, picture_bytes("JPEG", 7, side=20), fields)
+    specimen.add_slide(slide)
+    return slide
+
+
+def fill_from_slide(specimen: Specimen) -> SlideMap:
+    """A photograph, then two fields of a slide, the second of which was taken out."""
+    add_field(specimen, new_cell(0))
+    slide = add_slide(specimen)
+    for number, (x, y, _, _) in enumerate(slide.fields, 1):
+        preview, place = picture_bytes("JPEG", 10 + number), Place(slide.name, float(x), float(y), 0.5)
+        cells = [new_cell(number, seed=20 + number)]
+        field = f"{slide.name}, field {number}"
+        specimen.add_picture(field, (640, 480), preview, cells, is_field=True, pixel_size=0.125, place=place)
+    specimen.review(2, "monocyte", "Ana")
+    specimen.remove(3, "Ana")
+    return slide
+
+
+def slides_of(specimen: Specimen) -> list[tuple]:
+    """All that is known of a specimen's slides, with the bytes of their thumbnails."""
+    return [(it.name, it.size, it.pixel_size, it.measured, it.fields, it.thumbnail) for it in specimen.slides]
 
 
 def fill(specimen: Specimen) -> None:

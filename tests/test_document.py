@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.kept_specimens import MODEL, add_field, fill, new_cell
+from tests.kept_specimens import MODEL, add_field, fill, fill_from_slide, new_cell, slides_of
 from wbc_hf.errors import WbcError
 from wbc_hf.reports import EXPORTS, to_json
 from wbc_hf.smear import DEFAULT_RANGES, Action, Snapshot, Specimen, load_document
@@ -48,6 +48,41 @@ def test_a_specimen_comes_back_as_it_was(specimen: Specimen, content: bytes):
     assert loaded.size == specimen.size
     differentials = [take_snapshot(it).differential for it in (specimen, loaded)]
     assert differentials[0] == differentials[1]
+
+
+def test_places_on_slides_come_back():
+    specimen, loaded, second = Specimen(), Specimen(), Specimen()
+    fill_from_slide(specimen)
+    content = EVERYTHING.make(take_snapshot(specimen))
+    load_document(content, "s.json", loaded)
+    second.load_unread(specimen, "key")
+    for other in (loaded, second):
+        assert slides_of(other) == slides_of(specimen)
+        assert [it.place for it in other.pictures] == [it.place for it in specimen.pictures]
+    assert loaded.size == specimen.size
+    document = json.loads(content)
+    assert [it["slide_box"] for it in document["cells"]] == [None, [900, 401, 906, 406], [1540, 401, 1546, 406]]
+    again = json.loads(EVERYTHING.make(take_snapshot(loaded)))
+    assert [again[key] for key in ("slides", "pictures")] == [document[key] for key in ("slides", "pictures")]
+    assert "thumbnail" not in json.loads(to_json(take_snapshot(specimen)))["slides"][0]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        (("slides", 0, "name"), "other.svs", "picture 2: its slide 'smear.svs' is not here"),
+        (("slides", 0, "thumbnail"), None, r"slide smear\.svs: has no pixels in this file"),
+        (("slides", 0, "width"), 0, r"slides\.0\.width is 0"),
+        (("slides", 0, "fields", 1), [1, 2, 3], r"slides\.0\.fields\.1"),
+        (("pictures", 1, "place", "scale"), 0, r"pictures\.1\.place\.scale is 0"),
+    ],
+)
+def test_names_what_does_not_fit_of_a_slide(path: tuple[str | int, ...], value: object, problem: str):
+    specimen = Specimen()
+    fill_from_slide(specimen)
+    content = EVERYTHING.make(take_snapshot(specimen))
+    with pytest.raises(WbcError, match=rf"^s\.json: .*{problem}"):
+        load_document(change(content, *path, value=value), "s.json", Specimen())
 
 
 def test_what_was_taken_out_can_be_put_back_after_loading(content: bytes):

@@ -16,7 +16,7 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from tests.kept_specimens import add_field, fill, new_cell
+from tests.kept_specimens import add_field, add_slide, fill, fill_from_slide, new_cell, slides_of
 from wbc_hf.errors import WbcError
 from wbc_hf.smear import Action, Signature, Specimen
 from wbc_hf.store import SpecimenStore, State, back_up, restore
@@ -41,6 +41,7 @@ def contents(specimen: Specimen) -> tuple:
         [{k: v for k, v in vars(it).items() if k not in hidden} | {"bytes": it.preview} for it in specimen.pictures],
         [{k: v for k, v in vars(it).items() if k not in hidden} | {"bytes": it.image} for it in specimen.cells],
         specimen.history,
+        slides_of(specimen),
     )
 
 
@@ -70,6 +71,29 @@ def test_a_specimen_is_reopened_where_it_was(store: SpecimenStore):
     opened.put_back(2, "Ana")
     opened.review(2, "lymphocyte", "Cy")
     assert contents(again(store).open(specimen.key)) == contents(opened)
+
+
+def test_a_specimen_read_from_slides_keeps_its_places_and_maps(store: SpecimenStore):
+    specimen = store.begin("ana")
+    first = add_slide(specimen, "first.ndpi")
+    assert store.find().total == 0 and not list(store.folder.glob("images/*"))
+    second = fill_from_slide(specimen)
+    item = again(store).show(specimen.key)
+    opened = again(store).open(specimen.key)
+    assert contents(opened) == contents(specimen)
+    assert [it.name for it in opened.slides] == [first.name, second.name]
+    assert [it.place and it.place.x for it in opened.pictures] == [None, 900, 1540]
+    assert opened.size == specimen.size == store.used()
+    add_slide(opened, "third.svs")
+    assert contents(again(store).open(specimen.key)) == contents(opened)
+    assert (item.pictures, item.state) == (3, State.IN_REVIEW)
+
+
+def test_a_slide_alone_is_no_review(store: SpecimenStore):
+    specimen = store.begin()
+    add_slide(specimen)
+    add_field(specimen, new_cell())
+    assert store.show(specimen.key).state is State.NEW
 
 
 def test_whoever_has_a_specimen_open_shares_it(store: SpecimenStore):
@@ -183,11 +207,13 @@ def test_a_signed_specimen_is_only_amended(store: SpecimenStore):
         "DELETE FROM event",
         "UPDATE cell SET record = '{}'",
         "DELETE FROM cell",
+        "DELETE FROM slide",
         "UPDATE specimen SET name = 'x'",
     ],
 )
 def test_the_database_itself_refuses_to_change_what_is_signed(store: SpecimenStore, statement: str):
     specimen = store.begin()
+    add_slide(specimen)
     add_field(specimen, new_cell())
     sign(specimen)
     with sqlite3.connect(store.folder / FILE) as connection, pytest.raises(sqlite3.IntegrityError):

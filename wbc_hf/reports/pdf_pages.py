@@ -1,4 +1,4 @@
-"""The pages of a report after the first: slides, every cell with its picture, numbers of patient and order, the history."""
+"""The pages of a report after the first: slides, every cell with its picture, numbers of patient, order, history."""
 
 import io
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _MOST_LINES = 60  # of one event
 
 
 def draw_more(page: ReportPage, snapshot: Snapshot) -> None:
-    """Add as many pages as slides, cells and history take, and number all; none where the first page says everything."""
+    """Add as many pages as slides, cells and history take, and number all; none where the first says everything."""
     groups = _groups(snapshot)
     # The reading of pictures and slides is left out: the JSON export holds it.
     acts = [event for event in snapshot.history if event.action not in (Action.READ, Action.SLIDE)]

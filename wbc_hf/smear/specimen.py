@@ -248,7 +248,9 @@ class Specimen:
         """Add a slide, before its fields."""
         with self._lock:
             thumbnail = slide.thumbnail
-            kept = replace(slide, name=escape_surrogates(slide.name), small=self._store.keep(thumbnail))
+            # Before its first picture nothing of a specimen is on the disk.
+            small = self._store.keep(thumbnail) if self._pictures else thumbnail
+            kept = replace(slide, name=escape_surrogates(slide.name), small=small)
             events = self._events(who)
             events.add(Action.SLIDE, after=kept.name)
             self._commit(events, slides=[kept])
@@ -473,15 +475,7 @@ class Specimen:
             raise WbcError("This specimen is signed: it can only be amended.")
         change = Change(tuple(pictures), tuple(cells), removals or {}, tuple(events.events), about, tuple(slides))
         if self._journal is not None and (self._pictures or pictures):
-            first = Change(
-                change.pictures,
-                change.cells,
-                change.removals,
-                (*self._history, *change.events),
-                about or self._about,
-                (*self._slides, *change.slides),
-            )
-            self._journal(change if self._pictures else first)
+            self._journal(change if self._pictures else self._with_what_was_before(change))
         for picture in change.pictures:
             self._pictures[picture.number - 1 : picture.number] = [picture]
         for cell in change.cells:
@@ -494,6 +488,15 @@ class Specimen:
         self._slides += change.slides
         self._history += change.events
         self._about = change.about or self._about
+
+    def _with_what_was_before(self, change: Change) -> Change:
+        """The change that brings the first picture, with what came before it."""
+        self._slides = [
+            it if isinstance(it.small, KeptPicture) else replace(it, small=self._store.keep(it.small))
+            for it in self._slides
+        ]
+        events, slides = (*self._history, *change.events), (*self._slides, *change.slides)
+        return replace(change, events=events, about=change.about or self._about, slides=slides)
 
     def _check_reviewable(self, number: int) -> None:
         if not 1 <= number <= len(self._cells):
