@@ -31,6 +31,7 @@ from wbc_hf.smear import (
     Specimen,
     count_found,
     count_slide,
+    load_document,
     open_slide,
     read_slide,
 )
@@ -176,10 +177,26 @@ def test_exports_have_the_places(read: tuple[SlideReading, Snapshot]):
     assert document["pictures"][0]["place"]["slide"] == "smear.tif"
 
 
+def test_a_slide_that_is_loaded_back_goes_on_where_it_was(read: tuple[SlideReading, Snapshot], predictor: Predictor):
+    reading, snapshot = read
+    loaded = Specimen()
+    load_document(to_json(snapshot, pictures=True).encode(), "s.json", loaded)
+    again = loaded.snapshot(predictor.identity, DEFAULT_RANGES)
+    assert [it.place for it in again.pictures] == [it.place for it in snapshot.pictures]
+    assert [it.fields for it in again.slides] == [it.fields for it in snapshot.slides]
+    assert to_csv(again).splitlines()[1].split(",")[:12] == to_csv(snapshot).splitlines()[1].split(",")[:12]
+    # Its cells are known by their places: a field that is read once more has none of its own.
+    number = next(number for number, it in enumerate(snapshot.pictures) if snapshot.cells[0].picture == it.number)
+    field = next(it for it in reading.monolayer.fields if it.name == snapshot.pictures[number].name)
+    CellCounter(predictor, loaded).add_slide_field(field)
+    assert len(loaded.cells) == len(snapshot.cells)
+
+
 def test_the_report_has_a_page_with_the_slide(read: tuple[SlideReading, Snapshot]):
     first, second = PdfReader(io.BytesIO(to_pdf(read[1]))).pages
     assert "Leucocyte differential" in first.extract_text()
     text = second.extract_text()
+    assert "page 2 of 2" in text and "page 1 of 2" in first.extract_text()
     assert "smear.tif" in text and "4096 × 2560 pixels of 0.250 µm" in text
     assert max(image.image.width for image in second.images) > 500
 

@@ -225,7 +225,7 @@ class PictureRecord(_Record):
             self.kind,
             self.removed,
             self.pixel_size,
-            self.place and Place(**dict(self.place)),
+            None if self.place is None else Place(**dict(self.place)),
         )
 
     def removal(self) -> Removal | None:
@@ -419,8 +419,8 @@ def load_document(content: bytes, name: str, specimen: Specimen, who: str = "") 
 
 
 def _size(snapshot: Snapshot) -> int:
-    pixels = [it.small for it in (*snapshot.pictures, *snapshot.slides)] + [it.crop for it in snapshot.cells]
-    return sum(map(len, pixels))
+    small = [it.small for it in snapshot.pictures] + [it.small for it in snapshot.slides]
+    return sum(map(len, small)) + sum(len(it.crop) for it in snapshot.cells)
 
 
 def _checked(content: bytes | None, format: str, place: str) -> bytes:
