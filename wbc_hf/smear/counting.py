@@ -16,6 +16,7 @@ from wbc_hf.data import WHOLE, Box, ImageSource, NamedSource, read_image, read_p
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
+from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.cell_views import CellView, predict_cells, predict_crops
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
@@ -176,7 +177,7 @@ class CellCounter:
                 it was.
         """
         image = field.read()
-        place = Place(field.slide.name, *field.frame[:2], field.scale)
+        place = Place(escape_surrogates(field.slide.name), *field.frame[:2], field.scale)  # as the specimen has it
         with self._lock, _failures_named(field.name):
             known = self._boxes_on(place.slide)
             found = [
