@@ -792,7 +792,7 @@ def test_one_visitor_never_sees_the_specimen_of_another(browser: "sync_api.Brows
 
 def test_the_reading_of_many_pictures_can_be_stopped(page: "sync_api.Page", tmp_path: Path):
     files = []
-    for seed in range(30):
+    for seed in range(120):
         files.append(tmp_path / f"{seed}.png")
         Image.fromarray(paint_field([0, 4], width=320, height=240, seed=seed).image).save(files[-1])
     _upload(page, files)
@@ -800,7 +800,7 @@ def test_the_reading_of_many_pictures_can_be_stopped(page: "sync_api.Page", tmp_
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("photographs were read").wait_for()
     read = int(re.search(r"of (\d+)", page.inner_text(".wbc-pager"))[1])
-    assert 1 <= read < 30
+    assert 1 <= read < 120
 
 
 def test_a_model_is_adapted_to_reviewed_cells_and_taken_away(
