@@ -1,6 +1,7 @@
 """The store of specimens: what was acknowledged lasts, what is signed stays, what is deleted is gone."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import random
@@ -16,9 +17,9 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from tests.kept_specimens import add_field, add_slide, fill, fill_from_slide, new_cell, slides_of
+from tests.kept_specimens import MODEL, add_field, add_slide, fill, fill_from_slide, new_cell, slides_of
 from wbc_hf.errors import WbcError
-from wbc_hf.smear import Action, Signature, Specimen
+from wbc_hf.smear import DEFAULT_RANGES, Action, Signature, Specimen, describe_snapshot, load_document
 from wbc_hf.store import SpecimenStore, State, back_up, restore
 from wbc_hf.store.database import FILE, NEWEST
 from wbc_hf.store.tables import METADATA
@@ -87,6 +88,21 @@ def test_a_specimen_read_from_slides_keeps_its_places_and_maps(store: SpecimenSt
     add_slide(opened, "third.svs")
     assert contents(again(store).open(specimen.key)) == contents(opened)
     assert (item.pictures, item.state) == (3, State.IN_REVIEW)
+
+
+def test_a_specimen_of_which_a_picture_was_taken_out_is_loaded_into_a_store(store: SpecimenStore):
+    specimen = Specimen()
+    fill(specimen)
+    assert specimen.removals
+    loaded, second = store.begin(), store.begin()
+    document = describe_snapshot(specimen.snapshot(MODEL, DEFAULT_RANGES), pictures=True)
+    load_document(json.dumps(document).encode(), "s.json", loaded)
+    second.load_unread(specimen, "key")
+    for kept in (loaded, second):
+        reopened = again(store).open(kept.key)
+        assert contents(reopened) == contents(kept)
+        assert reopened.removals == specimen.removals
+        reopened.put_back(2)
 
 
 def test_a_slide_alone_is_no_review(store: SpecimenStore):

@@ -128,9 +128,9 @@ class SpecimenJournal:
             )
 
     def _write_pictures(self, connection: Connection, change: Change, removals: dict[int, Removal]) -> None:
-        pictures = {picture.number: picture for picture in change.pictures}
-        for number in change.removals:
-            pictures.setdefault(number, self._pictures[number])
+        known = self._pictures | {picture.number: picture for picture in change.pictures}
+        numbers = {*change.removals, *(picture.number for picture in change.pictures)}
+        pictures = [known[number] for number in sorted(numbers)]
         rows = [
             {
                 "specimen": self._key,
@@ -138,7 +138,7 @@ class SpecimenJournal:
                 "record": PictureRecord.of(picture, removals.get(picture.number)).model_dump_json(exclude={"preview"}),
                 **_place(picture.small),
             }
-            for picture in pictures.values()
+            for picture in pictures
         ]
         if rows:
             statement = sqlite.insert(PICTURES)
