@@ -1,11 +1,14 @@
 """What "Everything (JSON)" writes can be loaded back, and nothing else can."""
 
+import base64
 import json
+import struct
+import zlib
 from collections.abc import Callable
 
 import pytest
 
-from tests.kept_specimens import MODEL, add_field, fill, fill_from_slide, new_cell, slides_of
+from tests.kept_specimens import MODEL, add_field, fill, fill_from_slide, new_cell, picture_bytes, slides_of
 from wbc_hf.errors import WbcError
 from wbc_hf.reports import EXPORTS, to_json
 from wbc_hf.smear import DEFAULT_RANGES, Action, Snapshot, Specimen, load_document
@@ -161,6 +164,8 @@ def change(content: bytes, *path: str | int, value: object) -> bytes:
         (("cells", 0, "duplicate_of"), 1, "cell 1: cannot be cell 1 again"),
         (("cells", 1, "review", "class"), "blast", r"cells\.1\.review\.class is 'blast'"),
         (("cells", 1, "review", "time"), "2026-11-24T21:30:00", r"cells\.1\.review\.time.*timezone"),
+        (("history", 0, "time"), "0001-01-01T00:00:00+14:00", r"history\.0\.time.*UTC has"),
+        (("history", 0, "time"), "9999-12-31T23:59:59-14:00", r"history\.0\.time.*UTC has"),
         (("cells", 0, "prediction", "probability"), 1.5, r"cells\.0\.prediction\.probability is 1\.5"),
         (("history", 0, "action"), "erased", r"history\.0\.action is 'erased'"),
         (("history", 0, "picture"), 7, "event 1: is about a cell or picture that is not here"),
@@ -173,6 +178,15 @@ def test_names_what_does_not_fit(content: bytes, path: tuple[str | int, ...], va
     with pytest.raises(WbcError, match=rf"^s\.json: .*{problem}"):
         load_document(change(content, *path, value=value), "s.json", specimen)
     assert specimen.pictures == specimen.cells == specimen.history == ()
+
+
+def test_a_picture_of_billions_of_pixels_is_refused(content: bytes):
+    header = bytearray(picture_bytes("PNG"))
+    header[16:24] = struct.pack(">II", 2**31 - 1, 2**31 - 1)
+    header[29:33] = struct.pack(">I", zlib.crc32(header[12:29]))
+    bomb = change(content, "cells", 0, "image", value=base64.b64encode(header).decode())
+    with pytest.raises(WbcError, match=r"^s\.json: cell 1: is no PNG picture that can be read"):
+        load_document(bomb, "s.json", Specimen())
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 2}', b"[" * 100_000])

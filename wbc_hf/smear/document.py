@@ -8,7 +8,7 @@ written for other programs and not read.
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
 from PIL import Image, UnidentifiedImageError
@@ -42,7 +42,16 @@ Distance = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=-10, le=10)]
 Class = Literal["basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil"]
 assert get_args(Class) == CLASS_NAMES
-Time = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("should be a time that UTC has too") from error
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class _Record(BaseModel):
@@ -436,6 +445,6 @@ def _checked(content: bytes | None, format: str, place: str) -> bytes:
             if max(image.size) > MAX_PICTURE_SIDE:
                 raise WbcError(f"{place}: has {image.width} × {image.height} pixels, more than {MAX_PICTURE_SIDE}.")
             image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise WbcError(f"{place}: is no {format} picture that can be read. {_ADVICE}") from error
     return content
