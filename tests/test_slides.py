@@ -118,6 +118,19 @@ def _written(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", ["slide.svs", "slide.tif", "slide.ome.tif"])
+def test_a_tile_that_takes_gigabytes_is_not_decoded(name: str, tmp_path: Path):
+    path, side = tmp_path / name, 30_000 // 16 * 16
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(pixels, tile=(16, 16), photometric="rgb", compression="zlib", description="Aperio", metadata=None)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for tag in ("ImageWidth", "ImageLength", "TileWidth", "TileLength"):
+            file.pages[0].tags[tag].overwrite(side)
+    with pytest.raises(UnreadableImageError, match=f"is stored in tiles of {side} × {side} pixels"):
+        open_slide(path)
+
+
 def test_after_a_part_that_is_broken_the_others_are_read(part: np.ndarray, tmp_path: Path):
     path = write_tiff(tmp_path / "slide.tif", part)
     with tifffile.TiffFile(path) as opened:

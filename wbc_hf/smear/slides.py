@@ -19,6 +19,7 @@ _MICROMETRES_BY_POWER = 10.0
 _SMALLEST, _LARGEST = 0.02, 1.2  # µm that a pixel may have; anything else is a screen's or a printer's
 _LEAST_SIDE = 1500
 _MOST_PIXELS = 8_000_000  # of a level, that are decoded at once
+_MOST_OF_TILE = 2**24  # pixels: scanners write tiles of at most some thousand
 _HOW_TO_MAKE = "save it as a pyramid of tiles first, such as with `vips tiffsave IN OUT.tif --tile --pyramid`"
 
 NO_PYRAMID = (
@@ -170,7 +171,7 @@ def _open(path: Path, kind: str, name: str) -> _Backend:
             name, f"is cut short: {max(1, missing // 1024**2)} MiB or more are missing at its end. Copy it anew"
         )
     try:
-        opened: _Backend = _ByOpenSlide(openslide.OpenSlide(str(path)))
+        opened: _Backend = _ByOpenSlide(openslide.OpenSlide(str(path)), name)
         if len(opened.sizes) > 1 or not is_tiff:
             return opened
     except openslide.OpenSlideError as error:
@@ -191,6 +192,16 @@ def _open(path: Path, kind: str, name: str) -> _Backend:
     return other if opened is None or len(other.sizes) > len(opened.sizes) else opened
 
 
+def _check_tile(width: int, height: int, name: str) -> None:
+    """Refuse a tile that takes gigabytes: it is decoded as a whole, and OpenSlide ends a process that lacks memory."""
+    if width * height > _MOST_OF_TILE:
+        raise UnreadableImageError(
+            name,
+            f"is stored in tiles of {width} × {height} pixels, and at most {_MOST_OF_TILE:,} are decoded at once: "
+            f"{_HOW_TO_MAKE}",
+        )
+
+
 def _why_not_opened(kind: str, reason: str) -> str:
     beside = {
         "MIRAX": " A MIRAX slide is a file and the folder of the same name beside it: both are needed",
@@ -204,9 +215,16 @@ def _in_short(error: Exception) -> str:
 
 
 class _ByOpenSlide:
-    def __init__(self, opened):
+    def __init__(self, opened, name: str):
         self._opened = opened
         self.sizes = opened.level_dimensions
+        for level in range(len(self.sizes)):
+            sides = [opened.properties.get(f"openslide.level[{level}].tile-{side}", 0) for side in ("width", "height")]
+            try:
+                _check_tile(int(sides[0]), int(sides[1]), name)
+            except UnreadableImageError:
+                opened.close()
+                raise
         self.pixel_size = _pixel_size(opened.properties)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
@@ -246,6 +264,8 @@ class _ByTifffile:
                 f"holds {first.samplesperpixel} channels of {first.bitspersample} bits, and colours of 8 are read",
             )
         self._levels = [page for page in self._levels if page.is_tiled]
+        for page in self._levels:
+            _check_tile(page.tilewidth, page.tilelength, name)
         self.sizes = tuple((page.imagewidth, page.imagelength) for page in self._levels)
         self.pixel_size = read_pixel_size(Path(opened.filehandle.path))
         try:
