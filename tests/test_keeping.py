@@ -1,5 +1,6 @@
 """The page with a store: the work list, signing, a second reading, who may do what."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+from gradio.state_holder import SessionState
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -17,9 +19,10 @@ from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import EXPORTS
-from wbc_hf.smear import DEFAULT_RANGES, Specimen
+from wbc_hf.smear import DEFAULT_RANGES, Specimen, amend, sign
 from wbc_hf.store import KeptSpecimen, SpecimenStore, State
 from wbc_hf.web import build_page, parse_roles
+from wbc_hf.web.checked_blocks import CheckedBlocks
 from wbc_hf.web.keeping import compare_readings
 from wbc_hf.web.operating import add_operation
 from wbc_hf.web.session import Session
@@ -200,6 +203,33 @@ def test_only_a_signer_signs(predictor: Predictor, store: SpecimenStore):
     for user, said in (("ana", "Only a signer"), ("eve", "Only a signer"), ("ben", "Signed by <b>ben</b>")):
         page.session.user = user
         assert said in page.sign("few cells", reviewer="Dr. Roe")
+
+
+def test_a_reader_does_not_delete_what_was_signed_once(predictor: Predictor, store: SpecimenStore):
+    specimen = keep(store, "ana")
+    sign(specimen, [], "ben")
+    amend(specimen, "ben", "one more look")
+    page = Page(predictor, store, ROLES)
+    assert "Only an administrator deletes" in page.act("delete", specimen.key, user="ana")
+    assert specimen.key in store
+    page.act("delete", specimen.key, user="eve")
+    assert specimen.key not in store
+
+
+def test_a_session_is_of_whoever_began_it():
+    with CheckedBlocks() as page:
+        kept, word, said = gr.State(), gr.Textbox(), gr.Textbox()
+        word.change(lambda before, now: (now, before), [kept, word], [kept, said])
+    state, change = SessionState(page), page.default_config.fns[0]
+
+    def call(word: str, user: str | None) -> object:
+        return asyncio.run(page.process_api(change, [None, word], state=state, request=request(user=user)))["data"][1]
+
+    call("hers", "ana")
+    for other in ("ben", ""):
+        with pytest.raises(gr.Error, match="somebody who signed in before"):
+            call("his", other)
+    assert call("again", "ana") == "hers"
 
 
 @pytest.mark.parametrize("given", ["ana", "ana:king", "nobody:signer", ":signer"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import gradio as gr
 from fastapi import Request
@@ -12,6 +13,7 @@ from gradio.state_holder import SessionState
 from wbc_hf.web.access import log_error
 from wbc_hf.web.arguments import HOW_TO_SEND, shown
 
+_ANOTHER = "This tab is of somebody who signed in before. Reload the page, so that it is yours."
 UNEXPECTED = "Something went wrong on the server; its log says where. The page goes on."
 
 
@@ -22,8 +24,14 @@ class CheckedBlocks(gr.Blocks):
     here the log gets no message of an error, which may name a visitor's file.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        # Who began a session; None where nobody signs in.
+        self._owners: WeakKeyDictionary[SessionState, str | None] = WeakKeyDictionary()
+        super().__init__(*args, **kwargs)
+
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Handle an event; `gr.Error` says what is wrong."""
+        self._check_owner(kwargs.get("state"), kwargs.get("request"))
         try:
             return await super().process_api(*args, **kwargs)
         except gr.Error:
@@ -31,6 +39,15 @@ class CheckedBlocks(gr.Blocks):
         except Exception as error:
             log_error(error)
             raise gr.Error(UNEXPECTED, print_exception=False) from None
+
+    def _check_owner(self, state: SessionState | None, request: Any) -> None:
+        """Refuse a session that another user began: Gradio gives it to whoever names it.
+
+        As a rule it is a tab that somebody left open in a browser in which another has signed in since.
+        """
+        user = getattr(request, "username", None)
+        if state is not None and self._owners.setdefault(state, user) != user:
+            raise gr.Error(_ANOTHER, print_exception=False)
 
     async def preprocess_data(
         self, block_fn: BlockFunction, inputs: list[Any], state: SessionState | None, explicit_call: bool = False

@@ -9,6 +9,7 @@ import gradio as gr
 from wbc_hf.errors import WbcError
 from wbc_hf.smear import (
     NONE_OF_FIVE,
+    About,
     Agreement,
     ReferenceRanges,
     Specimen,
@@ -162,7 +163,7 @@ class Keeping:
     def _delete(self, key: str, user: str, session: Session | None) -> None:
         assert self.store is not None
         specimen = self.store.open(key)
-        self.roles.check_delete(user, specimen.owner, signed=specimen.about.signature is not None)
+        self.roles.check_delete(user, specimen.owner, signed=was_signed(specimen.about))
         self.store.delete(key)
         if session is not None and session.specimen is specimen:
             session.take(session.new_specimen())
@@ -254,6 +255,11 @@ class Keeping:
             except WbcError:
                 agreement = None  # the first reading was deleted
         return render("signed", about=about, agreement=agreement)
+
+
+def was_signed(about: About) -> bool:
+    """Whether a specimen is signed, or was before it was opened to amend: its history says who stood for what."""
+    return about.signature is not None or about.amended > 0
 
 
 def begin_second_reading(store: "SpecimenStore", first: "KeptSpecimen", owner: str) -> "KeptSpecimen":

@@ -47,14 +47,14 @@ class Roles:
             raise WbcError("Only a signer signs and amends. Whoever runs the page gives that role.")
 
     def check_delete(self, user: str, owner: str, *, signed: bool) -> None:
-        """Check that a user may delete a specimen.
+        """Check that a user may delete a specimen, one that is `signed` or was before it was amended.
 
         Raises:
             WbcError: They may not.
         """
         if self._roles is None or self._is(user, Role.ADMINISTRATOR) or (user == owner and not signed):
             return
-        raise WbcError("Only an administrator deletes what is signed, or another’s.")
+        raise WbcError("Only an administrator deletes what is or was signed, or another’s.")
 
     def _is(self, user: str, role: Role) -> bool:
         return self._roles is not None and self._roles.get(user, Role.READER) is role
