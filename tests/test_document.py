@@ -136,6 +136,15 @@ def test_a_signature_does_not_come_along(specimen: Specimen):
     assert loaded.about.signature is None
 
 
+@pytest.mark.parametrize("field", ["name", "patient", "order", "slide", "comment"])
+def test_what_is_known_of_a_specimen_is_bounded(field: str):
+    specimen = Specimen()
+    with pytest.raises(WbcError, match=f"^{field}: has 1,001 characters, and at most 1,000 are kept"):
+        specimen.describe(**{field: "n" * 1001})
+    assert specimen.about == Specimen().about
+    specimen.describe(**{field: "n" * 1000})
+
+
 # ---- what others wrote
 
 
@@ -170,6 +179,8 @@ def change(content: bytes, *path: str | int, value: object) -> bytes:
         (("history", 0, "action"), "erased", r"history\.0\.action is 'erased'"),
         (("history", 0, "picture"), 7, "event 1: is about a cell or picture that is not here"),
         (("about", "name"), 7, r"about\.name is 7: should be a valid string"),
+        (("about", "comment"), "n" * 1001, r"about\.comment is .*at most 1000 characters"),
+        (("about", "amended"), 1, "amended is 1, and the history says so 0 times"),
         (("about", "leucocyte_count"), -1, r"about\.leucocyte_count is -1"),
     ],
 )

@@ -271,6 +271,7 @@ def test_files_keep_the_names_they_came_with():
     given = {"path": "/tmp/gradio/abc/Zelle1.png", "orig_name": "Zelle #1.png"}
     assert read_uploads(given) == [Upload("/tmp/gradio/abc/Zelle1.png", "Zelle #1.png")]
     assert read_uploads([given | {"orig_name": None}]) == [Upload("/tmp/gradio/abc/Zelle1.png", "Zelle1.png")]
+    assert read_uploads([given | {"orig_name": "n" * 100_000 + ".json"}])[0].name == "n" * 995 + ".json"
     assert read_uploads(None) == []
 
 

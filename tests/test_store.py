@@ -105,6 +105,17 @@ def test_a_specimen_of_which_a_picture_was_taken_out_is_loaded_into_a_store(stor
         reopened.put_back(2)
 
 
+def test_nothing_is_kept_that_could_not_be_read_again(store: SpecimenStore):
+    specimen = store.begin()
+    add_field(specimen, new_cell(1, "review"))
+    with pytest.raises(WbcError, match=r"^cell 1: review\.reviewer is .*at most 70000 characters"):
+        specimen.review(1, "monocyte", "n" * 70_001)
+    with pytest.raises(WbcError, match=r"^picture 2: name is "):
+        add_field(specimen, name="n" * 70_001)
+    specimen.review(1, "monocyte", "Ana")
+    assert contents(again(store).open(specimen.key)) == contents(specimen)
+
+
 def test_a_slide_alone_is_no_review(store: SpecimenStore):
     specimen = store.begin()
     add_slide(specimen)

@@ -19,7 +19,7 @@ from wbc_hf.files import check_json
 from wbc_hf.inference import ModelIdentity, Prediction
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear.cell import Cell, Review
-from wbc_hf.smear.history import About, Action, Event, Removal, Signature
+from wbc_hf.smear.history import MAX_LINE, About, Action, Event, Removal, Signature
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
 from wbc_hf.smear.specimen import Specimen
@@ -33,6 +33,7 @@ _ADVICE = "Give a file that “Everything (JSON)” wrote, unchanged."
 
 
 Text = Annotated[str, Field(max_length=70_000)]  # a path within a ZIP file may be as long
+Line = Annotated[str, Field(max_length=MAX_LINE)]
 Number = Annotated[int, Field(ge=1, le=MAX_EVENTS)]
 Side = Annotated[int, Field(ge=1, le=2**20)]
 Edge = Annotated[int, Field(ge=-(2**21), le=2**21)]  # of a field, which may reach beyond its slide
@@ -285,12 +286,12 @@ class SignatureRecord(_Record):
 class AboutRecord(_Record):
     """What is known of a specimen beside its pictures and cells."""
 
-    name: Text
+    name: Line
     leucocyte_count: Annotated[float, Field(gt=0, le=1000)] | None
-    patient: Text = ""
-    order: Text = ""
-    slide: Text = ""
-    comment: Text = ""
+    patient: Line = ""
+    order: Line = ""
+    slide: Line = ""
+    comment: Line = ""
     model: ModelRecord | None = None
     signature: SignatureRecord | None = None
     amended: Annotated[int, Field(ge=0, le=MAX_EVENTS)] = 0
@@ -344,6 +345,9 @@ class Document(_Record):
             named = {*picture.went, *picture.stand_ins, *picture.stand_ins.values()}
             if max(named, default=0) > cells:
                 raise ValueError(f"picture {picture.number}: cell {max(named)} is not one of the {cells}")
+        amended = sum(event.action is Action.AMENDED for event in self.history)
+        if self.about.amended > amended:
+            raise ValueError(f"amended is {self.about.amended}, and the history says so {amended} times")
         for event in self.history:
             if (event.cell or 0) > cells or (event.picture or 0) > pictures:
                 raise ValueError(f"event {event.number}: is about a cell or picture that is not here")

@@ -12,6 +12,9 @@ from wbc_hf.smear.cell import Review
 NONE_OF_FIVE = "none"
 
 
+MAX_LINE = 1000  # characters of a name, number or comment: longer ones take a report minutes
+
+
 class Action(StrEnum):
     """What somebody did, in words that a report prints."""
 

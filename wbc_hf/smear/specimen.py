@@ -18,7 +18,7 @@ from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
 from wbc_hf.smear.cell_views import predict_crops
 from wbc_hf.smear.change import Change, Journal
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
-from wbc_hf.smear.history import About, Action, Event, EventMaker, Removal, word_of
+from wbc_hf.smear.history import MAX_LINE, About, Action, Event, EventMaker, Removal, word_of
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import KeptPicture, PictureStore
 from wbc_hf.smear.removal import add_stand_ins, put_back, take_out
@@ -177,12 +177,17 @@ class Specimen:
         Args:
             who: Whose change it is.
             values: By name of an attribute of `About`: name, leucocyte_count, patient, order, slide or comment.
+
+        Raises:
+            WbcError: A text is longer than `MAX_LINE`.
         """
         with self._lock:
             events = self._events(who)
             about = self._about
             for name, value in values.items():
                 before, after = getattr(about, name), escape_surrogates(value) if isinstance(value, str) else value
+                if isinstance(after, str) and len(after) > MAX_LINE:
+                    raise WbcError(f"{name}: has {len(after):,} characters, and at most {MAX_LINE:,} are kept.")
                 if after != before:
                     about = replace(about, **{name: after})  # type: ignore[arg-type]
                     events.add(Action.DESCRIBED, field=name, before=_text(before), after=_text(after))

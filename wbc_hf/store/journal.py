@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from pydantic import BaseModel
 from sqlalchemy import Connection, insert, update
 from sqlalchemy.dialects import sqlite
 
 from wbc_hf.errors import WbcError
+from wbc_hf.files import check_json
 from wbc_hf.smear import (
     About,
     AboutRecord,
@@ -135,7 +137,7 @@ class SpecimenJournal:
             {
                 "specimen": self._key,
                 "number": picture.number,
-                "record": PictureRecord.of(picture, removals.get(picture.number)).model_dump_json(exclude={"preview"}),
+                "record": _json(PictureRecord.of(picture, removals.get(picture.number)), f"picture {picture.number}"),
                 **_place(picture.small),
             }
             for picture in pictures
@@ -151,7 +153,7 @@ def _write_slides(connection: Connection, key: str, first: int, slides: tuple[Sl
         {
             "specimen": key,
             "number": number,
-            "record": SlideRecord.of(slide).model_dump_json(exclude={"thumbnail"}),
+            "record": _json(SlideRecord.of(slide), f"slide {number}"),
             **_place(slide.small),
         }
         for number, slide in enumerate(slides, first)
@@ -165,7 +167,7 @@ def _write_cells(connection: Connection, key: str, cells: tuple[Cell, ...]) -> N
         {
             "specimen": key,
             "number": cell.number,
-            "record": CellRecord.of(cell).model_dump_json(exclude={"image"}),
+            "record": _json(CellRecord.of(cell), f"cell {cell.number}"),
             **_place(cell.crop),
         }
         for cell in cells
@@ -181,7 +183,7 @@ def _row(about: About, state: State, change: Change, counts: Counter[CellState])
     return {
         "state": state.value,
         "changed": time.isoformat(timespec="microseconds"),
-        "about": AboutRecord.of(about).model_dump_json(),
+        "about": _json(AboutRecord.of(about), "this specimen"),
         "name": about.name,
         "signed_by": about.signature.name if about.signature else "",
         "search": folded(" ".join((about.name, about.patient, about.order, about.slide, about.comment))),
@@ -189,6 +191,13 @@ def _row(about: About, state: State, change: Change, counts: Counter[CellState])
         "counted": counts[CellState.COUNTED],
         "waiting": counts[CellState.WAITING],
     }
+
+
+def _json(record: BaseModel, name: str) -> str:
+    """A record without its picture, unless it is one that could not be read again."""
+    text = record.model_dump_json(exclude={"preview", "image", "thumbnail"})
+    check_json(text.encode(), type(record), name, "Nothing of that was kept.")
+    return text
 
 
 def _event_row(key: str, event: Event) -> dict:

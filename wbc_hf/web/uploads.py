@@ -27,6 +27,7 @@ from wbc_hf.web.turns import turn
 
 MAX_FILES = 100  # of an endpoint at once
 MAX_PICTURES = 1000  # of one specimen
+MAX_NAME = 1000  # characters of a file's
 # Of any upload, as Gradio writes it, in the browser as on the server. One file beyond it, and Gradio refuses all that
 # were given with it: behaviour.js leaves such a file out before. A ZIP file may be as large, a picture may not.
 MAX_FILE_SIZE = "1 gb"
@@ -89,7 +90,9 @@ def read_uploads(given: dict | list[dict] | None) -> list[Upload]:
     renames files. In both cases it checks that a file is one that was uploaded.
     """
     files = [given] if isinstance(given, dict) else given or []
-    return [Upload(file["path"], escape_surrogates(file["orig_name"] or Path(file["path"]).name)) for file in files]
+    # A program may say any name. No file system has longer ones, and the end says what a file is.
+    names = [escape_surrogates(file["orig_name"] or Path(file["path"]).name)[-MAX_NAME:] for file in files]
+    return [Upload(file["path"], name) for file, name in zip(files, names, strict=True)]
 
 
 def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
