@@ -1,12 +1,14 @@
 """What "Everything (JSON)" writes can be loaded back, and nothing else can."""
 
 import base64
+import io
 import json
 import struct
 import zlib
 from collections.abc import Callable
 
 import pytest
+from PIL import Image
 
 from tests.kept_specimens import MODEL, add_field, fill, fill_from_slide, new_cell, picture_bytes, slides_of
 from wbc_hf.errors import WbcError
@@ -189,6 +191,14 @@ def test_names_what_does_not_fit(content: bytes, path: tuple[str | int, ...], va
     with pytest.raises(WbcError, match=rf"^s\.json: .*{problem}"):
         load_document(change(content, *path, value=value), "s.json", specimen)
     assert specimen.pictures == specimen.cells == specimen.history == ()
+
+
+def test_a_strip_is_refused(content: bytes):
+    file = io.BytesIO()
+    Image.new("RGB", (2000, 1)).save(file, "PNG")
+    strip = change(content, "cells", 0, "image", value=base64.b64encode(file.getvalue()).decode())
+    with pytest.raises(WbcError, match=r"^s\.json: cell 1: has 2000 × 1 pixels, a strip"):
+        load_document(strip, "s.json", Specimen())
 
 
 def test_a_picture_of_billions_of_pixels_is_refused(content: bytes):

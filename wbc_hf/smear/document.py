@@ -29,6 +29,7 @@ MAX_DOCUMENT_BYTES = 256 * 2**20  # of a document
 MAX_PICTURES, MAX_CELLS, MAX_EVENTS = 1000, 20_000, 200_000
 MAX_SLIDES, MAX_FIELDS = 100, 100_000  # fields of one slide
 MAX_PICTURE_SIDE = 2000  # pixels of a preview or crop: more than any that is written
+_LONGEST = 50  # times as long as wide may a crop be
 _ADVICE = "Give a file that “Everything (JSON)” wrote, unchanged."
 
 
@@ -448,6 +449,8 @@ def _checked(content: bytes | None, format: str, place: str) -> bytes:
         with Image.open(io.BytesIO(content), formats=[format]) as image:
             if max(image.size) > MAX_PICTURE_SIDE:
                 raise WbcError(f"{place}: has {image.width} × {image.height} pixels, more than {MAX_PICTURE_SIDE}.")
+            if format == "PNG" and max(image.size) > _LONGEST * min(image.size):
+                raise WbcError(f"{place}: has {image.width} × {image.height} pixels, a strip that no report can show.")
             image.load()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise WbcError(f"{place}: is no {format} picture that can be read. {_ADVICE}") from error
