@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from tests.conftest import SlideFile
 from tests.slide_files import shrink, write_dicom, write_ome, write_svs, write_tiff
@@ -129,6 +130,19 @@ def test_a_tile_that_takes_gigabytes_is_not_decoded(name: str, tmp_path: Path):
             file.pages[0].tags[tag].overwrite(side)
     with pytest.raises(UnreadableImageError, match=f"is stored in tiles of {side} × {side} pixels"):
         open_slide(path)
+
+
+@pytest.mark.parametrize("name", ["slide.svs", "slide.czi", "slide.ndpi"])
+def test_a_file_that_names_others_is_no_slide_under_another_ending(name: str, tmp_path: Path):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    Image.new("RGB", (3000, 2500), "red").save(tmp_path / "secret.jpg", restart_marker_rows=1)
+    group, names = "[Virtual Microscope Specimen]", ("ImageFile", "MapFile")
+    sizes = "NoLayers=1\nNoJpegColumns=1\nNoJpegRows=1\nPhysicalWidth=1000000\nPhysicalHeight=1000000\n"
+    named = "".join(f"{each}=../secret.jpg\n" for each in names)
+    (folder / name).write_text(f"{group}\n{sizes}{named}OptimisationFile=\n")
+    with pytest.raises(UnreadableImageError, match="it names other files"):
+        open_slide(folder / name)
 
 
 def test_after_a_part_that_is_broken_the_others_are_read(part: np.ndarray, tmp_path: Path):

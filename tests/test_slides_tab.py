@@ -11,13 +11,14 @@ from PIL import Image
 
 from tests.conftest import SlideFile
 from wbc_hf.data import paint_field
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.web import build_page
 from wbc_hf.web.session import Session
-from wbc_hf.web.slides import SlideFolder
+from wbc_hf.web.slides import SlideFolder, check_given
 from wbc_hf.web.specimen_tab import ALL, GOALS
+from wbc_hf.web.uploads import Upload
 
 REQUEST = SimpleNamespace(session_hash="one", username=None)
 
@@ -150,3 +151,12 @@ def test_a_broken_slide_is_named_and_the_photographs_beside_it_are_read(predicto
     (*_, last) = page.states("on_files", given, "Whole fields", ALL, "")
     assert "<b>broken.svs</b>: cannot be opened as a slide (Aperio" in last
     assert [picture.name for picture in page.session.specimen.pictures] == ["field.png"]
+
+
+@pytest.mark.parametrize("name", ["slide.vms", "slide.VMU", "slide.mrxs", "slide.ndpis"])
+def test_a_file_that_names_others_on_the_server_is_not_read_of_a_visitor(name: str):
+    found = check_given(Upload(f"/uploads/{name}", name))
+    assert isinstance(found, UnreadableImageError)
+    assert "several files" in str(found)
+    other = Upload("/uploads/slide.svs", "slide.svs")
+    assert check_given(other) is other

@@ -19,6 +19,7 @@ _MICROMETRES_BY_POWER = 10.0
 _SMALLEST, _LARGEST = 0.02, 1.2  # µm that a pixel may have; anything else is a screen's or a printer's
 _LEAST_SIDE = 1500
 _MOST_PIXELS = 8_000_000  # of a level, that are decoded at once
+_TEXTS = (".vms", ".vmu")  # name other files, wherever these are
 _MOST_OF_TILE = 2**24  # pixels: scanners write tiles of at most some thousand
 _HOW_TO_MAKE = "save it as a pyramid of tiles first, such as with `vips tiffsave IN OUT.tif --tile --pyramid`"
 
@@ -170,6 +171,8 @@ def _open(path: Path, kind: str, name: str) -> _Backend:
         raise UnreadableImageError(
             name, f"is cut short: {max(1, missing // 1024**2)} MiB or more are missing at its end. Copy it anew"
         )
+    if path.suffix.lower() not in _TEXTS and _is_text(path):
+        raise UnreadableImageError(name, _why_not_opened(kind, "it names other files, as no such slide does"))
     try:
         opened: _Backend = _ByOpenSlide(openslide.OpenSlide(str(path)), name)
         if len(opened.sizes) > 1 or not is_tiff:
@@ -190,6 +193,15 @@ def _open(path: Path, kind: str, name: str) -> _Backend:
             raise UnreadableImageError(name, _why_not_opened(kind, _in_short(error))) from error
         return opened
     return other if opened is None or len(other.sizes) > len(opened.sizes) else opened
+
+
+def _is_text(path: Path) -> bool:
+    """Whether OpenSlide takes a file for a slide that names the files of its parts, whatever its ending says."""
+    import openslide
+
+    with path.open("rb") as file:
+        is_tiff = file.read(2) in (b"II", b"MM")
+    return not is_tiff and openslide.OpenSlide.detect_format(str(path)) == "hamamatsu"
 
 
 def _check_tile(width: int, height: int, name: str) -> None:

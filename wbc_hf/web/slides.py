@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from wbc_hf.data import slide_kind, walk_folder
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.smear import (
     MEASURED,
     NO_PYRAMID,
@@ -20,6 +20,7 @@ from wbc_hf.web.rendering import render
 from wbc_hf.web.uploads import Upload
 
 MAX_LISTED = 2000  # slides of the folder
+_OF_SEVERAL_FILES = (".mrxs", ".vms", ".vmu", ".ndpis")
 
 
 class SlideFolder:
@@ -67,6 +68,14 @@ class SlideFolder:
     def _may_be_read(self, path: Path) -> bool:
         real = path.resolve()
         return real.is_relative_to(self._folder) and real.is_file() and slide_kind(path) is not None
+
+
+def check_given(upload: Upload) -> Upload | UnreadableImageError:
+    """What a visitor gave, or why it is not read: a slide of several files, which names others on the server."""
+    if Path(str(upload.source)).suffix.lower() not in _OF_SEVERAL_FILES:
+        return upload
+    reason = "is one of several files of a slide: whoever runs the page puts them into its folder (--slides)"
+    return UnreadableImageError(upload.name, reason)
 
 
 def is_slide(upload: Upload) -> bool:

@@ -20,7 +20,7 @@ from wbc_hf.web.loading_back import is_document, load_back
 from wbc_hf.web.remarks import Remark, RemarkKind, render_remarks
 from wbc_hf.web.rendering import example_buttons, plural, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
-from wbc_hf.web.slides import SlideFolder, render_slides
+from wbc_hf.web.slides import SlideFolder, check_given, render_slides
 from wbc_hf.web.specimen_html import (
     describe_gallery,
     make_thumbnails,
@@ -230,7 +230,7 @@ class SpecimenTab:
         if any(map(is_document, uploads)):
             yield self._load_back(uploads, request)
             return
-        yield from self._read(uploads, kind, goal, leucocytes, request)
+        yield from self._read(list(map(check_given, uploads)), kind, goal, leucocytes, request)
 
     def on_go_on(
         self, session: Session | None, kind: str, goal: str, leucocytes: str, request: gr.Request
