@@ -219,11 +219,12 @@ def test_a_reader_does_not_delete_what_was_signed_once(predictor: Predictor, sto
 def test_a_session_is_of_whoever_began_it():
     with CheckedBlocks() as page:
         kept, word, said = gr.State(), gr.Textbox(), gr.Textbox()
-        word.change(lambda before, now: (now, before), [kept, word], [kept, said])
+        word.change(lambda before, now: (now, before), [kept, word], [kept, said], api_visibility="private")
     state, change = SessionState(page), page.default_config.fns[0]
 
     def call(word: str, user: str | None) -> object:
-        return asyncio.run(page.process_api(change, [None, word], state=state, request=request(user=user)))["data"][1]
+        given = {"inputs": [None, word], "state": state, "request": request(user=user)}
+        return asyncio.run(page.process_api(block_fn=change, **given))["data"][1]
 
     call("hers", "ana")
     for other in ("ben", ""):

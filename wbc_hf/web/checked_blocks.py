@@ -31,7 +31,9 @@ class CheckedBlocks(gr.Blocks):
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Handle an event; `gr.Error` says what is wrong."""
-        self._check_owner(kwargs.get("state"), kwargs.get("request"))
+        # Endpoints keep no state, and Gradio's MCP server calls them in one session for all users.
+        if getattr(kwargs.get("block_fn"), "api_visibility", "") != "public":
+            self._check_owner(kwargs.get("state"), kwargs.get("request"))
         try:
             return await super().process_api(*args, **kwargs)
         except gr.Error:
