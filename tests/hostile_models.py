@@ -234,7 +234,7 @@ _VALUES: dict[str, dict[str, tuple]] = {
         "review_threshold": (*_NO_SHARES, None),
         "tta_below": _NO_SHARES,
         "tta_threshold": _NO_SHARES,
-        "tta_distance": (*_NO_SHARES, None),
+        "tta_distance": _NO_SHARES,
         "target_reached": ("yes", 1),
         "out_of_distribution_threshold": (0, -1, NAN, INFINITY, -INFINITY, 1e9, "1"),
         "fitted_on": (-1, 0, 1.5, "60"),

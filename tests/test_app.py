@@ -4,6 +4,7 @@ import inspect
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -49,7 +50,8 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
     monkeypatch.setattr("wbc_hf.web.launch_page", launch)
     monkeypatch.setattr("wbc_hf.web.build_page", lambda *_, **__: None)
-    monkeypatch.setattr("wbc_hf.inference.Predictor.from_pretrained", lambda model: model)
+    predictor = SimpleNamespace(identity=None)
+    monkeypatch.setattr("wbc_hf.inference.Predictor.from_pretrained", lambda model: predictor)
     return reached
 
 
