@@ -1,6 +1,7 @@
 """Whole runs: what they write, how they resume after a kill, and the same run in two processes."""
 
 import json
+import logging
 import multiprocessing
 import os
 import re
@@ -426,6 +427,7 @@ def test_other_classes_are_calibrated_on_alone(
     for index, noise in enumerate(np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)):
         Image.fromarray(noise).save(tmp_path / "cells" / "artefact" / f"{index}.png")
     words = {"dataset": tmp_path / "cells", "num_train_epochs": 1}
+    caplog.set_level(logging.INFO, "wbc_hf.training.calibrate")
     train.main(command(tmp_path / "run", **words, other_classes="none_of_these"))
     assert "12 images of other classes are kept as none of these, for the calibration alone: artefact" in caplog.text
     assert "% of 12 images of other classes are unfamiliar to the model" in caplog.text
