@@ -193,3 +193,19 @@ def test_a_missing_ray_is_named_in_a_sentence(monkeypatch: pytest.MonkeyPatch):
         WbcError, match=r"^The package ray.* is not installed\. Install it with `pip install 'wbc-hf\[bulk\]'`"
     ):
         jobs.check_ray()
+
+
+@pytest.mark.parametrize(("address", "mode"), [("127.0.0.1:6379", "token"), ("local", None)])
+def test_a_cluster_is_shown_the_token_that_ray_start_wrote(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, mode: str | None
+):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    jobs.check_ray("127.0.0.1:6379")
+    assert "RAY_AUTH_MODE" not in os.environ  # there is no token
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    jobs.check_ray(address)
+    assert os.environ.get("RAY_AUTH_MODE") == mode

@@ -43,12 +43,20 @@ def check_ray(address: str | None = None) -> str:
     if address == "local":
         # Ray then listens on the loopback interface alone, as it does where clusters are not supported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    elif _has_cluster_token():
+        # `ray start` (2.60) asks for a token and writes it there, and yet programs show none unless told to.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     # Before the import: no usage statistics, and little on the terminal but what ends the job.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with needs_extra("bulk"):
         import ray.data  # noqa: F401
     return address
+
+
+def _has_cluster_token() -> bool:
+    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return named or (Path.home() / ".ray" / "auth_token").exists()
 
 
 @contextmanager
