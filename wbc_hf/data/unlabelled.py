@@ -55,13 +55,10 @@ def with_unlabelled(leucocytes: Leucocytes, folders: Sequence[str | Path]) -> Le
         rows = rows.select(sorted(set(range(len(rows))) - set(seen)))
     if not len(rows):
         raise WbcError(f"--unlabelled {' '.join(map(str, folders))}: no image is left to learn from.")
-    mixed = Leucocytes(leucocytes)
-    mixed["train"] = concatenate_datasets([leucocytes["train"], rows])
+    mixed = leucocytes.with_splits(train=concatenate_datasets([leucocytes["train"], rows]))
     parts = (leucocytes.provenance.fingerprint, *sorted(known))
     fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     mixed.provenance = dataclasses.replace(leucocytes.provenance, fingerprint=fingerprint)
-    mixed.near_duplicates, mixed.others = leucocytes.near_duplicates, leucocytes.others
-    mixed.faults = leucocytes.faults
     return mixed
 
 

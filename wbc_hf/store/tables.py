@@ -43,25 +43,17 @@ def _of_specimen(name: str, *columns: Column) -> Table:
     )
 
 
-# `start` and `size` say where the thumbnail, preview or crop lies in the specimen's file.
-SLIDES = _of_specimen(
-    "slide",
-    Column("record", Text, nullable=False),
-    Column("start", Integer, nullable=False),
-    Column("size", Integer, nullable=False),
-)
-PICTURES = _of_specimen(
-    "picture",
-    Column("record", Text, nullable=False),
-    Column("start", Integer, nullable=False),
-    Column("size", Integer, nullable=False),
-)
-CELLS = _of_specimen(
-    "cell",
-    Column("record", Text, nullable=False),
-    Column("start", Integer, nullable=False),
-    Column("size", Integer, nullable=False),
-)
+def _with_picture(name: str) -> Table:
+    """A record, and where its thumbnail, preview or crop lies in the specimen's file."""
+    return _of_specimen(
+        name,
+        Column("record", Text, nullable=False),
+        Column("start", Integer, nullable=False),
+        Column("size", Integer, nullable=False),
+    )
+
+
+SLIDES, PICTURES, CELLS = (_with_picture(name) for name in ("slide", "picture", "cell"))
 EVENTS = _of_specimen(
     "event",
     Column("time", String(32), nullable=False),
