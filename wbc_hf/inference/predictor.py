@@ -356,7 +356,12 @@ class Predictor:
         Returns:
             float32 (n, classes), 0 to 1, rows sum to 1.
         """
-        return self.classify(images)[0]
+        probabilities = [np.zeros((0, len(self.labels)), dtype=np.float32)]
+        for batch in batches(images):
+            logits, _ = self.backend.run(np.stack([self._preprocessing.crop(image) for image in batch]))
+            self._check_finite(logits)
+            probabilities.append(softmax(logits, axis=1))
+        return np.concatenate(probabilities)
 
     def logits_and_features(self, images: Iterable[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
         """Logits and features of a ResNet for RGB images, one at least: float32 (n, classes) and (n, d).
@@ -425,14 +430,9 @@ class Predictor:
         if self.calibration is None or features is None:
             return _Classified(probabilities, ["uncalibrated"] * count, [None] * count, [None] * count)
         may_be_cell = [one.may_be_cell for one in prepared]
-        distances = self.calibration.distances(features)
+        distances, of_laboratories = self.calibration.measure(features)
         statuses = self.calibration.statuses(probabilities.max(1), distances, may_be_cell)
-        of_laboratory = self.calibration.laboratory_distance
-        laboratory_distances = (
-            [None] * count
-            if of_laboratory is None
-            else of_laboratory(self.calibration.out_of_distribution_score, features).tolist()
-        )
+        laboratory_distances = [None] * count if of_laboratories is None else of_laboratories.tolist()
         return _Classified(probabilities, statuses, distances.tolist(), laboratory_distances)
 
     def predict(self, sources: Iterable[ImageSource]) -> list[Prediction]:

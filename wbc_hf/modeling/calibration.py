@@ -22,7 +22,7 @@ from wbc_hf.files import read_json, write_json
 from wbc_hf.hub import find_file
 from wbc_hf.modeling.laboratory_distance import LaboratoryDistance
 from wbc_hf.modeling.model_schemas import OutOfDistributionThreshold, ShownText
-from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore
+from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore, mean_of_nearest
 
 CALIBRATION_FILE = "wbc.json"
 REFERENCES_FILE = "wbc.safetensors"
@@ -223,6 +223,15 @@ class Calibration:
             features: As `forward_with_features` returns them, (n, d).
         """
         return self.out_of_distribution_score(features) / self.out_of_distribution_threshold
+
+    def measure(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """What `distances` gives, and what `laboratory_distance` does where there is one; both (n,).
+
+        The distances to the references take the longest, and are computed once for both.
+        """
+        each = self.out_of_distribution_score.distances(features)
+        of_laboratories = None if self.laboratory_distance is None else self.laboratory_distance.nearest(each)
+        return mean_of_nearest(each) / self.out_of_distribution_threshold, of_laboratories
 
     def statuses(
         self, confidence: np.ndarray, distances: np.ndarray, may_be_cell: Sequence[bool], *, tta: bool = False

@@ -58,7 +58,7 @@ class LaboratoryDistance:
             for number, name in enumerate(names)
         )
         unlimited = cls(numbers, scales, np.inf)
-        return cls(numbers, scales, drop_limit(unlimited._nearest(distances), labels, laboratories))
+        return cls(numbers, scales, drop_limit(unlimited.nearest(distances), labels, laboratories))
 
     @classmethod
     def fit_one(cls, scores: np.ndarray, labels: np.ndarray) -> "LaboratoryDistance":
@@ -73,9 +73,10 @@ class LaboratoryDistance:
 
     def __call__(self, score: OutOfDistributionScore, features: np.ndarray) -> np.ndarray:
         """Distances of images by their features (n, d): (n,), about 1 within a laboratory that was learned."""
-        return self._nearest(score.distances(features))
+        return self.nearest(score.distances(features))
 
-    def _nearest(self, distances: np.ndarray) -> np.ndarray:
+    def nearest(self, distances: np.ndarray) -> np.ndarray:
+        """The same from distances to all references, (n, m), as `OutOfDistributionScore.distances` gives them."""
         return np.min(
             [
                 mean_of_nearest(distances[:, self.members == number]) / scale

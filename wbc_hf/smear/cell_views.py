@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from PIL import Image
@@ -72,15 +73,18 @@ def predict_crops(
     Returns:
         For each cell its prediction, and the index of the crop that looks most like the training images.
     """
-    looks = _predict_each(predictor, cells)
-    doubtful = [look_again and _is_doubtful(predictor, _mean(predictor, look, look)) for look in looks]
+    predictions = iter(predictor.predict([crop for crops in cells for crop in crops]))
+    looks = [[next(predictions) for _ in crops] for crops in cells]
+    doubtful = [look_again and _is_doubtful(predictor, _mean(predictor, look)) for look in looks]
     turned = [
         [turned for crop in crops for turned in orientations(crop)[1:]] if doubt else []
         for crops, doubt in zip(cells, doubtful, strict=True)
     ]
+    # Of these the probabilities alone count: what else a prediction says takes as long again.
+    rows = iter(predictor.probabilities([crop for crops in turned for crop in crops]))
     return [
-        (_mean(predictor, [*look, *others], look), look.index(_nearest(look)))
-        for look, others in zip(looks, _predict_each(predictor, turned), strict=True)
+        (_mean(predictor, look, list(islice(rows, len(crops)))), look.index(_nearest(look)))
+        for look, crops in zip(looks, turned, strict=True)
     ]
 
 
@@ -96,28 +100,27 @@ def _nearest(look: Sequence[Prediction]) -> Prediction:
     return min(look, key=lambda one: one.distance or 0.0)
 
 
-def _predict_each(predictor: Predictor, cells: Sequence[Sequence[Image.Image]]) -> list[list[Prediction]]:
-    predictions = iter(predictor.predict([crop for crops in cells for crop in crops]))
-    return [[next(predictions) for _ in crops] for crops in cells]
+def _mean(predictor: Predictor, look: Sequence[Prediction], turned: Sequence[np.ndarray] = ()) -> Prediction:
+    """Normalised geometric mean of what a first look and turned crops say; status and distances are of the look.
 
-
-def _mean(predictor: Predictor, views: Sequence[Prediction], first: Sequence[Prediction]) -> Prediction:
-    """Normalised geometric mean of the predictions for one cell; its status and distances are those of `first`."""
-    if len(views) == 1:
-        return views[0]
-    each = [dict([(one.label, one.probability), *one.alternatives]) for one in views]
-    scores = {
-        label: float(np.exp(np.mean([np.log(max(of_view[label], 1e-12)) for of_view in each]))) for label in each[0]
-    }
-    (label, score), *others = sorted(scores.items(), key=lambda item: -item[1])
-    total = sum(scores.values())
-    nearest = _nearest(first)
+    Args:
+        predictor: It made them.
+        look: One prediction at least.
+        turned: Probabilities of each turned crop, (classes,); there may be none.
+    """
+    if len(look) == 1 and not turned:
+        return look[0]
+    each = [dict([(one.label, one.probability), *one.alternatives]) for one in look]
+    rows = [np.array([of_look[label] for label in predictor.labels]) for of_look in each]
+    scores = np.exp(np.log(np.maximum([*rows, *turned], 1e-12)).mean(0))
+    ranked = sorted(zip(predictor.labels, (scores / scores.sum()).tolist(), strict=True), key=lambda item: -item[1])
+    (label, score), *others = ranked
+    nearest = _nearest(look)
     status = nearest.status
     if predictor.calibration is not None and nearest.distance is not None:
-        may_be_cell = any(one.status != "not_a_cell" for one in first)
+        may_be_cell = any(one.status != "not_a_cell" for one in look)
         (status,) = predictor.calibration.statuses(
-            np.array([score / total]), np.array([nearest.distance]), [may_be_cell], tta=len(views) > len(first)
+            np.array([score]), np.array([nearest.distance]), [may_be_cell], tta=bool(turned)
         )
-    alternatives = tuple((other, value / total) for other, value in others)
-    known = [one.laboratory_distance for one in first if one.laboratory_distance is not None]
-    return Prediction(label, score / total, alternatives, status, nearest.distance, min(known, default=None))
+    known = [one.laboratory_distance for one in look if one.laboratory_distance is not None]
+    return Prediction(label, score, tuple(others), status, nearest.distance, min(known, default=None))
