@@ -101,7 +101,7 @@ def start_page(model: list[str]) -> Start:
         seconds = time.perf_counter() - since
         memory = Path(f"/proc/{process.pid}/status").read_text().split("VmHWM:")[1].split()[0]
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # a shell gives what it starts behind its back no SIGINT
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     return Start(seconds, usage.ru_utime + usage.ru_stime, int(memory) / 1024)
