@@ -13,11 +13,10 @@ from PIL import Image
 from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, pipeline
 
 from tests.conftest import TinyRun
-from wbc_hf.adaptation import Adaptation, AdaptationCell, adapt, describe_adaptation
+from wbc_hf.adaptation import MIN_UNLABELLED, Adaptation, AdaptationCell, adapt, describe_adaptation
 from wbc_hf.adaptation.adaptation import _load, _new_folder
 from wbc_hf.adaptation.cells import read_cells
 from wbc_hf.adaptation.few_shot import cross_validation_folds
-from wbc_hf.adaptation.self_training import MIN_UNLABELLED
 from wbc_hf.adaptation.unsupervised import unsupervised_review_threshold
 from wbc_hf.data import paint_cells, read_image
 from wbc_hf.errors import WbcError

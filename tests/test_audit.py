@@ -23,7 +23,7 @@ from wbc_hf.data import (
     load_leucocytes,
     paint_cells,
 )
-from wbc_hf.data.audit import Audit, audit, format_audit
+from wbc_hf.data.auditing import Audit, audit, format_audit
 from wbc_hf.data.picture_checks import picture_fault
 from wbc_hf.data.splits import groups_across
 from wbc_hf.default_model import DEFAULT_MODEL_FOLDER

@@ -133,7 +133,7 @@ def test_torch_follows_weights_that_change(preparation: Preprocessing, crops: np
 def test_processes_of_one_launch_share_the_cores(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], cores: int
 ):
-    monkeypatch.setattr(hardware.joblib, "cpu_count", lambda: 8)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

@@ -51,15 +51,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_second_load_decodes_nothing_and_finds_the_same(folder: Path, opened: list[str]):
-    first, faults = check_pictures(rows_of(folder))
+    checked = check_pictures(rows_of(folder))
+    first, faults = checked.digests, checked.faults
     assert sorted(opened) == ["a.png", "b.png", "blank.png", "broken.png"]
     assert faults == {"blank.png": "blank"}
     assert isinstance(first[3], UnreadableImageError) and first[3].name == "broken.png"
     assert len({*map(str, first)}) == 4
     opened.clear()
-    again, faults_again = check_pictures(rows_of(folder))
+    again = check_pictures(rows_of(folder))
     assert opened == []
-    assert list(map(str, again)) == list(map(str, first)) and faults_again == faults
+    assert list(map(str, again.digests)) == list(map(str, first)) and again.faults == faults
 
 
 def test_content_counts_and_not_the_name(folder: Path, opened: list[str]):
@@ -78,10 +79,9 @@ def test_a_file_that_is_gone_is_an_error_and_never_kept(folder: Path):
     rows = rows_of(folder)
     content = (folder / "b.png").read_bytes()
     (folder / "b.png").unlink()
-    results, _ = check_pictures(rows)
-    assert isinstance(results[1], UnreadableImageError)
+    assert isinstance(check_pictures(rows).digests[1], UnreadableImageError)
     (folder / "b.png").write_bytes(content)
-    assert isinstance(check_pictures(rows)[0][1], str)
+    assert isinstance(check_pictures(rows).digests[1], str)
 
 
 def test_a_broken_cache_is_said_and_made_anew(folder: Path, cache: Path, opened: list[str], caplog):
@@ -89,11 +89,11 @@ def test_a_broken_cache_is_said_and_made_anew(folder: Path, cache: Path, opened:
     (file,) = cache.iterdir()
     file.write_text("[")
     opened.clear()
-    assert check_pictures(rows_of(folder))[1] == {"blank.png": "blank"}
+    assert check_pictures(rows_of(folder)).faults == {"blank.png": "blank"}
     assert len(opened) == 4 and "is broken, so the images are read again" in caplog.text
 
 
 def test_a_cache_that_cannot_be_kept_is_said(folder: Path, cache: Path, caplog):
     cache.parent.write_text("a file")
-    assert check_pictures(rows_of(folder))[1] == {"blank.png": "blank"}
+    assert check_pictures(rows_of(folder)).faults == {"blank.png": "blank"}
     assert "cannot be kept" in caplog.text

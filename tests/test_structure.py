@@ -4,6 +4,7 @@ import ast
 import importlib
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -29,6 +30,19 @@ def test_no_module_reaches_past_the_face_of_another_folder(room: str):
         if module.startswith("wbc_hf.") and module.count(".") > 1 and module.split(".")[1] in set(ROOMS) - {room}
     }
     assert not past
+
+
+@pytest.mark.parametrize("room", [*ROOMS, "data.layouts"])
+def test_a_folder_exports_what_it_names(room: str):
+    """Imports that wait until a name is used: none is forgotten, and none is hidden by a module of its name."""
+    face = importlib.import_module(f"wbc_hf.{room}")
+    modules = {file.stem for file in Path(face.__file__).parent.glob("*.py")}
+    for name in getattr(face, "__all__", ()):
+        assert not isinstance(getattr(face, name), ModuleType)
+        assert name not in modules or not hasattr(face, "__getattr__")
+    if hasattr(face, "__getattr__"):
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            _ = face.nothing
 
 
 def test_no_folder_holds_more_than_a_fifth_of_the_package():

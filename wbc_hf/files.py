@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from wbc_hf.errors import WbcError
@@ -208,6 +207,8 @@ def own_temporary_folder(prefix: str) -> Iterator[Path]:
     Args:
         prefix: Of the names of the folder, and of the lock beside it.
     """
+    from filelock import FileLock, Timeout
+
     parent, before = Path(tempfile.gettempdir()), (tempfile.tempdir, os.environ.get("TMPDIR"))
     for left in parent.glob(f"{prefix}*.lock"):
         with suppress(OSError, Timeout), FileLock(left, timeout=0):

@@ -1,11 +1,32 @@
 """The hardware for this process: cores, bf16 support, and a cache folder."""
 
+import ctypes
 import os
+import platform
+import sys
+from functools import cache
 from pathlib import Path
 
-import joblib
-import torch
-from threadpoolctl import threadpool_limits
+
+def has_gpu() -> bool:
+    """Whether PyTorch can compute on a GPU. It is imported only where a driver of one is installed."""
+    if "torch" not in sys.modules and not _has_gpu_driver():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@cache
+def _has_gpu_driver() -> bool:
+    """Whether PyTorch may find a GPU: without NVIDIA's library, or AMD's device, it never does on Linux."""
+    if sys.platform != "linux":
+        return sys.platform != "darwin"
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
 
 
 def has_fast_bf16(device: str | None = None) -> bool:
@@ -15,11 +36,28 @@ def has_fast_bf16(device: str | None = None) -> bool:
         device: "cuda" or "cpu"; by default CUDA where it is available.
     """
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if has_gpu() else "cpu"
+    if device == "cpu" and platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    if device == "cpu" and (flags := _processor_flags()):
+        return not flags.isdisjoint({"amx_bf16", "avx512_bf16"})
+    import torch
+
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+@cache
+def _processor_flags() -> frozenset[str]:
+    """What the processor can do, as Linux on x86 says it, without importing PyTorch for that; else nothing."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            line = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return frozenset()
+    return frozenset(line.partition(":")[2].split())
 
 
 def usable_cores() -> int:
@@ -27,6 +65,8 @@ def usable_cores() -> int:
 
     `torchrun` and `accelerate launch` set LOCAL_WORLD_SIZE. A single process uses at most OMP_NUM_THREADS.
     """
+    import joblib
+
     processes, cores = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), joblib.cpu_count()
     if processes > 1:
         # OMP_NUM_THREADS means nothing here: torchrun sets it to 1, however many cores there are.
@@ -42,6 +82,8 @@ def use_one_blas_thread() -> None:
     Those of counting cells are small. The threads of OpenBLAS are no faster at them and wait busily for the next, on
     the cores that the finder, the classifier and the page need: on two cores, 16 s of processor time instead of 10.
     """
+    from threadpoolctl import threadpool_limits
+
     threadpool_limits(1, user_api="blas")
 
 

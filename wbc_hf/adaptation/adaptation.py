@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from transformers import ResNetForImageClassification
 
+from wbc_hf.adaptation.adaptation_cell import AdaptationCell
 from wbc_hf.adaptation.card import read_card, render_card
-from wbc_hf.adaptation.cells import AdaptationCell, LeftOut, check_cells, read_cells, read_fields
+from wbc_hf.adaptation.cells import LeftOut, check_cells, read_cells, read_fields
 from wbc_hf.adaptation.few_shot import adapt_few_shot
 from wbc_hf.adaptation.progress import ProgressCallback, no_progress, subprogress
 from wbc_hf.adaptation.results import Adaptation

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wbc_hf.adaptation.adaptation_cell import MIN_CELLS, MIN_CLASSES, MIN_UNLABELLED, AdaptationCell, enough_labelled
 from wbc_hf.adaptation.progress import ProgressCallback
-from wbc_hf.adaptation.self_training import MIN_UNLABELLED
 from wbc_hf.data import (
-    WHOLE,
     FolderImage,
-    Framing,
-    cut_framing,
     find_near_duplicates,
     find_pictures,
     group_images,
@@ -32,31 +29,6 @@ from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.smear import find_cells, predict_cells
 
 logger = logging.getLogger(__name__)
-
-# With fewer, nothing would be left to learn from beside the held-back cells.
-MIN_CLASSES, MIN_CELLS = 2, 2
-
-
-@dataclass(frozen=True)
-class AdaptationCell:
-    """One cell of the other laboratory.
-
-    Attributes:
-        image: RGB, as `read_image` gives it.
-        label: Index into `CLASS_NAMES`, or None where unknown.
-        group: Cells of one group are held back together: near-duplicates, cells of one photograph.
-        framings: Parts of the image that the model sees.
-    """
-
-    image: Image.Image
-    label: int | None
-    group: str
-    framings: tuple[Framing, ...] = (WHOLE,)
-
-    @property
-    def views(self) -> list[Image.Image]:
-        """A picture for each framing."""
-        return [cut_framing(self.image, framing) for framing in self.framings]
 
 
 @dataclass(frozen=True)
@@ -205,11 +177,6 @@ def check_cells(labels: np.ndarray, left_out: LeftOut) -> None:
             f"{given} labelled cells{beside}: at least {MIN_CELLS} cells in each of {MIN_CLASSES} classes are needed, "
             "and about 20 of each class are good. Label more."
         )
-
-
-def enough_labelled(counts: Mapping[str, int]) -> bool:
-    """Whether labelled cells suffice for cross-validation, by the number of each class."""
-    return sum(count >= MIN_CELLS for count in counts.values()) >= MIN_CLASSES
 
 
 def count_classes(labels: np.ndarray) -> dict[str, int]:

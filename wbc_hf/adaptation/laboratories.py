@@ -9,11 +9,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from wbc_hf.adaptation.cells import AdaptationCell
+from wbc_hf.adaptation.adaptation_cell import AdaptationCell
 from wbc_hf.adaptation.laboratory import CountRecord, Laboratory, laboratory_folder_name, normalise_laboratory
 from wbc_hf.adaptation.results import Adaptation
 from wbc_hf.adaptation.reviewed_cells import (
@@ -23,11 +24,13 @@ from wbc_hf.adaptation.reviewed_cells import (
     read_reviewed_cells,
     write_reviewed_cell,
 )
-from wbc_hf.adaptation.weight_difference import Weights, load_difference, save_difference
 from wbc_hf.errors import WbcError
 from wbc_hf.files import TEMPORARY_FILES, write_atomically
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import CALIBRATION_FILE, REFERENCES_FILE, Calibration, digest_weights, load_classifier
+from wbc_hf.modeling import CALIBRATION_FILE, REFERENCES_FILE, Calibration, digest_weights
+
+if TYPE_CHECKING:
+    from wbc_hf.adaptation.weight_difference import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +147,8 @@ class Laboratories:
             WbcError: The name is none, `adapted` was not adapted from `base` or is broken, or the store cannot be
                 written.
         """
+        from wbc_hf.modeling import load_classifier
+
         folder = self._folder_of(name)
         if not isinstance(base, Predictor):
             base = Predictor.from_pretrained(base, "torch")
@@ -192,6 +197,8 @@ class Laboratories:
                     raise
 
     def _load(self, laboratory: Laboratory, base: Predictor) -> Predictor:
+        from wbc_hf.adaptation.weight_difference import load_difference
+
         _check_base(laboratory.name, laboratory.adaptation, base)
         revision = _revision_of(self._folder_of(laboratory.name), laboratory)
         weights = load_difference(base.resnet.state_dict(), revision / DIFFERENCE_FILE)
@@ -386,8 +393,10 @@ def _revision_of(folder: Path, laboratory: Laboratory) -> Path:
     return folder / _REVISIONS / f"{laboratory.revision}"
 
 
-def _write_revision(revision: Path, base: Weights, weights: Weights, adapted: Path) -> None:
+def _write_revision(revision: Path, base: "Weights", weights: "Weights", adapted: Path) -> None:
     """Write a model to a temporary folder, and rename that."""
+    from wbc_hf.adaptation.weight_difference import save_difference
+
     temporary = revision.with_name(f".{revision.name}.{uuid4().hex}.tmp")
     temporary.mkdir(parents=True)
     try:

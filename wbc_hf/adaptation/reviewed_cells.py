@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import Field, TypeAdapter, ValidationError
 
-from wbc_hf.adaptation.cells import AdaptationCell
+from wbc_hf.adaptation.adaptation_cell import AdaptationCell
 from wbc_hf.data import WHOLE, Framing, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.files import write_atomically

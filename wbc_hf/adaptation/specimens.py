@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from wbc_hf.adaptation.cells import MIN_CELLS, MIN_CLASSES, AdaptationCell, enough_labelled
+from wbc_hf.adaptation.adaptation_cell import MIN_CELLS, MIN_CLASSES, MIN_UNLABELLED, AdaptationCell, enough_labelled
 from wbc_hf.adaptation.results import Adaptation
 from wbc_hf.adaptation.reviewed_cells import KeptCell, add_kept_cells, group_digest
-from wbc_hf.adaptation.self_training import MIN_UNLABELLED
 from wbc_hf.data import read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES, class_index

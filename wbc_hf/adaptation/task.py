@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import ResNetForImageClassification
 
-from wbc_hf.adaptation.cells import AdaptationCell
+from wbc_hf.adaptation.adaptation_cell import AdaptationCell
 from wbc_hf.adaptation.progress import ProgressCallback
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import (

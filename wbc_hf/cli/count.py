@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import ADDRESS_HELP, MODEL_HELP, exit_if_unreadable, find_files, resumable
+from wbc_hf.cli.shared import ADDRESS_HELP, MODEL_HELP, exit_if_unreadable, find_files, hide_progress_bars, resumable
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.files import write_atomically
@@ -123,7 +123,6 @@ def count(
         wbc-hf count archive/ --output counted
     """
     from tqdm.auto import tqdm
-    from transformers.utils.logging import disable_progress_bar
 
     from wbc_hf.adaptation import Laboratories
     from wbc_hf.hardware import use_one_blas_thread
@@ -149,7 +148,7 @@ def count(
         raise WbcError("--format pdf: is not for a terminal. Name a file with --output.")
     if output is not None and not output.parent.is_dir():
         raise WbcError(f"{output}: its folder does not exist. Name a file in an existing folder.")
-    disable_progress_bar()
+    hide_progress_bars()
     use_one_blas_thread()
     reference_ranges = load_ranges(ranges) if ranges else DEFAULT_RANGES
     total = check_leucocyte_count(leucocyte_count)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import ADDRESS_HELP, MODEL_HELP, exit_if_unreadable, find_files, resumable
+from wbc_hf.cli.shared import ADDRESS_HELP, MODEL_HELP, exit_if_unreadable, find_files, hide_progress_bars, resumable
 from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.safe_text import csv_cell, escape_surrogates, json_text, on_one_line, say
@@ -56,11 +56,9 @@ def predict(
 
         wbc-hf predict cells/ s3://bucket/more --model runs/cells --output predictions --format csv
     """
-    from transformers.utils.logging import disable_progress_bar
-
     from wbc_hf.inference import Predictor, check_columns
 
-    disable_progress_bar()
+    hide_progress_bars()
     model = choose_model(model)
     if output is not None:
         _predict_many(sources, model, format, output, address)

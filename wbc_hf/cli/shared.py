@@ -97,6 +97,15 @@ def exit_if_unreadable(unreadable: int, total: int, problem: str = "are not read
         raise typer.Exit(1)
 
 
+def hide_progress_bars() -> None:
+    """Hide transformers' and huggingface_hub's bars of loading and fetching. Imports neither."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # both look once, when they are imported
+    if "transformers" in sys.modules:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+
+
 @contextmanager
 def resumable() -> Iterator[None]:
     """End with exit status 130 where a bulk job is interrupted, and say how to go on."""

@@ -1,66 +1,70 @@
 """Images in: where they come from, how they are read, split, varied and painted."""
 
-from wbc_hf.data.artefacts import ARTEFACTS, NOT_SMEAR, Altered
-from wbc_hf.data.audit import DOUBTED_BELOW, LabelIssue, LabelIssues, audit, format_audit
-from wbc_hf.data.audit_page import write_audit_page
-from wbc_hf.data.augmentation import Augmentation
-from wbc_hf.data.box_files import Box
-from wbc_hf.data.cell_masks import CellMasks, cell_mask, segment_cell
-from wbc_hf.data.checks import OtherClasses
-from wbc_hf.data.fields import KNOWN_FIELDS, BoxedField, read_boxed_fields, split_boxed_fields
-from wbc_hf.data.framing import (
-    DEFAULT_SPAN,
-    WHOLE,
-    Framing,
-    crop_cell,
-    cut_framing,
-    frame,
-    framings_within,
-    locate_nuclei,
-    orientations,
-)
-from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
-from wbc_hf.data.key_points import KeyPoints, describe, match
-from wbc_hf.data.known_sets import PAINTED_LABORATORY, PAINTED_TITLE
-from wbc_hf.data.laboratory_styles import LaboratoryStyles, measure_styles, remove_cell
-from wbc_hf.data.layouts import (
-    FolderImage,
-    find_pictures,
-    has_class_folders,
-    is_document,
-    is_folder,
-    scan_folder,
-    walk_folder,
-)
-from wbc_hf.data.loading import Leucocytes, leaked_test_images, load_leucocytes, with_painted
-from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
-from wbc_hf.data.nuclei import (
-    cut_necks,
-    disc_area,
-    distance_inside,
-    ellipse,
-)
-from wbc_hf.data.painted_slides import PaintedLeucocyte, PaintedSlide
-from wbc_hf.data.pixel_size import read_pixel_size
-from wbc_hf.data.plausibility import may_be_stained_cell
-from wbc_hf.data.reading import (
-    MAX_PIXELS,
-    NO_IMAGE,
-    SUFFIXES,
-    FilePart,
-    ImageSource,
-    count_pixels,
-    find_pages,
-    image_content,
-    read_image,
-)
-from wbc_hf.data.slide_kinds import INSTALL_SLIDES, SLIDE_SUFFIXES, slide_kind
-from wbc_hf.data.splits import check_new_folder, write_clean_split
-from wbc_hf.data.stain_augmentation import OtherLaboratories
-from wbc_hf.data.synthetic import paint_cells, paint_field
-from wbc_hf.data.unlabelled import NO_LABEL, with_unlabelled
-from wbc_hf.data.unpacking import NamedSource, split_pages, unpack
-from wbc_hf.data.zip_files import MAX_MEMBER_BYTES, is_zip
+from typing import TYPE_CHECKING
+
+from wbc_hf.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from wbc_hf.data.artefacts import ARTEFACTS, NOT_SMEAR, Altered
+    from wbc_hf.data.audit_page import write_audit_page
+    from wbc_hf.data.auditing import DOUBTED_BELOW, LabelIssue, LabelIssues, audit, format_audit
+    from wbc_hf.data.augmentation import Augmentation
+    from wbc_hf.data.cell_masks import CellMasks, cell_mask, segment_cell
+    from wbc_hf.data.checks import OtherClasses
+    from wbc_hf.data.fields import KNOWN_FIELDS, BoxedField, read_boxed_fields, split_boxed_fields
+    from wbc_hf.data.framing import (
+        DEFAULT_SPAN,
+        WHOLE,
+        Box,
+        Framing,
+        crop_cell,
+        cut_framing,
+        framings_within,
+        orientations,
+    )
+    from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
+    from wbc_hf.data.key_points import KeyPoints, describe, match
+    from wbc_hf.data.known_sets import PAINTED_LABORATORY, PAINTED_TITLE
+    from wbc_hf.data.laboratory_styles import LaboratoryStyles, measure_styles, remove_cell
+    from wbc_hf.data.layouts import (
+        FolderImage,
+        find_pictures,
+        has_class_folders,
+        is_document,
+        is_folder,
+        scan_folder,
+        walk_folder,
+    )
+    from wbc_hf.data.loading import Leucocytes, leaked_test_images, load_leucocytes, with_painted
+    from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
+    from wbc_hf.data.nuclei import (
+        cut_necks,
+        disc_area,
+        distance_inside,
+        ellipse,
+    )
+    from wbc_hf.data.nucleus_views import frame, locate_nuclei
+    from wbc_hf.data.painted_slides import PaintedLeucocyte, PaintedSlide
+    from wbc_hf.data.pixel_size import read_pixel_size
+    from wbc_hf.data.plausibility import may_be_stained_cell
+    from wbc_hf.data.reading import (
+        MAX_PIXELS,
+        NO_IMAGE,
+        SUFFIXES,
+        FilePart,
+        ImageSource,
+        count_pixels,
+        find_pages,
+        image_content,
+        read_image,
+    )
+    from wbc_hf.data.slide_kinds import INSTALL_SLIDES, SLIDE_SUFFIXES, slide_kind
+    from wbc_hf.data.splits import check_new_folder, write_clean_split
+    from wbc_hf.data.stain_augmentation import OtherLaboratories
+    from wbc_hf.data.synthetic import paint_cells, paint_field
+    from wbc_hf.data.unlabelled import NO_LABEL, with_unlabelled
+    from wbc_hf.data.unpacking import NamedSource, split_pages, unpack
+    from wbc_hf.data.zip_files import MAX_MEMBER_BYTES, is_zip
 
 __all__ = [
     "ARTEFACTS",
@@ -148,3 +152,5 @@ __all__ = [
     "write_audit_page",
     "write_clean_split",
 ]
+
+__getattr__ = lazy_names(__name__)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from wbc_hf.data.audit import Audit, format_audit
+from wbc_hf.data.auditing import Audit, format_audit
 from wbc_hf.data.loading import Leucocytes
 from wbc_hf.data.reading import read_image
 from wbc_hf.files import write_atomically

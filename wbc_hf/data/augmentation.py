@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wbc_hf.data.framing import DARKEST, frame
+from wbc_hf.data.nucleus_views import DARKEST, frame
 
 # Optical density of haematoxylin-like (nucleus), eosin-like and remaining stain in R, G, B: Ruifrok & Johnston 2001,
 # https://pubmed.ncbi.nlm.nih.gov/11531144. May-Gruenwald-Giemsa is near enough for a random change along these axes.

@@ -10,12 +10,11 @@ from xml.etree import ElementTree
 import numpy as np
 import yaml
 
+from wbc_hf.data.framing import Box
 from wbc_hf.data.reading import read_image
 from wbc_hf.errors import WbcError
 
 logger = logging.getLogger(__name__)
-
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, half-open
 
 Label = TypeVar("Label")
 

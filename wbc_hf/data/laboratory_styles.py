@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wbc_hf.data.framing import DARKEST
+from wbc_hf.data.nucleus_views import DARKEST
 
 # Quantile of density that is taken for background, the lightest large part of a picture.
 BACKGROUND = 0.1

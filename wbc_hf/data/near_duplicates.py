@@ -14,8 +14,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -66,7 +67,12 @@ class NearDuplicate:
 
 
 def find_near_duplicates(
-    digests: Sequence[str], sources: Sequence[str], read: Callable[[int], Image.Image], *, compare: bool = True
+    digests: Sequence[str],
+    sources: Sequence[str],
+    read: Callable[[int], Image.Image],
+    *,
+    compare: bool = True,
+    described: Mapping[str, KeyPoints] | None = None,
 ) -> list[NearDuplicate]:
     """Find pairs of near-duplicates: enough of them to link every group, not all. Results are cached by content.
 
@@ -75,6 +81,7 @@ def find_near_duplicates(
         sources: Name of each image.
         read: Gives the image of an index as RGB; called from several threads.
         compare: Whether to compare pictures too, not only their bytes.
+        described: Key points of images by their digest, where they are known: these are not read.
     """
     first_of: dict[str, int] = {}
     pairs = []
@@ -84,8 +91,14 @@ def find_near_duplicates(
             pairs.append(NearDuplicate(sources[first], sources[index], None, False))
     if compare:
         # In order of content, so that the result is the same whatever the files are called.
-        images = [first_of[digest] for digest in sorted(first_of)]
-        for one, other, matches, mirrored in _cached_links(sorted(first_of), lambda index: read(images[index])):
+        ordered = sorted(first_of)
+        images = [first_of[digest] for digest in ordered]
+
+        def key_points(index: int) -> KeyPoints:
+            known = (described or {}).get(ordered[index])
+            return describe(read(images[index])) if known is None else known
+
+        for one, other, matches, mirrored in _cached_links(ordered, key_points):
             first, second = sorted((images[one], images[other]))
             pairs.append(NearDuplicate(sources[first], sources[second], matches, mirrored))
     return pairs
@@ -131,7 +144,7 @@ def _join(names: Sequence[str], shared: Sequence[str | None], pairs: Sequence[tu
     return [named.setdefault(joined[name], name) for name in names]
 
 
-def _cached_links(digests: Sequence[str], read: Callable[[int], Image.Image]) -> list[Link]:
+def _cached_links(digests: Sequence[str], key_points: Callable[[int], KeyPoints]) -> list[Link]:
     key = hashlib.sha256("\n".join([f"version {VERSION}", *digests]).encode()).hexdigest()
     path = cache_folder() / "near_duplicates" / f"{key}.json"
     if path.is_file():
@@ -139,13 +152,24 @@ def _cached_links(digests: Sequence[str], read: Callable[[int], Image.Image]) ->
             return [(one, other, matches, mirrored) for one, other, matches, mirrored in json.loads(path.read_bytes())]
         except (ValueError, TypeError) as error:
             logger.warning("%s: is broken (%s), so the images are compared again.", path, error)
-    links = compare_images(len(digests), read)
+    links = link_images(len(digests), key_points)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(links))
     except OSError as error:
         logger.warning("%s: cannot be kept (%s), so these images are compared anew each time.", path, error.strerror)
     return links
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Let OpenCV use one thread within: for work that has threads of its own."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def compare_images(count: int, read: Callable[[int], Image.Image]) -> list[Link]:
@@ -155,15 +179,20 @@ def compare_images(count: int, read: Callable[[int], Image.Image]) -> list[Link]
         count: Number of images.
         read: Gives the image of an index as RGB; called from several threads, once for each index.
     """
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the threads are here
-    try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            described = pool.map(lambda index: describe(read(index)), range(count))
-            progress = tqdm(described, total=count, desc="Finding near-duplicates", unit="image", delay=2, leave=False)
-            return link(list(progress), pool)
-    finally:
-        cv2.setNumThreads(threads)
+    return link_images(count, lambda index: describe(read(index)))
+
+
+def link_images(count: int, key_points: Callable[[int], KeyPoints]) -> list[Link]:
+    """Compare all images of a set, as `compare_images` does, by key points that may be known.
+
+    Args:
+        count: Number of images.
+        key_points: Gives those of an index; called from several threads, once for each index.
+    """
+    with one_opencv_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        described = pool.map(key_points, range(count))
+        progress = tqdm(described, total=count, desc="Finding near-duplicates", unit="image", delay=2, leave=False)
+        return link(list(progress), pool)
 
 
 def link(key_points: Sequence[KeyPoints], pool: ThreadPoolExecutor) -> list[Link]:

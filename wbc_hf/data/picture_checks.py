@@ -7,13 +7,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
-import PIL
+import PIL.Image
 from datasets import Dataset
 from pydantic import TypeAdapter, ValidationError
 from tqdm.auto import tqdm
@@ -25,6 +26,7 @@ from wbc_hf.hardware import cache_folder
 
 logger = logging.getLogger(__name__)
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 # Raise it whenever `read_image` refuses other pictures, or `picture_fault` finds others.
@@ -36,41 +38,72 @@ _DARK, _BRIGHT = 60.0, 250.0
 _CLIPPED = 0.5
 _THREADS = 8
 
-# By digest: why it is unreadable, and what is wrong with the picture; None where nothing is.
-_Findings = dict[str, tuple[str | None, str | None]]
+# Why a picture is unreadable, and what is wrong with it; None where nothing is.
+_Finding = tuple[str | None, str | None]
+_Findings = dict[str, _Finding]  # by digest
 
 
-def check_pictures(rows: Dataset) -> tuple[list[str | UnreadableImageError], dict[str, str]]:
+@dataclass(frozen=True)
+class CheckedPictures(Generic[T]):
+    """What is known of the pictures of a set.
+
+    Attributes:
+        digests: For each row the SHA-256 of its bytes, or the error where it is unreadable.
+        faults: By source, what is wrong with a picture that can be read.
+        described: By digest, what was made of pictures when they were opened; none of those that were known.
+    """
+
+    digests: list[str | UnreadableImageError]
+    faults: dict[str, str]
+    described: dict[str, T]
+
+
+def check_pictures(rows: Dataset) -> CheckedPictures:
     """Open every picture once, those of known content not at all.
 
     Args:
         rows: With undecoded `image` and `source`.
-
-    Returns:
-        For each row the SHA-256 of its bytes, or the error where it is unreadable; and by source what is wrong with a
-        picture that can be read.
     """
-    digests = _each(rows, _digest, "Reading files")
+    return describe_pictures(rows, lambda _: None, [False] * len(rows))
+
+
+def describe_pictures(
+    rows: Dataset, describe: Callable[[PIL.Image.Image], T], wanted: Sequence[bool]
+) -> CheckedPictures[T]:
+    """Open every picture once, those of known content not at all, and describe it while it is decoded.
+
+    Args:
+        rows: With undecoded `image` and `source`.
+        describe: Takes an RGB picture; called in threads.
+        wanted: Of which rows.
+    """
+    digests = _each(range(len(rows)), lambda index: _digest(rows[index]), "Reading files")
     path = _cache_file([digest for digest in digests if digest])
     known = _read_findings(path)
-
-    def look(row: Mapping, digest: str | None) -> tuple[str | None, str | None]:
-        return known[digest] if digest in known else _look(row)
-
-    looked = _each(rows, lambda row, index: look(row, digests[index]), "Reading images")
-    found = {digest: finding for digest, finding in zip(digests, looked, strict=True) if digest}
+    # Of identical files one is opened, a wanted one if there is any.
+    to_open: dict[str, int] = {}
+    for index, digest in enumerate(digests):
+        if digest is not None and digest not in known and (digest not in to_open or wanted[index]):
+            to_open[digest] = index
+    # A file without a digest cannot be read: opening it says why.
+    opened = [*to_open.values(), *(index for index, digest in enumerate(digests) if digest is None)]
+    seen = _each(opened, lambda index: _look(rows[index], describe, wanted[index]), "Reading images")
+    looked = dict(zip(opened, seen, strict=True))
+    described = {digest: made for digest, index in to_open.items() if (made := looked[index][1]) is not None}
+    found = {digest: known[digest] if digest in known else looked[to_open[digest]][0] for digest in digests if digest}
     if found.keys() - known.keys():
         _write_findings(path, found)
     results: list[str | UnreadableImageError] = []
     faults = {}
-    for source, digest, (reason, fault) in zip(rows["source"], digests, looked, strict=True):
+    for index, (source, digest) in enumerate(zip(rows["source"], digests, strict=True)):
+        reason, fault = looked[index][0] if digest is None else found[digest]
         if reason is not None or digest is None:
             results.append(UnreadableImageError(source, reason or "could not be read"))
             continue
         results.append(digest)
         if fault is not None:
             faults[source] = fault
-    return results, faults
+    return CheckedPictures(results, faults, described)
 
 
 def picture_fault(grey: np.ndarray) -> str | None:
@@ -90,16 +123,15 @@ def picture_fault(grey: np.ndarray) -> str | None:
     return None
 
 
-def _each(rows: Dataset, work: Callable[[Mapping, int], T], what: str) -> list[T]:
-    """Work on every row, by its number, in threads."""
-    # Fetched by index, there: handing over rows would gather the bytes of the whole set in memory. Each thread may
-    # hold an image of 400 MB.
+def _each(indices: Sequence[int], work: Callable[[int], R], what: str) -> list[R]:
+    """Work on rows by their numbers, in threads: handing over rows would gather the bytes of the whole set."""
+    # Each thread may hold an image of 400 MB.
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        results = pool.map(lambda index: work(rows[index], index), range(len(rows)))
-        return list(tqdm(results, total=len(rows), desc=what, unit="image", delay=2, leave=False))
+        results = pool.map(work, indices)
+        return list(tqdm(results, total=len(indices), desc=what, unit="image", delay=2, leave=False))
 
 
-def _digest(row: Mapping, _: int) -> str | None:
+def _digest(row: Mapping) -> str | None:
     """SHA-256 of a picture's bytes; None where there are none to read, which looking at it explains."""
     content = image_content(row["image"])
     if isinstance(content, bytes):
@@ -114,12 +146,12 @@ def _digest(row: Mapping, _: int) -> str | None:
         return None
 
 
-def _look(row: Mapping) -> tuple[str | None, str | None]:
+def _look(row: Mapping, describe: Callable[[PIL.Image.Image], T], wanted: bool) -> tuple[_Finding, T | None]:
     try:
         image = read_image(image_content(row["image"]), name=row["source"])
     except UnreadableImageError as error:
-        return error.reason, None
-    return None, picture_fault(np.asarray(image.convert("L")))
+        return (error.reason, None), None
+    return (None, picture_fault(np.asarray(image.convert("L")))), describe(image) if wanted else None
 
 
 def _cache_file(digests: list[str]) -> Path:

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from wbc_hf.data.augmentation import STAINS, blur, sensor_noise, turn_and_stretch
-from wbc_hf.data.framing import frame, locate_nuclei
 from wbc_hf.data.laboratory_styles import LaboratoryStyles, density_over_background, widen_masks
+from wbc_hf.data.nucleus_views import frame, locate_nuclei
 
 _FRAMED = 0.5  # share of images framed on their nucleus; the others keep their framing, with some zoom
 _COLOURLESS = 0.03  # share of images

@@ -35,7 +35,7 @@ def with_unlabelled(leucocytes: Leucocytes, folders: Sequence[str | Path]) -> Le
     """
     files = [str(file) for folder in folders for file in _pictures(Path(folder))]
     rows = _rows(files)
-    digests, _ = check_pictures(_undecoded(rows))
+    digests = check_pictures(_undecoded(rows)).digests
     errors = [each for each in digests if isinstance(each, UnreadableImageError)]
     for error in errors[:MAX_WARNINGS]:
         logger.warning("--unlabelled: %s; it is left out.", error)
@@ -89,7 +89,7 @@ def _seen_in(held_out: Dataset, rows: Dataset, digests: Sequence[str]) -> list[i
     count = len(held_out)
     # Names of both may be alike.
     names = [f"held out/{source}" for source in held_out["source"]] + [f"/{source}" for source in rows["source"]]
-    held_digests = [str(digest) for digest in check_pictures(files[0])[0]]
+    held_digests = [str(digest) for digest in check_pictures(files[0]).digests]
 
     def read(index: int) -> PIL.Image.Image:
         part, number = (files[0], index) if index < count else (files[1], index - count)

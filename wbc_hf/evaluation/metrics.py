@@ -14,16 +14,8 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import confusion_matrix, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
 
 from wbc_hf.errors import WbcError
+from wbc_hf.evaluation.figure_names import HEADLINE_NAMES
 from wbc_hf.labels import CLASS_NAMES
-
-HEADLINE_NAMES = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-    "matthews_correlation",
-)
 
 
 def compute_metrics(references: ArrayLike, predictions: ArrayLike, scores: ArrayLike | None = None) -> dict:

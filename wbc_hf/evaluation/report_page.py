@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wbc_hf.evaluation.confidence_intervals import format_estimate, format_figure, format_interval
 from wbc_hf.evaluation.evaluation_record import EvaluationRecord
-from wbc_hf.evaluation.metrics import HEADLINE_NAMES
+from wbc_hf.evaluation.figure_names import HEADLINE_NAMES
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS, LEUCOCYTES
 from wbc_hf.safe_text import escape_surrogates
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wbc_hf.evaluation.confidence_intervals import format_figure, format_interval
-from wbc_hf.evaluation.metrics import HEADLINE_NAMES
+from wbc_hf.evaluation.figure_names import HEADLINE_NAMES
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 
 _WIDTH = 80

@@ -1,8 +1,7 @@
-"""Fetch a model from a folder or from the Hugging Face Hub, without a long wait where the Hub does not answer."""
+"""Fetch a model from the Hugging Face Hub, without a long wait where the Hub does not answer."""
 
 import json
 import logging
-import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -28,7 +27,6 @@ from wbc_hf.hub.checksums import check_weights
 from wbc_hf.hub.model_files import (
     CONFIG_FILE,
     MODEL_FILES,
-    NOTICE_FILE,
     WEIGHTS_FILE,
     WEIGHTS_INDEX_FILE,
     find_file,
@@ -49,24 +47,8 @@ _NO_HUB = "not in a Hub's words (is there a proxy or a log-in page in between?)"
 T = TypeVar("T")
 
 
-def fetch_model(model: str | Path) -> Path:
-    """Return the folder of a model: a local one as it is, or that of a Hub model in the cache, downloaded if needed.
-
-    Args:
-        model: A folder with a `config.json`, or a Hub id such as `microsoft/resnet-50`. A folder that exists wins.
-
-    Returns:
-        The folder. That of a Hub model is in huggingface_hub's cache and must not be written to.
-
-    Raises:
-        HubUnreachableError: The Hub did not answer within `REACH_SECONDS` and the cache holds no complete model.
-        WbcError: `model` is neither a folder nor a Hub id, the folder or repository has no model in it, the
-            repository does not exist or is not open to this user, the download broke off, or the weights are not
-            those that `push_folder` published.
-    """
-    folder, repo_id = Path(model).expanduser(), str(model)
-    if folder.exists():
-        return _check_folder(folder)
+def fetch_from_hub(repo_id: str) -> Path:
+    """Return the folder of a Hub model in the cache, downloaded if needed. Raises as `fetch_model` does."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -84,14 +66,6 @@ def fetch_model(model: str | Path) -> Path:
     return folder
 
 
-def copy_notice(model: Path, derived: Path) -> bool:
-    """Copy the licence notice of a model's weights to the folder of one that derives from it; whether there is one."""
-    notice = find_file(model, NOTICE_FILE)
-    if notice is not None:
-        shutil.copyfile(notice, derived / NOTICE_FILE)
-    return notice is not None
-
-
 def check_hub_reachable() -> None:
     """Check that the Hub answers, before calls such as `load_dataset` that would retry for half a minute.
 
@@ -102,16 +76,6 @@ def check_hub_reachable() -> None:
     # Not every endpoint has a front page (404), a mirror below a path for one.
     if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status_code in _BARRED:
         raise HubUnreachableError(_unreachable_message(f"answered {response.status_code}"))
-
-
-def _check_folder(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise WbcError(f"{folder}: a file, where the folder of a model is expected. Pass the folder it lies in.")
-    if not (folder / CONFIG_FILE).is_file():
-        raise WbcError(
-            f"{folder}: has no {CONFIG_FILE}, so it is not the folder of a model. Pass the folder that training wrote."
-        )
-    return folder
 
 
 def _repository_info(repo_id: str) -> ModelInfo:

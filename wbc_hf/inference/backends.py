@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import torch
 
 from wbc_hf.errors import needs_extra
-from wbc_hf.hardware import has_fast_bf16, usable_cores
-from wbc_hf.modeling import FEATURES, LOGITS, InferenceGraph
+from wbc_hf.hardware import has_fast_bf16, has_gpu, usable_cores
+from wbc_hf.modeling import FEATURES, LOGITS
 
 if TYPE_CHECKING:
     import openvino
+
+    from wbc_hf.modeling import InferenceGraph
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +67,18 @@ class TorchBackend:
         exact: fp32 on GPUs too.
     """
 
-    def __init__(self, graph: InferenceGraph, *, exact: bool = False):
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, graph: "InferenceGraph", *, exact: bool = False):
+        import torch
+
+        self.device = torch.device("cuda" if has_gpu() else "cpu")
         self._half = not exact and self.device.type == "cuda" and has_fast_bf16("cuda")
         # The stubs do not know this argument.
         self.graph = graph.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name = f"torch {'bf16' if self._half else 'fp32'} on {self.device.type}"
 
     def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        import torch
+
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             logits, *features = self.graph(torch.from_numpy(crops).to(self.device))
         return logits.cpu().numpy(), features[0].cpu().numpy() if features else None

@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import dataset
 
-from wbc_hf.data import ImageSource, find_pages
+from wbc_hf.data import ImageSource
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.files import open_atomically
 from wbc_hf.hub import fetch_model
-from wbc_hf.inference.jobs import NUMBER, Job, check_ray, ray_session, run_as_actor
+from wbc_hf.inference.jobs import Job, check_ray, ray_session, run_as_actor
+from wbc_hf.inference.prediction_rows import NUMBER, check_columns, describe_left_out
 from wbc_hf.inference.predictor import Prediction, Predictor
 from wbc_hf.inference.sources import PARQUET_SUFFIX, ImagePlace, ImageSources, open_images
 from wbc_hf.modeling import Calibration
@@ -28,8 +29,6 @@ UNREADABLE = "unreadable"
 PREDICTIONS = "predictions"
 # Images whose predictions are written together: a killed actor loses at most as many.
 AT_ONCE = 1000
-# Beside one for each class.
-_COLUMNS = (NUMBER, "file", "label", "probability", "status", "reason")
 CHANGES = {
     "images": "other images: paths, files that came, went or changed since, or another commit of a Hub set",
     "model": "another model ({before}, this one is {now})",
@@ -121,19 +120,6 @@ def predict_many(
     return BulkSummary(job.count, found.count_rows(filter=dataset.field("status") == UNREADABLE))
 
 
-def check_columns(labels: Sequence[str]) -> None:
-    """Check that each class of a model can be a column of a table of predictions.
-
-    Raises:
-        WbcError: A class has the name of another column.
-    """
-    if taken := [label for label in labels if label in _COLUMNS]:
-        raise WbcError(
-            f"{taken[0]}: is a class of this model, and a column of the table already. Rename it in id2label of the "
-            "model's config.json."
-        )
-
-
 def check_bulk(sources: Sequence[str], model: str, output: Path, address: str | None = None) -> str:
     """Check what a bulk job is given before anything is read; return the model's absolute path, or its Hub id.
 
@@ -191,13 +177,6 @@ def _columns_of(prediction: Prediction | UnreadableImageError) -> dict[str, Any]
         return {"status": UNREADABLE, "reason": escape_surrogates(prediction.reason)}
     columns = {"label": prediction.label, "probability": prediction.probability, "status": prediction.status}
     return {**columns, prediction.label: prediction.probability, **dict(prediction.alternatives)}
-
-
-def describe_left_out(source: ImageSource) -> str | None:
-    """What prediction leaves out of a file with several pages or frames; None of any other."""
-    pages = find_pages(source)
-    left_out = len(pages.numbers) - 1 + pages.frames
-    return f"only the first picture in it is classified, {left_out} more are left out" if left_out else None
 
 
 def _digest_calibration(calibration: Calibration | None) -> str:

@@ -13,23 +13,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import PreTrainedModel
-
 from wbc_hf import __version__
 from wbc_hf.errors import WbcError, needs_extra
+from wbc_hf.files import sha256_of_file
 from wbc_hf.hardware import cache_folder
-from wbc_hf.modeling import (
-    GRAPH_FILES,
-    FinderNetwork,
-    InferenceGraph,
-    Preprocessing,
-    finder_to_openvino,
-    load_classifier,
-    to_openvino,
-)
+from wbc_hf.hub import WEIGHTS_FILE
+from wbc_hf.modeling import GRAPH_FILES, FinderConfig, Preprocessing
 
 if TYPE_CHECKING:
     import openvino
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +60,7 @@ def converted(folder: Path, weights: str, preprocessing: Preprocessing) -> "Path
 
 
 def converted_network(
-    network: PreTrainedModel, weights: str, preprocessing: Preprocessing, name: str
+    network: "PreTrainedModel", weights: str, preprocessing: Preprocessing, name: str
 ) -> "Path | openvino.Model":
     """Get the converted graph of a network in memory from the cache, converting it if needed.
 
@@ -125,12 +118,16 @@ def convert(folder: Path, preprocessing: Preprocessing) -> "openvino.Model":
         ConversionError: It cannot be converted.
         WbcError: The folder's files cannot be used.
     """
+    from wbc_hf.modeling import load_classifier
+
     return _convert(load_classifier(folder), preprocessing, str(folder))
 
 
-def _convert(network: PreTrainedModel, preprocessing: Preprocessing, name: str) -> "openvino.Model":
+def _convert(network: "PreTrainedModel", preprocessing: Preprocessing, name: str) -> "openvino.Model":
     with needs_extra("openvino"):
         from openvino.frontend import GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure
+
+    from wbc_hf.modeling import InferenceGraph, to_openvino
 
     try:
         return to_openvino(InferenceGraph(network, preprocessing), preprocessing.shape)
@@ -142,12 +139,22 @@ def _convert(network: PreTrainedModel, preprocessing: Preprocessing, name: str) 
         ) from error
 
 
-def converted_finder(network: FinderNetwork) -> "Path | openvino.Model":
-    """Get the converted graph of a finder's network from the cache, converting it if needed."""
-    digest = hashlib.sha256(repr(network.config).encode())
-    for name, value in network.state_dict().items():
-        digest.update(name.encode() + value.numpy().tobytes())
-    return cached_graph(_finish(digest), lambda: finder_to_openvino(network))
+def converted_finder(folder: Path, config: FinderConfig) -> "Path | openvino.Model":
+    """Get the converted graph of a finder's network from the cache, converting it if needed.
+
+    Args:
+        folder: As `FinderNetwork.save` writes it.
+        config: Of that network.
+    """
+
+    def make() -> "openvino.Model":
+        from wbc_hf.modeling import FinderNetwork, finder_to_openvino
+
+        return finder_to_openvino(FinderNetwork.load(folder))
+
+    digest = hashlib.sha256(repr(config).encode())
+    digest.update(sha256_of_file(folder / WEIGHTS_FILE).encode())
+    return cached_graph(_finish(digest), make)
 
 
 def _digest(folder: Path, weights: str, preprocessing: Preprocessing) -> str:

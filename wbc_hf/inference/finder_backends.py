@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 
 from wbc_hf.errors import WbcError
-from wbc_hf.hardware import has_fast_bf16
+from wbc_hf.hardware import has_fast_bf16, has_gpu
 from wbc_hf.inference.backends import BackendName, compile_openvino, has_openvino
 from wbc_hf.inference.conversions import converted_finder
-from wbc_hf.modeling import FinderConfig, FinderNetwork
+from wbc_hf.modeling import FinderConfig
 
 # uint8 (3, height, width) → the outputs of `FinderNetwork` for it.
 RunFinder = Callable[[np.ndarray], list[np.ndarray]]
@@ -31,16 +30,21 @@ def load_finder(folder: Path, backend: BackendName = "auto") -> tuple[FinderConf
     Raises:
         WbcError: The folder holds no finder, or a broken one.
     """
+    on_torch = backend == "torch" or (backend == "auto" and (has_gpu() or not has_openvino()))
     try:
-        network = FinderNetwork.load(folder)
+        config = FinderConfig.load(folder)
+        return config, _on_torch(folder) if on_torch else _on_openvino(folder, config)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise WbcError(f"{folder}: holds no finder that can be loaded ({error}).") from error
-    on_torch = backend == "torch" or (backend == "auto" and (torch.cuda.is_available() or not has_openvino()))
-    return network.config, _on_torch(network) if on_torch else _on_openvino(network)
 
 
-def _on_torch(network: FinderNetwork) -> RunFinder:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _on_torch(folder: Path) -> RunFinder:
+    import torch
+
+    from wbc_hf.modeling import FinderNetwork
+
+    device = torch.device("cuda" if has_gpu() else "cpu")
+    network = FinderNetwork.load(folder)
     # The stubs do not know this argument.
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -51,8 +55,9 @@ def _on_torch(network: FinderNetwork) -> RunFinder:
     return run
 
 
-def _on_openvino(network: FinderNetwork) -> RunFinder:
-    request = compile_openvino(converted_finder(network), half=has_fast_bf16("cpu")).create_infer_request()
+def _on_openvino(folder: Path, config: FinderConfig) -> RunFinder:
+    graph = converted_finder(folder, config)
+    request = compile_openvino(graph, half=has_fast_bf16("cpu")).create_infer_request()
     lock = threading.Lock()
 
     def run(pixels: np.ndarray) -> list[np.ndarray]:

@@ -24,12 +24,12 @@ from pyarrow import dataset
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.files import make_folder
 from wbc_hf.hardware import usable_cores
+from wbc_hf.inference.prediction_rows import NUMBER
 from wbc_hf.inference.predictor import batches
 from wbc_hf.manifest import Manifest
 
 T = TypeVar("T")
 
-NUMBER = "number"
 MANIFEST_FILE = "run.json"
 WORK_FOLDER = ".work"
 _GROUPS_PER_FILE = 50

@@ -9,37 +9,38 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 import numpy as np
-import torch
 from PIL import Image
-from scipy.special import softmax
-from transformers import PreTrainedModel, ResNetConfig, ResNetForImageClassification
-from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf import __version__
 from wbc_hf.data import DEFAULT_SPAN, ImageSource, may_be_stained_cell, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.hardware import usable_cores
+from wbc_hf.hardware import has_gpu, usable_cores
 from wbc_hf.hub import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE, fetch_model
 from wbc_hf.inference.backends import BACKENDS, Backend, BackendName, OpenVinoBackend, TorchBackend, has_openvino
 from wbc_hf.inference.conversions import ConversionError, convert, converted, converted_network
 from wbc_hf.modeling import (
     Calibration,
     Export,
-    InferenceGraph,
     Preprocessing,
+    Processor,
     digest_weights,
     find_export,
     find_graph,
     has_weights,
-    load_classifier,
-    load_config,
-    load_processor,
+    load_preprocessing,
     naming_errors,
+    softmax,
+    summarise_config,
 )
 from wbc_hf.safe_text import escape_surrogates, on_one_line
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, ResNetForImageClassification
+    from transformers.image_processing_utils import BaseImageProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,6 @@ class Predictor:
     Attributes:
         labels: Names of the classes, in the order of the probabilities.
         name: The folder or Hub id it came from.
-        processor: As saved with the model.
         calibration: Its thresholds; None where its folder has none.
         folder: Where its files lie; None for one that was built in memory.
         backend: What runs the model.
@@ -128,8 +128,8 @@ class Predictor:
 
     def __init__(
         self,
-        model: PreTrainedModel | None,
-        processor: BaseImageProcessor,
+        model: "PreTrainedModel | None",
+        processor: "Processor | Preprocessing",
         name: str,
         calibration: Calibration | None = None,
         *,
@@ -142,26 +142,26 @@ class Predictor:
 
         Args:
             model: None to load it from `folder` when it is first needed.
-            processor, name, calibration, folder, export: See above.
+            processor: As saved with the model.
+            name, calibration, folder, export: See above.
             weights: Digest of the weights, as `digest_weights` gives it; by default that of `model`.
             backend: By default torch, which follows every change of the model's weights.
         """
-        self.processor = processor
         self.name = name
         self.calibration = calibration
         self.folder = folder
         self.export = export
         self._weights = weights
-        self._preprocessing = Preprocessing(processor)
+        self._preprocessing = processor if isinstance(processor, Preprocessing) else Preprocessing(processor)
         if model is None:
             assert folder is not None, "Without a model in memory a folder is needed."
             assert backend is not None, "Without a model in memory a backend is needed."
-            self.backend, self._config = backend, load_config(folder)
+            self.backend = backend
+            self._model_type, names = summarise_config(folder)
         else:
             self.model = model.eval()
-            self.backend = backend or TorchBackend(InferenceGraph(model, self._preprocessing))
-            self._config = model.config
-        names = cast("dict[int, str]", self._config.id2label)
+            self.backend = backend or _on_torch(model, self._preprocessing)
+            self._model_type, names = model.config.model_type, cast("dict[int, str]", model.config.id2label)
         self.labels = tuple(escape_surrogates(names[index]) for index in sorted(names))
         if twice := [label for label, count in Counter(self.labels).items() if count > 1]:
             raise WbcError(
@@ -189,22 +189,21 @@ class Predictor:
         if backend not in BACKENDS:
             raise WbcError(f"{backend}: is not a backend. Choose one of {', '.join(BACKENDS)}.")
         folder = fetch_model(model)
-        load_config(folder)  # says what is wrong with it before anything large is read
-        processor, calibration = load_processor(folder), Calibration.load(folder)
+        summarise_config(folder)  # says what is wrong with it before anything large is read
+        preprocessing, calibration = load_preprocessing(folder), Calibration.load(folder)
         # Computed now: the folder may hold other weights by the time that the version is asked for.
         weights = digest_weights(folder) if has_weights(folder) else None
         on_torch = backend == "torch" or (
-            backend == "auto" and weights is not None and (torch.cuda.is_available() or not has_openvino())
+            backend == "auto" and weights is not None and (has_gpu() or not has_openvino())
         )
         if not (on_torch or fresh) and (exported := find_export(folder, weights)) is not None:
-            return cls._of_export(exported, processor, str(model), calibration)
+            return cls._of_export(exported, preprocessing, str(model), calibration)
         if weights is None:
             raise WbcError(
                 f"{folder}: has no {WEIGHTS_FILE} and no export that this backend runs. Fetch the model again."
             )
         runs = None
         if not on_torch:
-            preprocessing = Preprocessing(processor)
             try:
                 runs = OpenVinoBackend(
                     convert(folder, preprocessing) if fresh else converted(folder, weights, preprocessing)
@@ -213,14 +212,18 @@ class Predictor:
                 if backend == "openvino":
                     raise
                 logger.warning("%s Using torch, which is slower.", error)
-        network = load_classifier(folder) if runs is None else None
-        predictor = cls(network, processor, str(model), calibration, folder=folder, weights=weights, backend=runs)
+        network = None
+        if runs is None:
+            from wbc_hf.modeling import load_classifier
+
+            network = load_classifier(folder)
+        predictor = cls(network, preprocessing, str(model), calibration, folder=folder, weights=weights, backend=runs)
         predictor.check()
         return predictor
 
     @classmethod
     def _of_export(
-        cls, exported: Path, processor: BaseImageProcessor, name: str, calibration: Calibration | None
+        cls, exported: Path, preprocessing: Preprocessing, name: str, calibration: Calibration | None
     ) -> "Predictor":
         """The export in a folder within the model's."""
         export = Export.load(exported)
@@ -229,7 +232,7 @@ class Predictor:
             backend = OpenVinoBackend(graph, exact=export.precision == "fp32", quantised=export.precision == "int8")
         predictor = cls(
             None,
-            processor,
+            preprocessing,
             name,
             adapt_calibration(calibration, export),
             folder=exported.parent,
@@ -285,7 +288,7 @@ class Predictor:
             )
 
     def with_weights(
-        self, weights: Mapping[str, torch.Tensor], name: str, calibration: Calibration | None
+        self, weights: "Mapping[str, torch.Tensor]", name: str, calibration: Calibration | None
     ) -> "Predictor":
         """A predictor of the same architecture and image processor with other weights, in memory.
 
@@ -306,10 +309,15 @@ class Predictor:
         runs = None
         if isinstance(self.backend, OpenVinoBackend):
             runs = OpenVinoBackend(converted_network(network, digest, self._preprocessing, name))
-        return Predictor(network, self.processor, name, calibration, weights=digest, backend=runs)
+        return Predictor(network, self._preprocessing, name, calibration, weights=digest, backend=runs)
+
+    @property
+    def processor(self) -> "BaseImageProcessor":
+        """The image processor as saved with the model."""
+        return self._preprocessing.processor
 
     @cached_property
-    def model(self) -> PreTrainedModel:
+    def model(self) -> "PreTrainedModel":
         """The network in torch; where OpenVINO runs the model, it is loaded when first needed.
 
         Raises:
@@ -321,6 +329,8 @@ class Predictor:
                 f"{self.folder}: holds an export without the weights. It can predict; heat maps and features of "
                 "the network need the folder that it was exported from."
             )
+        from wbc_hf.modeling import load_classifier
+
         model = load_classifier(self.folder).eval()
         if digest_weights(self.folder) != self._weights:
             raise WbcError(f"{self.folder}: was trained again since it was loaded. Restart to use the new weights.")
@@ -383,24 +393,26 @@ class Predictor:
         return np.concatenate(logits), np.concatenate(features)
 
     @property
-    def resnet(self) -> ResNetForImageClassification:
+    def resnet(self) -> "ResNetForImageClassification":
         """The network in torch, if it is a ResNet.
 
         Raises:
             WbcError: It is not a ResNet.
         """
-        if self._config.model_type != ResNetConfig.model_type:
+        if self._model_type != "resnet":
             self._refuse()
-        return cast(ResNetForImageClassification, self.model)
+        return cast("ResNetForImageClassification", self.model)
 
     def _refuse(self) -> NoReturn:
         raise WbcError(
-            f"{self.name}: is a {self._config.model_type!r} model. It can predict, but features and heat "
+            f"{self.name}: is a {self._model_type!r} model. It can predict, but features and heat "
             "maps are available for the ResNet family alone."
         )
 
-    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+    def pixels(self, images: Sequence[Image.Image]) -> "torch.Tensor":
         """Preprocess RGB images, one at least, for the network: float32 (n, 3, height, width) on its device."""
+        import torch
+
         pixels = self.processor(list(images), return_tensors="pt").pixel_values
         return pixels.to(self.model.device).contiguous(memory_format=torch.channels_last)
 
@@ -426,7 +438,7 @@ class Predictor:
             return _Classified(np.zeros((0, len(self.labels)), dtype=np.float32), [], [], [])
         logits, features = self.backend.run(np.stack([one.crop for one in prepared]))
         self._check_finite(logits)
-        probabilities = softmax(logits, axis=1)
+        probabilities = softmax(logits)
         if self.calibration is None or features is None:
             return _Classified(probabilities, ["uncalibrated"] * count, [None] * count, [None] * count)
         may_be_cell = [one.may_be_cell for one in prepared]
@@ -498,6 +510,12 @@ class Predictor:
             distance=classified.distances[row],
             laboratory_distance=classified.laboratory_distances[row],
         )
+
+
+def _on_torch(model: "PreTrainedModel", preprocessing: Preprocessing) -> TorchBackend:
+    from wbc_hf.modeling import InferenceGraph
+
+    return TorchBackend(InferenceGraph(model, preprocessing))
 
 
 def adapt_calibration(calibration: Calibration | None, export: Export) -> Calibration | None:

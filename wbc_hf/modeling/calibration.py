@@ -7,15 +7,12 @@ The temperature is folded into the classifier, so every program that loads the w
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from scipy.optimize import minimize_scalar
-from transformers import ResNetForImageClassification
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import read_json, write_json
@@ -23,6 +20,9 @@ from wbc_hf.hub import find_file
 from wbc_hf.modeling.laboratory_distance import LaboratoryDistance
 from wbc_hf.modeling.model_schemas import OutOfDistributionThreshold, ShownText
 from wbc_hf.modeling.out_of_distribution import OUT_OF_DISTRIBUTION_SHARE, OutOfDistributionScore, mean_of_nearest
+
+if TYPE_CHECKING:
+    from transformers import ResNetForImageClassification
 
 CALIBRATION_FILE = "wbc.json"
 REFERENCES_FILE = "wbc.safetensors"
@@ -57,6 +57,9 @@ def fit_temperature(
     Returns:
         The number to divide logits by.
     """
+    import torch
+    from scipy.optimize import minimize_scalar
+
     target, scores = torch.from_numpy(labels), torch.from_numpy(logits).double()
     weight = torch.ones(len(labels)).double() if weights is None else torch.from_numpy(weights).double()
 
@@ -68,8 +71,16 @@ def fit_temperature(
     return float(np.exp(minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded").x))
 
 
-def fold_temperature(model: ResNetForImageClassification, temperature: float) -> None:
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of rows of logits, (n, classes), of the same type: 0 to 1, each row sums to 1."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def fold_temperature(model: "ResNetForImageClassification", temperature: float) -> None:
     """Divide the classifier's weights and bias by a temperature, in place: its logits come out divided."""
+    import torch
+
     head = cast(torch.nn.Linear, model.classifier[-1])
     with torch.no_grad():
         head.weight.div_(temperature)
@@ -78,6 +89,8 @@ def fold_temperature(model: ResNetForImageClassification, temperature: float) ->
 
 def undo_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities (n, classes) as they were before the temperature was folded in."""
+    import torch
+
     logits = torch.from_numpy(np.log(np.maximum(probabilities, 1e-12))) * temperature
     return logits.softmax(1).numpy()
 

@@ -11,13 +11,15 @@ import torch
 from transformers import PreTrainedModel, ResNetForImageClassification
 
 from wbc_hf.errors import needs_extra
-from wbc_hf.modeling.finder_network import MULTIPLE, FinderNetwork
-from wbc_hf.modeling.preprocessing import Normalise, Preprocessing
+from wbc_hf.modeling.finder_boxes import MULTIPLE
+from wbc_hf.modeling.finder_network import FinderNetwork
+from wbc_hf.modeling.graph_names import CROP, FEATURES, LOGITS
+from wbc_hf.modeling.normalising import Normalise
+from wbc_hf.modeling.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import openvino
 
-CROP, LOGITS, FEATURES = "crop", "logits", "features"
 _OPSET = 17
 _LOSS = "ForImageClassification"
 

@@ -1,7 +1,8 @@
 """Load what a model's folder holds: the only place where a stranger's configuration and weights are read.
 
 Every file is checked before anything is made of it. transformers gets checked values and tensors, and never the
-folder: it would follow what a configuration says of other files, other models and code.
+folder: it would follow what a configuration says of other files, other models and code. It is imported, and PyTorch
+with it, where they are needed: prediction with OpenVINO does without both.
 """
 
 import dataclasses
@@ -9,20 +10,10 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from transformers import (
-    CONFIG_MAPPING,
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-    ResNetConfig,
-)
-from transformers.image_processing_utils import BaseImageProcessor
-from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import read_json
@@ -35,6 +26,12 @@ from wbc_hf.modeling.model_schemas import (
     ResNetFields,
     ResNetProcessorFields,
 )
+from wbc_hf.modeling.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers.image_processing_utils import BaseImageProcessor
 
 # A ViT-Large has 304 million.
 _MAX_PARAMETERS = 400_000_000
@@ -47,12 +44,39 @@ _WITHOUT_EFFECT = ".num_batches_tracked"
 _HEAD = "classifier."
 
 
-def load_config(folder: Path) -> PreTrainedConfig:
+_RESNET = "resnet"
+
+
+class ConfigSummary(NamedTuple):
+    """Kind of a classifier, and the names of its classes by number."""
+
+    model_type: str
+    names: dict[int, str]
+
+
+def summarise_config(folder: Path) -> ConfigSummary:
+    """Read of a classifier's configuration what predicting needs, after the same checks.
+
+    Raises:
+        WbcError: As `load_config`.
+    """
+    file = _find(folder, CONFIG_FILE)
+    known = read_json(file, AnyConfig, _FETCH_AGAIN)
+    if known.model_type == _RESNET and known.id2label is not None:
+        read_json(file, ResNetFields, _FETCH_AGAIN)
+        return ConfigSummary(_RESNET, known.id2label)
+    config = load_config(folder)
+    return ConfigSummary(config.model_type, cast("dict[int, str]", config.id2label))
+
+
+def load_config(folder: Path) -> "PreTrainedConfig":
     """Load the configuration of an image classifier, which names its classes.
 
     Raises:
         WbcError: It is missing or broken, a value is out of its range, or the model is of another kind.
     """
+    from transformers import CONFIG_MAPPING, PreTrainedConfig, ResNetConfig
+
     file = _find(folder, CONFIG_FILE)
     known = read_json(file, AnyConfig, _FETCH_AGAIN)
     if known.model_type not in CONFIG_MAPPING:
@@ -73,11 +97,11 @@ def load_config(folder: Path) -> PreTrainedConfig:
         return of(**values)
 
 
-def _field_names(of: type[PreTrainedConfig]) -> set[str]:
+def _field_names(of: "type[PreTrainedConfig]") -> set[str]:
     return {field.name for field in dataclasses.fields(of)}
 
 
-def load_processor(folder: Path) -> BaseImageProcessor:
+def load_preprocessing(folder: Path) -> Preprocessing:
     """Load the image processor of a model, on Pillow: the same pixels with and without torchvision.
 
     Raises:
@@ -87,15 +111,28 @@ def load_processor(folder: Path) -> BaseImageProcessor:
     known = read_json(file, AnyProcessor, _FETCH_AGAIN)
     if not known.kind:
         raise WbcError(f"{file}: has no image_processor_type. {_FETCH_AGAIN}")
+    if known.kind == "ConvNext":
+        return Preprocessing(read_json(file, ResNetProcessorFields, _FETCH_AGAIN))
+    read_json(file, OtherProcessorFields, _FETCH_AGAIN)
     with naming_errors(folder):
-        if known.kind == "ConvNext":
-            return ConvNextImageProcessorPil(**read_json(file, ResNetProcessorFields, _FETCH_AGAIN).model_dump())
-        read_json(file, OtherProcessorFields, _FETCH_AGAIN)
+        from transformers import AutoImageProcessor
+
         # By the file: of a folder it would read another one first, if that is there.
-        return AutoImageProcessor.from_pretrained(file, backend="pil", trust_remote_code=False)
+        return Preprocessing(AutoImageProcessor.from_pretrained(file, backend="pil", trust_remote_code=False))
 
 
-def load_classifier(folder: Path) -> PreTrainedModel:
+def load_processor(folder: Path) -> "BaseImageProcessor":
+    """Load the image processor of a model as transformers has it.
+
+    Raises:
+        WbcError: As `load_preprocessing`.
+    """
+    preprocessing = load_preprocessing(folder)
+    with naming_errors(folder):
+        return preprocessing.processor
+
+
+def load_classifier(folder: Path) -> "PreTrainedModel":
     """Load any image classifier with the weights that were saved, in fp32 and evaluation mode.
 
     Raises:
@@ -104,7 +141,7 @@ def load_classifier(folder: Path) -> PreTrainedModel:
     return build_network(load_config(folder), folder)
 
 
-def build_network(config: PreTrainedConfig, folder: Path, *, new_head: bool = False) -> PreTrainedModel:
+def build_network(config: "PreTrainedConfig", folder: Path, *, new_head: bool = False) -> "PreTrainedModel":
     """Build a network with the weights of a folder.
 
     Args:
@@ -115,6 +152,8 @@ def build_network(config: PreTrainedConfig, folder: Path, *, new_head: bool = Fa
     Raises:
         WbcError: Weights are missing, of another shape, or no numbers; or the network is too large.
     """
+    import torch
+
     skeleton = _skeleton(config, folder)
     weights = read_weights(folder)
     with naming_errors(folder):
@@ -140,12 +179,15 @@ def build_network(config: PreTrainedConfig, folder: Path, *, new_head: bool = Fa
     return network
 
 
-def _skeleton(config: PreTrainedConfig, folder: Path) -> PreTrainedModel:
+def _skeleton(config: "PreTrainedConfig", folder: Path) -> "PreTrainedModel":
     """The network without memory for its weights.
 
     Raises:
         WbcError: There is none of this configuration, or it is too large.
     """
+    import torch
+    from transformers import AutoModelForImageClassification
+
     with naming_errors(folder), torch.device("meta"):
         skeleton = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     parameters = sum(parameter.numel() for parameter in skeleton.parameters())
@@ -166,19 +208,29 @@ def has_weights(folder: Path) -> bool:
     return bool(find_weights(folder))
 
 
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path) -> "dict[str, torch.Tensor]":
     """Read all tensors of a model's folder.
 
     Raises:
         WbcError: There are none, a file is broken, two hold a tensor of the same name, or values are no numbers.
     """
+    return _read_tensors(folder, "pt")
+
+
+def _read_tensors(folder: Path, framework: str) -> dict[str, Any]:
+    """Tensors as PyTorch ("pt") or NumPy ("np") has them.
+
+    Raises:
+        WbcError: As `read_weights`.
+        TypeError, AttributeError: NumPy does not have their type.
+    """
     files = find_weights(folder)
     if not files:
         raise WbcError(f"{folder}: has no model.safetensors. Weights in other formats are never loaded. {_TRAINED}")
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, Any] = {}
     for file in files:
         try:
-            with safe_open(file, framework="pt") as opened:
+            with safe_open(file, framework=framework) as opened:
                 read = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, not a dictionary
         except (OSError, SafetensorError, RuntimeError) as error:
             raise WbcError(f"{file}: cannot be loaded as safetensors ({_reason(error)}). {_FETCH_AGAIN}") from error
@@ -193,29 +245,51 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _is_sound(name: str, tensor: torch.Tensor) -> bool:
+def _is_sound(name: str, tensor: "torch.Tensor | np.ndarray") -> bool:
     """Whether all values are finite, and no variance is negative, whose root is no number."""
-    if not tensor.is_floating_point():
-        return not tensor.is_complex()
-    values = tensor.float()
-    return bool(values.isfinite().all()) and not (name.endswith("running_var") and bool((values < 0).any()))
+    if isinstance(tensor, np.ndarray):
+        if tensor.dtype.kind != "f":
+            return tensor.dtype.kind != "c"
+        with np.errstate(over="ignore"):
+            single = tensor.astype(np.float32, copy=False)
+        finite, negative = bool(np.isfinite(single).all()), bool((single < 0).any())
+    else:
+        if not tensor.is_floating_point():
+            return not tensor.is_complex()
+        values = tensor.float()
+        finite, negative = bool(values.isfinite().all()), bool((values < 0).any())
+    return finite and not (name.endswith("running_var") and negative)
 
 
-def digest_weights(source: Path | Mapping[str, torch.Tensor] | torch.nn.Module) -> str:
+def digest_weights(source: "Path | Mapping[str, torch.Tensor] | torch.nn.Module") -> str:
     """SHA-256 of a model's weights: the same in memory and in the folder that it is saved to.
 
     Raises:
         WbcError: The folder has no weights, or they cannot be used.
     """
-    if isinstance(source, Path):
-        source = read_weights(source)
-    elif isinstance(source, torch.nn.Module):
-        source = source.state_dict()
     digest = hashlib.sha256()
-    for name, tensor in sorted(source.items()):
+    for name, values in sorted(_bytes_of(source).items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+        digest.update(values)
     return digest.hexdigest()
+
+
+def _bytes_of(source: "Path | Mapping[str, torch.Tensor] | torch.nn.Module") -> dict[str, memoryview]:
+    """The bytes of each tensor by its name."""
+    if isinstance(source, Path):
+        try:
+            arrays = _read_tensors(source, "np")
+            return {name: array.reshape(-1).view(np.uint8).data for name, array in arrays.items()}
+        except (TypeError, AttributeError):
+            source = read_weights(source)  # bfloat16, which NumPy does not have
+    import torch
+
+    if isinstance(source, torch.nn.Module):
+        source = source.state_dict()
+    return {
+        name: tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data
+        for name, tensor in source.items()
+    }
 
 
 def _find(folder: Path, name: str) -> Path:

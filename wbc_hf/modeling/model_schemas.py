@@ -8,11 +8,11 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
-from transformers.activations import ACT2FN
 
 MAX_SIDE = 512
 _MAX_LABELS = 25_000  # ImageNet-21k has 21,843
 _MAX_STAGES, _MAX_DEPTH = 8, 100
+_USUAL_ACTIVATION = "relu"  # known without importing transformers
 _MAX_NUMBER, _MAX_LAYERS = 10_000, 200  # of a configuration whose meaning is not known here
 
 
@@ -29,6 +29,10 @@ def _numbered_from_zero(names: dict[int, str]) -> dict[int, str]:
 
 
 def _activation(name: str) -> str:
+    if name == _USUAL_ACTIVATION:
+        return name
+    from transformers.activations import ACT2FN
+
     if name not in ACT2FN:
         raise ValueError("is no activation function of transformers")
     return name
@@ -82,7 +86,7 @@ class ResNetFields(_Fields):
     hidden_sizes: Annotated[list[Channels], Field(min_length=1, max_length=_MAX_STAGES)] = [256, 512, 1024, 2048]
     depths: Annotated[list[Annotated[int, Field(ge=1, le=_MAX_DEPTH)]], Field(max_length=_MAX_STAGES)] = [3, 4, 6, 3]
     layer_type: Literal["basic", "bottleneck"] = "bottleneck"
-    hidden_act: Annotated[str, AfterValidator(_activation)] = "relu"
+    hidden_act: Annotated[str, AfterValidator(_activation)] = _USUAL_ACTIVATION
     downsample_in_first_stage: bool = False
     downsample_in_bottleneck: bool = False
 

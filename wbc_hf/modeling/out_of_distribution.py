@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 # Share of a laboratory's own cells that the threshold rejects.
 OUT_OF_DISTRIBUTION_SHARE = 0.025
@@ -50,8 +49,14 @@ class OutOfDistributionScore:
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         """Distances of images by their features (n, d) to the references: (n, m)."""
-        # Not scikit-learn's search: its threads go on spinning, and the model's next batch takes half as long again.
-        return cdist((features - self.mean) @ self.components, self.references)
+        # The sums of scipy's `cdist`, term by term, without the half second of its import. Not scikit-learn's search:
+        # its threads go on spinning, and the model's next batch takes half as long again.
+        images = ((features - self.mean) @ self.components).astype(np.float64)
+        references = np.ascontiguousarray(self.references.T, dtype=np.float64)
+        distances = np.empty((len(images), references.shape[1]))
+        for image, row in zip(images, distances, strict=True):
+            np.sqrt(np.square(references - image[:, None]).sum(0), out=row)
+        return distances
 
 
 def mean_of_nearest(distances: np.ndarray, available: int | None = None) -> np.ndarray:

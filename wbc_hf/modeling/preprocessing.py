@@ -1,16 +1,22 @@
 """A saved image processor in two halves: cropping each image on the processor, normalisation on the model's device.
 
 Crops of bytes take a quarter of the memory of the processor's floats: cheaper to make, to batch and to copy to a GPU.
+For a ResNet none of this needs transformers or PyTorch, which take seconds to import.
 """
 
-from collections.abc import Iterable
-from typing import cast
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
-import torch
 from PIL import Image
-from transformers.image_processing_utils import BaseImageProcessor
-from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+
+from wbc_hf.modeling.model_schemas import ResNetProcessorFields
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
+    from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+
+Processor: TypeAlias = "BaseImageProcessor | ResNetProcessorFields"
 
 # The shape of a crop does not depend on the size of the image.
 _ANY_SIZE = (64, 64)
@@ -21,18 +27,29 @@ _WARPED_FROM = 384
 class Preprocessing:
     """Crops of images as the network needs them.
 
+    Args:
+        processor: As saved with the model, or what its file says of a ResNet's.
+
     Attributes:
-        processor: As saved with the model.
         mean, std: float32 (3,) in the values of a crop, 0 to 255: (crop - mean) / std is what the processor returns.
             None for processors of other models than ResNets, whose crops are normalised floats already.
     """
 
-    def __init__(self, processor: BaseImageProcessor):
-        self.processor = processor
+    def __init__(self, processor: Processor):
+        self._given = processor
         self.mean: np.ndarray | None = None
         self.std: np.ndarray | None = None
-        if isinstance(processor, ConvNextImageProcessorPil):
-            self.mean, self.std = _mean_and_std(processor)
+        if _is_of_resnet(processor):
+            self.mean, self.std = mean_and_std(processor)
+
+    @cached_property
+    def processor(self) -> "BaseImageProcessor":
+        """As saved with the model."""
+        if not isinstance(self._given, ResNetProcessorFields):
+            return self._given
+        from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+
+        return ConvNextImageProcessorPil(**self._given.model_dump())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,63 +60,54 @@ class Preprocessing:
         """Crop an RGB image: uint8 (height, width, 3), or float32 (3, height, width) where `mean` is None."""
         if self.mean is None:
             return self.processor([image], return_tensors="np").pixel_values[0]
-        return _crop(image, cast(ConvNextImageProcessorPil, self.processor))
+        return _crop(image, self._given)
 
 
-def _crop(image: Image.Image, processor: ConvNextImageProcessorPil) -> np.ndarray:
+def _is_of_resnet(processor: Processor) -> bool:
+    if isinstance(processor, ResNetProcessorFields):
+        return True
+    from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+
+    return isinstance(processor, ConvNextImageProcessorPil)
+
+
+def _crop(image: Image.Image, processor: Processor) -> np.ndarray:
     """The same pixels as by the processor's `resize`, without its checks and its way over arrays and back.
 
     These took a third of the time of cropping one cell.
     """
-    edge = cropped_edge(processor)
+    edge, resample = cropped_edge(processor), _of_resnet(processor).resample
     if edge >= _WARPED_FROM:
-        return np.array(image.resize((edge, edge), processor.resample))
+        return np.array(image.resize((edge, edge), resample))
     shortest = resized_edge(processor)
     # In this order, as there: the quotient alone rounds otherwise.
     longest = int(shortest * max(image.size) / min(image.size))
     size = (shortest, longest) if image.width <= image.height else (longest, shortest)
     left, top = ((length - edge) // 2 for length in size)
-    return np.array(image.resize(size, processor.resample).crop((left, top, left + edge, top + edge)))
+    return np.array(image.resize(size, resample).crop((left, top, left + edge, top + edge)))
 
 
-class Normalise(torch.nn.Module):
-    """Subtract a ResNet processor's mean and divide by its standard deviation, the same in training and inference.
-
-    Args:
-        processor: As saved with the model.
-        device: Where the images will be.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, processor: BaseImageProcessor, device: torch.device | None = None):
-        super().__init__()
-        for name, values in zip(("mean", "std"), _mean_and_std(processor), strict=True):
-            self.register_buffer(name, torch.from_numpy(values)[:, None, None].to(device), persistent=False)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalise images (n, 3, height, width), uint8 or float32 of 0 to 1. Returns float32."""
-        pixels = images * 255 if images.is_floating_point() else images.float()
-        return (pixels - self.mean) / self.std
-
-
-def _mean_and_std(processor: BaseImageProcessor) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_std(processor: Processor) -> tuple[np.ndarray, np.ndarray]:
     """Of each channel, in values of 0 to 255: float32 (3,) each."""
-    processor = cast(ConvNextImageProcessorPil, processor)
-    one = 1 / processor.rescale_factor if processor.do_rescale else 1.0
-    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (np.zeros(3), np.ones(3))
+    given = _of_resnet(processor)
+    one = 1 / given.rescale_factor if given.do_rescale else 1.0
+    mean, std = (given.image_mean, given.image_std) if given.do_normalize else (np.zeros(3), np.ones(3))
     return (one * np.broadcast_to(mean, 3)).astype(np.float32), (one * np.broadcast_to(std, 3)).astype(np.float32)
 
 
-def cropped_edge(processor: BaseImageProcessor) -> int:
+def cropped_edge(processor: Processor) -> int:
     """Side of the square that a ResNet's processor crops, in pixels."""
-    return cast(ConvNextImageProcessorPil, processor).size["shortest_edge"]
+    return _of_resnet(processor).size["shortest_edge"]
 
 
-def resized_edge(processor: BaseImageProcessor) -> int:
+def resized_edge(processor: Processor) -> int:
     """Side of a training image in pixels: what a ResNet's processor resizes to before it crops."""
-    return int(cropped_edge(processor) / cast(ConvNextImageProcessorPil, processor).crop_pct)
+    return int(cropped_edge(processor) / _of_resnet(processor).crop_pct)
+
+
+def _of_resnet(processor: Processor) -> "ConvNextImageProcessorPil":
+    """For the type checker: a ResNet's processor and the fields of its file have the same attributes."""
+    return cast("ConvNextImageProcessorPil", processor)
 
 
 def centre_square(image: Image.Image, edge: int) -> np.ndarray:
@@ -109,10 +117,3 @@ def centre_square(image: Image.Image, edge: int) -> np.ndarray:
     box = (left, top, left + side, top + side)
     # `reducing_gap` shrinks in two steps: nearly the same picture in a fraction of the time.
     return np.array(image.resize((edge, edge), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0))
-
-
-def centre_squares(images: Iterable[Image.Image], processor: BaseImageProcessor) -> torch.Tensor:
-    """Central squares of RGB images, one at least, as training takes them: uint8 (n, 3, edge, edge)."""
-    edge = resized_edge(processor)
-    squares = np.stack([centre_square(image, edge) for image in images])
-    return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous()

@@ -1,46 +1,51 @@
 """From photographs of a smear to a specimen: finding cells, overlaps, counting, review and the differential."""
 
-from wbc_hf.smear.agreement import Agreement, ClassAgreement, compare_readers, rumke_limits
-from wbc_hf.smear.archive import count_archive
-from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells, count_found
-from wbc_hf.smear.cell_views import CellView, predict_cells
-from wbc_hf.smear.change import Change, Journal
-from wbc_hf.smear.counting import CellCounter, count
-from wbc_hf.smear.differential import (
-    DEFAULT_RANGES,
-    ENOUGH_COUNTED,
-    Absolute,
-    Differential,
-    Flag,
-    ReferenceRanges,
-    Share,
-    check_leucocyte_count,
-    differentiate,
-    differentiate_cells,
-    load_ranges,
-)
-from wbc_hf.smear.document import (
-    MAX_DOCUMENT_BYTES,
-    AboutRecord,
-    CellRecord,
-    EventRecord,
-    PictureRecord,
-    SlideRecord,
-    describe_snapshot,
-    load_document,
-)
-from wbc_hf.smear.finder import Finder, FoundCell, find_cells
-from wbc_hf.smear.history import NONE_OF_FIVE, About, Action, Event, Removal, Signature
-from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
-from wbc_hf.smear.monolayer import FIELD_SIZE, Monolayer, SlideField, find_monolayer
-from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
-from wbc_hf.smear.picture_store import KeptPicture, PictureStore
-from wbc_hf.smear.review_order import next_to_teach
-from wbc_hf.smear.sign_off import amend, open_points, sign
-from wbc_hf.smear.slide_counting import LEUCOCYTES, MEASURED, SlideReading, count_slide, map_of, read_slide
-from wbc_hf.smear.slides import NO_PYRAMID, Slide, open_slide
-from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
-from wbc_hf.smear.specimen import Specimen
+from typing import TYPE_CHECKING
+
+from wbc_hf.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from wbc_hf.smear.agreement import Agreement, ClassAgreement, compare_readers, rumke_limits
+    from wbc_hf.smear.archive import count_archive
+    from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells, count_found
+    from wbc_hf.smear.cell_views import CellView, predict_cells
+    from wbc_hf.smear.change import Change, Journal
+    from wbc_hf.smear.counting import CellCounter, count
+    from wbc_hf.smear.differential import (
+        DEFAULT_RANGES,
+        ENOUGH_COUNTED,
+        Absolute,
+        Differential,
+        Flag,
+        ReferenceRanges,
+        Share,
+        check_leucocyte_count,
+        differentiate,
+        differentiate_cells,
+        load_ranges,
+    )
+    from wbc_hf.smear.document import (
+        MAX_DOCUMENT_BYTES,
+        AboutRecord,
+        CellRecord,
+        EventRecord,
+        PictureRecord,
+        SlideRecord,
+        describe_snapshot,
+        load_document,
+    )
+    from wbc_hf.smear.finder import Finder, FoundCell, find_cells
+    from wbc_hf.smear.history import NONE_OF_FIVE, About, Action, Event, Removal, Signature
+    from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
+    from wbc_hf.smear.monolayer import FIELD_SIZE, Monolayer, SlideField, find_monolayer
+    from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
+    from wbc_hf.smear.picture_store import KeptPicture, PictureStore
+    from wbc_hf.smear.review_order import next_to_teach
+    from wbc_hf.smear.sign_off import amend, open_points, sign
+    from wbc_hf.smear.slide_counting import LEUCOCYTES, MEASURED, SlideReading, count_slide, map_of, read_slide
+    from wbc_hf.smear.slides import NO_PYRAMID, Slide, open_slide
+    from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
+    from wbc_hf.smear.specimen import Specimen
 
 __all__ = [
     "DEFAULT_RANGES",
@@ -118,3 +123,5 @@ __all__ = [
     "rumke_limits",
     "sign",
 ]
+
+__getattr__ = lazy_names(__name__)

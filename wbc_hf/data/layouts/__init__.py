@@ -1,15 +1,13 @@
 """Layouts of folders that hold a set: which one a folder has, and its rows. `docs/data.md` has a table of them."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasets import Dataset, Image
+from wbc_hf.lazy_names import lazy_names
 
-from wbc_hf.data.layouts.boxed_cells import cut_cells, find_boxed_cells
-from wbc_hf.data.layouts.class_folders import FolderImage, has_class_folders, scan_folder
-from wbc_hf.data.layouts.saved import read_saved
-from wbc_hf.data.layouts.tables import read_label_table, read_metadata
-from wbc_hf.data.layouts.walking import check_folder, find_pictures, is_document, is_folder, walk_folder
-from wbc_hf.data.rows import make_rows
+if TYPE_CHECKING:
+    from wbc_hf.data.layouts.choose_layout import folder_rows
+    from wbc_hf.data.layouts.class_folders import FolderImage, has_class_folders, scan_folder
+    from wbc_hf.data.layouts.walking import find_pictures, is_document, is_folder, walk_folder
 
 __all__ = [
     "FolderImage",
@@ -22,32 +20,4 @@ __all__ = [
     "walk_folder",
 ]
 
-_COLUMNS = ("class_name", "split", "test_set", "group", "source")
-
-
-def folder_rows(root: Path) -> Dataset:
-    """Rows of the set in a folder, or in a Parquet file. Images stay where they are; boxed cells are cut out.
-
-    What `datasets` has saved comes first, then a `metadata.csv` with labels, class folders, boxes, and other tables.
-
-    Raises:
-        WbcError: There is no such folder, or no set in it, or it is broken.
-    """
-    root = root.expanduser()
-    if (rows := read_saved(root)) is not None:
-        return rows
-    check_folder(root)
-    if (rows := read_metadata(root)) is not None:
-        return rows
-    if not has_class_folders(root):
-        if cells := find_boxed_cells(root):
-            return make_rows(
-                {"image": Image().encode_example(picture)} | {name: getattr(cell, name) for name in _COLUMNS}
-                for cell, picture in zip(cells, cut_cells(cells), strict=True)
-            )
-        if (rows := read_label_table(root)) is not None:
-            return rows
-    return make_rows(
-        {"image": {"path": str(file.path), "bytes": None}} | {name: getattr(file, name) for name in _COLUMNS}
-        for file in scan_folder(root)
-    )
+__getattr__ = lazy_names(__name__)
