@@ -67,6 +67,15 @@ def test_counting_one_field_imports_little_more():
     assert json.loads(done.stdout)["cells"]
 
 
+def test_the_page_imports_no_library_of_training():
+    program = "import sys, wbc_hf.web, wbc_hf.reports; from wbc_hf.inference import Predictor, ReferenceCells; "
+    program += (
+        "print(*({'torch', 'transformers', 'sklearn', 'datasets', 'matplotlib', 'evaluate'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_what_is_computed_without_a_library_is_what_it_gave(seed: int):
     generator = np.random.default_rng(seed)
     for kind in (np.float32, np.float64):

@@ -7,10 +7,20 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from wbc_hf.data import picture_checks
+from wbc_hf.data import (
+    find_near_duplicates,
+    group_images,
+    load_leucocytes,
+    loading,
+    paint_cells,
+    picture_checks,
+    read_image,
+)
 from wbc_hf.data.picture_checks import check_pictures
 from wbc_hf.data.rows import make_rows
 from wbc_hf.errors import UnreadableImageError
+from wbc_hf.files import sha256_of_file
+from wbc_hf.labels import CLASS_NAMES
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +107,34 @@ def test_a_cache_that_cannot_be_kept_is_said(folder: Path, cache: Path, caplog):
     cache.parent.write_text("a file")
     assert check_pictures(rows_of(folder)).faults == {"blank.png": "blank"}
     assert "cannot be kept" in caplog.text
+
+
+def test_a_set_is_compared_by_what_was_described_when_its_pictures_were_checked(
+    tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / "cells"
+    labels = np.arange(15) % len(CLASS_NAMES)
+    for number, (label, cell) in enumerate(zip(labels, paint_cells(labels, size=96, seed=1), strict=True)):
+        folder = root / CLASS_NAMES[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(cell).save(folder / f"{number}.png")
+    first = root / CLASS_NAMES[0]
+    Image.open(first / "0.png").rotate(90).save(first / "turned.png")
+    Image.open(first / "5.png").save(first / "5 again.bmp")
+    (first / "0 again.png").write_bytes((first / "0.png").read_bytes())
+    monkeypatch.setattr(loading, "read_image", lambda *_: pytest.fail("a picture was decoded once more"))
+    leucocytes = load_leucocytes(root)
+    assert len(opened) == 17  # of two identical files one
+    groups = {row["source"]: row["group"] for split in leucocytes.values() for row in split.remove_columns("image")}
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    names = [path.relative_to(root).as_posix() for path in files]
+    digests = [sha256_of_file(path) for path in files]
+    monkeypatch.setenv("WBC_HF_CACHE", str(tmp_path / "another cache"))
+    apart = find_near_duplicates(digests, names, lambda index: read_image(files[index]))
+    assert {*leucocytes.near_duplicates} == {*apart} and len(apart) >= 3
+    expected = group_images(names, [None] * len(names), apart)
+    assert groups == dict(zip(names, expected, strict=True))
+    opened.clear()
+    monkeypatch.setenv("WBC_HF_CACHE", str(tmp_path / "cache"))
+    assert load_leucocytes(root).near_duplicates == leucocytes.near_duplicates
+    assert not opened

@@ -8,22 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from transformers import ResNetForImageClassification
 
 from wbc_hf.adaptation.adaptation_cell import AdaptationCell
 from wbc_hf.adaptation.card import read_card, render_card
-from wbc_hf.adaptation.cells import LeftOut, check_cells, read_cells, read_fields
-from wbc_hf.adaptation.few_shot import adapt_few_shot
 from wbc_hf.adaptation.progress import ProgressCallback, no_progress, subprogress
 from wbc_hf.adaptation.results import Adaptation
-from wbc_hf.adaptation.task import Task
-from wbc_hf.adaptation.unsupervised import adapt_unsupervised
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_json
 from wbc_hf.hub import CARD_FILE, copy_notice, fetch_model
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
-from wbc_hf.modeling import Calibration, Preprocessing, digest_weights, load_classifier, load_processor
+from wbc_hf.modeling import Calibration, Preprocessing, digest_weights
 
 ADAPTATION_FILE = "adaptation.json"
 
@@ -61,6 +56,12 @@ def adapt(
         WbcError: The model cannot be adapted, the cells are too few, a sub-folder names no class beside some that do,
             or the output exists or cannot be written.
     """
+    # The page imports this module when it starts: PyTorch waits until something is adapted.
+    from wbc_hf.adaptation.cells import LeftOut, check_cells, read_cells, read_fields
+    from wbc_hf.adaptation.few_shot import adapt_few_shot
+    from wbc_hf.adaptation.task import Task
+    from wbc_hf.adaptation.unsupervised import adapt_unsupervised
+
     progress = progress or no_progress
     with _new_folder(Path(output)) as folder:
         source = fetch_model(model)
@@ -108,6 +109,10 @@ def _load(model: str | Path, folder: Path) -> Predictor:
     Raises:
         WbcError: The model cannot be adapted.
     """
+    from transformers import ResNetForImageClassification
+
+    from wbc_hf.modeling import load_classifier, load_processor
+
     network, processor = load_classifier(folder), load_processor(folder)
     if not isinstance(network, ResNetForImageClassification) or Preprocessing(processor).mean is None:
         raise WbcError(

@@ -10,9 +10,7 @@ mark more of what lies between the cells.
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
-from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.inference.predictor import Predictor
@@ -73,6 +71,8 @@ def _layer_conductance(predictor: Predictor, image: Image.Image, index: int | No
     Returns:
         float32 (rows, columns), smoothed.
     """
+    import torch
+
     network = predictor.resnet
     pixels = predictor.pixels([image])
     baseline = pixels.flatten(2).quantile(_BACKGROUND, dim=2)[..., None, None]
@@ -106,6 +106,8 @@ def _resample_to_image(values: np.ndarray, size: tuple[int, int], predictor: Pre
 
 def _crop_box(size: tuple[int, int], predictor: Predictor) -> tuple[float, float, float, float, int]:
     """The processor's crop of an image: left, top, width and height in image pixels, and its side after resizing."""
+    from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+
     processor = predictor.processor
     if not isinstance(processor, ConvNextImageProcessorPil):
         raise WbcError(

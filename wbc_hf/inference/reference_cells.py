@@ -6,17 +6,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from PIL import Image
-from sklearn.neighbors import NearestNeighbors
 from tqdm.auto import tqdm
 
-from wbc_hf.data import FolderImage, read_image, scan_folder
+from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference.predictor import BATCH_SIZE, Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
+
+if TYPE_CHECKING:
+    from wbc_hf.data import FolderImage
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ class ReferenceCells:
         thumbnails: Sequence[bytes],
         features: np.ndarray,
     ):
+        from sklearn.neighbors import NearestNeighbors
+
         self.labels = tuple(labels)
         self.names = tuple(names)
         self._predictor = predictor
@@ -75,6 +79,8 @@ class ReferenceCells:
         Raises:
             WbcError: No such folder, no class folder of a leucocyte in it, or no picture that can be read.
         """
+        from wbc_hf.data import scan_folder
+
         images = _choose(scan_folder(folder), folder)
         labels, names, thumbnails, features, broken = [], [], [], [], []
         with tqdm(total=len(images), desc="Reading reference cells", unit="image", delay=2, leave=False) as bar:
@@ -122,7 +128,7 @@ class ReferenceCells:
         )
 
 
-def _choose(images: Sequence[FolderImage], folder: Path) -> list[FolderImage]:
+def _choose(images: "Sequence[FolderImage]", folder: Path) -> "list[FolderImage]":
     """Choose at most `MAX_CELLS` leucocytes, balanced over the classes, spread evenly over each class."""
     of_class: dict[int, list[FolderImage]] = defaultdict(list)
     for image in images:

@@ -9,8 +9,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sklearn.metrics import cohen_kappa_score
-
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear.differential import exact_limits
 from wbc_hf.smear.history import NONE_OF_FIVE
@@ -76,6 +74,8 @@ def compare_readers(first: Mapping[int, str], second: Mapping[int, str], readers
         second: As well.
         readers: Names of both.
     """
+    from sklearn.metrics import cohen_kappa_score
+
     both = sorted(first.keys() & second.keys())
     one, other = [first[number] for number in both], [second[number] for number in both]
     same = sum(a == b for a, b in zip(one, other, strict=True))
