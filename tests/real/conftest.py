@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     page.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def shipped_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page as it ships, with the default model, and with reference cells."""
     predictor = Predictor.from_pretrained(choose_model(None))
@@ -57,6 +58,32 @@ def browser() -> Iterator["sync_api.Browser"]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser: "sync_api.Browser") -> Iterator["sync_api.BrowserContext"]:
+    """What the pages of one visitor share: in a new one, each page loads and compiles all of Gradio again."""
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
+@contextmanager
+def opened(
+    context: "sync_api.BrowserContext", url: str, *, viewport: dict = DESKTOP, scheme: str = "light"
+) -> Iterator["sync_api.Page"]:
+    """A page that is loaded. It is closed at the end, and what it kept in the browser is removed."""
+    page = context.new_page()
+    page.set_viewport_size(viewport)
+    page.emulate_media(color_scheme=scheme)
+    page.set_default_timeout(60_000)  # machines that test have other work too
+    page.goto(url)
+    page.wait_for_selector(".wbc-examples button")
+    try:
+        yield page
+    finally:
+        page.evaluate("localStorage.clear()")
+        page.close()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.conftest import DESKTOP, PHONE, wait_until_read
+from tests.real.conftest import DESKTOP, PHONE, opened, wait_until_read
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
 pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed: pip install -e .[dev]")
@@ -16,23 +16,28 @@ pytestmark = pytest.mark.browser
 AXE = resources.files("axe_playwright_python").joinpath("axe.min.js")
 
 
-@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def viewport(request: pytest.FixtureRequest) -> dict:
-    return request.param
+VIEWS = {
+    f"{scheme}-{name}": (scheme, viewport)
+    for scheme in ("light", "dark")
+    for name, viewport in (("desktop", DESKTOP), ("phone", PHONE))
+}
 
 
-@pytest.fixture(params=["light", "dark"])
+@pytest.fixture(
+    # What is dark is so on both, and what a phone shows is that in both.
+    params=[
+        pytest.param(view, id=name, marks=pytest.mark.long if name == "dark-phone" else ())
+        for name, view in VIEWS.items()
+    ]
+)
 def page(
-    request: pytest.FixtureRequest, browser: "sync_api.Browser", shipped_url: str, viewport: dict
+    request: pytest.FixtureRequest, context: "sync_api.BrowserContext", shipped_url: str
 ) -> Iterator["sync_api.Page"]:
-    page = browser.new_page(viewport=viewport, color_scheme=request.param)
-    page.set_default_timeout(60_000)
-    page.goto(shipped_url)
-    page.wait_for_selector(".wbc-examples button")
-    assert page.locator("body.dark").count() == (request.param == "dark")
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    yield page
-    page.close()
+    scheme, viewport = request.param
+    with opened(context, shipped_url, viewport=viewport, scheme=scheme) as page:
+        assert page.locator("body.dark").count() == (scheme == "dark")
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        yield page
 
 
 def broken_rules(page: "sync_api.Page") -> list[str]:

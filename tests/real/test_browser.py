@@ -18,7 +18,7 @@ from fhir.resources.R4B.bundle import Bundle
 from PIL import Image
 
 from tests.adapted_models import write_tiny_model
-from tests.real.conftest import DESKTOP, PHONE, wait_until_read
+from tests.real.conftest import DESKTOP, PHONE, opened, wait_until_read
 from wbc_hf.adaptation import Laboratories
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.inference import Predictor
@@ -40,18 +40,19 @@ DESKTOP_FIRST = pytest.mark.parametrize(
 
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def page(request: pytest.FixtureRequest, browser: "sync_api.Browser", url: str) -> Iterator["sync_api.Page"]:
+def page(request: pytest.FixtureRequest, context: "sync_api.BrowserContext", url: str) -> Iterator["sync_api.Page"]:
     """The page, opened. A test fails where it asked another machine for something or scrolls sideways."""
-    page = browser.new_page(viewport=request.param)
-    page.set_default_timeout(60_000)  # machines that test have other work too
     hosts = set()
-    page.on("request", lambda asked: hosts.add(urlsplit(asked.url).hostname))
-    page.goto(url)
-    page.wait_for_selector(".wbc-examples button")
-    yield page
-    assert hosts - {None} == {"127.0.0.1"}  # None: data: and blob:, which ask nobody
-    assert page.evaluate("document.documentElement.scrollWidth") <= request.param["width"]
-    page.close()
+
+    def note(asked: "sync_api.Request") -> None:
+        hosts.add(urlsplit(asked.url).hostname)
+
+    context.on("request", note)
+    with opened(context, url, viewport=request.param) as page:
+        yield page
+        assert hosts - {None} == {"127.0.0.1"}  # None: data: and blob:, which ask nobody
+        assert page.evaluate("document.documentElement.scrollWidth") <= request.param["width"]
+    context.remove_listener("request", note)
 
 
 @pytest.fixture
@@ -100,6 +101,7 @@ def test_a_field_on_the_tab_of_one_cell_leads_to_the_specimen(page: "sync_api.Pa
     page.get_by_text("Each photograph shows").wait_for()
 
 
+@DESKTOP_FIRST
 def test_a_text_that_calls_itself_a_picture(page: "sync_api.Page", notes: Path, cells: list[Path]):
     page.get_by_role("tab", name="One cell").click()
     _upload(page, notes)
@@ -113,6 +115,7 @@ def test_a_text_that_calls_itself_a_picture(page: "sync_api.Page", notes: Path, 
     assert page.locator(".wbc-problem").count() == 0
 
 
+@DESKTOP_FIRST
 def test_a_picture_from_the_clipboard(page: "sync_api.Page", cells: list[Path]):
     page.get_by_role("tab", name="One cell").click()
     page.evaluate(PASTE_JS, ["pasted.png", list(cells[0].read_bytes())])
@@ -207,6 +210,7 @@ def test_fields_give_numbered_boxes_and_a_click_shows_the_cell(page: "sync_api.P
     assert int(boxes.first.get_attribute("data-number")) == numbers[-1] + 1
 
 
+@DESKTOP_FIRST
 def test_a_person_relabels_by_click_and_by_key_and_the_table_follows(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
     waiting = page.locator(".wbc-cell.wbc-waiting").count()
@@ -253,6 +257,7 @@ def _wait_for_cells(page: "sync_api.Page", column: str, numbers: list[int]) -> N
         _wait_for_count(page, column, len(numbers))
 
 
+@DESKTOP_FIRST
 def test_cells_are_dragged_to_their_class_and_keys_review_the_one_under_the_mouse(
     page: "sync_api.Page", fields: list[Path]
 ):
@@ -294,6 +299,7 @@ def test_no_cell_moves_away_under_a_hand_that_holds_one(page: "sync_api.Page", f
     assert page.locator(".wbc-cell").count() > before
 
 
+@DESKTOP_FIRST
 def test_several_cells_are_accepted_or_moved_at_once_and_undone_at_once(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
     columns = {name: _numbers(page, name, ".wbc-waiting") for name in map(str.capitalize, CLASS_NAMES)}
@@ -327,6 +333,7 @@ def test_several_cells_are_accepted_or_moved_at_once_and_undone_at_once(page: "s
     page.keyboard.press("Escape")
 
 
+@DESKTOP_FIRST
 def test_a_rubber_band_selects_cells(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
     first = page.locator(".wbc-cell").first
@@ -357,14 +364,10 @@ def test_a_missed_cell_is_pointed_at(page: "sync_api.Page", fields: list[Path]):
 
 
 @pytest.fixture
-def desktop(browser: "sync_api.Browser", url: str) -> Iterator["sync_api.Page"]:
-    """The page on a wide screen, where there are a keyboard and a mouse."""
-    page = browser.new_page(viewport=DESKTOP)
-    page.set_default_timeout(60_000)
-    page.goto(url)
-    page.wait_for_selector(".wbc-examples button")
-    yield page
-    page.close()
+def desktop(request: pytest.FixtureRequest, context: "sync_api.BrowserContext", url: str) -> Iterator["sync_api.Page"]:
+    """The page on a wide screen, where there are a keyboard and a mouse; light, or as the parameter says."""
+    with opened(context, url, scheme=getattr(request, "param", "light")) as page:
+        yield page
 
 
 @pytest.fixture
@@ -528,10 +531,18 @@ def test_own_keys_are_kept_in_the_browser(desktop: "sync_api.Page", fields: list
     assert page.locator(".wbc-classes kbd").first.inner_text() == "1"
 
 
+@pytest.fixture
+def shipped(context: "sync_api.BrowserContext", shipped_url: str) -> Iterator["sync_api.Page"]:
+    """The page with the default model."""
+    with opened(context, shipped_url) as page:
+        yield page
+
+
 def _boxes(page: "sync_api.Page") -> int:
     return page.locator(".wbc-box").count()
 
 
+@DESKTOP_FIRST
 def test_a_wrong_choice_is_mended_by_one_click_and_undone_by_another(page: "sync_api.Page", fields: list[Path]):
     page.get_by_text("One cell each", exact=True).click()
     _examine(page, fields, "Picture 1 of 2")
@@ -549,25 +560,17 @@ def test_a_wrong_choice_is_mended_by_one_click_and_undone_by_another(page: "sync
     sync_api.expect(page.locator(".wbc-cell.wbc-waiting")).to_have_count(2)
 
 
-def test_the_example_smear_counts_something(browser: "sync_api.Browser", shipped_url: str):
-    page = browser.new_page(viewport=DESKTOP)
-    page.set_default_timeout(60_000)
-    page.goto(shipped_url)
+def test_the_example_smear_counts_something(shipped: "sync_api.Page"):
+    page = shipped
     page.get_by_role("button", name="An example smear").click()
     wait_until_read(page, "Field 1 of 4")
     counted = page.locator(".wbc-differential tfoot td").first
     assert int(counted.inner_text()) >= 2
     assert sum(_count_of(page, name) for name in CLASS_NAMES) == int(counted.inner_text())
-    page.close()
 
 
-def test_the_nearest_reference_cells_stand_beside_the_cell_under_review(
-    browser: "sync_api.Browser", shipped_url: str, fields: list[Path]
-):
-    page = browser.new_page(viewport=DESKTOP)
-    page.set_default_timeout(60_000)
-    page.goto(shipped_url)
-    page.wait_for_selector(".wbc-examples button")
+def test_the_nearest_reference_cells_stand_beside_the_cell_under_review(shipped: "sync_api.Page", fields: list[Path]):
+    page = shipped
     _examine(page, fields, "of 2")
     neighbours = page.locator(".wbc-card .wbc-neighbours li")
     page.locator(".wbc-box:not(.wbc-cut)").first.click()
@@ -575,15 +578,11 @@ def test_the_nearest_reference_cells_stand_beside_the_cell_under_review(
     assert sorted(neighbours.locator("small").all_inner_texts()) == [f"{it}/known {it}.png" for it in CLASS_NAMES]
     images = neighbours.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert all(width == 96 for width in images)
-    page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_what_the_browser_prints_is_the_report(browser: "sync_api.Browser", url: str, fields: list[Path], scheme: str):
-    page = browser.new_page(viewport=DESKTOP, color_scheme=scheme)
-    page.set_default_timeout(60_000)
-    page.goto(url)
-    page.wait_for_selector(".wbc-examples button")
+@pytest.mark.parametrize("desktop", ["light", "dark"], indirect=True)
+def test_what_the_browser_prints_is_the_report(desktop: "sync_api.Page", fields: list[Path]):
+    page = desktop
     _examine(page, fields, "Field 1 of 2")
     page.get_by_role("textbox", name="Specimen").fill("S 17")
     page.get_by_role("textbox", name="Reviewed by").fill("A. Meyer")
@@ -610,7 +609,6 @@ def test_what_the_browser_prints_is_the_report(browser: "sync_api.Browser", url:
         assert said in text, said
     assert "6.4" not in text  # an example in an empty field is no count
     assert not any(button in text for button in ("Accept", "Undo", "New specimen", "Select several", "Stop at"))
-    page.close()
 
 
 def _touch(devtools: "sync_api.CDPSession", kind: str, *points: tuple[float, float]) -> None:
@@ -691,12 +689,14 @@ def test_what_can_be_taken_away(page: "sync_api.Page", fields: list[Path]):
     assert [name.split("/")[0] for name in names if name.endswith(".png")] == ["monocyte"]
 
 
+@DESKTOP_FIRST
 def test_an_export_without_reviewed_cells_says_why(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
     page.locator(".wbc-exports").get_by_role("button", name="ZIP").click()
     page.get_by_text("no counted cell is reviewed").wait_for()
 
 
+@DESKTOP_FIRST
 def test_a_broken_file_stops_nothing_and_a_field_counts_once(page: "sync_api.Page", fields: list[Path], notes: Path):
     _examine(page, [notes, *fields], "Field 1 of 2")
     assert "notes.jpg: is not a picture" in page.inner_text(".wbc-remarks")
@@ -720,12 +720,9 @@ def _drop(page: "sync_api.Page", selector: str, files: list[Path]) -> None:
 
 
 def test_files_and_folders_are_dropped_anywhere_and_one_too_large_is_named(
-    browser: "sync_api.Browser", url: str, fields: list[Path], tmp_path: Path
+    desktop: "sync_api.Page", fields: list[Path], tmp_path: Path
 ):
-    tab = browser.new_page(viewport=DESKTOP)
-    tab.set_default_timeout(60_000)
-    tab.goto(url)
-    tab.wait_for_selector(".wbc-examples button")
+    tab = desktop
     folder = tmp_path / "smear" / "slide 1"
     folder.mkdir(parents=True)
     shutil.copy(fields[0], folder)
@@ -741,7 +738,6 @@ def test_files_and_folders_are_dropped_anywhere_and_one_too_large_is_named(
     tab.locator(".wbc-pager", has_text="Field 1 of 2").wait_for()
     _upload(tab, [fields[0], tmp_path / "smear" / "whole slide.svs"])
     tab.locator(".wbc-remarks summary", has_text="2 of 2 photographs: 1 seen before, 1 left out").wait_for()
-    tab.close()
 
 
 def test_answers_that_arrive_all_at_once(browser: "sync_api.Browser", url: str, fields: list[Path], notes: Path):
@@ -771,6 +767,7 @@ def test_a_long_name_pushes_nothing_out_of_sight(page: "sync_api.Page", fields: 
         assert box["x"] + box["width"] <= right["x"] + right["width"]
 
 
+@DESKTOP_FIRST
 def test_a_specimen_is_put_away(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
     page.on("dialog", lambda dialog: dialog.accept())
@@ -790,6 +787,7 @@ def test_one_visitor_never_sees_the_specimen_of_another(browser: "sync_api.Brows
         tab.close()
 
 
+@DESKTOP_FIRST
 def test_the_reading_of_many_pictures_can_be_stopped(page: "sync_api.Page", tmp_path: Path):
     files = []
     for seed in range(120):
@@ -803,11 +801,8 @@ def test_the_reading_of_many_pictures_can_be_stopped(page: "sync_api.Page", tmp_
     assert 1 <= read < 120
 
 
-def test_a_model_is_adapted_to_reviewed_cells_and_taken_away(
-    browser: "sync_api.Browser", url: str, fields: list[Path]
-):
-    page = browser.new_page(viewport=PHONE)
-    page.goto(url)
+@pytest.mark.parametrize("page", [PHONE], ids=["phone"], indirect=True)
+def test_a_model_is_adapted_to_reviewed_cells_and_taken_away(page: "sync_api.Page", fields: list[Path]):
     page.get_by_role("tab", name="Adapt").click()
     button = page.get_by_role("button", name="Adapt the model")
     sync_api.expect(button).to_be_disabled()
@@ -829,8 +824,6 @@ def test_a_model_is_adapted_to_reviewed_cells_and_taken_away(
     assert RESEARCH_USE in page.inner_text(".wbc-result")
     names = {name.split("/", 1)[1] for name in zipfile.ZipFile(download.value.path()).namelist()}
     assert {"model.safetensors", "config.json", "wbc.json", "README.md"} <= names
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    page.close()
 
 
 def test_a_laboratory_is_adapted_to_kept_and_used_after_a_restart(
