@@ -10,8 +10,10 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 # Gradio names uploads after their content and removes them when a page ends: also those of another run's page.
 os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
-# What was found by looking at images of one test is no business of another run.
-os.environ["WBC_HF_CACHE"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
+# What was found by looking at images of one test is no business of another run. Workers of one run share it: what one
+# has converted for OpenVINO, the other finds.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["WBC_HF_CACHE"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
 # The laboratories of whoever runs the tests are no business of theirs.
 os.environ["WBC_HF_LABORATORIES"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
 

@@ -195,11 +195,14 @@ def test_a_folder_without_pictures_is_named(tmp_path: Path):
         list(cli.find_files([tmp_path]))
 
 
-def test_errors_are_one_line_and_status_2(tmp_path: Path):
-    words = [sys.executable, "-m", "wbc_hf.cli", "predict", "x.png", "--model", str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr == (
+def test_errors_are_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(sys, "argv", ["wbc-hf", "predict", "x.png", "--model", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
         f"wbc-hf: {tmp_path}: has no config.json, so it is not the folder of a model. "
         "Pass the folder that training wrote.\n"
     )

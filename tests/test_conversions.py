@@ -26,6 +26,22 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "openvino"
 
 
+@pytest.fixture(scope="module")
+def conversion(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which the tiny model is converted already. Not to be changed."""
+    cache = tmp_path_factory.mktemp("converted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WBC_HF_CACHE", str(cache))
+        convert(tiny_run.folder)
+    return cache / "openvino"
+
+
+@pytest.fixture
+def filled(conversion: Path, cache: Path) -> Path:
+    """The cache, and in it a conversion of the tiny model."""
+    return Path(shutil.copytree(conversion, cache))
+
+
 def convert(folder: Path, mean: float | None = None) -> Path | openvino.Model:
     processor = load_processor(folder)
     if mean is not None:
@@ -84,10 +100,10 @@ def test_another_version_converts_anew(tiny_run: TinyRun, monkeypatch: pytest.Mo
     ],
 )
 def test_what_was_used_last_is_kept(
-    tiny_run: TinyRun, cache: Path, tmp_path: Path, hours: list[float], left: list[bool]
+    tiny_run: TinyRun, filled: Path, tmp_path: Path, hours: list[float], left: list[bool]
 ):
-    first = convert(tiny_run.folder).parent
-    others = [Path(shutil.copytree(first, cache / str(number))) for number in range(len(hours))]
+    (first,) = filled.iterdir()
+    others = [Path(shutil.copytree(first, filled / str(number))) for number in range(len(hours))]
     for path, ago in zip((*others, first), (*hours, 7), strict=True):
         os.utime(path, times=(time.time() - 3600 * ago,) * 2)
     convert(tiny_run.folder)
@@ -99,12 +115,12 @@ def test_what_was_used_last_is_kept(
 
 
 def test_where_nothing_can_be_kept_it_answers_all_the_same(
-    tiny_run: TinyRun, cache: Path, caplog: pytest.LogCaptureFixture
+    tiny_run: TinyRun, filled: Path, caplog: pytest.LogCaptureFixture
 ):
     crops = np.zeros((1, *Preprocessing(load_processor(tiny_run.folder)).shape), dtype=np.uint8)
     kept = Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0]
-    shutil.rmtree(cache)
-    cache.write_text("a file where the folder should be")
+    shutil.rmtree(filled)
+    filled.write_text("a file where the folder should be")
     assert isinstance(convert(tiny_run.folder), openvino.Model)
     assert "cannot be cached there" in caplog.text
     np.testing.assert_allclose(Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0], kept)
@@ -125,11 +141,11 @@ def test_where_nothing_can_be_kept_it_answers_all_the_same(
     ids=["no XML", "no graph", "cut short", "no weights", "zeroed", "no checksum", "no text"],
 )
 def test_a_damaged_conversion_is_made_anew(
-    tiny_run: TinyRun, cache: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
+    tiny_run: TinyRun, filled: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
 ):
     crops = np.full((1, *Preprocessing(load_processor(tiny_run.folder)).shape), 99, dtype=np.uint8)
     whole = Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0]
-    (path,) = cache.iterdir()
+    (path,) = filled.iterdir()
     damage(path)
     mended = Predictor.from_pretrained(tiny_run.folder, "openvino")
     np.testing.assert_array_equal(mended.backend.run(crops)[0], whole)

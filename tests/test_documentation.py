@@ -147,19 +147,28 @@ def test_a_documented_call_has_all_parameters_of_the_function(name: str):
     assert [word for word in parameters if f"- `{word}`: " not in described] == []
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as the documents presume it: the repository, a picture of a cell, cells without labels and with."""
-    for name in ("configs", "models", "train.py", "wbc_hf"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "their_cells").mkdir()
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a picture of a cell, cells without labels and cells with. Not to be changed."""
+    root = tmp_path_factory.mktemp("painted")
+    (root / "their_cells").mkdir()
     for index, cell in enumerate(paint_cells([index % 5 for index in range(200)], size=48, seed=6)):
-        Image.fromarray(cell).save(tmp_path / "their_cells" / f"{index:02d}.png")
+        Image.fromarray(cell).save(root / "their_cells" / f"{index:02d}.png")
         if index < 60:
-            labelled = tmp_path / "cells" / CLASS_NAMES[index % 5]
+            labelled = root / "cells" / CLASS_NAMES[index % 5]
             labelled.mkdir(parents=True, exist_ok=True)
             Image.fromarray(cell).save(labelled / f"{index:02d}.png")
-    Image.fromarray(cell).save(tmp_path / "cell.png")
+    Image.fromarray(cell).save(root / "cell.png")
+    return root
+
+
+@pytest.fixture
+def folder(painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as the documents presume it: the repository, and what is painted."""
+    for name in ("configs", "models", "train.py", "wbc_hf"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for path in painted.iterdir():
+        (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -25,15 +25,34 @@ from wbc_hf.inference.heat_maps import heat_map
 from wbc_hf.modeling import Calibration, Export, OutOfDistributionScore, Preprocessing, load_processor
 
 
-@pytest.fixture
-def model(tiny_run: TinyRun, tmp_path: Path) -> Path:
-    """The tiny run's model, with the `run.json` that names its set."""
-    folder = tmp_path / "model"
+def copy_model(tiny_run: TinyRun, folder: Path) -> Path:
+    """Copy the tiny run's model into a new folder, with the `run.json` that names its set."""
     folder.mkdir()
     for file in tiny_run.folder.iterdir():
         if file.is_file():
             shutil.copy(file, folder)
     return folder
+
+
+@pytest.fixture
+def model(tiny_run: TinyRun, tmp_path: Path) -> Path:
+    """The model of the tiny run."""
+    return copy_model(tiny_run, tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Export]:
+    """The same with an export to OpenVINO in fp32, and what that returned. Not to be changed."""
+    model = copy_model(tiny_run, tmp_path_factory.mktemp("exported") / "model")
+    folder, export = export_model(model, "openvino", "fp32")
+    assert folder == model / "openvino"
+    return model, export
+
+
+@pytest.fixture
+def model_with_export(exported: tuple[Path, Export], tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(exported[0], tmp_path / "exported"))
 
 
 @pytest.fixture
@@ -51,11 +70,11 @@ def files_in(folder: Path) -> set[str]:
     return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
-def test_openvino_in_fp32_answers_as_torch_does(model: Path, cells: list[Image.Image]):
+def test_openvino_in_fp32_answers_as_torch_does(exported: tuple[Path, Export], cells: list[Image.Image]):
+    model, export = exported
+    folder = model / "openvino"
     before = Predictor.from_pretrained(model, backend="torch")
-    folder, export = export_model(model, "openvino", "fp32")
     after = Predictor.from_pretrained(model, backend="openvino")
-    assert folder == model / "openvino"
     assert files_in(folder) == {"model.xml", "model.bin", "export.json"}
     assert after.export == export == Export.load(folder)
     assert after.identity == before.identity
@@ -146,9 +165,9 @@ def test_a_folder_of_its_own_answers_without_weights(model: Path, cells: list[Im
 
 
 def test_an_export_of_other_weights_is_not_used(
-    model: Path, cells: list[Image.Image], caplog: pytest.LogCaptureFixture
+    model_with_export: Path, cells: list[Image.Image], caplog: pytest.LogCaptureFixture
 ):
-    export_model(model, "openvino", "fp32")
+    model = model_with_export
     changed = Predictor.from_pretrained(model, backend="torch").model
     changed.classifier[-1].weight.data.neg_()
     changed.save_pretrained(model)
@@ -185,9 +204,9 @@ def test_a_quantisation_that_went_wrong_is_refused(
 
 
 def test_an_old_export_does_not_hide_a_new_one(
-    model: Path, cells: list[Image.Image], caplog: pytest.LogCaptureFixture
+    model_with_export: Path, cells: list[Image.Image], caplog: pytest.LogCaptureFixture
 ):
-    export_model(model, "openvino", "fp32")
+    model = model_with_export
     changed = Predictor.from_pretrained(model, backend="torch").model
     changed.classifier[-1].weight.data.neg_()
     changed.save_pretrained(model)
@@ -199,8 +218,8 @@ def test_an_old_export_does_not_hide_a_new_one(
     np.testing.assert_allclose(predictor.probabilities(cells), expected, atol=1e-5)
 
 
-def test_a_fresh_predictor_uses_no_export(model: Path):
-    export_model(model, "openvino", "fp32")
+def test_a_fresh_predictor_uses_no_export(exported: tuple[Path, Export]):
+    model, _ = exported
     assert Predictor.from_pretrained(model, "openvino").export is not None
     assert Predictor.from_pretrained(model, "openvino", fresh=True).export is None
 
@@ -227,8 +246,8 @@ def test_a_set_that_changed_since_training_is_not_checked_on(model: Path, folder
     assert export.check.dataset == str(folder_of_cells)
 
 
-def test_a_new_export_takes_the_place_of_the_old_one(model: Path):
-    export_model(model, "openvino", "fp32")
+def test_a_new_export_takes_the_place_of_the_old_one(model_with_export: Path):
+    model = model_with_export
     result = CliRunner().invoke(cli.app, ["export", str(model), "--format", "openvino", "--precision", "bf16"])
     assert result.exit_code == 0
     export = Export.load(model / "openvino")
@@ -260,8 +279,8 @@ def test_what_cannot_be_asked_for(model: Path, tmp_path: Path, monkeypatch: pyte
         export_model(model, "onnx", "int8")
 
 
-def test_broken_files_are_named(model: Path):
-    folder, _ = export_model(model, "openvino", "fp32")
+def test_broken_files_are_named(model_with_export: Path):
+    model, folder = model_with_export, model_with_export / "openvino"
     (folder / "export.json").write_text("{")
     with pytest.raises(WbcError, match=r"export\.json: is not JSON .* or export anew"):
         Predictor.from_pretrained(model, backend="openvino")

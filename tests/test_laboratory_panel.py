@@ -146,6 +146,10 @@ def test_a_laboratory_is_adapted_to_kept_and_used_by_the_next(tab: Tab, predicto
     assert tab.session.model.version != predictor.identity.version
     assert all(cell.review is not None for cell in tab.session.specimen.cells if cell.state is CellState.COUNTED)
     adapted = tab.session.adapted
+    assert adapted.predictor.identity.name == "tiny, adapted"
+    tab.keep(" ")
+    assert "Not kept" in tab.text()
+    assert store.names() == ()
     tab.keep("Ward 3", cells=True)
     assert store.names() == ("Ward 3",)
     assert len(store.cells("Ward 3")) == 12
@@ -154,6 +158,9 @@ def test_a_laboratory_is_adapted_to_kept_and_used_by_the_next(tab: Tab, predicto
     tab.session.adapted = adapted
     tab.keep("Ward 3")
     assert len(store.cells("Ward 3")) == 12
+    (csv,) = (export for export in EXPORTS if export.key == "csv")
+    file = make_file(tab.session, csv, DEFAULT_RANGES, name="S 1", leucocytes="", reviewer="Ana")
+    assert "tiny, adapted to Ward 3" in base64.b64decode(file["content"]).decode("utf-8-sig")
 
     other = Tab(predictor, store, tmp_path)
     other.read()
@@ -202,15 +209,6 @@ def test_too_few_cells_are_named(tab: Tab):
     tab.read()
     tab.adapt()
     assert "Not adapted" in tab.text() and "Too few cells: 12, of which are reviewed: none" in tab.text()
-
-
-def test_an_unusable_name_is_named(tab: Tab, store: Laboratories):
-    tab.read()
-    tab.review()
-    tab.adapt()
-    tab.keep(" ")
-    assert "Not kept" in tab.text()
-    assert store.names() == ()
 
 
 def test_a_page_that_keeps_nothing_offers_no_keeping(predictor: Predictor, tmp_path: Path):
@@ -350,21 +348,3 @@ def test_cancelling_while_waiting_leaves_all_as_it_was(tab: Tab, predictor: Pred
     # The next does not wait for the one that has left.
     with adaptation_turn(lambda step, share: pytest.fail(step), lambda: False):
         pass
-
-
-# ---- what a report says
-
-
-def test_a_report_names_the_adapted_model_and_the_laboratory(tab: Tab, predictor: Predictor, store: Laboratories):
-    tab.read()
-    tab.review()
-    tab.adapt()
-    adapted = tab.session.adapted
-    assert adapted is not None and adapted.predictor.identity.name == "tiny, adapted"
-    # An untrained network may not gain, and is then not used.
-    tab.session.adapted = replace(adapted, adaptation=replace(adapted.adaptation, warning=None))
-    tab.session.use(adapted.predictor)
-    tab.keep("Ward 3")
-    (csv,) = (export for export in EXPORTS if export.key == "csv")
-    file = make_file(tab.session, csv, DEFAULT_RANGES, name="S 1", leucocytes="", reviewer="Ana")
-    assert "tiny, adapted to Ward 3" in base64.b64decode(file["content"]).decode("utf-8-sig")

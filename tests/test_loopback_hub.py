@@ -42,6 +42,7 @@ def run_python(code: str, hub: LoopbackHub, tmp_path: Path) -> str:
     return finished.stdout
 
 
+@pytest.mark.long  # what loads sets and models through it is tested by those that do
 @pytest.mark.slow
 def test_data_sets_load_whole_and_streaming(tmp_path: Path):
     with LoopbackHub() as hub:
@@ -77,6 +78,7 @@ def test_data_sets_load_whole_and_streaming(tmp_path: Path):
 IMAGE_FOLDER = [("train", "monocyte", 40), ("train", "eosinophil", 50), ("test", "monocyte", 60)]
 
 
+@pytest.mark.long  # what loads sets and models through it is tested by those that do
 @pytest.mark.slow
 def test_models_load_by_pipeline(tmp_path: Path):
     with LoopbackHub() as hub:
