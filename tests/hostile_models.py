@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -477,15 +479,24 @@ def _graphs() -> Iterator[HostileModel]:
         yield HostileModel(f"{onnx} has its weights in place {number}", onnx, _with_external_data(place))
 
 
+@cache
+def _onnx_graph() -> bytes:
+    preprocessing = Preprocessing(build_processor(32))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        write_graph(InferenceGraph(tiny_resnet(), preprocessing), preprocessing, file, "fp32")
+        return file.read_bytes()
+
+
 def write_onnx(folder: Path, place: str | None = None) -> None:
     """Replace a model's export by one in ONNX; it names `place` as the file of its weights."""
     import onnx
 
-    exported, preprocessing = folder / "onnx", Preprocessing(build_processor(32))
+    exported = folder / "onnx"
     (folder / "openvino").rename(exported)
     for name in ("model.xml", "model.bin"):
         (exported / name).unlink()
-    write_graph(InferenceGraph(tiny_resnet(), preprocessing), preprocessing, exported / "model.onnx", "fp32")
+    (exported / "model.onnx").write_bytes(_onnx_graph())
     export = json.loads((exported / "export.json").read_text()) | {"format": "onnx"}
     (exported / "export.json").write_text(json.dumps(export))
     if place is None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         ellipse,
     )
     from wbc_hf.data.nucleus_views import frame, locate_nuclei
-    from wbc_hf.data.painted_slides import PaintedLeucocyte, PaintedSlide
+    from wbc_hf.data.painted_slides import PaintedSlide
     from wbc_hf.data.pixel_size import read_pixel_size
     from wbc_hf.data.plausibility import may_be_stained_cell
     from wbc_hf.data.reading import (
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
         image_content,
         read_image,
     )
-    from wbc_hf.data.slide_kinds import INSTALL_SLIDES, SLIDE_SUFFIXES, slide_kind
+    from wbc_hf.data.slide_kinds import slide_kind
     from wbc_hf.data.splits import check_new_folder, write_clean_split
     from wbc_hf.data.stain_augmentation import OtherLaboratories
     from wbc_hf.data.synthetic import paint_cells, paint_field
@@ -71,7 +71,6 @@ __all__ = [
     "DEFAULT_SPAN",
     "DOUBTED_BELOW",
     "IMAGE_COLUMN",
-    "INSTALL_SLIDES",
     "KNOWN_FIELDS",
     "MAX_MEMBER_BYTES",
     "MAX_PIXELS",
@@ -80,7 +79,6 @@ __all__ = [
     "NO_LABEL",
     "PAINTED_LABORATORY",
     "PAINTED_TITLE",
-    "SLIDE_SUFFIXES",
     "SUFFIXES",
     "WHOLE",
     "Altered",
@@ -100,7 +98,6 @@ __all__ = [
     "NamedSource",
     "OtherClasses",
     "OtherLaboratories",
-    "PaintedLeucocyte",
     "PaintedSlide",
     "audit",
     "cell_mask",

@@ -141,11 +141,9 @@ def evaluate(
     if leaked is not None:
         metrics["leaked"] = int(np.sum(leaked))
         if leaked.any():
-            kept = np.flatnonzero(~leaked).tolist()
-            kept_groups = [groups[index] for index in kept]
-            metrics["without_leaked"] = (
-                _figures(labels[kept], probabilities[kept], kept_groups, seed) if len(kept) else None
-            )
+            kept = np.flatnonzero(~leaked)
+            others = _figures_of(kept, labels, probabilities, groups, None, seed) if len(kept) else None
+            metrics["without_leaked"] = others
     return Evaluation(labels, probabilities, groups, statuses, laboratories, uncalibrated, metrics)
 
 

@@ -45,22 +45,12 @@ class Manik2016(System):
     def fit(self, leucocytes: Leucocytes) -> None:
         train, validation = leucocytes["train"], leucocytes["validation"]
         features, unseen = (measure_cells(pictures(rows))[:, _COLUMNS] for rows in (train, validation))
-        best = -1.0
-        for units, decay in product(_UNITS, _DECAYS):
-            network = make_pipeline(
-                StandardScaler(),
-                MLPClassifier(
-                    (units,),
-                    activation="logistic",
-                    solver="lbfgs",
-                    alpha=decay,
-                    max_iter=_ITERATIONS,
-                    random_state=self.seed,
-                ),
-            ).fit(features, train["label"])
-            accuracy = balanced_accuracy_score(validation["label"], network.predict(unseen))
-            if accuracy > best:
-                best, self._network = accuracy, network
+        fixed = {"activation": "logistic", "solver": "lbfgs", "max_iter": _ITERATIONS, "random_state": self.seed}
+        networks = (MLPClassifier((units,), alpha=decay, **fixed) for units, decay in product(_UNITS, _DECAYS))
+        self._network = max(
+            (make_pipeline(StandardScaler(), network).fit(features, train["label"]) for network in networks),
+            key=lambda fitted: balanced_accuracy_score(validation["label"], fitted.predict(unseen)),
+        )
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
         return self._network.predict_proba(measure_cells(images)[:, _COLUMNS])

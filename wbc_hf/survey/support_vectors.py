@@ -39,15 +39,13 @@ class SupportVectorMachine:
             features, unseen: float (n, d) and (m, d), of training and of validation cells.
             labels, unseen_labels: Class indices, (n,) and (m,). All classes must occur among the first.
         """
-        highest = -1.0
-        for cost, gamma in self._grid:
-            svc = SVC(C=cost, gamma=gamma / features.shape[1])
-            machine = make_pipeline(StandardScaler(), svc).fit(features, labels)
-            logits = machine.decision_function(unseen)
-            macro_f1 = compute_metrics(unseen_labels, logits.argmax(1))["macro_f1"]
-            if macro_f1 > highest:
-                highest, self._machine = macro_f1, machine
-                self._temperature = fit_temperature(logits, unseen_labels)
+
+        def macro_f1(machine: Pipeline) -> float:
+            return compute_metrics(unseen_labels, machine.decision_function(unseen).argmax(1))["macro_f1"]
+
+        svcs = (SVC(C=cost, gamma=gamma / features.shape[1]) for cost, gamma in self._grid)
+        self._machine = max((make_pipeline(StandardScaler(), svc).fit(features, labels) for svc in svcs), key=macro_f1)
+        self._temperature = fit_temperature(self._machine.decision_function(unseen), unseen_labels)
 
     def fit_splits(self, leucocytes: Leucocytes, compute: Callable[[Dataset], np.ndarray]) -> None:
         """Fit on "train" and "validation"; `compute` gives the features of a split."""

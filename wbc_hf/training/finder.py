@@ -9,11 +9,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Sampler
 
 from wbc_hf.errors import WbcError
+from wbc_hf.files import write_atomically
 from wbc_hf.hardware import has_fast_bf16, usable_cores
 from wbc_hf.modeling import FinderConfig, FinderNetwork, build_from_pretrained, training_memory_format
 from wbc_hf.training.finder_views import Example, TrainingViews
@@ -211,10 +212,7 @@ def _save(
     tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    # Written under another name first: a kill leaves the checkpoint before whole.
-    temporary = checkpoint.with_suffix(".tmp")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
-    temporary.replace(checkpoint)
+    write_atomically(checkpoint, save({name: value.contiguous() for name, value in tensors.items()}))
 
 
 def _resume(checkpoint: Path, network: FinderNetwork, average: AveragedModel, optimizer: torch.optim.Optimizer) -> int:
