@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import ResNetForImageClassification
+from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.adaptation import Adaptation, Scores
 from wbc_hf.adaptation.weight_difference import round_to_difference
@@ -33,9 +34,21 @@ class AdaptedModel:
     version: str
 
 
+def build_tiny_model() -> tuple[ResNetForImageClassification, BaseImageProcessor]:
+    """An untrained network of the five classes, with one block a stage: to adapt or convert it takes a third.
+
+    It answers as one of sixteen blocks does, since untrained ones only pass on what they get.
+    """
+    network, processor = build_from_scratch(0.0625, image_size=32)
+    for stage in network.resnet.encoder.stages:
+        del stage.layers[1:]
+    network.config.depths = [1] * len(network.config.depths)
+    return network, processor
+
+
 def write_tiny_model(folder: Path) -> ResNetForImageClassification:
     """Write an untrained network with its processor, and nothing of a calibration, to a new folder."""
-    network, processor = build_from_scratch(0.0625, image_size=32)
+    network, processor = build_tiny_model()
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
     return network

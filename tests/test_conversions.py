@@ -13,7 +13,7 @@ import pytest
 import torch
 from openvino.frontend import OpConversionFailure
 
-from tests.conftest import TinyRun
+from tests.adapted_models import write_tiny_model
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor, conversions
 from wbc_hf.inference.conversions import MAX_CACHED, converted, converted_network
@@ -27,12 +27,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def conversion(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model. Not to be changed."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def conversion(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache in which the tiny model is converted already. Not to be changed."""
     cache = tmp_path_factory.mktemp("converted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WBC_HF_CACHE", str(cache))
-        convert(tiny_run.folder)
+        convert(model)
     return cache / "openvino"
 
 
@@ -52,26 +60,26 @@ def convert(folder: Path, mean: float | None = None) -> Path | openvino.Model:
 def changed(folder: Path, to: Path) -> Path:
     """A copy of a model with another head."""
     shutil.copytree(folder, to)
-    model = load_classifier(folder)
+    network = load_classifier(folder)
     with torch.no_grad():
-        model.classifier[-1].weight.mul_(2)
-    model.save_pretrained(to)
+        network.classifier[-1].weight.mul_(2)
+    network.save_pretrained(to)
     return to
 
 
-def test_converted_once(tiny_run: TinyRun, cache: Path, tmp_path: Path):
-    file = convert(tiny_run.folder)
+def test_converted_once(model: Path, cache: Path, tmp_path: Path):
+    file = convert(model)
     written = file.stat().st_mtime_ns
-    assert convert(tiny_run.folder) == file
+    assert convert(model) == file
     assert file.stat().st_mtime_ns == written
-    assert convert(changed(tiny_run.folder, tmp_path / "other")) != file
-    assert convert(tiny_run.folder, mean=0.1) != file
+    assert convert(changed(model, tmp_path / "other")) != file
+    assert convert(model, mean=0.1) != file
     assert not list(cache.glob(".*"))
 
 
 @pytest.mark.slow
-def test_a_network_in_memory_is_converted_once(tiny_run: TinyRun, cache: Path):
-    network, preprocessing = load_classifier(tiny_run.folder), Preprocessing(load_processor(tiny_run.folder))
+def test_a_network_in_memory_is_converted_once(model: Path, cache: Path):
+    network, preprocessing = load_classifier(model), Preprocessing(load_processor(model))
     weights = digest_weights(network)
     file = converted_network(network, weights, preprocessing, "tiny")
     written = file.stat().st_mtime_ns
@@ -83,12 +91,12 @@ def test_a_network_in_memory_is_converted_once(tiny_run: TinyRun, cache: Path):
 
 
 @pytest.mark.parametrize("program", ["openvino", "torch", "transformers"])
-def test_another_version_converts_anew(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, program: str):
-    preparation = Preprocessing(load_processor(tiny_run.folder))
-    before = conversions._digest(tiny_run.folder, "0", preparation)
-    assert conversions._digest(tiny_run.folder, "0", preparation) == before
+def test_another_version_converts_anew(model: Path, monkeypatch: pytest.MonkeyPatch, program: str):
+    preparation = Preprocessing(load_processor(model))
+    before = conversions._digest(model, "0", preparation)
+    assert conversions._digest(model, "0", preparation) == before
     monkeypatch.setattr(conversions, "version", lambda name: "99.0" if name == program else metadata.version(name))
-    assert conversions._digest(tiny_run.folder, "0", preparation) != before
+    assert conversions._digest(model, "0", preparation) != before
 
 
 @pytest.mark.parametrize(
@@ -99,31 +107,29 @@ def test_another_version_converts_anew(tiny_run: TinyRun, monkeypatch: pytest.Mo
         ([0.2, 0.4, 0.6, 0.8, 2], [True, True, True, True, False]),
     ],
 )
-def test_what_was_used_last_is_kept(
-    tiny_run: TinyRun, filled: Path, tmp_path: Path, hours: list[float], left: list[bool]
-):
+def test_what_was_used_last_is_kept(model: Path, filled: Path, tmp_path: Path, hours: list[float], left: list[bool]):
     (first,) = filled.iterdir()
     others = [Path(shutil.copytree(first, filled / str(number))) for number in range(len(hours))]
     for path, ago in zip((*others, first), (*hours, 7), strict=True):
         os.utime(path, times=(time.time() - 3600 * ago,) * 2)
-    convert(tiny_run.folder)
+    convert(model)
     assert all(path.exists() for path in others)
-    last = convert(changed(tiny_run.folder, tmp_path / "other")).parent
+    last = convert(changed(model, tmp_path / "other")).parent
     assert [path.exists() for path in others] == left
     assert first.exists() and last.exists()
     assert 2 + sum(left) >= MAX_CACHED
 
 
 def test_where_nothing_can_be_kept_it_answers_all_the_same(
-    tiny_run: TinyRun, filled: Path, caplog: pytest.LogCaptureFixture
+    model: Path, filled: Path, caplog: pytest.LogCaptureFixture
 ):
-    crops = np.zeros((1, *Preprocessing(load_processor(tiny_run.folder)).shape), dtype=np.uint8)
-    kept = Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0]
+    crops = np.zeros((1, *Preprocessing(load_processor(model)).shape), dtype=np.uint8)
+    kept = Predictor.from_pretrained(model, "openvino").backend.run(crops)[0]
     shutil.rmtree(filled)
     filled.write_text("a file where the folder should be")
-    assert isinstance(convert(tiny_run.folder), openvino.Model)
+    assert isinstance(convert(model), openvino.Model)
     assert "cannot be cached there" in caplog.text
-    np.testing.assert_allclose(Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0], kept)
+    np.testing.assert_allclose(Predictor.from_pretrained(model, "openvino").backend.run(crops)[0], kept)
 
 
 @pytest.mark.parametrize(
@@ -141,38 +147,38 @@ def test_where_nothing_can_be_kept_it_answers_all_the_same(
     ids=["no XML", "no graph", "cut short", "no weights", "zeroed", "no checksum", "no text"],
 )
 def test_a_damaged_conversion_is_made_anew(
-    tiny_run: TinyRun, filled: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
+    model: Path, filled: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object]
 ):
-    crops = np.full((1, *Preprocessing(load_processor(tiny_run.folder)).shape), 99, dtype=np.uint8)
-    whole = Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0]
+    crops = np.full((1, *Preprocessing(load_processor(model)).shape), 99, dtype=np.uint8)
+    whole = Predictor.from_pretrained(model, "openvino").backend.run(crops)[0]
     (path,) = filled.iterdir()
     damage(path)
-    mended = Predictor.from_pretrained(tiny_run.folder, "openvino")
+    mended = Predictor.from_pretrained(model, "openvino")
     np.testing.assert_array_equal(mended.backend.run(crops)[0], whole)
     assert f"{path}: is damaged, so the model is converted anew." in caplog.text
     caplog.clear()
-    np.testing.assert_array_equal(Predictor.from_pretrained(tiny_run.folder, "openvino").backend.run(crops)[0], whole)
+    np.testing.assert_array_equal(Predictor.from_pretrained(model, "openvino").backend.run(crops)[0], whole)
     assert "is damaged" not in caplog.text
 
 
-def test_nothing_is_kept_of_a_folder_that_is_being_written(tiny_run: TinyRun, cache: Path):
-    assert Predictor.from_pretrained(tiny_run.folder, "openvino", fresh=True).backend.name.startswith("OpenVINO")
+def test_nothing_is_kept_of_a_folder_that_is_being_written(model: Path, cache: Path):
+    assert Predictor.from_pretrained(model, "openvino", fresh=True).backend.name.startswith("OpenVINO")
     assert not cache.exists()
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, OpConversionFailure])
 def test_what_cannot_be_converted_is_run_by_torch(
-    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: type[Exception]
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: type[Exception]
 ):
     def fail(*_: object) -> None:
         raise failure("no such\noperation")
 
     monkeypatch.setattr(conversions, "to_openvino", fail)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert Predictor.from_pretrained(tiny_run.folder).backend.name.startswith("torch")
+    assert Predictor.from_pretrained(model).backend.name.startswith("torch")
     (record,) = [record for record in caplog.records if record.name.startswith("wbc_hf")]
-    message = f"{tiny_run.folder}: cannot be converted for OpenVINO (no such operation). The backend torch can run it."
+    message = f"{model}: cannot be converted for OpenVINO (no such operation). The backend torch can run it."
     assert record.getMessage() == f"{message} Using torch, which is slower."
     with pytest.raises(WbcError) as caught:
-        Predictor.from_pretrained(tiny_run.folder, "openvino")
+        Predictor.from_pretrained(model, "openvino")
     assert str(caught.value) == message

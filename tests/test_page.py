@@ -701,9 +701,7 @@ def test_programs_adapt_to_a_laboratory_keep_it_and_count_under_it(
     predictor: Predictor, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ):
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    network, processor = build_from_scratch(0.0625, image_size=32)
-    network.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    network = write_tiny_model(folder)
     features = np.random.default_rng(0).random((20, sum(network.config.hidden_sizes[-3:])), dtype=np.float32)
     Calibration(1.0, 1.0, False, 10.0, 20, "painted", OutOfDistributionScore.fit(features)).save(folder)
     model, classes = Predictor.from_pretrained(folder, "torch"), [2, 4] * 4

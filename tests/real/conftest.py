@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from tests.adapted_models import build_tiny_model
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.default_model import choose_model
 from wbc_hf.inference import Predictor, ReferenceCells
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.web import build_page, launch_page
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page with a model that is sure of nothing."""
-    network, processor = build_from_scratch(0.0625, image_size=32)
+    network, processor = build_tiny_model()
     folder = tmp_path_factory.mktemp("models") / "tiny"
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
