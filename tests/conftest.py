@@ -77,6 +77,7 @@ SLOW_FILES = [
     "test_run.py",
     "test_running.py",
     "test_search.py",
+    "test_search_storage.py",
     "test_self_training.py",
     "test_session.py",
     "test_slide_counting.py",

@@ -45,7 +45,10 @@ class Manifest:
         Raises:
             FileNotFoundError: There is no file.
         """
-        recorded = json.loads(self.path.read_text(encoding="utf-8"))
+        return self.changes_from(json.loads(self.path.read_text(encoding="utf-8")))
+
+    def changes_from(self, recorded: Mapping[str, object]) -> list[str]:
+        """Describe every value that is not what `recorded` says, as `changes` does for the file."""
         now = json.loads(json.dumps(self.entries))  # tuples become lists, as in the file
         return [
             self.messages.get(name, self._DEFAULT_MESSAGE).format(name=name, before=recorded[name], now=value)

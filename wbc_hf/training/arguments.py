@@ -179,6 +179,20 @@ class LeucocyteTrainingArguments(TrainingArguments):
     search_epochs: int = field(
         default=3, metadata={"help": "With --search: epochs of a trial, with the whole schedule within them."}
     )
+    search_storage: str | None = field(
+        default=None,
+        metadata={
+            "help": "With --search: a database whose trials several processes share, --search being their number in "
+            "all. sqlite:///FILE for those of one machine, postgresql+psycopg://USER@HOST/DATABASE for several "
+            "machines (extra `postgres`; a password comes from PGPASSWORD or ~/.pgpass). See docs/scale.md."
+        },
+    )
+    search_study: str = field(
+        default="search", metadata={"help": "With --search_storage: which of its searches; it is begun if missing."}
+    )
+    search_only: bool = field(
+        default=False, metadata={"help": "With --search: end with the search. With --resume, the run can follow."}
+    )
     precision: Literal["auto", "fp32", "bf16"] = field(
         default="auto", metadata={"help": "Arithmetic: 'auto' is bf16 where the hardware computes it."}
     )
@@ -204,6 +218,9 @@ class LeucocyteTrainingArguments(TrainingArguments):
             raise WbcError(f"--search {self.search}: 0 or more trials.")
         if self.search_epochs < 1:
             raise WbcError(f"--search_epochs {self.search_epochs}: 1 or more.")
+        if not self.search and (self.search_storage or self.search_only):
+            name = "search_storage" if self.search_storage else "search_only"
+            raise WbcError(f"--{name}: goes with --search N, the number of trials.")
         self.publish = self.push_to_hub
         self.push_to_hub = False
         if self.publish and not self.hub_model_id:
@@ -220,6 +237,10 @@ class LeucocyteTrainingArguments(TrainingArguments):
                 f"{self.n_gpu} GPUs, but one process: `accelerate launch train.py …` uses all of them, "
                 "CUDA_VISIBLE_DEVICES=0 the first."
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values by name, but for the address of a database, which no record or log needs."""
+        return super().to_dict() | {"search_storage": None}
 
 
 class Arguments(NamedTuple):

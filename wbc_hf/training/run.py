@@ -32,7 +32,7 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
 
     Returns:
         The folder: an ordinary transformers model with `metrics.json`, `run.json`, `predictions.csv`, `figures/` and
-        a card as `README.md`.
+        a card as `README.md`; with `search_only`, what a search writes alone.
 
     Raises:
         WbcError: The arguments, the data or the folder cannot be used.
@@ -63,6 +63,8 @@ def run(data: DataArguments, model: ModelArguments, training: LeucocyteTrainingA
         from wbc_hf.training.search import search
 
         (data, model, training), search_record = search(Arguments(data, model, training), train_on, network, processor)
+        if training.search_only:
+            return folder
         freeze(network, model.freeze)
     arguments = Arguments(data, model, training)
     taught_by = None if teacher is None else teacher.predictor.identity.version

@@ -24,7 +24,7 @@ _FIXED = (
     *("per_device_train_batch_size", "gradient_accumulation_steps", "label_smoothing_factor", "class_weights"),
     *("early_stopping_patience", "eval_strategy", "eval_steps", "metric_for_best_model", "search", "bf16"),
 )
-_MESSAGES = dict.fromkeys((*_FIXED, "search_epochs"), "--{name} was {before!r}, now {now!r}") | {
+_MESSAGES = dict.fromkeys((*_FIXED, "search_epochs", "search_study"), "--{name} was {before!r}, now {now!r}") | {
     "data_fingerprint": "these are other images than it began with",
     "teacher_version": "its teacher was version {before}, now {now}",
     "processes": "it ran in {before} processes, now in {now}",
@@ -62,7 +62,9 @@ def run_manifest(
 def search_manifest(folder: Path, arguments: Arguments, leucocytes: Leucocytes) -> Manifest:
     """The manifest of a search: as that of a run, but for the number of trials, which may grow."""
     manifest = run_manifest(folder, arguments, leucocytes)
-    entries = dict(manifest.entries) | {"search_epochs": arguments.training.search_epochs}
+    training = arguments.training
+    entries = dict(manifest.entries) | {"search_epochs": training.search_epochs}
+    entries["search_study"] = training.search_study if training.search_storage else None
     del entries["search"]
     return dataclasses.replace(manifest, entries=entries)
 

@@ -1,6 +1,7 @@
 """Hyperparameter search with Optuna: short trials compared on validation, poor ones pruned.
 
-The study is an SQLite file, and each step of it a transaction, so that a kill at any moment costs one trial.
+The study is an SQLite file of the run's folder, or lies in a database that several processes share. Each step of it is
+a transaction, so that a kill at any moment costs one trial.
 """
 
 import copy
@@ -9,8 +10,10 @@ import dataclasses
 import io
 import math
 import sqlite3
+import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
@@ -19,7 +22,8 @@ from typing import Any
 import optuna
 from accelerate.utils import release_memory
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import TrialState
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
 from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -28,6 +32,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
 from wbc_hf.modeling import freeze
 from wbc_hf.safe_text import csv_cell, say
+from wbc_hf.training import search_storage
 from wbc_hf.training.arguments import Arguments
 from wbc_hf.training.caches import Caches
 from wbc_hf.training.callbacks import EvaluationLines
@@ -47,8 +52,13 @@ Row = dict[str, Any]  # of the table of trials
 _STUDY_NAME = "search"
 _FAILURE = "failure"  # user attribute of a failed trial: the reason
 _STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned"}
+# Those that count towards the number that was asked for, with the ones that wait to be run again.
+_FINISHED = tuple(_STATES)
+_COUNTED = (*_FINISHED, TrialState.RUNNING, TrialState.WAITING)
+_FIXED = "fixed_params"  # Optuna's attribute of a trial that was enqueued: its values
 # Trials that are not pruned, since a median needs values.
 _STARTUP_TRIALS = 4
+_POLL_SECONDS = 1.0  # between two looks at the trials of other processes
 
 
 class TrialTrainers:
@@ -107,49 +117,48 @@ def search(
         print_audit(leucocytes)
     check_same_run(manifest)
     ranges = ", ".join(f"{name} {_format_range(each)}" for name, each in search_space(arguments).items())
+    shared = ", by all processes together," if arguments.training.search_storage else ""
     say(
-        f"Searching: {arguments.training.search} trials of up to {arguments.training.search_epochs} epochs, compared "
-        f"on validation, the first as given.\nVaried: {ranges}.\n",
+        f"Searching: {arguments.training.search} trials{shared} of up to {arguments.training.search_epochs} epochs, "
+        f"compared on validation, the first as given.\nVaried: {ranges}.\n",
         flush=True,
     )
     if fresh:
         _ = trainers.caches  # where they find no room, the folder stays free for other arguments
-        manifest.write()
+    if arguments.training.search_storage:
+        with search_storage.faults_named():
+            search_storage.claim(_open_study(arguments), manifest)
+    manifest.write()
     return run_trials(arguments, trainers)
 
 
 def run_trials(arguments: Arguments, trainers: TrialTrainers) -> tuple[Arguments, dict]:
     """Run the trials that are missing, write table and plots, and choose the best.
 
-    The first trial has the values that were given. An interrupted trial is run again.
+    The first trial has the values that were given. An interrupted trial is run again. Processes that share the study
+    share its number of trials, and return the same: each waits for the last trial of the others.
 
     Args:
         arguments: `training.search` is the number of trials, and `training.output_dir` has a folder `SEARCH_FOLDER`.
         trainers: Builds the trainer of each trial.
 
     Raises:
-        WbcError: No trial finished.
+        WbcError: No trial finished, or the database does not answer.
     """
     training = arguments.training
     folder = Path(training.output_dir) / SEARCH_FOLDER
     space, metric = search_space(arguments), metric_name(training)
-    study = _open_study(folder / STUDY_FILE, arguments, space)
-    rows = _list_trials(study, space, metric)
-    if len(rows) < training.search:
-        columns = ("trial", "epochs", metric, *space, "seconds", "state")
-        say("\n".join(map(_format_row, [{name: name for name in columns}, *rows])), flush=True)
-    while len(rows) < training.search:
-        _run_trial(study, space, arguments, trainers)
-        rows = _list_trials(study, space, metric)
-        _write_table(folder / TABLE_FILE, rows)
-        say(_format_row(rows[-1]), flush=True)
+    with search_storage.faults_named() if training.search_storage else nullcontext():
+        study = _open_study(arguments)
+        rows = _run_missing(study, space, arguments, trainers)
     best = _best(rows, metric)
     _write_plots(folder, study, metric)
     values = {name: best[name] for name in space}
     say(
         f"\nThe best of {len(rows)} trials is number {best['trial']}, {metric} {best[metric]:.4f}:\n"
         f"{' '.join(f'--{name} {value}' for name, value in values.items())}\n"
-        f"Table and plots of all: {folder}. Now the run with these values.\n",
+        f"Table and plots of all: {folder}."
+        f"{'' if training.search_only else ' Now the run with these values.'}\n",
         flush=True,
     )
     record = {
@@ -164,53 +173,120 @@ def run_trials(arguments: Arguments, trainers: TrialTrainers) -> tuple[Arguments
     return arguments.with_values(values), record
 
 
+def _run_missing(study: optuna.Study, space: Space, arguments: Arguments, trainers: TrialTrainers) -> list[Row]:
+    """Run trials until there are as many as asked for, those of other processes among them, and list all."""
+    training, metric = arguments.training, metric_name(arguments.training)
+    table = Path(training.output_dir) / SEARCH_FOLDER / TABLE_FILE
+    # Whoever has the study alone knows that nobody runs what was interrupted.
+    watch = search_storage.Watch(search_storage.PATIENCE_SECONDS if training.search_storage else 0)
+    columns = ("trial", "epochs", metric, *space, "seconds", "state")
+    shown: set[int] | None = None
+    waiting = False
+    _enqueue_given(study, space, arguments)
+    while True:
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        silent = watch.silent(running)
+        for trial in silent:
+            # In this order: a kill in between leaves a copy, which is not run, and not a gap.
+            study.enqueue_trial(trial.system_attrs.get(_FIXED, {}) | trial.params)
+            _give_up(study, trial)
+        rows = _list_trials(study, space, metric)
+        if rows:
+            _write_table(table, list(rows.values()))
+        if shown is None and len(rows) < training.search:
+            shown = set()
+            say(_format_row({name: name for name in columns}), flush=True)
+        if shown is not None:
+            for number in sorted(rows.keys() - shown):
+                say(_format_row(rows[number]), flush=True)
+            shown.update(rows)
+        if len(rows) >= training.search:
+            return list(rows.values())
+        others = len(running) - len(silent)
+        if len(rows) + others < training.search:
+            waiting = False
+            if begun := _ask(study, space, training.search):
+                _run_trial(study, begun, arguments, trainers)
+                release_memory()
+            continue
+        if not waiting:
+            say(f"Waiting for other processes, which run {others} of the trials.", flush=True)
+            waiting = True
+        time.sleep(_POLL_SECONDS)
+
+
 # ---- the study
 
 
-def _open_study(path: Path, arguments: Arguments, space: Space) -> optuna.Study:
-    """Load the study of a folder, or create it; trials that were interrupted are enqueued again."""
+def _open_study(arguments: Arguments) -> optuna.Study:
+    """Load the study of a search, or create it without trials."""
+    training = arguments.training
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Not by an address, in which a path with "?" or "#" would end there.
-    storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": lambda: sqlite3.connect(path)})
+    if training.search_storage:
+        storage = search_storage.connect(training.search_storage)
+    else:
+        path = Path(training.output_dir) / SEARCH_FOLDER / STUDY_FILE
+        # Not by an address, in which a path with "?" or "#" would end there.
+        storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": lambda: sqlite3.connect(path)})
     study = optuna.create_study(
         storage=storage,
-        study_name=_STUDY_NAME,
+        study_name=training.search_study if training.search_storage else _STUDY_NAME,
         load_if_exists=True,
-        direction="minimize" if metric_name(arguments.training) == "loss" else "maximize",
+        direction="minimize" if metric_name(training) == "loss" else "maximize",
         # Three epochs are one rung of successive halving, and no bracket of Hyperband; a median needs neither.
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS),
     )
     begun = study.get_trials(deepcopy=False)
-    # With the same seed again, a resumed search would draw the values of the first trials again.
-    study.sampler = optuna.samplers.TPESampler(seed=arguments.training.seed + len(begun))
-    if not begun:
-        given = {name: value for each in arguments for name, value in vars(each).items()}
-        study.enqueue_trial({name: given[name] for name in space})
-    for trial in begun:
-        if trial.state == TrialState.RUNNING:
-            # In this order: a kill in between runs it twice, not never.
-            study.enqueue_trial(trial.system_attrs.get("fixed_params", {}) | trial.params)
-            study.tell(trial.number, state=TrialState.FAIL)
+    # With the same seed again, a resumed search would draw the values of the first trials again, and so would several
+    # processes. What these draw depends on who is first in any case.
+    seed = None if training.search_storage else training.seed + len(begun)
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
     return study
 
 
-def _run_trial(study: optuna.Study, space: Space, arguments: Arguments, trainers: TrialTrainers) -> None:
-    """Run one trial from the initial weights; an error leaves it in the state of running, to be run again."""
+def _enqueue_given(study: optuna.Study, space: Space, arguments: Arguments) -> None:
+    """Make the values that were given the first trial. Of two processes that do so, `_ask` leaves one."""
+    if not study.get_trials(deepcopy=False):
+        given = {name: value for each in arguments for name, value in vars(each).items()}
+        study.enqueue_trial({name: given[name] for name in space})
+
+
+def _ask(study: optuna.Study, space: Space, number: int) -> optuna.Trial | None:
+    """Begin a trial, unless other processes began as many at the same moment, or one with the same given values."""
     trial = study.ask(space)
-    trainer = trainers.build(trial_arguments(_rounded(trial.params), arguments))
-    trainer.remove_callback(EvaluationLines)
+    own, *before = reversed(study.get_trials(deepcopy=False)[: trial.number + 1])
+    before = [each for each in before if each.state in _COUNTED]
+    fixed = own.system_attrs.get(_FIXED)
+    # Numbers are given out one by one, so that of all who look here exactly the last are too many.
+    if len(before) >= number or (fixed and any(each.system_attrs.get(_FIXED) == fixed for each in before)):
+        _give_up(study, own)
+        return None
+    return trial
+
+
+def _give_up(study: optuna.Study, trial: FrozenTrial) -> None:
+    with suppress(UpdateFinishedTrialError):  # another process was first
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+
+
+def _run_trial(study: optuna.Study, trial: optuna.Trial, arguments: Arguments, trainers: TrialTrainers) -> None:
+    """Run one trial from the initial weights; an error leaves it in the state of running, to be run again."""
     callback = TrialCallback(trial, metric_name(arguments.training), arguments.training.search_epochs)
-    trainer.add_callback(callback)
     try:
-        trainer.train()
-    except DivergedError:
-        callback.fail()
-    if callback.state is TrialState.COMPLETE:
-        study.tell(trial, _better(callback.metric)(callback.figures))
-    else:
-        study.tell(trial, state=callback.state)
-    del trainer, callback
-    release_memory()
+        with search_storage.beating(trial) if arguments.training.search_storage else nullcontext():
+            trainer = trainers.build(trial_arguments(_rounded(trial.params), arguments))
+            trainer.remove_callback(EvaluationLines)
+            trainer.add_callback(callback)
+            try:
+                trainer.train()
+            except DivergedError:
+                callback.fail()
+        if callback.state is TrialState.COMPLETE:
+            study.tell(trial, _better(callback.metric)(callback.figures), skip_if_finished=True)
+        else:
+            study.tell(trial, state=callback.state, skip_if_finished=True)
+    except UpdateFinishedTrialError:
+        say("A trial was not heard of for too long; another process runs it again.", flush=True)
 
 
 class TrialCallback(EvaluationLines):
@@ -250,18 +326,21 @@ def _better(metric: str) -> Callable:
 # ---- its table and its plots
 
 
-def _list_trials(study: optuna.Study, space: Space, metric: str) -> list[Row]:
+def _list_trials(study: optuna.Study, space: Space, metric: str) -> dict[int, Row]:
     """List the trials that finished, were pruned or failed by themselves, not those that were interrupted.
 
-    Each has its number from 1, the epochs that were evaluated, the best of the metric on validation ("" where none is
-    finite), the hyperparameters, the seconds that it took, and its state ("finished", "pruned" or "failed") with the
-    reason of a failure.
+    By their number in the study. Each has its number from 1, also among those that are running, the epochs that were
+    evaluated, the best of the metric on validation ("" where none is finite), the hyperparameters, the seconds that it
+    took, and its state ("finished", "pruned" or "failed") with the reason of a failure.
     """
-    rows = []
-    for number, trial in enumerate(study.get_trials(deepcopy=False, states=tuple(_STATES)), start=1):
+    rows = {}
+    counted = study.get_trials(deepcopy=False, states=(*_FINISHED, TrialState.RUNNING))
+    for number, trial in enumerate(counted, start=1):
+        if trial.state not in _FINISHED:
+            continue
         figures = [figure for figure in trial.intermediate_values.values() if math.isfinite(figure)]
         failure = trial.user_attrs.get(_FAILURE, "")
-        rows.append(
+        rows[trial.number] = (
             {"trial": number, "epochs": len(trial.intermediate_values)}
             | {metric: _better(metric)(figures) if figures else ""}
             | {name: _rounded(trial.params)[name] for name in space}

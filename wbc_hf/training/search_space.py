@@ -8,6 +8,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.modeling import FREEZE_DEPTHS
 from wbc_hf.training.arguments import Arguments, LeucocyteTrainingArguments
 from wbc_hf.training.run_folder import SEARCH_FOLDER
+from wbc_hf.training.search_storage import connect
 
 Values = dict[str, float | int | str]
 Space = dict[str, BaseDistribution]
@@ -33,6 +34,8 @@ def check_search(arguments: Arguments) -> None:
     if data.streaming:
         raise WbcError("--search: every trial goes over all images, which a stream does not allow.")
     search_space(arguments)
+    if training.search_storage:
+        connect(training.search_storage)
 
 
 def metric_name(training: LeucocyteTrainingArguments) -> str:
