@@ -5,10 +5,8 @@ tables and the plot of all rows.
 """
 
 import dataclasses
-import fcntl
 import json
 import logging
-import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from wbc_hf.data import Leucocytes, leaked_test_images, load_leucocytes, read_image
@@ -176,11 +175,12 @@ def run_system(system: type[System], plan: Plan, folder: Path) -> Row:
     work = folder / WORK_FOLDER
     resumed = work.exists()
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:  # a process whose parent was killed may still run
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WbcError(f"{work}: another process runs it. Wait until it has ended, or end it.") from None
+    lock = FileLock(work / "lock")
+    try:  # a process whose parent was killed may still run
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise WbcError(f"{work}: another process runs it. Wait until it has ended, or end it.") from None
+    with lock:
         fitted = system(work, plan.seed)
         started = time.perf_counter()
         fitted.fit(leucocytes)
@@ -235,5 +235,11 @@ def _peak_bytes() -> int:
         # getrusage's figure includes what the parent process had.
         (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
         return int(peak.split()[1]) * 1024
+    if sys.platform == "win32":
+        import psutil  # comes with accelerate
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
