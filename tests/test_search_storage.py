@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from optuna.trial import TrialState
 import train
 from tests.conftest import Command
 from tests.postgres_server import running_postgres
-from tests.test_run import PROCESSES, wait_for
+from tests.test_run import PROCESSES
 from wbc_hf.errors import WbcError
 from wbc_hf.manifest import Manifest
 from wbc_hf.training import parse, search, search_storage
@@ -28,6 +29,7 @@ SHORT = {"search_epochs": 1, "freeze": "stage3", "cached_views": 1, "search_only
 TRIALS = 6
 FINISHED = ("COMPLETE", "PRUNED")
 Joining = Callable[..., list[str]]
+PATIENCE = 120  # seconds, for a machine with other work
 SECRET = "correct-horse"
 
 
@@ -212,6 +214,14 @@ def test_folders_of_several_machines_may_have_other_paths(begun: str, first: Pat
 # ---- several processes
 
 
+def wait_for(condition: Callable[[], bool], process: BaseProcess) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def search_hastily(words: list[str]) -> None:
     search_storage.BEAT_SECONDS, search_storage.PATIENCE_SECONDS, search._POLL_SECONDS = 0.2, 5.0, 0.1
     train.main(words)
@@ -223,7 +233,7 @@ def share(words: list[str], barrier: Barrier) -> None:
 
     def wait_first(*arguments: object) -> None:
         if not ran:
-            barrier.wait(60)
+            barrier.wait(PATIENCE)
         ran.append(True)
         run_trial(*arguments)
 
@@ -244,7 +254,7 @@ def test_two_processes_share_the_number_of_trials(storage: str, joining: Joining
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [0, 0]
     assert len([state for state in states(storage) if state in FINISHED]) == TRIALS
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
@@ -267,7 +277,7 @@ def test_the_trial_of_a_killed_process_is_run_by_another(storage: str, joining: 
     assert states(storage)[0] == "RUNNING"  # nobody takes it from a process that lives
     os.kill(victim.pid, signal.SIGKILL)
     victim.join()
-    other.join(120)
+    other.join(PATIENCE)
     assert other.exitcode == 0
     trials = study_of(storage).trials
     assert [trial.state.name for trial in trials].count("FAIL") == 1
