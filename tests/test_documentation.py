@@ -203,5 +203,6 @@ def test_a_block_of_commands_runs_and_prints_what_the_document_shows(block: Bloc
     assert done.returncode == 0, done.stderr
     # By the first words: how sure the model is of a single cell depends on the processor.
     if block.language == "console":
-        shown = [line.split()[0] for line in block.text.partition("\n…")[0].splitlines()[1:] if line]
+        shown_text = block.text.replace("\\\n", " ").partition("\n…")[0]
+        shown = [line.split()[0] for line in shown_text.splitlines()[1:] if line]
         assert shown == [line.split()[0] for line in done.stdout.splitlines() if line][: len(shown)]
