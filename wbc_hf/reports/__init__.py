@@ -21,12 +21,13 @@ def to_pdf(snapshot: Snapshot) -> bytes:
     """Export a report, A4: the differential with limits and ranges, the cells, the corrections, and where to sign.
 
     After that page follow every counted and every overruled cell with its picture, where the first does not hold
-    them all, the numbers of patient and order, and the history, where there is any.
+    them all, the numbers of patient and order, and the history, where there is any. Each names specimen and patient.
 
     Of a slide a second page shows the whole of it, with the fields that were read and the places of the cells.
 
-    The same snapshot gives the same bytes. Hebrew and Arabic names run from right to left. Letters that the font
-    lacks, such as Chinese ones, are printed as "□", and a line at the foot says so.
+    The same snapshot gives the same bytes on one computer. Names are whole, however long. Hebrew and Arabic ones run
+    from right to left. Letters that the report's font lacks, such as Chinese ones, are of a font of this computer or
+    of the folder that WBC_HF_FONTS names; of those that none has, the Unicode numbers stand, and a sentence says so.
 
     Raises:
         WbcError: The extra "pdf" is not installed.

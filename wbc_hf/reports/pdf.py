@@ -1,36 +1,60 @@
-"""The first page of a report, A4, to read and to sign. All lengths are in millimetres, sizes of text in points."""
+"""The first page of a report, A4, to read and to sign. All lengths are in millimetres, sizes of text in points.
+
+Names are never cut: what does not fit in its place gets lines of its own, and what does not fit on a page goes on the
+next.
+"""
 
 import io
-import unicodedata
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import matplotlib
 import uharfbuzz  # noqa: F401  for fpdf, which tells too late where it is missing
 from fpdf import FPDF
-from fpdf.enums import WrapMode
 from fpdf.fonts import TTFFont
 
 from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.labels import LEUCOCYTES, Leucocyte
-from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, WORST_CASE, correction_text, reviewer_text, time_text
+from wbc_hf.reports.fonts import FOLDER, FontFile, find_fonts, more_fonts
+from wbc_hf.reports.letters import (
+    LEFT_TO_RIGHT,
+    clusters,
+    code_points,
+    needs_shaping,
+    pieces,
+    runs_left,
+    visible,
+    without_variants,
+)
+from wbc_hf.reports.texts import (
+    FLAG_TEXTS,
+    RESEARCH_USE,
+    WORST_CASE,
+    correction_text,
+    local_text,
+    reviewer_text,
+    time_text,
+)
 from wbc_hf.smear import ENOUGH_COUNTED, Cell, CellState, Picture, Share, Snapshot
 
+logger = logging.getLogger(__name__)
+
 # matplotlib's font: it has Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic letters.
-_LACKING = "□"
-_LACKING_NOTE = (
-    f"{_LACKING} stands for a letter that this page's font lacks, such as a Chinese one. CSV, JSON and FHIR hold the "
-    "whole name."
-)
-_LEFT_TO_RIGHT = "\u200e"  # a letter without width, which keeps the figure after a Hebrew name out of that name
-# Of the format characters, which nobody sees, these join letters, as Persian and others need it.
-_KEPT = {"\u200c", "\u200d", _LEFT_TO_RIGHT}
 _FONTS = {"": "DejaVuSans.ttf", "B": "DejaVuSans-Bold.ttf"}
+_NO_FONT = (
+    "“[U+…]” holds the Unicode numbers of letters that no font of this computer has: install one that has them, such "
+    f"as Noto, or name its folder in {FOLDER}. CSV, JSON and FHIR hold the whole text."
+)
+# In place of the number of pages, which is known in the end: no text has these, they would stand as numbers.
+_PAGES = "\U0010fffc\U0010fffd"
 
 WIDTH, MARGIN = 210.0, 16.0
 LEFT, RIGHT = MARGIN, WIDTH - MARGIN
+BOTTOM, FOOT = 276.0, 289.5  # of what stands on a page, and its last line
 INK, FAINT, HAIRLINE, BAND = "#1f2328", "#6b7280", "#d5d8dd", "#e4e7eb"
 CAUTION, ALERT = "#b45309", "#b91c1c"
 
@@ -44,8 +68,9 @@ SHOWN = 12  # cells of a class
 PITCH = (RIGHT - STRIP_LEFT - CELL) / (SHOWN - 1)  # from one cell to the next
 PIXELS_PER_POINT = 3  # of a cell, 216 to the inch
 LINE = 3.6
-REVIEWER_LINES, CORRECTION_LINES = 2, 6
-NAME_WIDTH = 50.0  # of a reviewer, at most
+_POINT = 25.4 / 72
+_HEAD_OF_TABLE, _FOOT_OF_TABLE = 4.8, 17.5
+_HEAD_OF_CELLS = 4.6
 
 _NOT_COUNTED = {
     CellState.WAITING: "waiting for review",
@@ -56,31 +81,69 @@ _NOT_COUNTED = {
 }
 
 
-def draw_report(snapshot: Snapshot, draw_more: Callable[["ReportPage", Snapshot], None]) -> bytes:
+class Fact(NamedTuple):
+    """A title and what it says, in a place of that width; in lines of its own where it is wider."""
+
+    title: str
+    text: str
+    x: float
+    width: float
+
+
+def draw_report(snapshot: Snapshot, draw_more: Callable[["ReportPage", Snapshot, bool], None]) -> bytes:
     """Draw the report, see `wbc_hf.reports.to_pdf`.
 
     Args:
         snapshot: The specimen.
-        draw_more: Draws the pages after the first.
+        draw_more: Draws the pages after the first, which says whether it shows cells.
     """
-    page = ReportPage(snapshot)
+    try:
+        return _draw(snapshot, draw_more, more=True)
+    except Exception:
+        # Whatever is wrong with a font of this computer, there is a report.
+        logger.warning("A font of this computer cannot be used; the report says which letters lack.", exc_info=True)
+        return _draw(snapshot, draw_more, more=False)
+
+
+def _draw(snapshot: Snapshot, draw_more: Callable[["ReportPage", Snapshot, bool], None], *, more: bool) -> bytes:
+    page = ReportPage(snapshot, more_fonts=more)
+    page.add_page()
+    page.bottom = _draw_foot(page, snapshot) - 1.5
     y = _draw_head(page, snapshot)
     y = _draw_notices(page, snapshot, y)
+    y = page.room(y, _HEAD_OF_TABLE + len(LEUCOCYTES) * ROW + _FOOT_OF_TABLE)
     y = _draw_table(page, snapshot, y)
-    y = _draw_cells(page, snapshot, y)
-    _draw_review(page, snapshot, y)
-    _draw_foot(page, snapshot)
-    draw_more(page, snapshot)
-    return bytes(page.output())
+    paragraphs = _review_paragraphs(page, snapshot)
+    cells_height = _HEAD_OF_CELLS + len(LEUCOCYTES) * STRIP + 1
+    # Where long names take its room, they are on the pages that follow.
+    fits = y + cells_height + _height_of_review(page, paragraphs) <= page.bottom
+    if fits or y + cells_height + 12 <= page.bottom:
+        y = _draw_cells(page, snapshot, y)
+        _draw_review(page, paragraphs, y)
+        draw_more(page, snapshot, True)
+    else:
+        _draw_review(page, paragraphs, y)
+        draw_more(page, snapshot, not snapshot.cells_in(CellState.COUNTED))
+    return page.finish()
 
 
 class ReportPage(FPDF):
-    """An A4 page with the few shapes that the report needs."""
+    """A4 pages with the few shapes that the report needs.
 
-    def __init__(self, snapshot: Snapshot):
+    Attributes:
+        bottom: Where what stands on the current page ends.
+        title: Of the pages that `room` begins.
+    """
+
+    def __init__(self, snapshot: Snapshot, *, more_fonts: bool = True):
         super().__init__()
-        self.lacks_letters = False
-        self.set_title(f"Leucocyte differential {_visible(snapshot.specimen)}".strip())
+        self.bottom, self.title = BOTTOM, "Review"
+        self._snapshot, self._may_have_more = snapshot, more_fonts
+        self._more: dict[FontFile, str] = {}
+        self._undrawn = self._says_undrawn = False
+        self._widths: dict[tuple[str, float, str], float] = {}
+        self.alias_nb_pages(_PAGES)
+        self.set_title(f"Leucocyte differential {visible(snapshot.specimen)}".strip())
         self.set_subject(RESEARCH_USE)
         self.set_creator(snapshot.model.software)
         self.set_creation_date(snapshot.time)
@@ -89,40 +152,191 @@ class ReportPage(FPDF):
         self.oversized_images, self.oversized_images_ratio = "DOWNSCALE", PIXELS_PER_POINT
         for style, file in _FONTS.items():
             self.add_font("DejaVu", style, Path(matplotlib.get_data_path(), "fonts", "ttf", file))
+
+    # ---- pages
+
+    def begin(self, title: str) -> float:
+        """Begin a page with a title and the names of the specimen and the patient, and return where it goes on."""
+        self._end_page()
         self.add_page()
+        self.title, self.bottom = title, BOTTOM
+        y = self.put_lines(LEFT, 21, title, RIGHT - LEFT, 13, bold=True, leading=5.4) - 0.6
+        for name, text in self._names:
+            self.put(LEFT, y, name, 7, ink=FAINT)
+            y = self.put_lines(LEFT + 18, y, text, RIGHT - LEFT - 18, 8, bold=True, leading=LINE)
+        self.rule(y - 1.8, ink=INK, width=0.35)
+        return y + 1.2
+
+    def room(self, y: float, height: float) -> float:
+        """Where something so high stands: at `y`, or on a new page."""
+        return y if y + height <= self.bottom else self.begin(self.title)
+
+    def finish(self) -> bytes:
+        """The finished document."""
+        self._end_page()
+        return bytes(self.output())
+
+    @cached_property
+    def _names(self) -> list[tuple[str, str]]:
+        about = self._snapshot.about
+        names = [("Specimen", self._snapshot.specimen or "not named"), ("Patient", about.patient)]
+        return [(title, text) for title, text in [*names, ("Order", about.order)] if text.strip()]
+
+    def _end_page(self) -> None:
+        """Write what stands at the end of each page: its number, and what no font has."""
+        self.put(LEFT, FOOT, RESEARCH_USE, 6.5, ink=FAINT)
+        self._style(6.5, ink=FAINT)
+        self._draw_text(RIGHT, FOOT, f"page {self.page_no()} of {_PAGES}", "R", shaped=False)
+        if self._undrawn:
+            self._undrawn, self._says_undrawn = False, True
+            self.put_lines(LEFT, FOOT - 5.2, _NO_FONT, RIGHT - LEFT, 5, ink=FAINT, leading=2.2)
+
+    # ---- text
 
     def put(
         self, x: float, y: float, text: str, size: float = 8, *, align: str = "L", bold: bool = False, ink: str = INK
     ) -> None:
         """Write a line of text with its baseline at `y`, and its left end, centre or right end at `x`."""
         self._style(size, bold, ink)
-        width, text = {"L": WIDTH, "C": 2 * x, "R": x}[align], self._printable(text)
+        self._put_line(x, y, text, align)
+
+    def put_lines(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        width: float,
+        size: float = 7,
+        *,
+        bold: bool = False,
+        ink: str = INK,
+        leading: float | None = None,
+        flows: bool = False,
+    ) -> float:
+        """Write a text on as many lines as it takes, the first with its baseline at `y`.
+
+        Args:
+            x: Left end.
+            y: Of the first line.
+            text: The text.
+            width: Of a line, at most.
+            size: Of the letters.
+            bold: As well.
+            ink: As well.
+            leading: From line to line; by default `LINE`.
+            flows: Whether it goes on on the next page where this one ends.
+
+        Returns:
+            The baseline of a line after the last.
+        """
+        for line in self.wrap(text, width, size, bold=bold):
+            if flows and y > self.bottom:
+                y = self.begin(self.title) + 2.6
+            self._style(size, bold, ink)
+            self._put_line(x, y, line, "L")
+            y += leading or LINE
+        return y
+
+    def wrap(self, text: str, width: float, size: float, *, bold: bool = False) -> list[str]:
+        """Split a text into lines, between words where that is possible, and never between a letter and its marks."""
+        lines, line, used = [], "", 0.0
+        for piece in pieces(visible(text).strip()):
+            if used + self._width(piece.rstrip(), size, bold) > width and line:
+                lines.append(line)
+                line, used = "", 0.0
+            if (wide := self._width(piece, size, bold)) <= width or self._width(piece.rstrip(), size, bold) <= width:
+                line, used = line + piece, used + wide
+                continue
+            for cluster in clusters(piece):
+                wide = self._width(cluster, size, bold)
+                if used + wide > width and line:
+                    lines.append(line)
+                    line, used = "", 0.0
+                line, used = line + cluster, used + wide
+        return [*lines, line] if line.strip() or not lines else lines
+
+    def fits(self, text: str, width: float, size: float, *, bold: bool = False) -> bool:
+        """Whether a text needs no more than one line."""
+        return len(self.wrap(text, width, size, bold=bold)) == 1
+
+    def put_facts(self, y: float, facts: Sequence[Fact], size: float, title_size: float, *, bold: bool) -> float:
+        """Write facts side by side, and before them those that are wider than their place, and return the new `y`."""
+        wide = [it for it in facts if not self.fits(it.text, it.width, size, bold=bold)]
+        gap, leading = 0.52 * size + 0.4, 0.47 * size
+        for fact in wide:
+            self.put(LEFT, y, fact.title, title_size, ink=FAINT)
+            y = self.put_lines(LEFT, y + gap, fact.text, RIGHT - LEFT, size, bold=bold, leading=leading) + 1.6
+        beside = [it for it in facts if it not in wide]
+        for fact in beside:
+            self.put(fact.x, y, fact.title, title_size, ink=FAINT)
+            self.put(fact.x, y + gap, fact.text, size, bold=bold)
+        return y + gap + leading if beside else y
+
+    def _style(self, size: float, bold: bool = False, ink: str = INK) -> None:
+        self.set_font("DejaVu", "B" if bold else "", size)
+        self.set_text_color(ink)
+
+    def _put_line(self, x: float, y: float, text: str, align: str) -> None:
+        """Write a line in the style that is set."""
+        text = visible(text).rstrip()
+        shown = self._shown(text)
+        # What is selected and copied is the text itself, also where numbers or joined letters stand for it.
+        said = text != shown
+        if said:
+            self._out(f"/Span <</ActualText <FEFF{text.encode('utf-16-be').hex().upper()}>>> BDC")
+        self._draw_text(x, y, shown, align, shaped=needs_shaping(shown))
+        if said:
+            self._out("EMC")
+
+    def _draw_text(self, x: float, y: float, text: str, align: str, *, shaped: bool) -> None:
+        width = {"L": WIDTH, "C": 2 * x, "R": x}[align]
         self.set_xy(x if align == "L" else 0, y - 0.3 * self.font_size)
-        self._shape(text)
+        # Names run their own way within a report that runs from left to right.
+        self.set_text_shaping(shaped, direction="ltr")
         self.cell(width, 0, text, align=align)
 
-    def put_items(self, x: float, y: float, items: Sequence[str], lines: int, size: float = 7) -> float:
-        """Write items on so many lines at most, the last of which says how many are left out; return the new `y`."""
-        self._style(size)
-        items, width = [self._printable(item) for item in items], RIGHT - x
-        kept = len(items)
-        self._shape(*items)
-        if len(self._wrap(_joined(items, kept), width)) > lines:
-            kept = bisect_right(range(1, kept), lines, key=lambda n: len(self._wrap(_joined(items, n), width)))
-        self.set_xy(x, y)
-        self.multi_cell(width, LINE, _joined(items, kept), align="L")
-        return self.get_y()
+    def _width(self, text: str, size: float, bold: bool) -> float:
+        key = (text, size, "B" if bold else "")
+        if key not in self._widths:
+            self._style(size, bold)
+            shown = self._shown(text, note=False)
+            self.set_text_shaping(needs_shaping(shown), direction="ltr")
+            self._widths[key] = self.get_string_width(shown)
+        return self._widths[key]
 
-    def shorten(self, text: str, width: float, size: float, *, bold: bool = False) -> str:
-        """Replace the middle of a text that is wider than `width` by an ellipsis."""
-        self._style(size, bold)
-        text = self._printable(" ".join(text.split()))
-        self._shape(text)
-        if self.get_string_width(text) <= width:
+    def _shown(self, text: str, *, note: bool = True) -> str:
+        """The text with the Unicode numbers of letters that no font has in their place."""
+        if text.isascii():
             return text
-        room = (width - self.get_string_width("…")) / 2
-        start, end = (self._wrap(half, room, WrapMode.CHAR)[0] for half in (text, text[::-1]))
-        return f"{start}…{end[::-1]}"
+        text = without_variants(text)
+        lacking = self._lacking(text)
+        if not lacking:
+            return text
+        self._undrawn |= note
+        runs = groupby(text, key=lacking.__contains__)
+        return "".join(f"[{code_points(''.join(run))}]" if lacks else "".join(run) for lacks, run in runs)
+
+    def _lacking(self, text: str) -> set[str]:
+        """Letters of a text that no font has, once those of this computer were asked."""
+        lacking = {letter for letter in set(text) if ord(letter) not in cast(TTFFont, self.current_font).cmap}
+        if not lacking:
+            return lacking
+        lacking = self._without_those_of(("dejavu", *self._more.values()), lacking)
+        if lacking and self._may_have_more:
+            for font in find_fonts(frozenset(lacking), more_fonts()):
+                if font not in self._more:
+                    family = f"more{chr(ord('a') + len(self._more))}"
+                    self.add_font(family, "", font.path, collection_font_number=font.index)
+                    self._more[font] = family
+            lacking = self._without_those_of(self._more.values(), lacking)
+        self.set_fallback_fonts(["DejaVu", *self._more.values()], exact_match=False)
+        return lacking
+
+    def _without_those_of(self, families: Iterable[str], letters: set[str]) -> set[str]:
+        cmaps = [cast(TTFFont, self.fonts[family]).cmap for family in families]
+        return {letter for letter in letters if not any(ord(letter) in cmap for cmap in cmaps)}
+
+    # ---- shapes
 
     def rule(
         self, y: float, left: float = LEFT, right: float = RIGHT, ink: str = HAIRLINE, width: float = 0.2
@@ -149,39 +363,6 @@ class ReportPage(FPDF):
         self.set_line_width(0.35)
         self.circle(x, y, radius)
 
-    def _style(self, size: float, bold: bool = False, ink: str = INK) -> None:
-        self.set_font("DejaVu", "B" if bold else "", size)
-        self.set_text_color(ink)
-
-    def _printable(self, text: str) -> str:
-        known, text = cast(TTFFont, self.current_font).cmap, _visible(text)
-        self.lacks_letters |= any(ord(letter) not in known for letter in text)
-        return "".join(letter if ord(letter) in known else _LACKING for letter in text)
-
-    def _shape(self, *texts: str) -> None:
-        """Write what follows from right to left and joined where its letters ask for it."""
-        self.set_text_shaping(any(map(_runs_left, texts)))
-
-    def _wrap(self, text: str, width: float, mode: WrapMode = WrapMode.WORD) -> list[str]:
-        return cast(list[str], self.multi_cell(width, text=text, wrapmode=mode, dry_run=True, output="LINES"))
-
-
-def _visible(text: str) -> str:
-    """Accents on their letters; no format characters, which turn the text around them; controls as spaces."""
-    kinds = {letter: unicodedata.category(letter) for letter in set(text)}
-    text = "".join(" " if kinds[it] == "Cc" else it for it in text if kinds[it] != "Cf" or it in _KEPT)
-    return unicodedata.normalize("NFC", text)
-
-
-def _runs_left(text: str) -> bool:
-    """Whether letters of a text are written from right to left."""
-    return any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in text)
-
-
-def _joined(items: Sequence[str], kept: int) -> str:
-    rest = len(items) - kept
-    return "; ".join(items[:kept]) + (f"; … and {rest} more" if rest else "")
-
 
 def _draw_head(page: ReportPage, snapshot: Snapshot) -> float:
     page.put(LEFT, 21, "Leucocyte differential", 17, bold=True)
@@ -189,17 +370,22 @@ def _draw_head(page: ReportPage, snapshot: Snapshot) -> float:
     page.rule(25, ink=INK, width=0.35)
     differential = snapshot.differential
     facts = [
-        (LEFT, 56, "Specimen", snapshot.specimen or "not named"),
-        (76, 43, "Recorded (UTC)", f"{snapshot.time:%d %b %Y, %H:%M}"),
-        (122, 26, "Pictures", _count_pictures(snapshot.pictures)),
-        (150, 17, "Cells counted", str(differential.total)),
+        Fact("Specimen", snapshot.specimen or "not named", LEFT, 56),
+        Fact("Recorded (UTC)", f"{snapshot.time:%d %b %Y, %H:%M}", 76, 43),
+        Fact("Pictures", _count_pictures(snapshot.pictures), 122, 26),
+        Fact("Cells counted", str(differential.total), 150, 18),
     ]
     if differential.leucocyte_count is not None:
-        facts.append((170, 24, "Leucocytes, 10⁹/l", f"{differential.leucocyte_count:g}"))
-    for x, width, name, value in facts:
-        page.put(x, 30.5, name, 6.5, ink=FAINT)
-        page.put(x, 35.6, page.shorten(value, width, 9, bold=True), 9, bold=True)
-    return 39.5
+        facts.append(Fact("Leucocytes, 10⁹/l", f"{differential.leucocyte_count:g}", 170, 24))
+    y = page.put_facts(30.5, facts, 9, 6.5, bold=True)
+    if local := local_text(snapshot.time):
+        page.put(76, y - 0.6, local, 6.5, ink=FAINT)
+        y += 2.4
+    about = snapshot.about
+    known = [("Patient", about.patient, LEFT, 56), ("Order", about.order, 76, 43), ("Slide", about.slide, 122, 72)]
+    if numbers := [Fact(*it) for it in known if it[1].strip()]:
+        y = page.put_facts(y + 1, numbers, 9, 6.5, bold=True)
+    return y + 0.1
 
 
 def _count_pictures(pictures: Sequence[Picture]) -> str:
@@ -264,8 +450,7 @@ def _draw_table(page: ReportPage, snapshot: Snapshot, y: float) -> float:
         f"Reference ranges: {differential.ranges_source}.",
     )
     for note in notes:
-        page.put(LEFT, y, page.shorten(note, RIGHT - LEFT, 6.2), 6.2, ink=FAINT)
-        y += 3.1
+        y = page.put_lines(LEFT, y, note, RIGHT - LEFT, 6.2, ink=FAINT, leading=3.1)
     return y + 2.6
 
 
@@ -328,28 +513,38 @@ def _draw_strip(page: ReportPage, leucocyte: Leucocyte, cells: Sequence[Cell], y
         page.put(x + CELL / 2, y + CELL + 3, f"{cell.number}{mark}", 5.6, align="C", bold=reviewed, ink=ink)
 
 
-def _draw_review(page: ReportPage, snapshot: Snapshot, y: float) -> None:
+def _review_paragraphs(page: ReportPage, snapshot: Snapshot) -> list[tuple[str, str]]:
+    """What is not counted, who reviewed how many cells, and what they corrected, with a title each."""
     not_counted = [
         f"{count} {words}" for state, words in _NOT_COUNTED.items() if (count := len(snapshot.cells_in(state)))
     ]
-    names = {name: page.shorten(reviewer_text(name), NAME_WIDTH, 7) for name in snapshot.reviewers}
-    names |= {name: f"{shown}{_LEFT_TO_RIGHT}" for name, shown in names.items() if _runs_left(shown)}
-    corrected = [cell for cell in snapshot.reviewed if cell.corrected]
-    several = len({cell.reviewer for cell in corrected}) > 1
+    names = {name: reviewer_text(name) for name in snapshot.reviewers}
+    names |= {name: f"{shown}{LEFT_TO_RIGHT}" for name, shown in names.items() if runs_left(shown)}
+    corrected: dict[tuple[str, str], list[str]] = {}
+    for cell in snapshot.reviewed:
+        if cell.corrected:
+            corrected.setdefault((correction_text(cell), cell.reviewer), []).append(str(cell.number))
+    several = len({reviewer for _, reviewer in corrected}) > 1
     corrections = [
-        f"no. {cell.number} {correction_text(cell)}" + (f" ({names[cell.reviewer]})" if several else "")
-        for cell in corrected
+        f"no. {', '.join(numbers)} {change}" + (f" ({names[reviewer]})" if several else "")
+        for (change, reviewer), numbers in corrected.items()
     ]
-    paragraphs = [
-        ("Not counted", not_counted, 2),
-        ("Reviewed", [_reviewed(snapshot, reviewer, name) for reviewer, name in names.items()], REVIEWER_LINES),
-        ("Corrected", corrections, CORRECTION_LINES),
-    ]
+    reviewed = [_reviewed(snapshot, reviewer, name) for reviewer, name in names.items()]
+    paragraphs = [("Not counted", not_counted), ("Reviewed", reviewed), ("Corrected", corrections)]
+    return [(title, "; ".join(items) or "no cells") for title, items in paragraphs]
+
+
+def _height_of_review(page: ReportPage, paragraphs: Sequence[tuple[str, str]]) -> float:
+    return 2 + sum(0.8 + LINE * len(page.wrap(text, RIGHT - STRIP_LEFT, 7)) for _, text in paragraphs)
+
+
+def _draw_review(page: ReportPage, paragraphs: Sequence[tuple[str, str]], y: float) -> None:
     page.rule(y)
-    y += 1.6
-    for title, items, lines in paragraphs:
-        page.put(LEFT, y + 2.6, title, 7, bold=True)
-        y = page.put_items(STRIP_LEFT, y, items or ["no cells"], lines) + 0.8
+    y += 4.2
+    for title, text in paragraphs:
+        y = page.room(y, 0)
+        page.put(LEFT, y, title, 7, bold=True)
+        y = page.put_lines(STRIP_LEFT, y, text, RIGHT - STRIP_LEFT, flows=True) + 0.8
 
 
 def _reviewed(snapshot: Snapshot, reviewer: str, name: str) -> str:
@@ -358,25 +553,38 @@ def _reviewed(snapshot: Snapshot, reviewer: str, name: str) -> str:
     return f"{len(cells)} cell{'s' * (len(cells) != 1)} by {name}, {corrected or 'none'} corrected"
 
 
-def _draw_foot(page: ReportPage, snapshot: Snapshot) -> None:
-    model = snapshot.model
-    page.rule(257)
-    facts = [
-        (LEFT, 46, "Model", model.name),
-        (66, 26, "Version", model.version),
-        (95, 66, "Trained on", model.trained_on or "not said"),
-        (164, 30, "Software", model.software),
-    ]
-    for x, width, name, value in facts:
-        page.put(x, 260.8, name, 6.2, ink=FAINT)
-        page.put(x, 264.6, page.shorten(value, width, 7.5), 7.5)
-    if (signature := snapshot.about.signature) is not None:
-        page.put(LEFT, 278.6, time_text(signature.time), 6.5)
-        page.put(84, 278.6, page.shorten(signature.name, 56, 8), 8)
-        page.put(148, 278.6, "signed on the page", 8, ink=FAINT)
+def _draw_foot(page: ReportPage, snapshot: Snapshot) -> float:
+    """Draw the model and where to sign, upwards from the end of the page, and return where it begins."""
+    model, signature = snapshot.model, snapshot.about.signature
     for left, right, text in ((LEFT, 76, "Date"), (84, 140, "Name"), (148, RIGHT, "Signature")):
-        page.rule(280, left, right, ink=INK)
-        page.put(left, 283.2, text, 6.2, ink=FAINT)
-    page.put(WIDTH / 2, 289.5, RESEARCH_USE, 6.5, align="C", ink=FAINT)
-    if page.lacks_letters:
-        page.put(WIDTH / 2, 292.5, _LACKING_NOTE, 5.8, align="C", ink=FAINT)
+        page.rule(279.5, left, right, ink=INK)
+        page.put(left, 282.4, text, 6.2, ink=FAINT)
+    top = 271.0
+    if signature is not None:
+        page.put(LEFT, 278.2, time_text(signature.time), 6.5)
+        page.put(148, 278.2, "signed on the page", 8, ink=FAINT)
+        if page.fits(signature.name, 56, 8):
+            page.put(84, 278.2, signature.name, 8)
+        else:
+            page.put(84, 278.2, "see above", 8, ink=FAINT)
+            said = f"Signed by {signature.name}"
+            top -= LINE * len(page.wrap(said, RIGHT - LEFT, 8))
+            page.put_lines(LEFT, top + 2.6, said, RIGHT - LEFT, 8)
+    facts = [
+        Fact("Model", model.name, LEFT, 46),
+        Fact("Version", model.version, 66, 26),
+        Fact("Trained on", model.trained_on or "not said", 95, 66),
+        Fact("Software", model.software, 164, 30),
+    ]
+    top -= _height_of_facts(page, facts, 7.5)
+    page.put_facts(top, facts, 7.5, 6.2, bold=False)
+    page.rule(top - 3.8)
+    return top - 3.8
+
+
+def _height_of_facts(page: ReportPage, facts: Sequence[Fact], size: float) -> float:
+    """How far `put_facts` moves on."""
+    gap, leading = 0.52 * size + 0.4, 0.47 * size
+    lines = [len(page.wrap(it.text, RIGHT - LEFT, size)) for it in facts if not page.fits(it.text, it.width, size)]
+    beside = len(lines) < len(facts)
+    return sum(gap + leading * count + 1.6 for count in lines) + beside * (gap + leading)

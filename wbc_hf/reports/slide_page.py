@@ -10,7 +10,6 @@ from wbc_hf.smear import Cell, CellState, SlideMap, Snapshot
 if TYPE_CHECKING:
     from wbc_hf.reports.pdf import ReportPage
 
-_TOP, _HEIGHT = 44.0, 200.0  # of the picture of the slide, at most
 _FIELD_READ, _FIELD_NOT_READ = "#0f766e", "#9ca3af"
 _WAITING, _DOT = "#b45309", 0.9
 _CAPTION = (
@@ -28,23 +27,22 @@ def draw_slide(page: "ReportPage", snapshot: Snapshot, slide: SlideMap, left: fl
         slide: One of its slides.
         left, right: Margins of the page.
     """
-    page.add_page()
-    page.put(left, 21, page.shorten(slide.name, right - left, 14, bold=True), 14, bold=True)
-    page.put(left, 27, page.shorten("  ·  ".join(_facts(snapshot, slide)), right - left, 7.5), 7.5)
-    page.put_items(left, 30.5, [_CAPTION], 3)
-    scale = min((right - left) / slide.size[0], _HEIGHT / slide.size[1])
-    page.image(io.BytesIO(slide.thumbnail), left, _TOP, slide.size[0] * scale, slide.size[1] * scale)
+    y = page.begin(slide.name) + 2
+    y = page.put_lines(left, y, "  ·  ".join(_facts(snapshot, slide)), right - left, 7.5)
+    top = page.put_lines(left, y, _CAPTION, right - left) - 1
+    scale = min((right - left) / slide.size[0], (page.bottom - 10 - top) / slide.size[1])
+    page.image(io.BytesIO(slide.thumbnail), left, top, slide.size[0] * scale, slide.size[1] * scale)
     read = {picture.name for picture in snapshot.pictures if picture.place and not picture.removed}
     for number, (x0, y0, x1, y1) in enumerate(slide.fields, 1):
         ink = _FIELD_READ if f"{slide.name}, field {number}" in read else _FIELD_NOT_READ
-        page.frame(left + x0 * scale, _TOP + y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale, ink)
+        page.frame(left + x0 * scale, top + y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale, ink)
     colours = {leucocyte.name: leucocyte.colour for leucocyte in LEUCOCYTES}
     for cell, x, y in _places(snapshot, slide):
         if cell.state is CellState.COUNTED and cell.label in colours:
-            page.dot(left + x * scale, _TOP + y * scale, _DOT, colours[cell.label])
+            page.dot(left + x * scale, top + y * scale, _DOT, colours[cell.label])
         elif cell.state is CellState.WAITING:
-            page.ring(left + x * scale, _TOP + y * scale, _DOT, _WAITING)
-    _draw_legend(page, left, _TOP + slide.size[1] * scale + 6, colours)
+            page.ring(left + x * scale, top + y * scale, _DOT, _WAITING)
+    _draw_legend(page, left, top + slide.size[1] * scale + 6, colours)
 
 
 def _draw_legend(page: "ReportPage", left: float, y: float, colours: dict[str, str]) -> None:
@@ -57,7 +55,6 @@ def _facts(snapshot: Snapshot, slide: SlideMap) -> list[str]:
     by = " (measured by red cells)" if slide.measured else ""
     read = sum(picture.place is not None and picture.place.slide == slide.name for picture in snapshot.pictures)
     return [
-        f"Specimen {snapshot.specimen or 'not named'}",
         f"{slide.size[0]} × {slide.size[1]} pixels of {slide.pixel_size:.3f} µm{by}",
         f"{read} of {len(slide.fields)} fields read",
     ]

@@ -38,12 +38,21 @@ def time_text(time: datetime) -> str:
     Args:
         time: With its time zone.
     """
+    said, local = f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC", local_text(time)
+    return f"{said} ({local})" if local else said
+
+
+def local_text(time: datetime) -> str:
+    """The local time of a time, `25 Nov, 00:30 CET`, with the day where it is another; "" where it is UTC.
+
+    Args:
+        time: With its time zone.
+    """
     utc, local = time.astimezone(UTC), time.astimezone()
-    said = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
     if local.utcoffset() == timedelta(0):
-        return said
+        return ""
     day = "" if local.date() == utc.date() else f"{local:%d %b}, "
-    return f"{said} ({day}{local:%H:%M %Z})"
+    return f"{day}{local:%H:%M %Z}"
 
 
 def file_stem(snapshot: Snapshot) -> str:

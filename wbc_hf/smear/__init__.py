@@ -11,29 +11,8 @@ if TYPE_CHECKING:
     from wbc_hf.smear.cell_views import CellView, predict_cells
     from wbc_hf.smear.change import Change, Journal
     from wbc_hf.smear.counting import CellCounter, count
-    from wbc_hf.smear.differential import (
-        DEFAULT_RANGES,
-        ENOUGH_COUNTED,
-        Absolute,
-        Differential,
-        Flag,
-        ReferenceRanges,
-        Share,
-        check_leucocyte_count,
-        differentiate,
-        differentiate_cells,
-        load_ranges,
-    )
-    from wbc_hf.smear.document import (
-        MAX_DOCUMENT_BYTES,
-        AboutRecord,
-        CellRecord,
-        EventRecord,
-        PictureRecord,
-        SlideRecord,
-        describe_snapshot,
-        load_document,
-    )
+    from wbc_hf.smear.differential import DEFAULT_RANGES, ENOUGH_COUNTED, Absolute, Differential, Flag, ReferenceRanges, Share, check_leucocyte_count, differentiate, differentiate_cells, load_ranges
+    from wbc_hf.smear.document import MAX_DOCUMENT_BYTES, AboutRecord, CellRecord, EventRecord, PictureRecord, SlideRecord, describe_snapshot, load_document
     from wbc_hf.smear.finder import Finder, FoundCell, find_cells
     from wbc_hf.smear.history import NONE_OF_FIVE, About, Action, Event, Removal, Signature
     from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
@@ -42,8 +21,8 @@ if TYPE_CHECKING:
     from wbc_hf.smear.picture_store import KeptPicture, PictureStore
     from wbc_hf.smear.review_order import next_to_teach
     from wbc_hf.smear.sign_off import amend, open_points, sign
-    from wbc_hf.smear.slide_counting import LEUCOCYTES, MEASURED, SlideReading, count_slide, map_of, read_slide
-    from wbc_hf.smear.slides import NO_PYRAMID, Slide, open_slide
+    from wbc_hf.smear.slide_counting import LEUCOCYTES, MEASURED, NOT_KNOWN, SlideReading, count_slide, map_of, read_slide, unread_fields
+    from wbc_hf.smear.slides import NO_PYRAMID, Slide, companions, file_digest, open_slide
     from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
     from wbc_hf.smear.specimen import Specimen
 
@@ -56,6 +35,7 @@ __all__ = [
     "MEASURED",
     "NEVER_COUNTED",
     "NONE_OF_FIVE",
+    "NOT_KNOWN",
     "NO_PYRAMID",
     "About",
     "AboutRecord",
@@ -100,6 +80,7 @@ __all__ = [
     "amend",
     "check_laboratory",
     "check_leucocyte_count",
+    "companions",
     "compare_readers",
     "count",
     "count_archive",
@@ -109,6 +90,7 @@ __all__ = [
     "describe_snapshot",
     "differentiate",
     "differentiate_cells",
+    "file_digest",
     "find_cells",
     "find_monolayer",
     "kind_of_picture",
@@ -122,6 +104,7 @@ __all__ = [
     "read_slide",
     "rumke_limits",
     "sign",
+    "unread_fields",
 ]
 
 __getattr__ = lazy_names(__name__)

@@ -170,6 +170,7 @@ class SlideRecord(_Record):
     pixel_size: Annotated[float, Field(gt=0, le=1000)]
     measured: bool
     fields: Annotated[tuple[tuple[Edge, Edge, Edge, Edge], ...], Field(max_length=MAX_FIELDS)]
+    digest: Annotated[str, Field(max_length=100)] = ""
     thumbnail: Base64Bytes | None = None
 
     @classmethod
@@ -182,12 +183,14 @@ class SlideRecord(_Record):
             pixel_size=slide.pixel_size,
             measured=slide.measured,
             fields=slide.fields,
+            digest=slide.digest,
             thumbnail=thumbnail,
         )
 
     def slide(self, small: Any) -> SlideMap:
         """The slide, with its thumbnail: bytes, or where they lie."""
-        return SlideMap(self.name, (self.width, self.height), self.pixel_size, self.measured, small, self.fields)
+        size = self.width, self.height
+        return SlideMap(self.name, size, self.pixel_size, self.measured, small, self.fields, self.digest)
 
 
 class PictureRecord(_Record):

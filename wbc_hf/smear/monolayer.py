@@ -227,17 +227,32 @@ class _Looks:
 
 def _lay_grid(slide: Slide, pixel_size: float, field_size: tuple[int, int]) -> list[SlideField]:
     """All fields of a slide, row by row; their cores leave no gap and do not overlap."""
-    scale = float(np.clip(pixel_size, _FINEST, _COARSEST)) / pixel_size
-    # In whole pixels, so that where a field lies is exact.
-    half = round(_OVERLAP / 2 / pixel_size)
-    cores = (scale * side - 2 * half for side in field_size)
+    cores = (_scale_of(pixel_size) * side - 2 * _half_overlap(pixel_size) for side in field_size)
     xs, ys = (_edges(side, core) for side, core in zip(slide.size, cores, strict=True))
-    fields = []
-    for y0, y1 in pairwise(ys):
-        for x0, x1 in pairwise(xs):
-            frame = max(0, x0 - half), max(0, y0 - half), min(slide.size[0], x1 + half), min(slide.size[1], y1 + half)
-            fields.append(SlideField(slide, 0, (x0, y0, x1, y1), frame, scale, scale * pixel_size))
-    return fields
+    return [lay_field(slide, pixel_size, (x0, y0, x1, y1), 0) for y0, y1 in pairwise(ys) for x0, x1 in pairwise(xs)]
+
+
+def lay_field(slide: Slide, pixel_size: float, core: Box, number: int) -> SlideField:
+    """The field with this core: how far it reaches beyond it, and at what scale it is read.
+
+    Args:
+        slide: An open slide.
+        pixel_size: Width of a pixel of the slide in µm.
+        core: In pixels of the slide.
+        number: Of the field.
+    """
+    (x0, y0, x1, y1), half, scale = core, _half_overlap(pixel_size), _scale_of(pixel_size)
+    frame = max(0, x0 - half), max(0, y0 - half), min(slide.size[0], x1 + half), min(slide.size[1], y1 + half)
+    return SlideField(slide, number, core, frame, scale, scale * pixel_size)
+
+
+def _scale_of(pixel_size: float) -> float:
+    return float(np.clip(pixel_size, _FINEST, _COARSEST)) / pixel_size
+
+
+def _half_overlap(pixel_size: float) -> int:
+    """In whole pixels, so that where a field lies is exact."""
+    return round(_OVERLAP / 2 / pixel_size)
 
 
 def _edges(length: int, longest: float) -> list[int]:

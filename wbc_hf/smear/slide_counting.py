@@ -11,8 +11,8 @@ from wbc_hf.inference import Predictor
 from wbc_hf.smear.cell import count_found
 from wbc_hf.smear.counting import CellCounter
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
-from wbc_hf.smear.monolayer import Monolayer, find_monolayer
-from wbc_hf.smear.slides import NO_PYRAMID, open_slide
+from wbc_hf.smear.monolayer import FIELD_SIZE, Monolayer, SlideField, find_monolayer, lay_field
+from wbc_hf.smear.slides import LARGEST_PIXEL, NO_PYRAMID, SMALLEST_PIXEL, Slide, open_slide
 from wbc_hf.smear.snapshot import SlideMap, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
@@ -135,4 +135,43 @@ def map_of(monolayer: Monolayer) -> SlideMap:
     monolayer.thumbnail.save(file, "JPEG", quality=85)
     slide = monolayer.slide
     cores = tuple(field.core for field in monolayer.fields)
-    return SlideMap(slide.name, slide.size, monolayer.pixel_size, monolayer.measured, file.getvalue(), cores)
+    size, measured = monolayer.pixel_size, monolayer.measured
+    return SlideMap(slide.name, slide.size, size, measured, file.getvalue(), cores, slide.digest)
+
+
+NOT_KNOWN = "was kept without what tells it from other slides, so that reading cannot go on"
+_ANOTHER = "is another slide than the one that the specimen was read from"
+_UNFIT = "has other fields than this program chooses, so that reading cannot go on: begin a new specimen with it"
+
+
+def unread_fields(specimen: Specimen, known: SlideMap, slide: Slide) -> tuple[SlideField, ...]:
+    """The fields of a slide's monolayer that a specimen holds no picture of, in their order; those taken out are read.
+
+    Args:
+        specimen: That holds the slide, such as one that was loaded.
+        known: The slide as the specimen has it.
+        slide: The same slide, open, under the same name.
+
+    Raises:
+        UnreadableImageError: It is another slide, or nobody can tell; or its fields, which whoever wrote a document
+            may have made up, are none that `find_monolayer` chooses.
+    """
+    if not known.digest:
+        raise UnreadableImageError(slide.name, NOT_KNOWN)
+    if known.digest != slide.digest or known.size != slide.size:
+        raise UnreadableImageError(slide.name, _ANOTHER)
+    size = slide.pixel_size or known.pixel_size
+    if abs(size - known.pixel_size) > 1e-6 * size or not SMALLEST_PIXEL <= size <= LARGEST_PIXEL:
+        raise UnreadableImageError(slide.name, _UNFIT)
+    fields = [lay_field(slide, known.pixel_size, core, number) for number, core in enumerate(known.fields, 1)]
+    if not all(_is_possible(field) for field in fields):
+        raise UnreadableImageError(slide.name, _UNFIT)
+    places = [it.place for it in specimen.pictures if it.place is not None and it.place.slide == known.name]
+    read = {(place.x, place.y) for place in places}
+    return tuple(field for field in fields if field.frame[:2] not in read)
+
+
+def _is_possible(field: SlideField) -> bool:
+    (x0, y0, x1, y1), (width, height) = field.core, field.slide.size
+    inside = 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+    return inside and all(side <= most + 1 for side, most in zip(field.size, FIELD_SIZE, strict=True))

@@ -3,7 +3,11 @@
 Lengths are pixels of the slide at its full resolution unless they are called otherwise.
 """
 
+import hashlib
+import os
 import threading
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -16,10 +20,12 @@ from wbc_hf.errors import UnreadableImageError, needs_extra
 
 # Of an objective of 40 x a pixel is a quarter of a micrometre wide, and so on.
 _MICROMETRES_BY_POWER = 10.0
-_SMALLEST, _LARGEST = 0.02, 1.2  # µm that a pixel may have; anything else is a screen's or a printer's
+SMALLEST_PIXEL, LARGEST_PIXEL = 0.02, 1.2  # µm that a pixel may have; anything else is a screen's or a printer's
 _LEAST_SIDE = 1500
 _MOST_PIXELS = 8_000_000  # of a level, that are decoded at once
-_TEXTS = (".vms", ".vmu")  # name other files, wherever these are
+_TEXTS = (".vms", ".vmu", ".ndpis")  # name other files, wherever these are
+_MOST_OF_TEXT = 2**20  # bytes of such a file that are read
+_SAMPLE = 2**20  # bytes at the start, in the middle and at the end of a file that tell it from others
 _MOST_OF_TILE = 2**24  # pixels: scanners write tiles of at most some thousand
 _HOW_TO_MAKE = "save it as a pyramid of tiles first, such as with `vips tiffsave IN OUT.tif --tile --pyramid`"
 
@@ -74,6 +80,11 @@ class Slide:
     def has_pyramid(self) -> bool:
         """Whether it holds smaller copies of itself: without, a look at the whole reads every pixel."""
         return len(self.scales) > 1
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells its file from others, see `file_digest`."""
+        return file_digest(self.path)
 
     def read(self, x: float, y: float, width: float, height: float, scale: float) -> Image.Image:
         """Read a part, white where it lies outside of the slide.
@@ -156,10 +167,74 @@ def open_slide(path: str | Path, name: str | None = None) -> Slide:
     return Slide(Path(path), name)
 
 
+def file_digest(path: Path) -> str:
+    """A file's size in bytes, and SHA-256 of a mebibyte at its start, in its middle and at its end: `SIZE-SHA256`.
+
+    A slide has gigabytes, which cannot all be read each time that a specimen is opened.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        digest = hashlib.sha256()
+        for start in sorted({0, max(0, (size - _SAMPLE) // 2), max(0, size - _SAMPLE)}):
+            file.seek(start)
+            digest.update(file.read(_SAMPLE))
+    return f"{size}-{digest.hexdigest()}"
+
+
+def companions(path: Path) -> Iterator[Path]:
+    """Yield the files that opening a slide may read beside it, as it names them: whatever they are, or lead to.
+
+    Args:
+        path: A slide.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _TEXTS:
+        yield from _named_in(path, path.parent)
+    elif suffix == ".mrxs":
+        folder = path.with_suffix("")
+        yield folder
+        for parent, folders, files in os.walk(folder):
+            yield from (Path(parent, name) for name in (*folders, *files))
+        if (index := folder / "Slidedat.ini").is_file():
+            yield from _named_in(index, folder)
+    elif _is_dicom(path):
+        yield from path.parent.iterdir()
+
+
+def _named_in(path: Path, folder: Path) -> Iterator[Path]:
+    """What the values in a file of keys and values name, from a folder on."""
+    with path.open("rb") as file:
+        text = os.fsdecode(file.read(_MOST_OF_TEXT).replace(b"\0", b""))
+    for line in text.splitlines():
+        value = line.partition("=")[2].strip()
+        # GLib writes a blank and a backslash so.
+        for name in {value, value.replace("\\s", " ").replace("\\\\", "\\")} - {""}:
+            if not os.path.isdir(folder / name):  # such as a path on the scanner's computer, which nothing opens
+                yield folder / name
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"
+
+
+def _open_tiff(path: Path):
+    """Open a TIFF by tifffile, which would also read files that its description names, or that lie beside it."""
+    import tifffile
+
+    return tifffile.TiffFile(path, _multifile=False, is_mmstack=False, is_ndtiff=False)
+
+
 def _open(path: Path, kind: str, name: str) -> _Backend:
     with needs_extra("slides"):
         import openslide
-        import tifffile
+        import tifffile  # noqa: F401  for `_open_tiff`
     if not path.exists():
         raise UnreadableImageError(name, "there is no such file")
     is_tiff = kind in ("TIFF", "Akoya", "Aperio", "Hamamatsu", "Leica", "Ventana") and path.suffix[:4] != ".vm"
@@ -183,7 +258,7 @@ def _open(path: Path, kind: str, name: str) -> _Backend:
         opened = None  # type: ignore[assignment]
     # Pyramids whose levels stand in sub-directories, as OME-TIFF has them, OpenSlide does not know.
     try:
-        other = _ByTifffile(tifffile.TiffFile(path), name)
+        other = _ByTifffile(_open_tiff(path), name)
     except UnreadableImageError:
         if opened is None:
             raise
@@ -253,11 +328,11 @@ class _ByOpenSlide:
 def _pixel_size(properties) -> float | None:
     sizes = [properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y")]
     known = [float(size) for size in sizes if size]
-    if known and _SMALLEST <= known[0] <= _LARGEST and max(known) < 1.05 * min(known):
+    if known and SMALLEST_PIXEL <= known[0] <= LARGEST_PIXEL and max(known) < 1.05 * min(known):
         return known[0]
     power = properties.get("openslide.objective-power")
     size = _MICROMETRES_BY_POWER / float(power) if power and float(power) > 0 else None
-    return size if size is not None and _SMALLEST <= size <= _LARGEST else None
+    return size if size is not None and SMALLEST_PIXEL <= size <= LARGEST_PIXEL else None
 
 
 class _ByTifffile:
@@ -314,10 +389,8 @@ class _ByTifffile:
 
 def _missing_bytes(path: Path) -> int:
     """How many bytes a TIFF lacks at its end, by where its pages say that their parts lie; 0 of a whole one."""
-    import tifffile
-
     size = path.stat().st_size
-    with tifffile.TiffFile(path) as opened:
+    with _open_tiff(path) as opened:
         ends = [
             int(offset) + int(count)
             for page in opened.pages

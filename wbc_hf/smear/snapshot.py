@@ -51,6 +51,7 @@ class SlideMap:
         measured: Whether that was measured by the red cells, since the file does not say it.
         small: Its thumbnail, JPEG: bytes, or where a specimen keeps them.
         fields: Boxes of the chosen fields, without what neighbours share, in pixels of the slide, in reading order.
+        digest: What tells its file from others, see `file_digest`; "" where that was not kept.
     """
 
     name: str
@@ -59,6 +60,7 @@ class SlideMap:
     measured: bool
     small: bytes | KeptPicture
     fields: tuple[Box, ...]
+    digest: str = ""
 
     @property
     def thumbnail(self) -> bytes:

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.smear import LEUCOCYTES, map_of
+from wbc_hf.safe_text import escape_surrogates
+from wbc_hf.smear import LEUCOCYTES, Slide, SlideMap, map_of, open_slide, unread_fields
 from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.session import Session
-from wbc_hf.web.slides import fields_of, is_slide, look_at
+from wbc_hf.web.slides import as_uploads, is_slide, look_at
 from wbc_hf.web.turns import turn
 from wbc_hf.web.uploads import Upload, split_upload, unpack_upload
 
@@ -16,6 +18,7 @@ STOPPED_ON_SLIDE = (
     "{read} of {given} fields of the monolayer were read, with {cells} leucocytes that are counted or wait."
 )
 TWICE = "is in this specimen already. Read on there, or begin with “New specimen”"
+ALL_READ = "is in this specimen already, and every field of its monolayer was read"
 
 
 class Intake:
@@ -93,8 +96,19 @@ class Intake:
     def _look_at(self, slide: Upload) -> list[Upload | UnreadableImageError]:
         """The fields of a slide's monolayer; what is wrong with it; or itself, where reading was stopped meanwhile."""
         specimen = self._session.specimen
-        if slide.name in [known.name for known in specimen.slides]:
-            return [UnreadableImageError(slide.name, TWICE)]
+        try:
+            self._session.check_room()
+        except WbcError as error:  # once, and not for each of its fields
+            return [UnreadableImageError(slide.name, f"is not read. {error}")]
+        if specimen.slides:
+            try:
+                opened = open_slide(Path(str(slide.source)), slide.name)
+                if (known := _known(specimen.slides, opened)) is not None:
+                    return self._go_on(known, opened)
+            except UnreadableImageError as error:
+                return [error]
+            except (OSError, WbcError) as error:
+                return [UnreadableImageError(slide.name, f"is not read. {error}")]
 
         def show(done: int, total: int) -> None:
             self.look = slide.name, done, total
@@ -115,7 +129,16 @@ class Intake:
             self.look = None
         self.notes += notes
         self.remarks += [Remark(RemarkKind.UNREADABLE, each.name, each.reason) for each in monolayer.unreadable]
-        return list(fields_of(monolayer))
+        return list(as_uploads(monolayer.fields))
+
+    def _go_on(self, known: SlideMap, slide: Slide) -> list[Upload | UnreadableImageError]:
+        """The fields that were not read yet of a slide that is in the specimen, unless they wait to be read anyway."""
+        unread = [it for it in self._session.unread if isinstance(it, Upload) and it.field is not None]
+        if any(it.field is not None and it.field.slide.name == known.name for it in unread):
+            return [UnreadableImageError(slide.name, TWICE)]
+        slide.name = known.name
+        fields = unread_fields(self._session.specimen, known, slide)
+        return list(as_uploads(fields)) or [UnreadableImageError(slide.name, ALL_READ)]
 
     def _take(self, found: Upload | UnreadableImageError) -> None:
         """Read all pages of a picture; one for which there is no room is left out, with the reason."""
@@ -141,6 +164,12 @@ class Intake:
     @property
     def _is_enough(self) -> bool:
         return self._is_stopped or self._session.leucocytes >= self._enough
+
+
+def _known(slides: Sequence[SlideMap], slide: Slide) -> SlideMap | None:
+    """The slide as the specimen has it: by what is in its file, whatever its name is now, else by its name."""
+    by_content = next((it for it in slides if it.digest == slide.digest), None)
+    return by_content or next((it for it in slides if it.name == escape_surrogates(slide.name)), None)
 
 
 class _StoppedError(Exception):

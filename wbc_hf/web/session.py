@@ -36,6 +36,7 @@ MAX_BYTES, MAX_BYTES_OF_ONE, MAX_BYTES_OF_ALL = 2**30, 2**31, 2**32
 MAX_SESSIONS = 256  # of one visitor; people of one laboratory may share an address, and reload their pages
 
 
+SIGNED = "This specimen is signed: it can only be amended, and nothing is read into it before."
 NOT_KEPT = "is not kept in full resolution, for want of memory: give it once more"
 
 # Makes an empty specimen of a user, whose cells this model predicts.
@@ -227,9 +228,11 @@ class Session:
         """Check that the specimen has room for `count` more pictures.
 
         Raises:
-            WbcError: There would be more than `MAX_PICTURES`, the specimen is too large already, or another model
-                predicted its cells.
+            WbcError: There would be more than `MAX_PICTURES`, the specimen is too large already, another model
+                predicted its cells, or it is signed.
         """
+        if self.specimen.about.signature is not None:
+            raise WbcError(SIGNED)
         model = self.specimen.about.model
         if count and model is not None and model.version != self.predictor.identity.version:
             raise WbcError(

@@ -1,7 +1,7 @@
 """Whole slides on the page: a folder of them on the server, the look for the monolayer, the map of what was read."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -10,11 +10,17 @@ from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.smear import (
     MEASURED,
     NO_PYRAMID,
+    NOT_KNOWN,
     Monolayer,
     Place,
+    SlideField,
     SlideMap,
+    Specimen,
+    companions,
+    file_digest,
     find_monolayer,
     open_slide,
+    unread_fields,
 )
 from wbc_hf.web.rendering import render
 from wbc_hf.web.uploads import Upload
@@ -55,15 +61,48 @@ class SlideFolder:
         """The file of a slide.
 
         Raises:
-            WbcError: It is not in the folder, leads out of it, or is no slide.
+            WbcError: It is not in the folder, is no slide, or it or a file that belongs to it leads out of the folder.
         """
         try:
             path = self._folder / name
             if name.strip() and self._may_be_read(path):
+                self._check_companions(path, name)
                 return path
         except (OSError, ValueError):  # no possible path
             pass
         raise WbcError(f"{name or 'no name'}: is no slide in the server's folder of slides. Choose one of the list.")
+
+    def find_again(self, known: SlideMap) -> Path | None:
+        """The file of a slide that a specimen was read from, by its content; None where it is not in the folder.
+
+        Raises:
+            WbcError: It names files that lead out of the folder.
+        """
+        names = self.names()
+        # It seldom moved.
+        names.sort(key=lambda it: (it != known.name, Path(it).name != Path(known.name).name))
+        for name in names if known.digest else ():
+            path = self._folder / name
+            try:
+                same = known.digest.startswith(f"{path.stat().st_size}-") and file_digest(path) == known.digest
+            except OSError:
+                continue  # gone meanwhile
+            if same:
+                return self.find(name)
+        return None
+
+    def _check_companions(self, path: Path, name: str) -> None:
+        for beside in companions(path):
+            try:
+                leads_out = beside.exists() and not beside.resolve().is_relative_to(self._folder)
+            except (OSError, RuntimeError, ValueError):  # no possible path, or a link to itself: nothing opens it
+                continue
+            if leads_out:
+                shown = beside.relative_to(path.parent) if beside.is_relative_to(path.parent) else beside.name
+                raise WbcError(
+                    f"{name}: is not read, since “{shown}”, which belongs to it, leads out of the server's folder of "
+                    "slides: whoever runs the page copies it there."
+                )
 
     def _may_be_read(self, path: Path) -> bool:
         real = path.resolve()
@@ -108,9 +147,42 @@ def look_at(
     return monolayer, notes
 
 
-def fields_of(monolayer: Monolayer) -> list[Upload]:
-    """The fields of a monolayer, to be read one after the other."""
-    return [Upload(field.slide.path, field.name, field=field) for field in monolayer.fields]
+def as_uploads(fields: Sequence[SlideField]) -> list[Upload]:
+    """Fields of a slide, to be read one after the other."""
+    return [Upload(field.slide.path, field.name, field=field) for field in fields]
+
+
+def find_rest(specimen: Specimen, folder: SlideFolder | None) -> tuple[list[Upload], list[str]]:
+    """List the fields that are left of the slides of a specimen that was kept or loaded, where the slides are there.
+
+    Args:
+        specimen: The specimen; of a second reading nothing is left, since it is of what the first reader had.
+        folder: Of the server's slides.
+
+    Returns:
+        The fields in their order, and a sentence for each slide that cannot be read on.
+    """
+    uploads: list[Upload] = []
+    sentences = []
+    for known in () if specimen.about.second_of else specimen.slides:
+        if len(known.fields) <= sum(it.place is not None and it.place.slide == known.name for it in specimen.pictures):
+            continue
+        try:
+            path = None if folder is None else folder.find_again(known)
+            if path is None:
+                sentences.append(_not_here(known, folder))
+            else:
+                uploads += as_uploads(unread_fields(specimen, known, open_slide(path, known.name)))
+        except WbcError as error:
+            sentences.append(f"No more of the slide is read: {error}")
+    return uploads, sentences
+
+
+def _not_here(known: SlideMap, folder: SlideFolder | None) -> str:
+    if not known.digest:
+        return f"{known.name}: {NOT_KNOWN}."
+    why = "this page has no folder of slides" if folder is None else "is not in the server's folder of slides"
+    return f"{known.name}: {why}; give the slide again, and reading goes on where it stopped."
 
 
 def render_slides(slides: tuple[SlideMap, ...], places: dict[str, Place]) -> str:

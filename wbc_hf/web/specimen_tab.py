@@ -20,7 +20,7 @@ from wbc_hf.web.loading_back import is_document, load_back
 from wbc_hf.web.remarks import Remark, RemarkKind, render_remarks
 from wbc_hf.web.rendering import example_buttons, plural, read_text, render, render_problem
 from wbc_hf.web.session import Session, Sessions
-from wbc_hf.web.slides import SlideFolder, check_given, render_slides
+from wbc_hf.web.slides import SlideFolder, check_given, find_rest, render_slides
 from wbc_hf.web.specimen_html import (
     describe_gallery,
     make_thumbnails,
@@ -239,6 +239,12 @@ class SpecimenTab:
         if session is None:
             yield {self.progress: render_problem("Forgotten", FORGOTTEN), self.go_on: gr.Button(visible=False)}
             return
+        try:
+            session.check_room()
+        except WbcError as error:
+            # One sentence, and not one for each of what is left.
+            yield {self.progress: render_problem("Not read", str(error))} | self._visible_parts(session)
+            return
         unread, session.unread = session.unread, []
         yield from self._read(unread, kind, goal, leucocytes, request)
 
@@ -331,7 +337,8 @@ class SpecimenTab:
         """Show a specimen that was loaded, with the fields that a person filled in."""
         total = session.specimen.leucocyte_count
         leucocytes = "" if total is None else f"{total:g}"
-        state = {self.session: session, self.progress: render("note", text=said)}
+        session.unread, sentences = find_rest(session.specimen, self.folder)
+        state = {self.session: session, self.progress: render("note", text=" ".join((said, *sentences)))}
         state |= {self.name: session.specimen.name, self.leucocytes: leucocytes, self.notice: ""}
         state |= {self.map: show_slides(session)}
         state |= self.keeping.state_of(session) | self.panel.state(session)

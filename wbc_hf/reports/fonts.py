@@ -1,0 +1,103 @@
+"""Fonts of this computer for letters that the report's own font lacks, such as Chinese, Thai and emoji."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import uharfbuzz
+
+FOLDER = "WBC_HF_FONTS"  # of more fonts, in the environment: they come first
+# Without blanks and dashes. Families with many letters, in one style with the report's; then the others by name.
+_FIRST = ("notosanscjk", "sourcehansans", "notosans", "notoemoji", "droidsansfallback", "wenquanyi", "wqy")
+_FIRST += ("msyh", "yugoth", "malgun", "hiragino", "pingfang", "arialunicode", "leelawad", "loma", "notocoloremoji")
+_BOXES = ("lastresort", "adobeblank", "notdef")  # fonts with a box, or nothing, for every letter
+_STYLES = ("bold", "black", "light", "thin", "medium", "italic", "oblique", "serif", "mono", "condensed")
+_OUTLINES = {"glyf", "CFF ", "CBDT"}  # what fpdf2 embeds
+_RESTRICTED, _ALLOWED = 0x2, 0xC  # bits of fsType: no embedding, unless one of the others allows it (OpenType, OS/2)
+
+
+@dataclass(frozen=True)
+class FontFile:
+    """A font.
+
+    Attributes:
+        path: Its file.
+        index: Which of the fonts in that file.
+    """
+
+    path: Path
+    index: int
+
+
+@lru_cache(maxsize=256)
+def find_fonts(letters: frozenset[str], folder: str) -> tuple[FontFile, ...]:
+    """Find fonts that have letters, as few as a look in a fixed order finds; those that may not be embedded are left.
+
+    Args:
+        letters: Single characters.
+        folder: Of more fonts; "" for none.
+    """
+    missing, found = set(map(ord, letters)), []
+    for path in _files(folder):
+        if not missing:
+            break
+        best, known = _best_face(path, missing)
+        if known:
+            found.append(best)
+            missing -= known
+    return tuple(found)
+
+
+def _files(folder: str) -> Iterator[Path]:
+    from matplotlib.font_manager import findSystemFonts  # slow to import, and seldom needed
+
+    if folder:
+        yield from sorted(map(Path, findSystemFonts([folder])), key=_rank)
+    yield from sorted(map(Path, findSystemFonts()), key=_rank)
+
+
+def _rank(path: Path) -> tuple[int, int, str]:
+    name = path.stem.lower().replace("-", "").replace("_", "").replace(" ", "")
+    family = next((rank for rank, start in enumerate(_FIRST) if name.startswith(start)), len(_FIRST))
+    return family, sum(style in name for style in _STYLES), str(path)
+
+
+def _best_face(path: Path, letters: set[int]) -> tuple[FontFile, set[int]]:
+    """The font of a file with most of these letters, and which; of Noto's for several languages the fitting one."""
+    best, known, score = FontFile(path, 0), set[int](), (0, 0)
+    if any(name in path.stem.lower() for name in _BOXES):
+        return best, known
+    try:
+        blob = uharfbuzz.Blob.from_file_path(str(path))
+        for index in range(uharfbuzz.Face(blob).count):
+            face = uharfbuzz.Face(blob, index)
+            if not _OUTLINES.intersection(face.table_tags) or not _may_be_embedded(face):
+                continue
+            unicodes = face.unicodes
+            here = {letter for letter in letters if letter in unicodes}
+            if (len(here), _fits(face, letters)) > score:
+                best, known, score = FontFile(path, index), here, (len(here), _fits(face, letters))
+    except (OSError, ValueError, MemoryError, uharfbuzz.HarfBuzzError):
+        return best, set()  # no font after all
+    return best, known
+
+
+def _may_be_embedded(face: uharfbuzz.Face) -> bool:
+    table = face.reference_table("OS/2").data
+    allowed = int.from_bytes(table[8:10], "big") if len(table) >= 10 else 0
+    return not allowed & _RESTRICTED or bool(allowed & _ALLOWED)
+
+
+def _fits(face: uharfbuzz.Face, letters: set[int]) -> int:
+    """Whether the name of a font says the language that letters are of: Chinese ones look otherwise in Japan."""
+    name = str(face.get_name(uharfbuzz.OTNameIdPredefined.FONT_FAMILY) or "")
+    if any(0xAC00 <= letter <= 0xD7A3 for letter in letters):
+        return int(name.endswith(" KR"))
+    return int(name.endswith(" JP" if any(0x3041 <= letter <= 0x30FF for letter in letters) else " SC"))
+
+
+def more_fonts() -> str:
+    """The folder that the environment names; "" for none."""
+    return os.environ.get(FOLDER, "")

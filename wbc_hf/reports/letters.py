@@ -1,0 +1,74 @@
+"""Letters as a report prints them: what belongs together, where a line may end, what runs from right to left."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+# Keeps the figure after a Hebrew name out of that name, without width.
+LEFT_TO_RIGHT = "\u200e"
+_JOINER = "\u200d"
+# Of the format characters, which nobody sees, these join letters, as Persian and others need it.
+_KEPT = {"\u200c", _JOINER, LEFT_TO_RIGHT}
+# Choose between pictures of one letter.
+_VARIANTS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+_SKIN = range(0x1F3FB, 0x1F400)
+
+
+def visible(text: str) -> str:
+    """Accents on their letters; no format characters, which turn the text around them; controls as spaces."""
+    kinds = {letter: unicodedata.category(letter) for letter in set(text)}
+    text = "".join(" " if kinds[it] in ("Cc", "Zl", "Zp") else it for it in text if kinds[it] != "Cf" or it in _KEPT)
+    return unicodedata.normalize("NFC", text)
+
+
+def without_variants(text: str) -> str:
+    """The text without what chooses between pictures of one letter, which a font may lack."""
+    return _VARIANTS.sub("", text)
+
+
+def runs_left(text: str) -> bool:
+    """Whether letters of a text are written from right to left."""
+    return any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in text)
+
+
+def needs_shaping(text: str) -> bool:
+    """Whether letters are joined, turned round or stacked, so that they cannot be set one after the other."""
+    return not text.isascii() and any(
+        unicodedata.category(it) in ("Mn", "Mc", "Me", "Cf") or unicodedata.bidirectional(it) in ("R", "AL")
+        for it in text
+    )
+
+
+def clusters(text: str) -> Iterator[str]:
+    """The letters of a text with the marks on them, and pictures that are joined: no line ends within one."""
+    start = 0
+    for index in range(1, len(text)):
+        letter, before = text[index], text[index - 1]
+        joined = unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf") or ord(letter) in _SKIN
+        if not joined and before != _JOINER:
+            yield text[start:index]
+            start = index
+    if text:
+        yield text[start:]
+
+
+def pieces(text: str) -> Iterator[str]:
+    """Words, each with the spaces after it; in Chinese, Japanese and Korean single letters: a line ends between."""
+    piece = ""
+    for cluster in clusters(text):
+        wide = unicodedata.east_asian_width(cluster[0]) in ("W", "F")
+        if piece and not cluster.isspace() and (wide or piece[-1].isspace() or _is_wide(piece)):
+            yield piece
+            piece = ""
+        piece += cluster
+    if piece:
+        yield piece
+
+
+def _is_wide(piece: str) -> bool:
+    return unicodedata.east_asian_width(piece[0]) in ("W", "F")
+
+
+def code_points(text: str) -> str:
+    """`U+8840 U+6DB2`."""
+    return " ".join(f"U+{ord(letter):04X}" for letter in text)
