@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 from pypdf import PdfReader
 
@@ -30,8 +32,9 @@ from wbc_hf.reports import (
     to_pdf,
 )
 from wbc_hf.reports import fhir as fhir_module
+from wbc_hf.reports.letters import clusters, keep_figures_out, pieces
 from wbc_hf.reports.texts import safe_name, time_text
-from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, Flag, Snapshot, Specimen
+from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, Flag, Snapshot, Specimen, sign
 
 MODEL = ModelIdentity("wbc-tiny", "0123456789ab", "Painted cells", "wbc_hf 0.0")
 TIME = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)
@@ -336,26 +339,136 @@ def test_pdf_says_a_flag_in_words():
     assert "counted: a differential needs" not in text
 
 
-def test_pdf_cuts_long_lists_short():
+def _pages(content: bytes) -> list[str]:
+    return [page.extract_text() for page in PdfReader(io.BytesIO(content)).pages]
+
+
+def test_pdf_leaves_nothing_out_of_long_lists():
     specimen = Specimen("S")
-    specimen.add_picture("a.png", (48, 48), b"", [_new(4, PAINTED[4])] * 1000, is_field=True)
+    specimen.add_picture("a.png", (48, 48), b"", [_new(4, PAINTED[4])] * 320, is_field=True)
     for number in range(1, 301):
         specimen.review(number, "lymphocyte", f"{'Long Name ' * 9}{number % 7}")
 
-    text = _page(to_pdf(_take_snapshot(specimen)))
+    pages = _pages(to_pdf(_take_snapshot(specimen)))
 
-    assert "12 of 300" in text
-    assert "12 of 700" in text
-    corrections = text.partition("Corrected")[2].partition("Model")[0]
-    assert corrections.count("→") + int(corrections.partition("; … and ")[2].split()[0]) == 300
+    assert all(f"page {number} of {len(pages)}" in page for number, page in enumerate(pages, 1))
+    corrections = " ".join(pages).partition("Corrected")[2].partition("accepted by a person")[0]
+    assert set(map(int, re.findall(r"\b\d+\b", corrections))) >= set(range(1, 301))
+    assert corrections.count("neutrophil → lymphocyte") == 7
+    assert "…" not in "".join(pages)
 
 
 def test_pdf_shows_any_name(hostile_snapshot: Snapshot, recwarn: pytest.WarningsRecorder):
-    text = _page(to_pdf(hostile_snapshot))
-    assert "□□ $x_1$ <b>&" in text
-    assert "□ stands for a letter that this page's font lacks" in text
+    first, *more = _pages(to_pdf(hostile_snapshot))
+    for text in (first, *more):
+        assert _whole(HOSTILE_NAME) in _whole(text)
+        assert "…" not in text.replace("[U+…]", "")
     # Files that other tests left open are closed at any time.
     assert not [warning.message for warning in recwarn if not issubclass(warning.category, ResourceWarning)]
+
+
+def _whole(text: str) -> str:
+    """A text without what a line may end in; letters that no font of this computer has as letters again."""
+    numbers = re.sub(r"\[((?:U\+[0-9A-F]+\s*)+)\]", lambda found: _letters(found[1]), text)
+    return re.sub(r"[\s\x07\u200e]", "", numbers)
+
+
+def _letters(numbers: str) -> str:
+    return "".join(chr(int(number, 16)) for number in re.findall(r"U\+([0-9A-F]+)", numbers))
+
+
+LONG_NAME = ("Maria-Theresia von Hohenlohe-Schillingsfürst " * 5)[:200]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Щербакова Ёлка Юрьевна",
+        "Αλέξανδρος Παπαδόπουλος",
+        "王小明",
+        "髙橋さくら",
+        "김철수",
+        "สมใจ กำลังดี",
+        "Nguyễn Z̈oë",
+        LONG_NAME,
+    ],
+)
+def test_pdf_has_every_name_whole_on_every_page(name: str):
+    specimen = Specimen(f"S {name}")
+    specimen.add_picture("a.png", (48, 48), b"", [_new(3, PAINTED[3])] * 14, is_field=False)
+    specimen.describe("Ana", patient=f"P {name}")
+    specimen.review(1, "basophil", name)
+    sign(specimen, [], name, "so few")
+    pages = _pages(to_pdf(_take_snapshot(specimen)))
+    assert len(pages) == 3
+    for page in map(_whole, pages):
+        assert _whole(f"S {name}") in page and _whole(f"P {name}") in page
+    assert _whole(f"1 cell by {name}, 1 corrected") in _whole(pages[0])
+    assert _whole(name) in _whole(pages[0].partition("Software")[2])
+    assert _whole(f"{name}: signed") in _whole(pages[2])
+
+
+NOWHERE = "\U0010a000\U0010a001"  # private use: no font has them
+
+
+def test_letters_that_no_font_has_stand_as_numbers_and_are_copied_as_letters():
+    specimen = Specimen(f"A {NOWHERE} B")
+    content = to_pdf(_take_snapshot(specimen))
+    text = _page(content)
+    assert "A [U+10A000 U+10A001] B" in text
+    assert text.count("holds the Unicode numbers of letters that no font of this computer has") == 1
+    page = PdfReader(io.BytesIO(content)).pages[0].get_contents().get_data().decode("latin-1")
+    assert bytes.fromhex(re.search(r"/ActualText <([0-9A-F]+)>", page)[1]).decode("utf-16") == NOWHERE
+    assert "[U+" not in _page(to_pdf(_take_snapshot(Specimen("A B"))))
+
+
+def _write_font(path: Path, letters: str, *, restricted: bool = False) -> None:
+    """A font of squares."""
+    names = {ord(letter): f"u{ord(letter):X}" for letter in letters}
+    order = [".notdef", *names.values()]
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for place in ((0, 700), (700, 700), (700, 0)):
+        pen.lineTo(place)
+    pen.closePath()
+    glyph = pen.glyph()
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder(order)
+    font.setupCharacterMap(names)
+    font.setupGlyf(dict.fromkeys(order, glyph))
+    font.setupHorizontalMetrics(dict.fromkeys(order, (800, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": path.stem, "styleName": "Regular", "fullName": path.stem, "psName": path.stem})
+    font.setupOS2(sTypoAscender=800, fsType=2 if restricted else 0)
+    font.setupPost()
+    font.save(path)
+
+
+def test_letters_are_of_a_font_that_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _write_font(tmp_path / "Rare.ttf", NOWHERE)
+    monkeypatch.setenv("WBC_HF_FONTS", str(tmp_path))
+    text = _page(to_pdf(_take_snapshot(Specimen(f"A {NOWHERE} B"))))
+    assert f"A {NOWHERE} B" in text
+    assert "[U+" not in text
+
+
+def test_a_font_that_may_not_be_embedded_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _write_font(tmp_path / "Closed.ttf", NOWHERE, restricted=True)
+    (tmp_path / "Broken.ttf").write_bytes(b"no font")
+    monkeypatch.setenv("WBC_HF_FONTS", str(tmp_path))
+    assert "A [U+10A000 U+10A001] B" in _page(to_pdf(_take_snapshot(Specimen(f"A {NOWHERE} B"))))
+
+
+def test_a_line_ends_at_no_mark_and_between_chinese_letters():
+    assert list(clusters("e\u0301กำx")) == ["e\u0301", "ก", "ำ", "x"]
+    assert list(clusters("👩🏽\u200d🔬.")) == ["👩🏽\u200d🔬", "."]
+    assert list(pieces("S 17 血液b: c")) == ["S ", "17 ", "血", "液", "b: ", "c"]
+    assert "".join(pieces(HOSTILE_NAME)) == HOSTILE_NAME
+
+
+def test_a_figure_after_a_name_from_right_to_left_stays_beside_it():
+    assert keep_figures_out("2 by דוד, 1 corrected") == "2 by דוד\u200e, 1 corrected"
+    assert keep_figures_out("Ana, 1") == "Ana, 1"
 
 
 @pytest.mark.parametrize("name", ["דוד כהן", "محمد علي"])
@@ -366,7 +479,7 @@ def test_pdf_runs_from_right_to_left_where_a_name_does(name: str):
     specimen.review(1, "basophil", name)
     text = _page(to_pdf(_take_snapshot(specimen)))
     assert text.count(name) == 2
-    assert "stands for a letter" not in text
+    assert "[U+" not in text
 
 
 @pytest.mark.parametrize("mark", ["\ufeff", "\u202e", "\u2066", "\u200b"])

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tests.conftest import SlideFile
 from tests.slide_files import write_svs, write_tiff
 from wbc_hf.cli import app
 from wbc_hf.data import paint_field
-from wbc_hf.errors import WbcError
+from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import to_csv, to_json, to_pdf
@@ -31,9 +32,11 @@ from wbc_hf.smear import (
     Specimen,
     count_found,
     count_slide,
+    file_digest,
     load_document,
     open_slide,
     read_slide,
+    unread_fields,
 )
 
 ALL = 10_000
@@ -190,6 +193,26 @@ def test_a_slide_that_is_loaded_back_goes_on_where_it_was(read: tuple[SlideReadi
     field = next(it for it in reading.monolayer.fields if it.name == snapshot.pictures[number].name)
     CellCounter(predictor, loaded).add_slide_field(field)
     assert len(loaded.cells) == len(snapshot.cells)
+
+
+def test_fields_that_nobody_chose_are_not_read(read: tuple[SlideReading, Snapshot], slide_file: SlideFile):
+    """A document may say what it likes of a slide that is there: a field of it is no larger than others are."""
+    (known,), specimen, slide = read[1].slides, Specimen(), open_slide(slide_file.path)
+    assert known.digest == file_digest(slide_file.path) == slide.digest
+    assert [it.core for it in unread_fields(specimen, known, slide)] == list(known.fields)
+    frames = [(it.frame, it.scale, it.pixel_size, it.number) for it in unread_fields(specimen, known, slide)]
+    assert frames == [(it.frame, it.scale, it.pixel_size, it.number) for it in read[0].monolayer.fields]
+    x0, y0, _, _ = known.fields[0]
+    made_up = [(0, 0, *slide.size), (-900, y0, x0, y0 + 9), (x0, y0, x0, y0 + 9), (x0, y0, slide.size[0] + 1, y0 + 9)]
+    for field in made_up:
+        with pytest.raises(UnreadableImageError, match=r"smear.tif: has other fields"):
+            unread_fields(specimen, replace(known, fields=(*known.fields, field)), slide)
+    with pytest.raises(UnreadableImageError, match=r"smear.tif: has other fields"):
+        unread_fields(specimen, replace(known, pixel_size=known.pixel_size * 1.01), slide)
+    with pytest.raises(UnreadableImageError, match="is another slide"):
+        unread_fields(specimen, replace(known, digest=known.digest[:-1]), slide)
+    with pytest.raises(UnreadableImageError, match="was kept without what tells it"):
+        unread_fields(specimen, replace(known, digest=""), slide)
 
 
 def test_the_report_has_a_page_with_the_slide(read: tuple[SlideReading, Snapshot]):

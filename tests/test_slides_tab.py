@@ -14,6 +14,8 @@ from wbc_hf.data import paint_field
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import build_from_scratch
+from wbc_hf.reports import to_json
+from wbc_hf.smear import DEFAULT_RANGES, sign
 from wbc_hf.web import build_page
 from wbc_hf.web.session import Session
 from wbc_hf.web.slides import SlideFolder, check_given
@@ -107,6 +109,158 @@ def test_a_slide_of_the_server_is_read_to_a_goal_and_on(
     (*_, last) = page.states("on_slide", "ward 3/smear.tif", "Find out", "5 cells", "")
     assert "is in this specimen already" in last
     assert len(page.session.specimen.pictures) == len(names)
+
+
+def _read_some(predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Page, bytes]:
+    """A slide of which some fields were read, as the page has it and as JSON."""
+    monkeypatch.setitem(GOALS, "5 cells", 5)
+    page = Page(predictor, folder)
+    list(page.states("on_slide", "ward 3/smear.tif", "Find out", "5 cells", ""))
+    snapshot = page.session.specimen.snapshot(predictor.identity, DEFAULT_RANGES)
+    assert 0 < len(snapshot.pictures) < len(snapshot.slides[0].fields)
+    return page, to_json(snapshot, pictures=True).encode()
+
+
+def _load(page: Page, content: bytes, tmp_path: Path) -> str:
+    (tmp_path / "s.json").write_bytes(content)
+    (last,) = page.states("on_files", [{"path": str(tmp_path / "s.json"), "orig_name": "s.json"}], "Find out", ALL, "")
+    return last
+
+
+def _whole(predictor: Predictor, folder: Path) -> list[tuple]:
+    """What is found where the slide is read without a stop."""
+    page = Page(predictor, folder)
+    list(page.states("on_slide", "ward 3/smear.tif", "Find out", ALL, ""))
+    list(page.states("on_go_on", page.session, "Find out", ALL, ""))
+    return _found(page.session)
+
+
+def _found(session: Session) -> list[tuple]:
+    pictures, cells = session.specimen.contents()
+    return [(it.name, it.place) for it in pictures] + [(it.picture, it.box, it.label) for it in cells]
+
+
+@pytest.mark.parametrize("moved", ["", "ward 9"])
+def test_a_slide_that_was_loaded_back_is_read_on(
+    predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: str
+):
+    _, content = _read_some(predictor, folder, monkeypatch)
+    if moved:
+        (folder / "ward 3").rename(folder / moved)
+    page = Page(predictor, folder)
+    text = _load(page, content, tmp_path)
+    (slide,) = page.session.specimen.slides
+    left = len(slide.fields) - len(page.session.specimen.pictures)
+    assert f"Read the other {left} field" in text and "give the slide again" not in text
+    list(page.states("on_go_on", page.session, "Find out", ALL, ""))
+    if not moved:
+        assert _found(page.session) == _whole(predictor, folder)
+    pictures = page.session.specimen.pictures
+    assert [it.name for it in pictures] == [f"ward 3/smear.tif, field {n}" for n in range(1, len(slide.fields) + 1)]
+    assert page.session.unread == [] and len(page.session.specimen.slides) == 1
+
+
+def test_a_slide_that_is_gone_is_named_and_goes_on_where_it_is_given_again(
+    predictor: Predictor, folder: Path, slide_file: SlideFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _, content = _read_some(predictor, folder, monkeypatch)
+    (folder / "ward 3" / "smear.tif").rename(tmp_path / "elsewhere.tif")
+    shutil.copy(tmp_path / "secret.tif", folder / "ward 3" / "smear.tif")
+    with (folder / "ward 3" / "smear.tif").open("ab") as file:
+        file.write(b"another slide under the name")
+    for slides, said in ((folder, "is not in the server"), (None, "this page has no folder of slides")):
+        page = Page(predictor, slides)
+        text = _load(page, content, tmp_path)
+        assert said in text and text.count("give the slide again") == 1
+        assert page.session.unread == []
+    read, cells = len(page.session.specimen.pictures), len(page.session.specimen.cells)
+    given = [{"path": str(slide_file.path), "orig_name": "again.tif"}]
+    list(page.states("on_files", given, "Find out", "100 cells", ""))
+    pictures = page.session.specimen.pictures
+    assert [it.name for it in pictures] == [f"ward 3/smear.tif, field {n}" for n in range(1, len(pictures) + 1)]
+    assert len(pictures) > read and len(page.session.specimen.cells) > cells
+
+
+def test_another_slide_of_the_same_name_is_not_read_on(
+    predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _, content = _read_some(predictor, folder, monkeypatch)
+    with (folder / "ward 3" / "smear.tif").open("ab") as file:
+        file.write(b"scanned anew")
+    page = Page(predictor, folder)
+    _load(page, content, tmp_path)
+    read = len(page.session.specimen.pictures)
+    (*_, last) = page.states("on_slide", "ward 3/smear.tif", "Find out", ALL, "")
+    assert "is another slide than the one that the specimen was read from" in last
+    assert len(page.session.specimen.pictures) == read
+
+
+def test_a_signed_specimen_says_once_that_nothing_is_read_into_it(
+    predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    page, _ = _read_some(predictor, folder, monkeypatch)
+    left, read = list(page.session.unread), len(page.session.specimen.pictures)
+    page.session.specimen.review_many({it.number: "monocyte" for it in page.session.specimen.cells}, "Ana")
+    sign(page.session.specimen, [], "Ana")
+    (last,) = page.states("on_go_on", page.session, "Find out", ALL, "")
+    assert last.count("This specimen is signed") == 1
+    assert page.session.unread == left and len(page.session.specimen.pictures) == read
+
+
+def _mirax(folder: Path) -> Path:
+    (folder / "m").mkdir()
+    (folder / "m" / "Slidedat.ini").write_text("[DATAFILE]\nFILE_0 = Data0000.dat\n")
+    (folder / "m" / "Data0000.dat").write_bytes(b"tiles")
+    (folder / "m.mrxs").write_bytes(b"slide")
+    return folder / "m.mrxs"
+
+
+def _hamamatsu(folder: Path, image: str = "tile.jpg") -> Path:
+    (folder / "tile.jpg").write_bytes(b"tiles")
+    text = f"[Virtual Microscope Specimen]\nNoLayers=1\nImageFile={image}\nPath=/\n"
+    (folder / "h.vms").write_text(text)
+    return folder / "h.vms"
+
+
+def _dicom(folder: Path) -> Path:
+    (folder / "d").mkdir()
+    (folder / "d" / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    return folder / "d" / "1.dcm"
+
+
+def test_files_of_a_slide_that_lead_out_of_the_folder_are_refused_by_name(folder: Path):
+    secret = folder.parent / "secret.tif"
+    mirax, hamamatsu, dicom = _mirax(folder), _hamamatsu(folder), _dicom(folder)
+    slides = SlideFolder(folder)
+    for path in (mirax, hamamatsu, dicom):
+        assert slides.find(path.relative_to(folder).as_posix()) == path
+
+    (folder / "m" / "Data0000.dat").unlink()
+    (folder / "m" / "Data0000.dat").symlink_to(secret)
+    (folder / "tile.jpg").unlink()
+    (folder / "tile.jpg").symlink_to(secret)
+    (folder / "d" / "2.dcm").symlink_to(secret)
+    for name, beside in (("m.mrxs", "m/Data0000.dat"), ("h.vms", "tile.jpg"), ("d/1.dcm", "2.dcm")):
+        with pytest.raises(WbcError, match=f"^{name}: is not read, since “{beside}”, which belongs to it, leads out"):
+            slides.find(name)
+    for image in ("../secret.tif", str(secret)):
+        (folder / "h.vms").write_text(f"[Virtual Microscope Specimen]\nImageFile(1,0) = {image}\n")
+        with pytest.raises(WbcError, match=r"h.vms: is not read, since “.*secret\.tif”, which belongs"):
+            slides.find("h.vms")
+    (folder / "m" / "Slidedat.ini").write_text("[DATAFILE]\nFILE_0 = ../../secret.tif\n")
+    (folder / "m" / "Data0000.dat").unlink()
+    with pytest.raises(WbcError, match=r"m.mrxs: is not read, since “.*secret\.tif”"):
+        slides.find("m.mrxs")
+    shutil.rmtree(folder / "m")
+    (folder / "m").symlink_to(folder.parent)
+    with pytest.raises(WbcError, match=r"m\.mrxs: is not read, since “m”"):
+        slides.find("m.mrxs")
+
+
+def test_a_slide_with_a_file_outside_is_refused_on_the_page(predictor: Predictor, folder: Path):
+    path = _hamamatsu(folder, "../secret.tif")
+    (text,) = Page(predictor, folder).states("on_slide", path.name, "Find out", ALL, "")
+    assert text.count("leads out of the server") == 1
 
 
 def test_a_slide_that_is_uploaded_is_read(predictor: Predictor, slide_file: SlideFile):

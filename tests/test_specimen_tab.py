@@ -1,5 +1,9 @@
 """What the tab of a specimen does with events, without a browser; and what a page forgets."""
 
+import base64
+import csv
+import io
+import json
 import time
 import zipfile
 from collections.abc import Iterator
@@ -14,17 +18,22 @@ import pytest
 from gradio.state_holder import SessionState, StateHolder
 from PIL import Image
 
+from tests.kept_specimens import fill
 from tests.test_session import waiting
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
+from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_scratch
+from wbc_hf.reports import EXPORTS
+from wbc_hf.smear import DEFAULT_RANGES, CellState
 from wbc_hf.web import build_page
 from wbc_hf.web import session as session_module
 from wbc_hf.web.housekeeping import KEEP_CLOSED, KEEP_OPEN, drop_idle_sessions, remove_files
 from wbc_hf.web.intake import next_goal
 from wbc_hf.web.session import Session, Sessions
-from wbc_hf.web.specimen_tab import ALL, GOALS
+from wbc_hf.web.specimen_html import describe_gallery
+from wbc_hf.web.specimen_tab import ALL, GOALS, make_file, render_table
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +204,31 @@ def test_example_fields_are_not_counted_with_a_patients(tab: Tab):
         tab.take(update)
     assert len(tab.session.specimen.pictures) == 1
     assert "example fields would be counted with your own" in tab.text()
+
+
+def test_the_files_say_of_each_cell_what_the_page_shows(predictor: Predictor):
+    session = Session(predictor)
+    fill(session.specimen)
+    cells, table = json.loads(describe_gallery(session))["cells"], render_table(session, DEFAULT_RANGES, "6.5")
+    given = {"name": "S 17", "leucocytes": "6.5", "reviewer": "Ana"}
+    files = {it.key: make_file(session, it, DEFAULT_RANGES, **given)["content"] for it in EXPORTS}
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(files["csv"]).decode("utf-8-sig"), newline="")))
+    document = json.loads(base64.b64decode(files["json"]))
+
+    columns = [*CLASS_NAMES, "", None]
+    assert len({state for _, _, state, *_ in cells}) > 3
+    for (number, column, state, _, _, reviewed), row, cell in zip(cells, rows, document["cells"], strict=True):
+        assert number == int(row["number"]) == cell["number"]
+        assert state == row["state"] == cell["state"]
+        assert bool(reviewed) == bool(row["reviewed"]) == (cell["review"] is not None)
+        assert row["class"] == (cell["class"] or "") and row["model_class"] == cell["prediction"]["class"]
+        if state in (CellState.COUNTED, CellState.REJECTED):
+            assert columns[column] == row["class"]
+    shares = document["differential"]["shares"]
+    for share, line in zip(shares, table.split("<tbody>")[1].split("</tr>"), strict=False):
+        assert share["count"] == sum(row["state"] == "counted" and row["class"] == share["class"] for row in rows)
+        assert f"<td>{share['count']}</td><td><b>{share['percent']:.1f}</b></td>" in line
+        assert f"<td>{share['limits'][0]:.1f}" in line.replace("\n", "")
 
 
 def test_whoever_signed_in_reviews_under_that_name(tab: Tab):

@@ -681,12 +681,34 @@ def test_what_can_be_taken_away(page: "sync_api.Page", fields: list[Path]):
     rows = list(csv.DictReader(io.StringIO(files["CSV"].decode("utf-8-sig"))))
     document = json.loads(files["JSON"])
     assert len(rows) == len(document["cells"]) > 5
+    _check_rows(page, rows, document)
     assert [row["class"] for row in rows if row["reviewer"] == "A. Meyer"] == ["monocyte"]
     assert document["differential"]["leucocytes"] == 6.4
     bundle = Bundle.model_validate_json(files["FHIR"])
     assert "DiagnosticReport" in {entry.resource.get_resource_type() for entry in bundle.entry}
     names = zipfile.ZipFile(io.BytesIO(files["ZIP"])).namelist()
     assert [name.split("/")[0] for name in names if name.endswith(".png")] == ["monocyte"]
+
+
+def _check_rows(page: "sync_api.Page", rows: list[dict[str, str]], document: dict) -> None:
+    """Compare what the gallery and the table show with the files, cell by cell and class by class."""
+    shown = page.locator(".wbc-cells .wbc-cell").evaluate_all(
+        "cells => cells.map(it => [Number(it.dataset.number), it.parentElement.ariaLabel.toLowerCase(), it.className])"
+    )
+    assert sorted(number for number, _, _ in shown) == [int(row["number"]) for row in rows]
+    by_number = {int(row["number"]): row for row in rows}
+    for number, column, looks in shown:
+        row, cell = by_number[number], document["cells"][number - 1]
+        assert f"wbc-{row['state']}" in looks.split() and ("wbc-reviewed" in looks) == bool(row["reviewer"])
+        assert (cell["number"], cell["state"], cell["class"] or "") == (number, row["state"], row["class"])
+        assert row["state"] != "counted" or row["class"] == column
+        assert tuple(cell["box"]) == tuple(int(row[side]) for side in ("x0", "y0", "x1", "y1"))
+    table = page.locator(".wbc-differential tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(it => it.firstChild ? it.firstChild.textContent.trim() : ''))"
+    )
+    counts = [sum(row["state"] == "counted" and row["class"] == name for row in rows) for name in CLASS_NAMES]
+    assert [int(row[1]) for row in table] == [it["count"] for it in document["differential"]["shares"]] == counts
+    assert [row[2] for row in table] == [f"{it['percent']:.1f}" for it in document["differential"]["shares"]]
 
 
 @DESKTOP_FIRST

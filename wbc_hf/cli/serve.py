@@ -54,7 +54,7 @@ def serve(
         Path | None,
         typer.Option(
             help="Folder of whole slides on this machine that every visitor may read; files outside of it stay "
-            "closed. Needs the extra `slides`."
+            "closed. Specimens that were kept or loaded go on reading theirs. Needs the extra `slides`."
         ),
     ] = None,
     store: Annotated[

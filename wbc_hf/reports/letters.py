@@ -4,13 +4,13 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-# Keeps the figure after a Hebrew name out of that name, without width.
-LEFT_TO_RIGHT = "\u200e"
+_LEFT_TO_RIGHT = "\u200e"  # a letter without width
 _JOINER = "\u200d"
 # Of the format characters, which nobody sees, these join letters, as Persian and others need it.
-_KEPT = {"\u200c", _JOINER, LEFT_TO_RIGHT}
+_KEPT = {"\u200c", _JOINER, _LEFT_TO_RIGHT}
 # Choose between pictures of one letter.
 _VARIANTS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+_RIGHT_TO_LEFT = ("R", "AL")
 _SKIN = range(0x1F3FB, 0x1F400)
 
 
@@ -26,15 +26,31 @@ def without_variants(text: str) -> str:
     return _VARIANTS.sub("", text)
 
 
-def runs_left(text: str) -> bool:
-    """Whether letters of a text are written from right to left."""
-    return any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in text)
+def keep_figures_out(text: str) -> str:
+    """The text with a mark between letters that run from right to left and the figure after them.
+
+    Without, "2 by דוד, 1 corrected" shows the 1 on the other side of the name, as if the name ended in it.
+    """
+    if text.isascii():
+        return text
+    result, runs_left = "", False
+    for letter in text:
+        kind = unicodedata.bidirectional(letter)
+        if kind in ("EN", "AN") and runs_left:
+            end = next(
+                n for n in range(len(result), 0, -1) if unicodedata.bidirectional(result[n - 1]) in _RIGHT_TO_LEFT
+            )
+            result = result[:end] + _LEFT_TO_RIGHT + result[end:]
+        if kind in ("L", "EN", "AN", *_RIGHT_TO_LEFT):
+            runs_left = kind in _RIGHT_TO_LEFT
+        result += letter
+    return result
 
 
 def needs_shaping(text: str) -> bool:
     """Whether letters are joined, turned round or stacked, so that they cannot be set one after the other."""
     return not text.isascii() and any(
-        unicodedata.category(it) in ("Mn", "Mc", "Me", "Cf") or unicodedata.bidirectional(it) in ("R", "AL")
+        unicodedata.category(it) in ("Mn", "Mc", "Me", "Cf") or unicodedata.bidirectional(it) in _RIGHT_TO_LEFT
         for it in text
     )
 

@@ -21,12 +21,11 @@ from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.labels import LEUCOCYTES, Leucocyte
 from wbc_hf.reports.fonts import FOLDER, FontFile, find_fonts, more_fonts
 from wbc_hf.reports.letters import (
-    LEFT_TO_RIGHT,
     clusters,
     code_points,
+    keep_figures_out,
     needs_shaping,
     pieces,
-    runs_left,
     visible,
     without_variants,
 )
@@ -88,6 +87,7 @@ class Fact(NamedTuple):
     text: str
     x: float
     width: float
+    below: str = ""  # in small letters
 
 
 def draw_report(snapshot: Snapshot, draw_more: Callable[["ReportPage", Snapshot, bool], None]) -> bytes:
@@ -97,16 +97,18 @@ def draw_report(snapshot: Snapshot, draw_more: Callable[["ReportPage", Snapshot,
         snapshot: The specimen.
         draw_more: Draws the pages after the first, which says whether it shows cells.
     """
+    page = ReportPage(snapshot)
     try:
-        return _draw(snapshot, draw_more, more=True)
+        return _draw(page, snapshot, draw_more)
     except Exception:
+        if not page.has_more_fonts:
+            raise
         # Whatever is wrong with a font of this computer, there is a report.
-        logger.warning("A font of this computer cannot be used; the report says which letters lack.", exc_info=True)
-        return _draw(snapshot, draw_more, more=False)
+        logger.warning("A font of this computer cannot be used: the report says which letters lack.", exc_info=True)
+        return _draw(ReportPage(snapshot, more_fonts=False), snapshot, draw_more)
 
 
-def _draw(snapshot: Snapshot, draw_more: Callable[["ReportPage", Snapshot, bool], None], *, more: bool) -> bytes:
-    page = ReportPage(snapshot, more_fonts=more)
+def _draw(page: "ReportPage", snapshot: Snapshot, draw_more: Callable[["ReportPage", Snapshot, bool], None]) -> bytes:
     page.add_page()
     page.bottom = _draw_foot(page, snapshot) - 1.5
     y = _draw_head(page, snapshot)
@@ -132,15 +134,15 @@ class ReportPage(FPDF):
 
     Attributes:
         bottom: Where what stands on the current page ends.
-        title: Of the pages that `room` begins.
+        heading: Of the pages that are begun where something does not fit.
     """
 
     def __init__(self, snapshot: Snapshot, *, more_fonts: bool = True):
         super().__init__()
-        self.bottom, self.title = BOTTOM, "Review"
+        self.bottom, self.heading = BOTTOM, "Review"
         self._snapshot, self._may_have_more = snapshot, more_fonts
         self._more: dict[FontFile, str] = {}
-        self._undrawn = self._says_undrawn = False
+        self._undrawn = False
         self._widths: dict[tuple[str, float, str], float] = {}
         self.alias_nb_pages(_PAGES)
         self.set_title(f"Leucocyte differential {visible(snapshot.specimen)}".strip())
@@ -155,12 +157,12 @@ class ReportPage(FPDF):
 
     # ---- pages
 
-    def begin(self, title: str) -> float:
-        """Begin a page with a title and the names of the specimen and the patient, and return where it goes on."""
+    def begin(self, heading: str) -> float:
+        """Begin a page with a heading and the names of specimen and patient, and return where the rest begins."""
         self._end_page()
         self.add_page()
-        self.title, self.bottom = title, BOTTOM
-        y = self.put_lines(LEFT, 21, title, RIGHT - LEFT, 13, bold=True, leading=5.4) - 0.6
+        self.heading, self.bottom = heading, BOTTOM
+        y = self.put_lines(LEFT, 21, heading, RIGHT - LEFT, 13, bold=True, leading=5.4) - 0.6
         for name, text in self._names:
             self.put(LEFT, y, name, 7, ink=FAINT)
             y = self.put_lines(LEFT + 18, y, text, RIGHT - LEFT - 18, 8, bold=True, leading=LINE)
@@ -169,7 +171,16 @@ class ReportPage(FPDF):
 
     def room(self, y: float, height: float) -> float:
         """Where something so high stands: at `y`, or on a new page."""
-        return y if y + height <= self.bottom else self.begin(self.title)
+        return y if y + height <= self.bottom else self.begin(self.heading)
+
+    def next_line(self, y: float) -> float:
+        """The baseline of a line: `y`, or on a new page."""
+        return y if y <= self.bottom else self.begin(self.heading) + 2.6
+
+    @property
+    def has_more_fonts(self) -> bool:
+        """Whether fonts of this computer are used."""
+        return bool(self._more)
 
     def finish(self) -> bytes:
         """The finished document."""
@@ -186,10 +197,10 @@ class ReportPage(FPDF):
         """Write what stands at the end of each page: its number, and what no font has."""
         self.put(LEFT, FOOT, RESEARCH_USE, 6.5, ink=FAINT)
         self._style(6.5, ink=FAINT)
-        self._draw_text(RIGHT, FOOT, f"page {self.page_no()} of {_PAGES}", "R", shaped=False)
+        self._draw_text(RIGHT, FOOT, f"page {self.page_no()} of {_PAGES}", "R")
         if self._undrawn:
-            self._undrawn, self._says_undrawn = False, True
-            self.put_lines(LEFT, FOOT - 5.2, _NO_FONT, RIGHT - LEFT, 5, ink=FAINT, leading=2.2)
+            self._undrawn = False
+            self.put_lines(LEFT, FOOT + 2.6, _NO_FONT, RIGHT - LEFT, 5, ink=FAINT, leading=2)
 
     # ---- text
 
@@ -230,8 +241,7 @@ class ReportPage(FPDF):
             The baseline of a line after the last.
         """
         for line in self.wrap(text, width, size, bold=bold):
-            if flows and y > self.bottom:
-                y = self.begin(self.title) + 2.6
+            y = self.next_line(y) if flows else y
             self._style(size, bold, ink)
             self._put_line(x, y, line, "L")
             y += leading or LINE
@@ -268,53 +278,67 @@ class ReportPage(FPDF):
             y = self.put_lines(LEFT, y + gap, fact.text, RIGHT - LEFT, size, bold=bold, leading=leading) + 1.6
         beside = [it for it in facts if it not in wide]
         for fact in beside:
-            self.put(fact.x, y, fact.title, title_size, ink=FAINT)
-            self.put(fact.x, y + gap, fact.text, size, bold=bold)
-        return y + gap + leading if beside else y
+            x = fact.x - beside[0].x + LEFT
+            self.put(x, y, fact.title, title_size, ink=FAINT)
+            self.put(x, y + gap, fact.text, size, bold=bold)
+            self.put(x, y + gap + 0.36 * size, fact.below, title_size, ink=FAINT)
+        return y + gap + leading + 2.4 * any(it.below for it in beside) if beside else y
 
     def _style(self, size: float, bold: bool = False, ink: str = INK) -> None:
         self.set_font("DejaVu", "B" if bold else "", size)
         self.set_text_color(ink)
 
     def _put_line(self, x: float, y: float, text: str, align: str) -> None:
-        """Write a line in the style that is set."""
-        text = visible(text).rstrip()
-        shown = self._shown(text)
-        # What is selected and copied is the text itself, also where numbers or joined letters stand for it.
-        said = text != shown
-        if said:
-            self._out(f"/Span <</ActualText <FEFF{text.encode('utf-16-be').hex().upper()}>>> BDC")
-        self._draw_text(x, y, shown, align, shaped=needs_shaping(shown))
-        if said:
-            self._out("EMC")
+        """Write a line in the style that is set; where numbers stand for letters, the letters can be copied."""
+        runs = self._runs(keep_figures_out(visible(text).rstrip()), note=True)
+        if len(runs) == 1 and runs[0][1] == "":
+            self._draw_text(x, y, runs[0][0], align)
+            return
+        widths = [self._width_of(shown) for shown, _ in runs]
+        x -= {"L": 0.0, "C": sum(widths) / 2, "R": sum(widths)}[align]
+        for (shown, said), width in zip(runs, widths, strict=True):
+            if said:
+                self._out(f"/Span <</ActualText <FEFF{said.encode('utf-16-be').hex().upper()}>>> BDC")
+            self._draw_text(x, y, shown, "L")
+            if said:
+                self._out("EMC")
+            x += width
 
-    def _draw_text(self, x: float, y: float, text: str, align: str, *, shaped: bool) -> None:
+    def _draw_text(self, x: float, y: float, text: str, align: str) -> None:
         width = {"L": WIDTH, "C": 2 * x, "R": x}[align]
         self.set_xy(x if align == "L" else 0, y - 0.3 * self.font_size)
-        # Names run their own way within a report that runs from left to right.
-        self.set_text_shaping(shaped, direction="ltr")
+        self._shape(text)
         self.cell(width, 0, text, align=align)
+
+    def _shape(self, text: str) -> None:
+        """Join and stack letters that ask for it; names run their own way within a report that runs to the right."""
+        self.set_text_shaping(needs_shaping(text), direction="ltr")
+
+    def _width_of(self, shown: str) -> float:
+        self._shape(shown)
+        return self.get_string_width(shown)
 
     def _width(self, text: str, size: float, bold: bool) -> float:
         key = (text, size, "B" if bold else "")
         if key not in self._widths:
             self._style(size, bold)
-            shown = self._shown(text, note=False)
-            self.set_text_shaping(needs_shaping(shown), direction="ltr")
-            self._widths[key] = self.get_string_width(shown)
+            self._widths[key] = sum(self._width_of(shown) for shown, _ in self._runs(text, note=False))
         return self._widths[key]
 
-    def _shown(self, text: str, *, note: bool = True) -> str:
-        """The text with the Unicode numbers of letters that no font has in their place."""
+    def _runs(self, text: str, *, note: bool) -> list[tuple[str, str]]:
+        """What is drawn, in parts: letters and ""; or the Unicode numbers of letters that no font has, and those.
+
+        Args:
+            text: A line, or a part of one.
+            note: Whether the page is to say what the numbers are.
+        """
         if text.isascii():
-            return text
+            return [(text, "")]
         text = without_variants(text)
         lacking = self._lacking(text)
-        if not lacking:
-            return text
-        self._undrawn |= note
-        runs = groupby(text, key=lacking.__contains__)
-        return "".join(f"[{code_points(''.join(run))}]" if lacks else "".join(run) for lacks, run in runs)
+        self._undrawn |= note and bool(lacking)
+        parts = [(lacks, "".join(part)) for lacks, part in groupby(text, key=lacking.__contains__)]
+        return [(f"[{code_points(part)}]", part) if lacks else (part, "") for lacks, part in parts]
 
     def _lacking(self, text: str) -> set[str]:
         """Letters of a text that no font has, once those of this computer were asked."""
@@ -371,16 +395,13 @@ def _draw_head(page: ReportPage, snapshot: Snapshot) -> float:
     differential = snapshot.differential
     facts = [
         Fact("Specimen", snapshot.specimen or "not named", LEFT, 56),
-        Fact("Recorded (UTC)", f"{snapshot.time:%d %b %Y, %H:%M}", 76, 43),
+        Fact("Recorded (UTC)", f"{snapshot.time:%d %b %Y, %H:%M}", 76, 43, local_text(snapshot.time)),
         Fact("Pictures", _count_pictures(snapshot.pictures), 122, 26),
         Fact("Cells counted", str(differential.total), 150, 18),
     ]
     if differential.leucocyte_count is not None:
         facts.append(Fact("Leucocytes, 10⁹/l", f"{differential.leucocyte_count:g}", 170, 24))
     y = page.put_facts(30.5, facts, 9, 6.5, bold=True)
-    if local := local_text(snapshot.time):
-        page.put(76, y - 0.6, local, 6.5, ink=FAINT)
-        y += 2.4
     about = snapshot.about
     known = [("Patient", about.patient, LEFT, 56), ("Order", about.order, 76, 43), ("Slide", about.slide, 122, 72)]
     if numbers := [Fact(*it) for it in known if it[1].strip()]:
@@ -410,9 +431,9 @@ def _draw_notices(page: ReportPage, snapshot: Snapshot, y: float) -> float:
     if not snapshot.reviewers and snapshot.cells:
         notices.append("No person has reviewed these cells yet: all classes are the model's.")
     for notice in notices:
-        page.box(LEFT, y, 1.1, 4.6, CAUTION)
-        page.put(LEFT + 3, y + 3.4, notice, 7.5)
-        y += 5.6
+        end = page.put_lines(LEFT + 3, y + 3.4, notice, RIGHT - LEFT - 3, 7.5) - LINE + 1.2
+        page.box(LEFT, y, 1.1, end - y, CAUTION)
+        y = end + 1
     return y + 1.5
 
 
@@ -519,7 +540,6 @@ def _review_paragraphs(page: ReportPage, snapshot: Snapshot) -> list[tuple[str, 
         f"{count} {words}" for state, words in _NOT_COUNTED.items() if (count := len(snapshot.cells_in(state)))
     ]
     names = {name: reviewer_text(name) for name in snapshot.reviewers}
-    names |= {name: f"{shown}{LEFT_TO_RIGHT}" for name, shown in names.items() if runs_left(shown)}
     corrected: dict[tuple[str, str], list[str]] = {}
     for cell in snapshot.reviewed:
         if cell.corrected:
@@ -542,7 +562,7 @@ def _draw_review(page: ReportPage, paragraphs: Sequence[tuple[str, str]], y: flo
     page.rule(y)
     y += 4.2
     for title, text in paragraphs:
-        y = page.room(y, 0)
+        y = page.next_line(y)
         page.put(LEFT, y, title, 7, bold=True)
         y = page.put_lines(STRIP_LEFT, y, text, RIGHT - STRIP_LEFT, flows=True) + 0.8
 

@@ -78,7 +78,7 @@ def _draw_cell(page: ReportPage, cell: Cell, x: float, y: float) -> None:
 def _draw_history(page: ReportPage, facts: Sequence[tuple[str, str]], acts: Sequence[Event]) -> None:
     y = page.begin("History") + 2.6
     for title, text in [*facts, *((time_text(time), text) for time, text in history_lines(acts))]:
-        y = page.room(y, 0)
+        y = page.next_line(y)
         is_fact = (title, text) in facts
         page.put(LEFT, y, title, 7, bold=is_fact, ink=INK if is_fact else FAINT)
         y = page.put_lines(_TEXT_LEFT, y, text, RIGHT - _TEXT_LEFT, flows=True) + 0.6

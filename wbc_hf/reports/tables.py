@@ -71,7 +71,8 @@ def to_json(snapshot: Snapshot, *, pictures: bool = False) -> str:
     - `about`: `name`, `leucocyte_count`, `patient`, `order`, `slide`, `comment`, `signature` (null, or `name`, `time`,
       `comment`), `amended` (how often it was opened again after it had been signed);
     - `slides`: `name`, `width`, `height`, `pixel_size` (µm), `measured` (by red cells, as the file does not say it),
-      `fields`, the boxes of the fields in the monolayer, in pixels of the slide, and with pictures `thumbnail` (JPEG);
+      `fields`, the boxes of the fields in the monolayer, in pixels of the slide, `digest`, what tells its file from
+      others, and with pictures `thumbnail` (JPEG);
     - `pictures`: `number`, `name`, `width`, `height`, `is_field`, `kind`, `removed`, `pixel_size` (µm), `place` (null,
       or `slide`, `x` and `y` of its corner on it, and `scale`, pixels of the slide for a pixel of the field), what
       went with it where it was removed (`stand_ins`, `went`), and with pictures `preview` (JPEG);
