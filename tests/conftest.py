@@ -24,6 +24,7 @@ from PIL import Image
 
 import train
 from tests.loopback_hub import LoopbackHub, connect
+from tests.postgresql_server import PostgresServer, serve_postgresql, why_none
 from tests.slide_files import paint, write_tiff
 from wbc_hf.data import PaintedSlide, paint_cells
 from wbc_hf.labels import CLASS_NAMES
@@ -133,6 +134,15 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
     with LoopbackHub() as hub:
         connect(hub, monkeypatch, tmp_path)
         yield hub
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this run's own."""
+    if reason := why_none():
+        pytest.skip(reason)
+    with serve_postgresql() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ def test_without_a_store_there_is_no_work_list(predictor: Predictor):
 def test_a_specimen_of_the_work_list_is_opened_where_it_was(predictor: Predictor, store: SpecimenStore):
     specimen = keep(store, name="S 17 <b>")
     specimen.review(1, "monocyte", "Ana")
-    page = Page(predictor, SpecimenStore(store.folder))
+    page = Page(predictor, SpecimenStore(store.place))
     listed = page.call("on_find", "s 17", EVERY)
     assert "S 17 &lt;b&gt;" in listed and "in review" in listed and specimen.key in listed
     assert "No specimen is found" in page.call("on_find", "another", EVERY)
@@ -101,7 +101,7 @@ def test_a_specimen_of_the_work_list_is_opened_where_it_was(predictor: Predictor
     assert page.session.specimen.key == specimen.key
     assert page.session.view.cell.number == 100  # the one that waits
     page.session.act("label", 100, "basophil", "Ben")
-    again = SpecimenStore(store.folder).open(specimen.key)
+    again = SpecimenStore(store.place).open(specimen.key)
     assert (again.cells[99].label, again.cells[99].reviewer) == ("basophil", "Ben")
 
 
@@ -257,5 +257,5 @@ def test_health_and_version_say_nothing_of_specimens(store: SpecimenStore):
     assert (health.status_code, health.json()["status"]) == (200, "ok")
     assert client.get("/version").json()["model_version"] == MODEL.version
     store.close()
-    (store.folder / "store.db").write_bytes(json.dumps(["damaged"]).encode() * 1000)
+    (store.place / "store.db").write_bytes(json.dumps(["damaged"]).encode() * 1000)
     assert client.get("/health").status_code == 503

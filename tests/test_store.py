@@ -7,32 +7,68 @@ import os
 import random
 import sqlite3
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
 
 from tests.kept_specimens import MODEL, add_field, add_slide, fill, fill_from_slide, new_cell, slides_of
+from tests.postgresql_server import PASSWORD, USER, PostgresServer
 from wbc_hf.errors import WbcError
-from wbc_hf.smear import DEFAULT_RANGES, Action, Signature, Specimen, describe_snapshot, load_document
-from wbc_hf.store import SpecimenStore, State, back_up, restore
-from wbc_hf.store.database import FILE, NEWEST
-from wbc_hf.store.tables import METADATA
+from wbc_hf.smear import DEFAULT_RANGES, Action, ChangedMeanwhileError, Specimen, describe_snapshot, load_document
+from wbc_hf.smear import amend as amend_specimen
+from wbc_hf.smear import sign as sign_specimen
+from wbc_hf.store import SpecimenStore, State, WorkItem, back_up, restore
+from wbc_hf.store.database import NEWEST
+from wbc_hf.store.sqlite import FILE
+from wbc_hf.store.tables import METADATA, POSTGRESQL_METADATA
+
+PARTS = ("slide", "picture", "cell")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SpecimenStore:
+def folder_store(tmp_path: Path) -> SpecimenStore:
+    """A store in a folder."""
     return SpecimenStore(tmp_path / "specimens")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpecimenStore]:
+    """A store in a folder, and one in a database."""
+    place = tmp_path / "specimens"
+    store = SpecimenStore(place if request.param == "sqlite" else request.getfixturevalue("postgresql").empty_store())
+    yield store
+    store.close()
 
 
 def again(store: SpecimenStore) -> SpecimenStore:
     """The store as another process finds it."""
-    return SpecimenStore(store.folder)
+    return SpecimenStore(store.place)
+
+
+def run_sql(store: SpecimenStore, statement: str) -> list[str]:
+    """Run a statement as a program would that knows nothing of this one. Returns the faults it was refused with."""
+    if isinstance(store.place, Path):
+        with contextlib.closing(sqlite3.connect(store.place / FILE)) as connection:
+            try:
+                with connection:
+                    connection.execute(statement)
+            except sqlite3.IntegrityError as error:
+                return [str(error)]
+        return []
+    with psycopg.connect(store.place.replace("+psycopg", "")) as connection:
+        try:
+            connection.execute(statement)
+        except psycopg.errors.IntegrityError as error:
+            return [str(error)]
+    return []
 
 
 def contents(specimen: Specimen) -> tuple:
@@ -47,8 +83,23 @@ def contents(specimen: Specimen) -> tuple:
 
 
 def sign(specimen: Specimen, name: str = "Dr. Roe") -> None:
-    about = replace(specimen.about, signature=Signature(name, datetime.now(UTC)))
-    specimen.append(Action.SIGNED, name, about=about)
+    sign_specimen(specimen, [], name)
+
+
+def at_once(*acts: Callable[[], object]) -> list[str]:
+    """Let threads act at one moment; the errors of those who were refused, "" for others."""
+    ready = threading.Barrier(len(acts))
+
+    def run(act: Callable[[], object]) -> str:
+        ready.wait()
+        try:
+            act()
+        except WbcError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(len(acts)) as threads:
+        return list(threads.map(run, acts))
 
 
 # ---- keeping
@@ -57,7 +108,7 @@ def sign(specimen: Specimen, name: str = "Dr. Roe") -> None:
 def test_a_specimen_is_kept_from_its_first_picture_on(store: SpecimenStore):
     specimen = store.begin("ana")
     specimen.name = "S 17"
-    assert store.find().total == 0 and not list(store.folder.glob("images/*"))
+    assert store.find().total == store.used() == 0
     add_field(specimen, new_cell())
     kept = again(store).open(specimen.key)
     assert (kept.name, [it.action for it in kept.history]) == ("S 17", [Action.DESCRIBED, Action.READ])
@@ -77,7 +128,7 @@ def test_a_specimen_is_reopened_where_it_was(store: SpecimenStore):
 def test_a_specimen_read_from_slides_keeps_its_places_and_maps(store: SpecimenStore):
     specimen = store.begin("ana")
     first = add_slide(specimen, "first.ndpi")
-    assert store.find().total == 0 and not list(store.folder.glob("images/*"))
+    assert store.find().total == store.used() == 0
     second = fill_from_slide(specimen)
     item = again(store).show(specimen.key)
     opened = again(store).open(specimen.key)
@@ -129,18 +180,35 @@ def test_whoever_has_a_specimen_open_shares_it(store: SpecimenStore):
     assert store.open(specimen.key) is specimen
 
 
-def test_two_processes_never_write_over_each_other(store: SpecimenStore):
+def test_two_processes_never_overrule_a_word_that_they_do_not_know(store: SpecimenStore):
     specimen = store.begin()
     add_field(specimen, new_cell(), new_cell())
     other = again(store).open(specimen.key)
     other.review(1, "basophil", "Ben")
-    with pytest.raises(WbcError, match="changed or deleted elsewhere"):
+    specimen.review(2, "lymphocyte", "Ana")  # of another cell
+    other.review(1, "eosinophil", "Ben")
+    with pytest.raises(ChangedMeanwhileError, match="Ben: reviewed, cell 1, eosinophil"):
         specimen.review(1, "monocyte", "Ana")
-    assert specimen.cells[0].review is None
-    fresh = store.open(specimen.key)
-    assert fresh is not specimen and fresh.cells[0].label == "basophil"
-    fresh.review(1, "monocyte", "Ana")
-    assert [it.who for it in fresh.history if it.action == Action.REVIEWED] == ["Ben", "Ana"]
+    assert specimen.cells[0].label == "eosinophil"
+    specimen.review(1, "monocyte", "Ana")
+    assert store.open(specimen.key) is specimen
+    said = [(it.who, it.after) for it in again(store).open(specimen.key).history if it.action == Action.REVIEWED]
+    assert said == [("Ben", "basophil"), ("Ana", "lymphocyte"), ("Ben", "eosinophil"), ("Ana", "monocyte")]
+
+
+def test_what_others_add_meanwhile_is_numbered_before(store: SpecimenStore):
+    specimen = store.begin()
+    add_field(specimen, new_cell(seed=1))
+    other = again(store).open(specimen.key)
+    add_field(other, new_cell(seed=2), name="his.jpg")
+    add_field(specimen, new_cell(seed=3), name="hers.jpg")
+    other.describe("Ben", patient="P-1")
+    specimen.describe("Ana", order="O-2")
+    for kept in (specimen, again(store).open(specimen.key)):
+        assert [(it.number, it.name) for it in kept.pictures] == [(1, "field.jpg"), (2, "his.jpg"), (3, "hers.jpg")]
+        assert [it.image for it in kept.cells] == [new_cell(seed=seed).image for seed in (1, 2, 3)]
+        assert (kept.about.patient, kept.about.order) == ("P-1", "O-2")
+    assert store.check() == [] and store.used() == specimen.size
 
 
 def test_many_readers_at_once(store: SpecimenStore):
@@ -159,6 +227,29 @@ def test_many_readers_at_once(store: SpecimenStore):
     for kept in map(again(store).open, [it.key for it in specimens]):
         assert all(cell.review and cell.reviewer == f"reader {cell.number}" for cell in kept.cells)
         assert [it.number for it in kept.history] == list(range(1, 22))
+
+
+def test_two_servers_review_the_same_cells_of_one_specimen_at_once(store: SpecimenStore):
+    """Each word is kept, and whoever comes second is told the other's."""
+    specimen, cells = store.begin(), 8
+    add_field(specimen, *[new_cell(status="review")] * cells)
+    servers, told = {"Ana": again(store), "Ben": again(store)}, []
+
+    def review(who: str) -> None:
+        opened = servers[who].open(specimen.key)
+        for number in range(1, cells + 1):
+            try:
+                opened.review(number, "monocyte", who)
+            except ChangedMeanwhileError as error:
+                told.append((who, str(error)))
+                opened.review(number, "monocyte", who)
+
+    assert at_once(*(lambda who=who: review(who) for who in servers)) == ["", ""]
+    kept = again(store).open(specimen.key)
+    said = sorted((it.who, it.cell) for it in kept.history if it.action == Action.REVIEWED)
+    assert said == [(who, number) for who in ("Ana", "Ben") for number in range(1, cells + 1)]
+    assert [it.number for it in kept.history] == list(range(1, len(kept.history) + 1))
+    assert all({"Ana": "Ben: reviewed", "Ben": "Ana: reviewed"}[who] in text for who, text in told)
 
 
 # ---- the work list
@@ -187,7 +278,7 @@ def test_specimens_are_found_by_words_state_owner_and_age(store: SpecimenStore):
     names = lambda **query: [item.name for item in store.find(**query).items]  # noqa: E731
     assert names() == ["S 18", "S 17"]
     assert names(words="17") == ["S 18", "S 17"]
-    assert names(words="17 äb") == names(words="100%") == names(owner="ana") == ["S 17"]
+    assert names(words="17 äb") == names(words="ÄB") == names(words="100%") == names(owner="ana") == ["S 17"]
     assert names(words="10_%") == names(words="nobody") == names(state=State.SIGNED) == []
     assert names(unchanged_for=timedelta(days=1)) == []
     assert len(names(unchanged_for=timedelta(0))) == 2
@@ -215,8 +306,7 @@ def test_a_signed_specimen_is_only_amended(store: SpecimenStore):
                 change()
         assert contents(kept) == before
 
-    about = replace(specimen.about, signature=None, amended=1)
-    specimen.append(Action.AMENDED, "Dr. Roe", about=about, after="wrong slide")
+    amend_specimen(specimen, "Dr. Roe", "wrong slide")
     specimen.review(1, "basophil", "Dr. Roe")
     kept = again(store)
     assert kept.find().items[0].state == State.IN_REVIEW
@@ -227,15 +317,82 @@ def test_a_signed_specimen_is_only_amended(store: SpecimenStore):
     ]
 
 
+def test_of_two_who_sign_or_amend_at_once_one_does(store: SpecimenStore):
+    specimen = store.begin()
+    add_field(specimen, new_cell())
+    for stores in ([store, store], [again(store), again(store)]):
+        opened = [it.open(specimen.key) for it in stores]
+        signed = at_once(*(lambda it=it: sign_specimen(it, [], "Dr. Roe") for it in opened))
+        assert sorted(map(bool, signed)) == [False, True]
+        assert "is signed" in "".join(signed) or "meanwhile: Dr. Roe: signed" in "".join(signed)
+        amended = at_once(*(lambda it=it: amend_specimen(it, "Dr. Roe", "wrong slide") for it in opened))
+        assert sorted(amended) == ["", "This specimen is not signed, and can be changed as it is."]
+    kept = again(store).open(specimen.key)
+    assert kept.about.amended == 2
+    assert [it.action for it in kept.history if it.action != Action.READ] == [Action.SIGNED, Action.AMENDED] * 2
+
+
+def test_what_changes_while_it_is_signed_is_not_signed(store: SpecimenStore):
+    specimen = store.begin()
+    add_field(specimen, new_cell(), new_cell())
+    seen = specimen.last_event
+    again(store).open(specimen.key).review(2, "basophil", "Ben")
+    with pytest.raises(ChangedMeanwhileError, match="Ben: reviewed, cell 2, basophil"):
+        sign_specimen(specimen, [], "Dr. Roe", seen=seen)
+    assert store.show(specimen.key).state is State.IN_REVIEW
+    assert specimen.cells[1].label == "basophil"
+    sign_specimen(specimen, [], "Dr. Roe")
+
+
+def test_a_specimen_is_signed_and_reviewed_at_once(store: SpecimenStore):
+    """Either the word comes first and is what is signed, or it is refused."""
+    specimen = store.begin()
+    add_field(specimen, new_cell())
+    one, other = again(store).open(specimen.key), again(store).open(specimen.key)
+    signed, reviewed = at_once(lambda: sign(one), lambda: other.review(1, "basophil", "Ben"))
+    kept = again(store).open(specimen.key)
+    actions = [it.action for it in kept.history][1:]
+    expected = {
+        ("", "is signed"): [Action.SIGNED],
+        ("meanwhile", ""): [Action.REVIEWED],
+        ("", ""): [Action.REVIEWED, Action.SIGNED],
+    }
+    (found,) = [it for (a, b), it in expected.items() if bool(a) == bool(signed) and bool(b) == bool(reviewed)]
+    assert actions == found and "signed: it can only" in (reviewed or "signed: it can only")
+
+
+def test_a_specimen_is_not_deleted_that_is_signed_meanwhile(store: SpecimenStore):
+    specimen = store.begin()
+    add_field(specimen, new_cell())
+
+    def check(item: WorkItem) -> None:
+        if item.state is State.SIGNED:
+            raise WbcError("Signed.")
+
+    opened = again(store).open(specimen.key)
+    deleted, signed = at_once(lambda: store.delete(specimen.key, check), lambda: sign(opened))
+    assert (deleted == "Signed.") == (signed == "") == (specimen.key in store)
+
+
+def test_a_quota_holds_for_two_at_once(store: SpecimenStore):
+    stores = [SpecimenStore(store.place, quota=3000) for _ in range(2)]
+    specimens = [it.begin() for it in stores]
+    refused = at_once(*(lambda it=it: add_field(it, *[new_cell()] * 4) for it in specimens))
+    assert sum("--store-quota" in it for it in refused) == 1 and refused.count("") == 1
+    assert 0 < store.used() <= 3000
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "UPDATE event SET who = 'x'",
         "DELETE FROM event",
+        "INSERT INTO event SELECT specimen, number + 100, time, who, action, cell, picture, field, before, after FROM event",
         "UPDATE cell SET record = '{}'",
+        "UPDATE cell SET specimen = (SELECT key FROM specimen WHERE state = 'new')",
         "DELETE FROM cell",
         "DELETE FROM slide",
-        "UPDATE specimen SET name = 'x'",
+        "UPDATE specimen SET name = 'x' WHERE state = 'signed'",
     ],
 )
 def test_the_database_itself_refuses_to_change_what_is_signed(store: SpecimenStore, statement: str):
@@ -243,8 +400,29 @@ def test_the_database_itself_refuses_to_change_what_is_signed(store: SpecimenSto
     add_slide(specimen)
     add_field(specimen, new_cell())
     sign(specimen)
-    with sqlite3.connect(store.folder / FILE) as connection, pytest.raises(sqlite3.IntegrityError):
-        connection.execute(statement)
+    add_field(store.begin())
+    before = contents(specimen)
+    assert run_sql(store, statement)
+    assert contents(again(store).open(specimen.key)) == before
+
+
+def test_sqlite_replaces_no_history_either(folder_store: SpecimenStore):
+    specimen = folder_store.begin()
+    add_field(specimen, new_cell())
+    for table in ("event", "specimen"):
+        assert run_sql(folder_store, f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}")
+
+
+@pytest.mark.parametrize(
+    "statement", ["TRUNCATE event", "TRUNCATE specimen CASCADE", "DELETE FROM content", "UPDATE content SET data = ''"]
+)
+def test_postgresql_keeps_history_and_pictures_whole(postgresql: PostgresServer, statement: str):
+    store = SpecimenStore(postgresql.empty_store())
+    specimen = store.begin()
+    add_field(specimen, new_cell())
+    sign(specimen)
+    assert run_sql(store, statement)
+    assert contents(again(store).open(specimen.key)) == contents(specimen)
 
 
 # ---- deleting
@@ -264,26 +442,39 @@ def test_deleting_deletes(store: SpecimenStore):
         store.open(specimen.key)
     with pytest.raises(WbcError, match="can only be amended"):
         specimen.review(1, "monocyte")
-    assert not list(store.folder.rglob(f"{specimen.key}*"))
-    assert not [it for it in store.folder.rglob("*") if it.is_file() and b"UNMISTAKABLE" in it.read_bytes()]
+    assert store.used() == other.size
+    if isinstance(store.place, Path):
+        assert not list(store.place.rglob(f"{specimen.key}*"))
+        assert not [it for it in store.place.rglob("*") if it.is_file() and b"UNMISTAKABLE" in it.read_bytes()]
     assert contents(again(store).open(other.key)) == contents(other)
 
 
-def test_others_on_the_machine_do_not_read_a_store(store: SpecimenStore):
-    assert store.folder.stat().st_mode & 0o077 == 0
-
-
-def test_no_name_stands_in_a_file_name(store: SpecimenStore):
-    specimen = store.begin()
-    specimen.name = "Smith"
-    add_field(specimen, new_cell(), name="Smith.jpg")
-    assert not [it for it in store.folder.rglob("*") if "smith" in it.name.lower()]
-
-
-def test_what_a_killed_process_left_is_removed(store: SpecimenStore):
+def test_whoever_acts_on_what_was_deleted_elsewhere_is_told(store: SpecimenStore):
     specimen = store.begin()
     add_field(specimen, new_cell())
-    old, new = (store.folder / "images" / f"{name}.pictures" for name in ("old", "new"))
+    again(store).delete(specimen.key)
+    for act in (lambda: specimen.review(1, "monocyte"), lambda: add_field(specimen), specimen.catch_up):
+        with pytest.raises(WbcError, match="was deleted"):
+            act()
+    assert store.find().total == store.used() == 0
+
+
+def test_others_on_the_machine_do_not_read_a_store(folder_store: SpecimenStore):
+    assert folder_store.place.stat().st_mode & 0o077 == 0
+
+
+def test_no_name_stands_in_a_file_name(folder_store: SpecimenStore):
+    specimen = folder_store.begin()
+    specimen.name = "Smith"
+    add_field(specimen, new_cell(), name="Smith.jpg")
+    assert not [it for it in folder_store.place.rglob("*") if "smith" in it.name.lower()]
+
+
+def test_what_a_killed_process_left_is_removed(folder_store: SpecimenStore):
+    store = folder_store
+    specimen = store.begin()
+    add_field(specimen, new_cell())
+    old, new = (store.place / "images" / f"{name}.pictures" for name in ("old", "new"))
     for file in (old, new):
         file.write_bytes(b"x")
     os.utime(old, (0, 0))
@@ -295,8 +486,8 @@ def test_what_a_killed_process_left_is_removed(store: SpecimenStore):
 # ---- limits and faults
 
 
-def test_a_quota_holds_and_reviews_go_on(tmp_path: Path):
-    store = SpecimenStore(tmp_path / "store", quota=3000)
+def test_a_quota_holds_and_reviews_go_on(store: SpecimenStore):
+    store = SpecimenStore(store.place, quota=3000)
     specimen = store.begin()
     add_field(specimen, new_cell())
     while store.used() < 2000:
@@ -311,8 +502,7 @@ def test_a_quota_holds_and_reviews_go_on(tmp_path: Path):
 def test_a_store_of_a_newer_version_is_read_and_not_written(store: SpecimenStore):
     specimen = store.begin()
     fill(specimen)
-    with sqlite3.connect(store.folder / FILE) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert not run_sql(store, "UPDATE alembic_version SET version_num = '9999'")
     newer = again(store)
     assert "newer version" in newer.reading_only
     opened = newer.open(specimen.key)
@@ -323,18 +513,20 @@ def test_a_store_of_a_newer_version_is_read_and_not_written(store: SpecimenStore
         newer.delete(specimen.key)
 
 
-def test_a_damaged_database_is_said_in_a_sentence(store: SpecimenStore):
+def test_a_damaged_database_is_said_in_a_sentence(folder_store: SpecimenStore):
+    store = folder_store
     store.close()
-    (store.folder / FILE).write_bytes(b"not a database at all, whatever it is" * 100)
+    (store.place / FILE).write_bytes(b"not a database at all, whatever it is" * 100)
     with pytest.raises(WbcError, match="is damaged: it holds no database"):
         again(store)
 
 
-def test_what_is_whole_of_a_damaged_file_can_be_read(store: SpecimenStore):
+def test_what_is_whole_of_a_damaged_file_can_be_read(folder_store: SpecimenStore):
+    store = folder_store
     specimen = store.begin()
     add_field(specimen, new_cell(seed=1))
     add_field(specimen, new_cell(seed=2))
-    file = store.folder / "images" / f"{specimen.key}.pictures"
+    file = store.place / "images" / f"{specimen.key}.pictures"
     os.truncate(file, file.stat().st_size - 10)
     opened = again(store).open(specimen.key)
     assert opened.cells[0].image == specimen.cells[0].image
@@ -343,18 +535,19 @@ def test_what_is_whole_of_a_damaged_file_can_be_read(store: SpecimenStore):
     assert len(again(store).check()) == 1
 
 
-def test_a_full_store_keeps_what_it_has(store: SpecimenStore):
+def test_a_full_store_keeps_what_it_has(folder_store: SpecimenStore):
+    store = folder_store
     specimen = store.begin()
     add_field(specimen, *[new_cell(status="review")] * 20)
-    store._database.close()
-    original = store._database._engine.pool._creator
+    store.database.close()
+    original = store.database._engine.pool._creator
 
     def small() -> sqlite3.Connection:
         connection = original()
         connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
         return connection
 
-    store._database._engine.pool._creator = small
+    store.database._engine.pool._creator = small
 
     def review_for_ever() -> None:
         while True:
@@ -375,10 +568,31 @@ def test_the_newest_migration_is_the_one_that_is_expected():
 
 
 def test_the_migrations_make_the_tables_that_the_program_knows(store: SpecimenStore):
-    with sqlite3.connect(store.folder / FILE) as connection:
-        for table in METADATA.tables.values():
-            found = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
-            assert found == [column.name for column in table.columns]
+    tables = [*METADATA.tables.values()]
+    if not isinstance(store.place, Path):
+        tables += POSTGRESQL_METADATA.tables.values()
+    with store.database.reading() as connection:
+        for table in tables:
+            found = {it["name"]: it["type"] for it in inspect(connection).get_columns(table.name)}
+            assert list(found) == [column.name for column in table.columns]
+            for column in table.columns:
+                assert str(found[column.name]) == column.type.compile(connection.dialect), column
+
+
+def test_two_servers_that_begin_at_once_make_one_schema(postgresql: PostgresServer):
+    address = postgresql.new_database()
+    assert at_once(*[lambda: SpecimenStore(address).close()] * 3) == ["", "", ""]
+
+
+def test_a_store_of_the_first_schema_is_brought_up_to_date(folder_store: SpecimenStore):
+    store = folder_store
+    specimen = store.begin()
+    fill(specimen)
+    for name in ("event_not_replaced", "specimen_not_replaced", *(f"{it}_signed_moved" for it in PARTS)):
+        assert not run_sql(store, f"DROP TRIGGER {name}")
+    assert not run_sql(store, "UPDATE alembic_version SET version_num = '0001'")
+    assert contents(again(store).open(specimen.key)) == contents(specimen)
+    assert run_sql(store, "INSERT OR REPLACE INTO event SELECT * FROM event")
 
 
 def test_a_backup_is_made_while_others_write_and_can_be_restored(store: SpecimenStore, tmp_path: Path):
@@ -406,20 +620,108 @@ def test_a_backup_is_made_while_others_write_and_can_be_restored(store: Specimen
     with pytest.raises(WbcError, match="was not copied, since it is damaged"):
         restore(tmp_path / "backup", tmp_path / "damaged")
     assert not (tmp_path / "damaged").exists() and not list(tmp_path.glob(".*"))
-    (store.folder / "images" / f"{specimen.key}.pictures").rename(tmp_path / "lost")
-    with pytest.raises(WbcError, match="is missing, so that the store is damaged"):
-        back_up(store, tmp_path / "another")
+    if isinstance(store.place, Path):
+        (store.place / "images" / f"{specimen.key}.pictures").rename(tmp_path / "lost")
+        with pytest.raises(WbcError, match="is missing, so that the store is damaged"):
+            back_up(store, tmp_path / "another")
     with pytest.raises(WbcError, match="exists already"):
         restore(tmp_path / "backup", tmp_path / "restored")
     with pytest.raises(WbcError, match="is no backup of a store"):
         restore(tmp_path, tmp_path / "third")
 
 
+def test_a_folder_becomes_a_database_and_a_database_a_folder(
+    folder_store: SpecimenStore, postgresql: PostgresServer, tmp_path: Path
+):
+    signed, other = folder_store.begin("ana"), folder_store.begin("ben")
+    fill(signed)
+    fill_from_slide(other)
+    sign(signed)
+    address = postgresql.empty_store()
+    back_up(folder_store, tmp_path / "backup")
+    before = {path: path.read_bytes() for path in (tmp_path / "backup").rglob("*") if path.is_file()}
+    assert restore(tmp_path / "backup", address) == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "backup").rglob("*") if path.is_file()} == before
+    moved = SpecimenStore(address)
+    assert moved.check() == [] and moved.find() == folder_store.find()
+    assert back_up(moved, tmp_path / "back") == 2
+    for store in (moved, SpecimenStore(tmp_path / "back")):
+        for specimen in (signed, other):
+            assert contents(store.open(specimen.key)) == contents(specimen)
+        opened = store.open(other.key)
+        add_field(opened, new_cell())
+        assert contents(again(store).open(other.key)) == contents(opened)
+        with pytest.raises(WbcError, match="can only be amended"):
+            store.open(signed.key).review(1, "monocyte")
+    with pytest.raises(WbcError, match="keeps specimens. Name a new database"):
+        restore(tmp_path / "backup", address)
+
+
+# ---- a PostgreSQL server
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("postgresql+psycopg://{user}@127.0.0.1:1/db", "127.0.0.1:1/db: this store cannot be reached"),
+        ("postgresql://{user}@127.0.0.1:{port}/nowhere", "cannot be reached.*nowhere"),
+        ("postgresql://nobody@127.0.0.1:{port}/postgres", "cannot be reached.*password.*PGPASSWORD"),
+        ("postgresql://{user}:hidden@127.0.0.1:{port}/postgres", "holds a password.*PGPASSWORD"),
+        ("postgresql://{user}@127.0.0.1:{port}/postgres?password=hidden", "holds a password"),
+        ("postgresql://{user}@127.0.0.1:{port}", "names no database"),
+        ("postgresql://{user}@127.0.0.1:port/postgres", "is no address such as"),
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_said_in_a_sentence(postgresql: PostgresServer, address: str, said: str):
+    with pytest.raises(WbcError, match=said) as caught:
+        SpecimenStore(address.format(user=USER, port=postgresql.port))
+    assert PASSWORD not in str(caught.value) and "hidden" not in str(caught.value)
+
+
+def test_a_database_that_is_only_read_says_so(postgresql: PostgresServer):
+    address = postgresql.new_database()
+    specimen = SpecimenStore(address).begin()
+    add_field(specimen, new_cell())
+    name = address.rpartition("/")[2]
+    postgresql.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    store = SpecimenStore(address)
+    assert "may not be written to, only read" in store.reading_only
+    opened = store.open(specimen.key)
+    assert opened.cells[0].image == specimen.cells[0].image
+    with pytest.raises(WbcError, match="only read"):
+        opened.review(1, "monocyte")
+    # Of one that is open the server says it.
+    specimen.review(1, "monocyte")
+    postgresql.run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    with pytest.raises(WbcError, match="only read"):
+        specimen.review(1, "basophil")
+
+
+def test_a_database_of_another_program_or_encoding_is_left_alone(postgresql: PostgresServer):
+    latin = "ENCODING 'SQL_ASCII' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0"
+    with pytest.raises(WbcError, match="is in SQL_ASCII.*createdb"):
+        SpecimenStore(postgresql.new_database(latin))
+    address = postgresql.new_database()
+    postgresql.run("CREATE TABLE alembic_version (version_num text)", address.rpartition("/")[2])
+    with pytest.raises(WbcError, match="tables of another program"):
+        SpecimenStore(address)
+
+
+def test_a_character_that_postgresql_cannot_hold_is_said(postgresql: PostgresServer):
+    store = SpecimenStore(postgresql.empty_store())
+    specimen = store.begin()
+    add_field(specimen, new_cell())
+    with pytest.raises(WbcError, match="cannot hold a character"):
+        specimen.review(1, "monocyte", "A\0na")
+    specimen.review(1, "monocyte", "Ana")
+    assert contents(again(store).open(specimen.key)) == contents(specimen)
+
+
 # ---- kill -9
 
 
-def review_for_ever(folder: Path, key: str, acknowledged: Connection) -> None:
-    specimen = SpecimenStore(folder).open(key)
+def review_for_ever(place: Path | str, key: str, acknowledged: Connection) -> None:
+    specimen = SpecimenStore(place).open(key)
     number = len(specimen.history)
     while True:
         number += 1
@@ -428,17 +730,16 @@ def review_for_ever(folder: Path, key: str, acknowledged: Connection) -> None:
         acknowledged.send(number)
 
 
-def test_what_was_acknowledged_survives_a_kill(tmp_path: Path):
-    folder = tmp_path / "specimens"
-    first = SpecimenStore(folder)
-    specimen = first.begin()
+def test_what_was_acknowledged_survives_a_kill(store: SpecimenStore):
+    place = store.place
+    specimen = store.begin()
     add_field(specimen, *[new_cell(status="review")] * 10)
     key, moments, acknowledged = specimen.key, random.Random(5), set()
-    first.close()
+    store.close()
     for _ in range(5):
         ours, theirs = multiprocessing.Pipe()
         # A fork, since a process that imports all anew takes seconds.
-        process = multiprocessing.get_context("fork").Process(target=review_for_ever, args=(folder, key, theirs))
+        process = multiprocessing.get_context("fork").Process(target=review_for_ever, args=(place, key, theirs))
         process.start()
         theirs.close()
         acknowledged |= {ours.recv() for _ in range(moments.randint(1, 20))}
@@ -447,7 +748,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path):
             while True:
                 acknowledged.add(ours.recv())
         process.join()
-        store = SpecimenStore(folder)
+        store = SpecimenStore(place)
         history = store.open(key).history
         assert [event.number for event in history] == list(range(1, len(history) + 1))
         said = [event.who for event in history if event.action == Action.REVIEWED]

@@ -39,28 +39,28 @@ def test_help_teaches(command: str):
 
 
 def test_specimens_are_listed_and_found(store: SpecimenStore, specimen: KeptSpecimen):
-    listed = run("list", store.folder).output
+    listed = run("list", store.place).output
     assert specimen.key in listed and "S 17" in listed and "in review" in listed and "2 of 2 specimens" in listed
     assert "\x1b" not in listed
-    assert "1 of 1 specimens" in run("list", store.folder, "--words", "p-1").output
+    assert "1 of 1 specimens" in run("list", store.place, "--words", "p-1").output
 
 
 def test_a_specimen_is_shown_with_its_history(store: SpecimenStore, specimen: KeptSpecimen):
-    said = run("show", store.folder, specimen.key).output
+    said = run("show", store.place, specimen.key).output
     assert "S 17" in said and "2 pictures, 6 cells" in said
     assert "Ana: reviewed, cell 2: nobody’s word → monocyte" in said
     assert "Ben: reviewed, cells 2: monocyte → none of the five; cells 3: nobody’s word → basophil" in said
 
 
 def test_a_specimen_is_removed_once_a_person_says_so(store: SpecimenStore, specimen: KeptSpecimen):
-    assert run("remove", store.folder, specimen.key, typed="n\n").exit_code == 1
+    assert run("remove", store.place, specimen.key, typed="n\n").exit_code == 1
     assert store.find().total == 2
-    assert run("remove", store.folder, specimen.key, "--yes").exit_code == 0
+    assert run("remove", store.place, specimen.key, "--yes").exit_code == 0
     assert store.find().total == 1
 
 
 def test_a_backup_is_made_and_restored(store: SpecimenStore, specimen: KeptSpecimen, tmp_path: Path):
-    assert "Copied 2 specimens" in run("backup", store.folder, tmp_path / "copy").output
+    assert "Copied 2 specimens" in run("backup", store.place, tmp_path / "copy").output
     assert "Restored 2 specimens" in run("restore", tmp_path / "copy", tmp_path / "again").output
     assert SpecimenStore(tmp_path / "again").open(specimen.key).history == specimen.history
 

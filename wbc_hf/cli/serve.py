@@ -58,10 +58,13 @@ def serve(
         ),
     ] = None,
     store: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
+            metavar="FOLDER|URL",
             help="Folder in which specimens are kept: pictures, reviews, history, and what the fields say of "
-            "patients. Default: nothing is kept. Where other machines reach the page it needs --auth."
+            "patients; or a PostgreSQL database for several servers, postgresql+psycopg://user@host/database, with "
+            "the password in the variable PGPASSWORD or in ~/.pgpass (extra `postgres`). Default: nothing is kept. "
+            "Where other machines reach the page it needs --auth.",
         ),
     ] = None,
     store_quota: Annotated[float | None, typer.Option(min=0.001, help="Most GB of pictures to keep.")] = None,
@@ -104,6 +107,8 @@ def serve(
     wbc-hf serve --ranges ranges.yaml --references cells/ --slides scans/
 
     wbc-hf serve --store specimens/
+
+    PGPASSWORD="..." wbc-hf serve --store postgresql+psycopg://wbc@db.example.org/specimens
 
     WBC_HF_USERS="ana:secret" wbc-hf serve --host 0.0.0.0 --auth --root-path /leucocytes --allow-host lab.example.org
     """
@@ -162,11 +167,11 @@ def serve(
         page.block_thread()
 
 
-def open_store(folder: Path, quota: float | None) -> "SpecimenStore":
+def open_store(place: Path | str, quota: float | None) -> "SpecimenStore":
     """Open a store of specimens, and say where it can only be read.
 
     Args:
-        folder: Of the store.
+        place: Folder or address of the store.
         quota: Most GB of pictures to keep; None for any number.
 
     Raises:
@@ -174,7 +179,7 @@ def open_store(folder: Path, quota: float | None) -> "SpecimenStore":
     """
     with needs_extra("store"):
         from wbc_hf.store import SpecimenStore
-    opened = SpecimenStore(folder, None if quota is None else round(quota * 1e9))
+    opened = SpecimenStore(place, None if quota is None else round(quota * 1e9))
     if opened.reading_only:
         say(f"app.py: {opened.reading_only}", error=True)
     opened.tidy()

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from wbc_hf.smear.archive import count_archive
     from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells, count_found
     from wbc_hf.smear.cell_views import CellView, predict_cells
-    from wbc_hf.smear.change import Change, Journal
+    from wbc_hf.smear.change import Change, ChangedMeanwhileError, Journal
     from wbc_hf.smear.counting import CellCounter, count
     from wbc_hf.smear.differential import DEFAULT_RANGES, ENOUGH_COUNTED, Absolute, Differential, Flag, ReferenceRanges, Share, check_leucocyte_count, differentiate, differentiate_cells, load_ranges
     from wbc_hf.smear.document import MAX_DOCUMENT_BYTES, AboutRecord, CellRecord, EventRecord, PictureRecord, SlideRecord, describe_snapshot, load_document
     from wbc_hf.smear.finder import Finder, FoundCell, find_cells
-    from wbc_hf.smear.history import NONE_OF_FIVE, About, Action, Event, Removal, Signature
+    from wbc_hf.smear.history import NONE_OF_FIVE, About, Action, Event, Removal, Signature, event_line
     from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
     from wbc_hf.smear.monolayer import FIELD_SIZE, Monolayer, SlideField, find_monolayer
     from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
@@ -48,6 +48,7 @@ __all__ = [
     "CellState",
     "CellView",
     "Change",
+    "ChangedMeanwhileError",
     "ClassAgreement",
     "Differential",
     "Event",
@@ -90,6 +91,7 @@ __all__ = [
     "describe_snapshot",
     "differentiate",
     "differentiate_cells",
+    "event_line",
     "file_digest",
     "find_cells",
     "find_monolayer",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from wbc_hf.errors import WbcError
 from wbc_hf.smear.cell import Cell
 from wbc_hf.smear.history import About, Event, Removal
 from wbc_hf.smear.snapshot import Picture, SlideMap
@@ -31,3 +32,7 @@ class Change:
 
 # Keeps a change for good, or raises a WbcError: the specimen then stays as it was, and whoever acted is told.
 Journal = Callable[[Change], None]
+
+
+class ChangedMeanwhileError(WbcError):
+    """Somebody else changed what a person acts on, after that person looked. Nothing was done; it may be, once more."""

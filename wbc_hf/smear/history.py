@@ -152,3 +152,10 @@ class EventMaker:
 def word_of(review: Review | None) -> str:
     """A review as one word: its class, `NONE_OF_FIVE` for none of the five, "" without a review."""
     return "" if review is None else review.label or NONE_OF_FIVE
+
+
+def event_line(event: Event) -> str:
+    """An event in a few words, for messages: `Ben: reviewed, cell 3, lymphocyte`."""
+    place = f"cell {event.cell}" if event.cell else f"picture {event.picture}" if event.picture else event.field
+    after = "none of the five" if event.after == NONE_OF_FIVE else event.after
+    return f"{event.who or 'somebody'}: {', '.join(filter(None, (event.action.value, place, after)))}"

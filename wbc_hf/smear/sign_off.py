@@ -1,13 +1,12 @@
 """Sign a differential: what should be looked at before, who stands for it, and what may be done afterwards."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from wbc_hf.errors import WbcError
 from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear.cell import CellState
 from wbc_hf.smear.differential import ENOUGH_COUNTED
-from wbc_hf.smear.history import Action, Signature
+from wbc_hf.smear.history import Signature
 from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin
 from wbc_hf.smear.snapshot import Snapshot
 from wbc_hf.smear.specimen import Specimen
@@ -39,7 +38,7 @@ def open_points(snapshot: Snapshot, check: LaboratoryCheck) -> list[str]:
     return points
 
 
-def sign(specimen: Specimen, points: list[str], name: str, comment: str = "") -> None:
+def sign(specimen: Specimen, points: list[str], name: str, comment: str = "", seen: int | None = None) -> None:
     """Sign a specimen: from then on it cannot be changed, only amended. Reviews without a name get that of the signer.
 
     Args:
@@ -47,8 +46,10 @@ def sign(specimen: Specimen, points: list[str], name: str, comment: str = "") ->
         points: What `open_points` said; the history keeps it.
         name: Who stands for it.
         comment: Why, where points are open.
+        seen: Number of the last event that the signer and the points know of; by default whatever there is.
 
     Raises:
+        ChangedMeanwhileError: More was done since.
         WbcError: No name, points are open and no comment says why, or it is signed already.
     """
     name, comment = escape_surrogates(name.strip()), escape_surrogates(comment.strip())
@@ -60,10 +61,9 @@ def sign(specimen: Specimen, points: list[str], name: str, comment: str = "") ->
         raise WbcError(f"Say in the comment why it is signed nevertheless: {'; '.join(points)}.")
     if len(comment) > MAX_COMMENT:
         raise WbcError(f"The comment has {len(comment)} characters, at most {MAX_COMMENT} are kept.")
-    specimen.credit(name)
-    about = replace(specimen.about, signature=Signature(name, datetime.now(UTC), comment))
     known = f"known then: {'; '.join(points)}" if points else ""
-    specimen.append(Action.SIGNED, name, about=about, after="; ".join(filter(None, (comment, known))))
+    signature = Signature(name, datetime.now(UTC), comment)
+    specimen.sign(signature, "; ".join(filter(None, (comment, known))), seen)
 
 
 def amend(specimen: Specimen, name: str, reason: str) -> None:
@@ -82,8 +82,7 @@ def amend(specimen: Specimen, name: str, reason: str) -> None:
         raise WbcError("This specimen is not signed, and can be changed as it is.")
     if not name or not reason or len(reason) > MAX_COMMENT:
         raise WbcError(f"Amending takes a name, and a reason of at most {MAX_COMMENT} characters.")
-    about = replace(specimen.about, signature=None, amended=specimen.about.amended + 1)
-    specimen.append(Action.AMENDED, name, about=about, after=reason)
+    specimen.amend(name, reason)
 
 
 def _are(count: int) -> str:

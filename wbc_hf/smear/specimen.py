@@ -16,9 +16,9 @@ from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
 from wbc_hf.smear.cell_views import predict_crops
-from wbc_hf.smear.change import Change, Journal
+from wbc_hf.smear.change import Change, ChangedMeanwhileError, Journal
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
-from wbc_hf.smear.history import MAX_LINE, About, Action, Event, EventMaker, Removal, word_of
+from wbc_hf.smear.history import MAX_LINE, About, Action, Event, EventMaker, Removal, Signature, event_line, word_of
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import KeptPicture, PictureStore
 from wbc_hf.smear.removal import add_stand_ins, put_back, take_out
@@ -82,10 +82,25 @@ class Specimen:
             slides: That fields are of.
         """
         with self._lock:
-            self._about, self._removals, self._history = about, dict(removals), list(history)
-            self._pictures = [replace(picture, small=self._kept(picture.small)) for picture in pictures]
-            self._cells = [replace(cell, crop=self._kept(cell.crop)) for cell in cells]
-            self._slides = self._kept_slides(slides)
+            self._fill(about, pictures, cells, removals, history, slides)
+
+    def _fill(
+        self,
+        about: About,
+        pictures: Iterable[Picture],
+        cells: Iterable[Cell],
+        removals: Mapping[int, Removal],
+        history: Iterable[Event],
+        slides: Iterable[SlideMap],
+    ) -> None:
+        self.size = 0
+        self._about, self._removals, self._history = about, dict(removals), list(history)
+        self._pictures = [replace(picture, small=self._kept(picture.small)) for picture in pictures]
+        self._cells = [replace(cell, crop=self._kept(cell.crop)) for cell in cells]
+        self._slides = self._kept_slides(slides)
+
+    def catch_up(self) -> None:
+        """Take over what other programs did to it. Only one that is kept in a store has others."""
 
     def load(
         self,
@@ -125,7 +140,9 @@ class Specimen:
             other: The other.
             key: Of the other, which `About.second_of` then names.
         """
-        about, (pictures, cells), slides = other.about, other.contents(), other.slides
+        with other._lock:
+            about, pictures, cells = other._about, tuple(other._pictures), tuple(other._cells)
+            slides, removals = tuple(other._slides), dict(other._removals)
         about = replace(about, signature=None, amended=0, second_of=key)
         with self._lock:
             events = self._events("")
@@ -133,7 +150,6 @@ class Specimen:
             small = [replace(it, small=self._kept(it.preview)) for it in pictures]
             crops = [replace(it, crop=self._kept(it.image), review=None) for it in cells]
             maps = self._kept_slides(replace(it, small=it.thumbnail) for it in slides)
-            removals = other.removals
             self._commit(events, pictures=small, cells=crops, removals=removals, about=about, slides=maps)
 
     @property
@@ -171,6 +187,16 @@ class Specimen:
         with self._lock:
             return tuple(self._history)
 
+    def history_since(self, number: int) -> tuple[Event, ...]:
+        """The events after the one with this number; 0 for all."""
+        with self._lock:
+            return tuple(self._history[number:])
+
+    @property
+    def last_event(self) -> int:
+        """Number of the last event; 0 where nothing was done."""
+        return len(self._history)
+
     def describe(self, who: str = "", **values: str | float | None) -> None:
         """Change what is known of the specimen; what stays the same is not mentioned in the history.
 
@@ -194,19 +220,42 @@ class Specimen:
             if events.events:
                 self._commit(events, about=about)
 
-    def append(self, action: Action, who: str = "", *, about: About | None = None, after: str = "") -> None:
-        """Record an action that changes no picture or cell: loading, signing, opening again to amend.
+    def sign(self, signature: Signature, after: str = "", seen: int | None = None) -> None:
+        """Sign it, as one act: reviews without a name get that of the signer. See `sign_off.sign`.
 
         Args:
-            action: What is done.
-            who: By whom.
-            about: What is known of the specimen from then on; None where that stays.
+            signature: Of who stands for it.
             after: What the history says of it.
+            seen: Number of the last event that the signer knows; by default whatever there is.
+
+        Raises:
+            ChangedMeanwhileError: More was done since.
+            WbcError: It is signed already.
         """
         with self._lock:
+            if seen is not None and len(self._history) > seen:
+                raise ChangedMeanwhileError(
+                    f"Not signed, since this was done meanwhile: {event_line(self._history[-1])}. "
+                    "Look at it, and sign then."
+                )
+            credited, events = self._credited(signature.name), self._events(signature.name)
+            for cell in credited:
+                events.add(Action.CREDITED, cell=cell.number)
+            events.add(Action.SIGNED, after=escape_surrogates(after))
+            self._commit(events, cells=credited, about=replace(self._about, signature=signature))
+
+    def amend(self, who: str, reason: str) -> None:
+        """Open it again where it is signed, see `sign_off.amend`.
+
+        Raises:
+            WbcError: It is not signed.
+        """
+        with self._lock:
+            if self._about.signature is None:
+                raise WbcError("This specimen is not signed, and can be changed as it is.")
             events = self._events(who)
-            events.add(action, after=escape_surrogates(after))
-            self._commit(events, about=about)
+            events.add(Action.AMENDED, after=escape_surrogates(reason))
+            self._commit(events, about=replace(self._about, signature=None, amended=self._about.amended + 1))
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
@@ -331,30 +380,45 @@ class Specimen:
         """
         return self.review_many({number: label}, reviewer)[0]
 
-    def review_many(self, labels: Mapping[int, str | None], reviewer: str = "") -> list[Cell]:
+    def review_many(
+        self,
+        labels: Mapping[int, str | None],
+        reviewer: str = "",
+        expected: Mapping[int, Review | None] | None = None,
+    ) -> list[Cell]:
         """Record reviews of several cells, of all or of none.
 
         Args:
             labels: By number of the cell: a class in any known spelling, or None: not one of the five.
             reviewer: Name of the reviewer.
+            expected: As for `set_reviews`.
 
         Raises:
-            WbcError: No such cell, a cell that is never counted, or no such class.
+            WbcError: No such cell, a cell that is never counted, no such class, or from `set_reviews`.
         """
         name, now = escape_surrogates(reviewer.strip()), datetime.now(UTC)
         reviews = {number: Review(_class_name(label), name, now) for number, label in labels.items()}
-        return self.set_reviews(reviews, name, Action.REVIEWED)
+        return self.set_reviews(reviews, name, Action.REVIEWED, expected)
 
-    def withdraw(self, number: int, reviewer: str = "") -> Cell:
+    def withdraw(self, number: int, reviewer: str = "", expected: Mapping[int, Review | None] | None = None) -> Cell:
         """Take the review of a cell back: the model's class holds again.
 
+        Args:
+            number: Of the cell.
+            reviewer: Who does so.
+            expected: As for `set_reviews`.
+
         Raises:
-            WbcError: No such cell, or a cell that is never counted.
+            WbcError: No such cell, a cell that is never counted, or from `set_reviews`.
         """
-        return self.set_reviews({number: None}, reviewer, Action.WITHDRAWN)[0]
+        return self.set_reviews({number: None}, reviewer, Action.WITHDRAWN, expected)[0]
 
     def set_reviews(
-        self, reviews: Mapping[int, Review | None], who: str = "", action: Action = Action.UNDONE
+        self,
+        reviews: Mapping[int, Review | None],
+        who: str = "",
+        action: Action = Action.UNDONE,
+        expected: Mapping[int, Review | None] | None = None,
     ) -> list[Cell]:
         """Replace the reviews of cells by others, of all or of none. Reviews from before undo what came after them.
 
@@ -362,13 +426,17 @@ class Specimen:
             reviews: By number of the cell; None for a cell that nobody reviewed.
             who: Who does so.
             action: What the history says of it.
+            expected: The reviews that whoever acts knows, by number; by default whatever there are.
 
         Raises:
+            ChangedMeanwhileError: Somebody else said something else of one of them. Nobody's word is overruled by
+                somebody who does not know it.
             WbcError: No such cell, or a cell that is never counted.
         """
         with self._lock:
             for number in reviews:
                 self._check_reviewable(number)
+            self._check_expected(expected or {})
             events, cells = self._events(who), []
             for number, review in reviews.items():
                 cell = self._cells[number - 1]
@@ -429,16 +497,20 @@ class Specimen:
         """Give all reviews without a name the name of this reviewer."""
         name = escape_surrogates(reviewer.strip())
         with self._lock:
-            credited = [
-                replace(cell, review=replace(cell.review, reviewer=name))
-                for cell in self._cells
-                if name and cell.review is not None and not cell.review.reviewer
-            ]
+            credited = self._credited(name)
             if credited:
                 events = self._events(name)
                 for cell in credited:
                     events.add(Action.CREDITED, cell=cell.number)
                 self._commit(events, cells=credited)
+
+    def _credited(self, name: str) -> list[Cell]:
+        """The cells whose reviews have no name, with this one; none without a name."""
+        return [
+            replace(cell, review=replace(cell.review, reviewer=name))
+            for cell in self._cells
+            if name and cell.review is not None and not cell.review.reviewer
+        ]
 
     def _kept(self, content: bytes | KeptPicture) -> KeptPicture:
         self.size += len(content)
@@ -503,6 +575,18 @@ class Specimen:
         events, slides = (*self._history, *change.events), (*self._slides, *change.slides)
         return replace(change, events=events, about=change.about or self._about, slides=slides)
 
+    def _check_expected(self, expected: Mapping[int, Review | None]) -> None:
+        changed = [
+            number for number, review in expected.items() if not _same_word(self._cells[number - 1].review, review)
+        ]
+        if changed:
+            last = next(event for event in reversed(self._history) if event.cell == changed[0])
+            more = f" (and {len(changed) - 1} more cells were changed)" if len(changed) > 1 else ""
+            raise ChangedMeanwhileError(
+                f"Not kept, since this was done meanwhile: {event_line(last)}{more}. Look at it; if your word holds, "
+                "say it again."
+            )
+
     def _check_reviewable(self, number: int) -> None:
         if not 1 <= number <= len(self._cells):
             raise WbcError(f"cell {number}: there are {len(self._cells)} cells, numbered from 1.")
@@ -513,6 +597,11 @@ class Specimen:
                 CellState.DUPLICATE: f"it is cell {cell.duplicate_of} again",
             }
             raise WbcError(f"cell {number}: is never counted, since {reasons[cell.state]}.")
+
+
+def _same_word(first: Review | None, second: Review | None) -> bool:
+    """Whether two reviews are one. A name that it was given later does not make it another."""
+    return (first and first.time) == (second and second.time)
 
 
 def _class_name(label: str | None) -> str | None:

@@ -5,16 +5,19 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import is_full_disk
-from wbc_hf.store.database import FILE
-from wbc_hf.store.specimens import IMAGES, SpecimenStore
+from wbc_hf.store.copying import copy_specimens
+from wbc_hf.store.postgresql import is_address
+from wbc_hf.store.specimens import SpecimenStore
+from wbc_hf.store.sqlite import FILE, IMAGES, SqliteDatabase
 
 
 def back_up(store: SpecimenStore, target: Path) -> int:
-    """Copy a store into a new folder, while it is in use; the copy is a store itself.
+    """Copy a store into a new folder, while it is in use; the copy is a store itself, whatever the store is.
 
     Args:
         store: The store.
@@ -27,47 +30,75 @@ def back_up(store: SpecimenStore, target: Path) -> int:
         WbcError: The folder exists, there is no room, or the store is damaged.
     """
     with _made_at_once(target) as folder:
-        deleted, count = [], 0
-        for key, file in store.back_up_to(folder):
-            try:
-                shutil.copyfile(file, folder / IMAGES / file.name)
-                count += 1
-            except FileNotFoundError as error:
-                if key in store:
-                    raise WbcError(
-                        f"{file}: is missing, so that the store is damaged. Use an earlier backup."
-                    ) from error
-                deleted.append(key)  # while this ran
-        copy = SpecimenStore(folder)
-        for key in deleted:
-            copy.delete(key)
-        _check(copy, store.folder)
+        if isinstance(store.database, SqliteDatabase):
+            store.database.copy_to(folder / FILE)
+            copy = SpecimenStore(folder)
+            _copy_files(store, store.database, copy)
+        else:
+            copy = SpecimenStore(folder)
+            copy_specimens(store.database, copy.database)
+        count = copy.find(most=1).total
+        _check(copy, store.name)
     return count
 
 
-def restore(backup: Path, target: Path) -> int:
-    """Make a store of a backup, in a new folder; the backup stays.
+def restore(backup: Path, target: Path | str) -> int:
+    """Make a store of a backup; the backup stays.
 
     Args:
         backup: What `back_up` wrote.
-        target: A folder that does not exist.
+        target: A folder that does not exist, or the address of a PostgreSQL database in which no specimens are kept.
 
     Returns:
         Number of specimens.
 
     Raises:
-        WbcError: The backup is none or is damaged, or the folder exists.
+        WbcError: The backup is none or is damaged, or there is something in its place.
     """
     if not (backup / FILE).is_file():
         raise WbcError(f"{backup}: is no backup of a store, since it has no {FILE}.")
-    with _made_at_once(target) as folder:
+    if is_address(target):
+        return _restore_into(backup, SpecimenStore(target))
+    with _made_at_once(Path(target)) as folder:
         # Opened is the copy: a backup of an older version stays as it is.
         for file in (it for it in backup.rglob("*") if it.is_file()):
             shutil.copyfile(file, folder / file.relative_to(backup))
         copy = SpecimenStore(folder)
         count = copy.find(most=1).total
-        _check(copy, backup)
+        _check(copy, str(backup))
     return count
+
+
+def _restore_into(backup: Path, store: SpecimenStore) -> int:
+    """Copy a backup into a database. Opened is a copy of its small part: a backup of an older version stays as it is."""
+    with TemporaryDirectory(prefix="wbc_hf-restore-") as folder:
+        shutil.copyfile(backup / FILE, Path(folder, FILE))
+        Path(folder, IMAGES).symlink_to((backup / IMAGES).resolve())
+        source = SpecimenStore(Path(folder))
+        try:
+            if source.reading_only:
+                raise WbcError(source.reading_only.replace(folder, str(backup)))
+            if faults := source.check():
+                raise WbcError(f"{backup}: was not copied, since it is damaged: {faults[0]} Use an earlier backup.")
+            copy_specimens(source.database, store.database)
+        finally:
+            source.close()
+        count = store.find(most=1).total
+        store.close()
+        return count
+
+
+def _copy_files(store: SpecimenStore, database: SqliteDatabase, copy: SpecimenStore) -> None:
+    """Copy the files of what a copied database holds; they only ever grow."""
+    assert isinstance(copy.database, SqliteDatabase)
+    for key in copy.keys():
+        file, target = database.file_of(key), copy.database.file_of(key)
+        try:
+            shutil.copyfile(file, target)
+        except FileNotFoundError as error:
+            if key in store:
+                raise WbcError(f"{file}: is missing, so that the store is damaged. Use an earlier backup.") from error
+            copy.delete(key)  # as it was while this ran
 
 
 @contextmanager
@@ -87,7 +118,7 @@ def _made_at_once(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check(copy: SpecimenStore, source: Path) -> None:
+def _check(copy: SpecimenStore, source: str) -> None:
     """Check a copy, and close it."""
     faults = copy.check()
     copy.close()

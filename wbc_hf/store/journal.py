@@ -5,8 +5,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pydantic import BaseModel
-from sqlalchemy import Connection, insert, update
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import check_json
@@ -21,14 +21,21 @@ from wbc_hf.smear import (
     KeptPicture,
     Picture,
     PictureRecord,
-    PictureStore,
     Removal,
     SlideMap,
     SlideRecord,
 )
 from wbc_hf.store.database import Database
+from wbc_hf.store.pictures import FilePictures
 from wbc_hf.store.tables import CELLS, EVENTS, PICTURES, SLIDES, SPECIMENS
 from wbc_hf.store.work_list import State, folded, state_after
+
+# Is told within a transaction how many bytes are to come, and raises a WbcError where there is no room.
+CheckRoom = Callable[[Connection, int], None]
+
+
+class NotNewestError(WbcError):
+    """Another process changed the specimen since it was read here."""
 
 
 class SpecimenJournal:
@@ -38,47 +45,56 @@ class SpecimenJournal:
         database: Of the store.
         key: Of the specimen.
         owner: Who began it.
-        pictures: Its file.
-        check_room: Is told how many bytes are to come, and raises a WbcError where there is no room.
+        pictures: Its pictures.
+        check_room: See there.
+
+    Attributes:
+        revision: Number of changes that are known here; 0 where nothing is kept yet.
     """
 
-    def __init__(
-        self, database: Database, key: str, owner: str, pictures: PictureStore, check_room: Callable[[int], None]
-    ):
+    def __init__(self, database: Database, key: str, owner: str, pictures: FilePictures, check_room: CheckRoom):
         self._database, self._key, self._owner, self._file = database, key, owner, pictures
         self._check_room = check_room
-        self._revision = self._bytes = self._slides = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.revision = self._bytes = self._slides = 0
         self._state = State.NEW
         self._about = About()
         self._pictures: dict[int, Picture] = {}
         self._removals: dict[int, Removal] = {}
         self._states: dict[int, CellState] = {}
+        self._counts: Counter[CellState] = Counter()
 
     def catch_up(
         self, change: Change, *, revision: int, state: State, removals: dict[int, Removal], size: int
     ) -> None:
-        """Take note of what the store holds already.
+        """Take note of what the store holds, in place of what was known.
 
         Args:
             change: All slides, pictures and cells, and what is known of the specimen.
             revision: Number of changes so far.
             state: Of the specimen.
             removals: By number of the picture.
-            size: Bytes of its file.
+            size: Bytes of its pictures.
         """
+        self._forget()
         self._note(change, removals, state, size)
-        self._revision = revision
+        self.revision = revision
 
     def __call__(self, change: Change) -> None:
         """Write a change, all of it or nothing.
 
         Raises:
-            WbcError: It cannot be written, or the specimen was changed elsewhere since it was opened.
+            NotNewestError: Another process changed the specimen.
+            WbcError: It cannot be written, or the specimen was deleted.
         """
         about = change.about or self._about
-        fresh = [it.small for it in change.pictures if it.number not in self._pictures]
-        fresh += [it.crop for it in change.cells if it.number not in self._states]
-        fresh += [it.small for it in change.slides]
+        small = [it.small for it in change.pictures if it.number not in self._pictures]
+        small += [it.crop for it in change.cells if it.number not in self._states]
+        small += [it.small for it in change.slides]
+        # A specimen keeps its pictures before it tells its journal.
+        fresh = [it for it in small if isinstance(it, KeptPicture)]
         size = sum(len(content) for content in fresh)
         removals = {**self._removals}
         for number, removal in change.removals.items():
@@ -88,17 +104,21 @@ class SpecimenJournal:
                 removals[number] = removal
         state = State.SIGNED if about.signature is not None else state_after(self._state, change.events)
         if fresh:
-            self._check_room(size)
             self._file.sync()
-        counts = Counter((self._states | {cell.number: cell.state for cell in change.cells}).values())
-        row = _row(about, state, change, counts) | {
-            "pictures": len({*self._pictures, *(it.number for it in change.pictures)}),
-            "cells": sum(counts.values()),
+        row = _row(about, state, change, self._counts + self._more(change)) | {
+            "pictures": len(self._pictures) + sum(it.number not in self._pictures for it in change.pictures),
+            "cells": len(self._states) + sum(it.number not in self._states for it in change.cells),
             "bytes": self._bytes + size,
         }
         with self._database.writing() as connection:
+            if self.revision:
+                self._check_newest(connection)
+            if fresh:
+                self._check_room(connection, size)
             if state is not State.SIGNED:  # signing comes last, and amending first: what is signed takes nothing
                 self._write_specimen(connection, row)
+            if fresh:
+                self._file.write(connection, fresh)
             _write_slides(connection, self._key, self._slides + 1, change.slides)
             self._write_pictures(connection, change, removals)
             _write_cells(connection, self._key, change.cells)
@@ -106,28 +126,43 @@ class SpecimenJournal:
                 connection.execute(insert(EVENTS), [_event_row(self._key, event) for event in change.events])
             if state is State.SIGNED:
                 self._write_specimen(connection, row)
+        self._file.forget_written(fresh)
         self._note(change, removals, state, self._bytes + size)
-        self._revision += 1
+        self.revision += 1
+
+    def _more(self, change: Change) -> Counter[CellState]:
+        """By how many cells more, or fewer, are in each state."""
+        more: Counter[CellState] = Counter()
+        for cell in change.cells:
+            more[cell.state] += 1
+            if (before := self._states.get(cell.number)) is not None:
+                more[before] -= 1
+        return more
 
     def _note(self, change: Change, removals: dict[int, Removal], state: State, size: int) -> None:
+        self._counts.update(self._more(change))
         self._about = change.about or self._about
         self._pictures |= {picture.number: picture for picture in change.pictures}
         self._states |= {cell.number: cell.state for cell in change.cells}
         self._slides += len(change.slides)
         self._removals, self._state, self._bytes = removals, state, size
 
+    def _check_newest(self, connection: Connection) -> None:
+        """Check that nobody changed the specimen elsewhere, and let nobody do so until the end of the transaction."""
+        query = select(SPECIMENS.c.revision).where(SPECIMENS.c.key == self._key).with_for_update()
+        found = connection.execute(query).scalar_one_or_none()
+        if found is None:
+            raise WbcError("This specimen was deleted. What you did last was not kept.")
+        if found != self.revision:
+            raise NotNewestError("This specimen was changed elsewhere. What you did last was not kept.")
+
     def _write_specimen(self, connection: Connection, row: dict) -> None:
-        if self._revision == 0:
+        if self.revision == 0:
             first = {"key": self._key, "owner": self._owner, "created": row["changed"], "revision": 1}
             connection.execute(insert(SPECIMENS).values(**row, **first))
             return
-        known = (SPECIMENS.c.key == self._key) & (SPECIMENS.c.revision == self._revision)
-        done = connection.execute(update(SPECIMENS).where(known).values(**row, revision=self._revision + 1))
-        if done.rowcount != 1:
-            raise WbcError(
-                "This specimen was changed or deleted elsewhere since it was opened here. Open it again from the work "
-                "list; what you did last was not kept."
-            )
+        known = SPECIMENS.c.key == self._key
+        connection.execute(update(SPECIMENS).where(known).values(**row, revision=self.revision + 1))
 
     def _write_pictures(self, connection: Connection, change: Change, removals: dict[int, Removal]) -> None:
         known = self._pictures | {picture.number: picture for picture in change.pictures}
@@ -142,10 +177,7 @@ class SpecimenJournal:
             }
             for picture in pictures
         ]
-        if rows:
-            statement = sqlite.insert(PICTURES)
-            replaced = {"record": statement.excluded.record}
-            connection.execute(statement.on_conflict_do_update(["specimen", "number"], set_=replaced), rows)
+        _insert_or_replace(connection, PICTURES, rows)
 
 
 def _write_slides(connection: Connection, key: str, first: int, slides: tuple[SlideMap, ...]) -> None:
@@ -172,10 +204,16 @@ def _write_cells(connection: Connection, key: str, cells: tuple[Cell, ...]) -> N
         }
         for cell in cells
     ]
+    _insert_or_replace(connection, CELLS, rows)
+
+
+def _insert_or_replace(connection: Connection, table: Table, rows: list[dict]) -> None:
+    """Insert records; of those that are there, replace what may change."""
     if rows:
-        statement = sqlite.insert(CELLS)
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        statement = dialect.insert(table)
         replaced = {"record": statement.excluded.record}
-        connection.execute(statement.on_conflict_do_update(["specimen", "number"], set_=replaced), rows)
+        connection.execute(statement.on_conflict_do_update(index_elements=["specimen", "number"], set_=replaced), rows)
 
 
 def _row(about: About, state: State, change: Change, counts: Counter[CellState]) -> dict:

@@ -4,9 +4,13 @@ Slides, pictures and cells are records of `wbc_hf.smear.document`, in JSON, so t
 in the store and in what “Everything (JSON)” writes. What the work list shows and searches stands in columns.
 """
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 METADATA = MetaData()
+POSTGRESQL_METADATA = MetaData()  # of what is only there
+# SQLite has one kind of whole number, and compares texts by their bytes.
+_BYTES = Integer().with_variant(BigInteger, "postgresql")
+_TIME = String(32).with_variant(String(32, collation="C"), "postgresql")
 
 SPECIMENS = Table(
     "specimen",
@@ -14,8 +18,8 @@ SPECIMENS = Table(
     Column("key", String(32), primary_key=True),
     Column("state", String(10), nullable=False),
     Column("owner", Text, nullable=False),
-    Column("created", String(32), nullable=False),  # times in UTC, ISO 8601, so that they sort as texts
-    Column("changed", String(32), nullable=False),
+    Column("created", _TIME, nullable=False),  # times in UTC, ISO 8601, so that they sort as texts
+    Column("changed", _TIME, nullable=False),
     Column("about", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("signed_by", Text, nullable=False),
@@ -26,7 +30,7 @@ SPECIMENS = Table(
     Column("cells", Integer, nullable=False),
     Column("counted", Integer, nullable=False),
     Column("waiting", Integer, nullable=False),
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", _BYTES, nullable=False),
     Index("specimen_changed", "changed"),
     Index("specimen_state", "state", "changed"),
 )
@@ -44,11 +48,11 @@ def _of_specimen(name: str, *columns: Column) -> Table:
 
 
 def _with_picture(name: str) -> Table:
-    """A record, and where its thumbnail, preview or crop lies in the specimen's file."""
+    """A record, and where its thumbnail, preview or crop lies among the specimen's pictures."""
     return _of_specimen(
         name,
         Column("record", Text, nullable=False),
-        Column("start", Integer, nullable=False),
+        Column("start", _BYTES, nullable=False),
         Column("size", Integer, nullable=False),
     )
 
@@ -64,4 +68,12 @@ EVENTS = _of_specimen(
     Column("field", Text, nullable=False),
     Column("before", Text, nullable=False),
     Column("after", Text, nullable=False),
+)
+# Where SQLite has a file beside it.
+CONTENTS = Table(
+    "content",
+    POSTGRESQL_METADATA,
+    Column("specimen", String(32), primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
 )

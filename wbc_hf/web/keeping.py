@@ -9,8 +9,8 @@ import gradio as gr
 from wbc_hf.errors import WbcError
 from wbc_hf.smear import (
     NONE_OF_FIVE,
-    About,
     Agreement,
+    ChangedMeanwhileError,
     ReferenceRanges,
     Specimen,
     amend,
@@ -25,12 +25,13 @@ from wbc_hf.web.session import Session, Sessions
 from wbc_hf.web.uploads import AT_ONCE
 
 if TYPE_CHECKING:
-    from wbc_hf.store import KeptSpecimen, SpecimenStore
+    from wbc_hf.store import KeptSpecimen, SpecimenStore, WorkItem
 
 SHOWN = 30  # lines of the work list
 EVERY_STATE = "every state"
 STATES = (EVERY_STATE, "new", "in review", "signed")
 FIELDS = ("patient", "order", "slide", "comment")
+WRITTEN = ("name", "leucocyte_count", *FIELDS)
 
 Show = Callable[[Session, str], dict]
 
@@ -100,11 +101,14 @@ class Keeping:
             show_opened: Shows a specimen that was opened, and a note.
         """
         self.session, self._show_opened = session, show_opened
-        given = [session, *known, *self.fields]
+        given, self._written = (
+            [session, *known, *self.fields],
+            dict(zip(WRITTEN, (*known[:2], *self.fields), strict=True)),
+        )
         hidden = AT_ONCE | {"show_progress": "hidden"}
-        for field in (*known[:2], *self.fields):
-            field.blur(self.on_field, given, self.signed, **hidden)
-        self.sign.click(self.on_sign, [*given, self.reason], self.outputs, **AT_ONCE)
+        for field in self._written.values():
+            field.blur(self.on_field, given, [self.signed, *self._written.values()], **hidden)
+        self.sign.click(self.on_sign, [*given, self.reason], [*results, *self.outputs], **AT_ONCE)
         self.amend.click(self.on_amend, [*given, self.reason], self.outputs, **AT_ONCE)
         if self.store is None:
             return
@@ -162,23 +166,29 @@ class Keeping:
 
     def _delete(self, key: str, user: str, session: Session | None) -> None:
         assert self.store is not None
-        specimen = self.store.open(key)
-        self.roles.check_delete(user, specimen.owner, signed=was_signed(specimen.about))
-        self.store.delete(key)
-        if session is not None and session.specimen is specimen:
+        # What it is deleted for holds until it is: nobody signs it in between.
+        self.store.delete(key, lambda it: self.roles.check_delete(user, it.owner, signed=was_signed(it)))
+        if session is not None and getattr(session.specimen, "key", None) == key:
             session.take(session.new_specimen())
 
     # ---- fields and signing
 
-    def on_field(self, session: Session | None, name: str, leucocytes: str, reviewer: str, *fields: str) -> str:
-        """Keep what a person wrote into the fields of a specimen."""
+    def on_field(self, session: Session | None, name: str, leucocytes: str, reviewer: str, *fields: str) -> dict:
+        """Keep what a person wrote into the fields of a specimen; show what somebody else wrote there meanwhile."""
         if session is None or not session.specimen.pictures:
-            return ""
+            return {self.signed: ""}
         try:
-            self._describe(session, name, leucocytes, reviewer, fields)
+            with session.lock:
+                self._describe(session, name, leucocytes, reviewer, fields)
+        except ChangedMeanwhileError as error:
+            about, given = session.specimen.about, (name, leucocytes, *fields)
+            now = {it: _field_text(getattr(about, it)) for it in WRITTEN}
+            changed = {it: now[it] for it, value in zip(WRITTEN, given, strict=True) if value.strip() != now[it]}
+            problem = render_problem("Look once more", str(error))
+            return {self.signed: problem} | {self._written[it]: text for it, text in changed.items()}
         except WbcError as error:
-            return render_problem("Not kept", str(error))
-        return self._say(session)
+            return {self.signed: render_problem("Not kept", str(error))}
+        return {self.signed: self._say(session)}
 
     def on_sign(self, session: Session | None, name: str, leucocytes: str, reviewer: str, *rest: str) -> dict:
         """Sign, unless something stands against it that no comment explains."""
@@ -189,7 +199,7 @@ class Keeping:
 
     def on_amend(self, session: Session | None, name: str, leucocytes: str, reviewer: str, *rest: str) -> dict:
         """Open a signed specimen again."""
-        return self._do(session, lambda it, who: amend(it.specimen, who, rest[-1]), reviewer)
+        return self._do(session, lambda it, who: self._amend(it, who, rest[-1]), reviewer)
 
     def on_second_reading(self, session: Session | None, request: gr.Request) -> dict:
         """Begin an independent reading of the same pictures, without the words of the first reader."""
@@ -225,6 +235,9 @@ class Keeping:
             self.roles.check_sign(user)
             with session.lock:
                 action(session, user or reviewer)
+        except ChangedMeanwhileError as error:
+            session.meanwhile.look(fields=True)
+            return self._show_opened(session, "") | {self.signed: render_problem("Not done", str(error))}
         except WbcError as error:
             return {self.signed: render_problem("Not done", str(error))}
         return self.state_of(session) | {self.list: self.render_list(user=user)}
@@ -232,13 +245,22 @@ class Keeping:
     def _sign(
         self, session: Session, who: str, name: str, leucocytes: str, fields: tuple[str, ...], reason: str
     ) -> None:
+        session.specimen.catch_up()
+        if news := session.meanwhile.news():
+            raise ChangedMeanwhileError(f"Others did more meanwhile: {news}. Look at it, and sign then.")
         self._describe(session, name, leucocytes, who, fields)
-        points = open_points(session.specimen.snapshot(session.model, self.ranges), session.check)
-        sign(session.specimen, points, who, reason)
+        with session.meanwhile.doing():
+            snapshot = session.specimen.snapshot(session.model, self.ranges)
+            points = open_points(snapshot, session.check)
+            sign(session.specimen, points, who, reason, seen=len(snapshot.history))
+
+    def _amend(self, session: Session, who: str, reason: str) -> None:
+        with session.meanwhile.doing():
+            amend(session.specimen, who, reason)
 
     def _describe(self, session: Session, name: str, leucocytes: str, reviewer: str, fields: tuple[str, ...]) -> None:
         values = dict(zip(FIELDS, (field.strip() for field in fields), strict=True))
-        session.specimen.describe(
+        session.meanwhile.describe(
             session.user or reviewer,
             name=name.strip(),
             leucocyte_count=parse_leucocytes(leucocytes),
@@ -257,9 +279,14 @@ class Keeping:
         return render("signed", about=about, agreement=agreement)
 
 
-def was_signed(about: About) -> bool:
+def was_signed(item: "WorkItem") -> bool:
     """Whether a specimen is signed, or was before it was opened to amend: its history says who stood for what."""
-    return about.signature is not None or about.amended > 0
+    return item.state.value == "signed" or item.amended > 0
+
+
+def _field_text(value: str | float | None) -> str:
+    """A value as its field shows it."""
+    return "" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
 def begin_second_reading(store: "SpecimenStore", first: "KeptSpecimen", owner: str) -> "KeptSpecimen":

@@ -27,6 +27,7 @@ from wbc_hf.smear import (
 )
 from wbc_hf.web.adapting import Adapted
 from wbc_hf.web.full_pictures import FullPictures
+from wbc_hf.web.meanwhile import Meanwhile
 from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.turns import current_user, current_visitor, turn
 from wbc_hf.web.uploads import MAX_PICTURES, Upload, pixels_of, read_upload
@@ -109,6 +110,7 @@ class Session:
         adapted: The model that was adapted in this session last, and is not kept under a name.
         cancelled: Whether the adaptation that runs is to stop.
         specimen: What was found and reviewed so far.
+        meanwhile: What the visitor knows of it, where others may change it too.
         counter: Adds pictures to it.
         full_pictures: Pictures in full resolution, as many as there is room for.
         neighbours: Reference cells most similar to a cell, by its number: searched once.
@@ -133,7 +135,7 @@ class Session:
         self.adapted: Adapted | None = None
         self.cancelled = False
         self.specimen = self.new_specimen()
-        self.key = _key_of(self.specimen)
+        self.key, self.meanwhile = _key_of(self.specimen), Meanwhile(self.specimen)
         self.counter = CellCounter(predictor, self.specimen)
         self.full_pictures = FullPictures()
         self.neighbours: dict[int, tuple[Neighbour, ...]] = {}
@@ -168,7 +170,7 @@ class Session:
         with self.lock:
             if self.readings:
                 raise WbcError("Photographs are being read into the specimen that is open. Stop that first.")
-            self.key = _key_of(specimen)
+            self.key, self.meanwhile = _key_of(specimen), Meanwhile(specimen)
             self.specimen, self.counter = specimen, CellCounter(self.predictor, specimen)
             self.full_pictures.clear()
             self.neighbours, self._steps, self._read_again = {}, [], {}
@@ -333,9 +335,10 @@ class Session:
             reviewer: Who reviews the cells.
 
         Raises:
+            ChangedMeanwhileError: Somebody else said something of a cell that the visitor does not know yet.
             WbcError: There is no such action, picture or cell, or the cell cannot be reviewed or added.
         """
-        with self.lock:
+        with self.lock, self.meanwhile.acting():
             self._touched = True
             if action in ("label", "accept"):
                 numbers = [number] if isinstance(number, int) else number
@@ -407,10 +410,11 @@ class Session:
         if not numbers:
             return
         labels = {it: cells[it].proposal if label == ACCEPT and it in cells else label for it in numbers}
-        self.specimen.review_many(labels, reviewer)
-        before = {it: cells[it].review for it in numbers}
+        reviewed = self.specimen.review_many(labels, reviewer, self.meanwhile.known(labels))
+        self.meanwhile.look()
+        before, after = {it: cells[it].review for it in numbers}, {cell.number: cell.review for cell in reviewed}
         title = f"cell {numbers[0]}" if len(before) == 1 else f"{len(before)} cells"
-        self._steps.append(_Step(title, lambda who: self._review_again(before, who)))
+        self._steps.append(_Step(title, lambda who: self._review_again(before, after, who)))
         last = cells[numbers[-1]]
         self.show_cell((self._next_waiting(last.number) or last.number) if _waiting([last]) else last.number)
 
@@ -421,10 +425,12 @@ class Session:
             WbcError: From `Specimen.withdraw`.
         """
         cell = next((cell for cell in self.specimen.cells if cell.number == number), None)
-        self.specimen.withdraw(number, reviewer)
+        self.specimen.withdraw(number, reviewer, self.meanwhile.known([number]))
+        self.meanwhile.look()
         if cell is not None and cell.review is not None:
-            before = {number: cell.review}
-            self._steps.append(_Step(f"taking back cell {number}", lambda who: self._review_again(before, who)))
+            before, after = {number: cell.review}, {number: None}
+            title = f"taking back cell {number}"
+            self._steps.append(_Step(title, lambda who: self._review_again(before, after, who)))
         self.show_cell(number)
 
     def undo(self, who: str = "") -> None:
@@ -432,8 +438,10 @@ class Session:
         if self._steps:
             self._steps.pop().undo(who)
 
-    def _review_again(self, reviews: Mapping[int, Review | None], who: str) -> None:
-        self.specimen.set_reviews(reviews, who)
+    def _review_again(
+        self, reviews: Mapping[int, Review | None], after: Mapping[int, Review | None], who: str
+    ) -> None:
+        self.specimen.set_reviews(reviews, who, expected=after)
         self.show_cell(next(iter(reviews)))
 
     def _put_back(self, picture: int, who: str) -> None:

@@ -10,7 +10,7 @@ from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Neighbour, ReferenceCells
 from wbc_hf.reports import EXPORTS, Export, file_name
-from wbc_hf.smear import Cell, Picture, ReferenceRanges, differentiate_cells
+from wbc_hf.smear import Cell, ChangedMeanwhileError, Picture, ReferenceRanges, differentiate_cells
 from wbc_hf.web.examples import FIELD_CREDIT, example_fields
 from wbc_hf.web.fields import parse_leucocytes
 from wbc_hf.web.intake import Intake
@@ -293,9 +293,13 @@ class SpecimenTab:
             with session.lock:  # no other event shows the ticket without the change
                 session.ticket = getattr(event, "ticket", session.ticket)
                 session.act(event.action, event.number, event.value, request.username or reviewer)
+        except ChangedMeanwhileError as error:
+            return {self.notice: render_problem("Look once more", str(error))} | self._show(session, leucocytes)
         except WbcError as error:
             return {self.notice: render_problem("Not done", str(error)), self.gallery: describe_gallery(session)}
-        return {self.notice: ""} | self._show(session, leucocytes) | self.panel.state(session)
+        said = session.meanwhile.said
+        notice = render("note", text=f"Meanwhile, by others: {said}.") if said else ""
+        return {self.notice: notice} | self._show(session, leucocytes) | self.panel.state(session)
 
     def on_thumbnails(self, event: gr.EventData, session: Session | None) -> dict | None:
         """Make the images of cells that the browser has not got yet."""
@@ -532,7 +536,7 @@ def make_file(
         WbcError: The leucocyte count is not allowed, or reviewed cells are asked for and there are none.
     """
     total = parse_leucocytes(leucocytes)
-    session.specimen.describe(reviewer, name=name.strip(), leucocyte_count=total)
+    session.meanwhile.describe(reviewer, name=name.strip(), leucocyte_count=total)
     session.specimen.credit(reviewer)
     snapshot = session.specimen.snapshot(session.model, ranges)
     content = base64.b64encode(export.make(snapshot)).decode()

@@ -1,0 +1,103 @@
+"""What others did to a specimen while a visitor looked at it: nobody overrules a word that they do not know."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from wbc_hf.reports import history_lines
+from wbc_hf.smear import Action, ChangedMeanwhileError, Event, Review, Specimen
+
+# What a program does by itself is shown where it is done.
+_BY_PEOPLE = (
+    *(Action.REVIEWED, Action.WITHDRAWN, Action.UNDONE, Action.POINTED_AT, Action.DISCARDED, Action.TAKEN_OUT),
+    *(Action.PUT_BACK, Action.DESCRIBED, Action.SIGNED, Action.AMENDED),
+)
+_SHOWN = 5  # acts of others that one message names
+
+
+class Meanwhile:
+    """What one visitor knows of a specimen that others may change, on this server or on another one.
+
+    Args:
+        specimen: As it is shown from now on.
+
+    Attributes:
+        said: What others did before the visitor acted last, to be told; "" where they did nothing.
+    """
+
+    def __init__(self, specimen: Specimen):
+        self._specimen, self.said = specimen, ""
+        self.look(fields=True)
+
+    def look(self, *, fields: bool = False) -> None:
+        """Take note that the visitor is shown the specimen as it is now; the fields of it too, or not."""
+        self._seen, self._cells = self._specimen.last_event, self._specimen.cells
+        self._own: set[int] = set()
+        if fields:
+            self._about = self._specimen.about
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Take over what others did before the visitor acts; afterwards all of it is shown.
+
+        Raises:
+            WbcError: The specimen was deleted, or the store cannot be read.
+        """
+        with self.doing():
+            self.said = self.news()
+            try:
+                yield
+            finally:
+                self.look()
+
+    @contextmanager
+    def doing(self) -> Iterator[None]:
+        """Like `acting`, where what others did is not shown."""
+        self._specimen.catch_up()
+        before = self._specimen.last_event
+        try:
+            yield
+        finally:
+            self._own |= set(range(before + 1, self._specimen.last_event + 1))
+
+    def news(self) -> str:
+        """What others did since the visitor looked, in words."""
+        events = [it for it in self._specimen.history_since(self._seen) if it.number not in self._own]
+        lines = [line for _, line in history_lines([it for it in events if it.action in _BY_PEOPLE])]
+        more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        return "; ".join(lines[:_SHOWN]) + more
+
+    def known(self, numbers: Iterable[int]) -> dict[int, Review | None]:
+        """The reviews of cells that the visitor was shown, by number."""
+        return {number: self._cells[number - 1].review for number in numbers if 1 <= number <= len(self._cells)}
+
+    def describe(self, who: str, **given: str | float | None) -> None:
+        """Change what the visitor wrote in the fields of the specimen. What they left stays as others wrote it.
+
+        Args:
+            who: Name of the visitor.
+            given: The fields, as for `Specimen.describe`.
+
+        Raises:
+            ChangedMeanwhileError: Somebody else wrote something else meanwhile, which stays; the others are kept.
+            WbcError: From `Specimen.describe`.
+        """
+        with self.doing():
+            now = self._specimen.about
+            written = {name: value for name, value in given.items() if value != getattr(self._about, name)}
+            lost = [it for it in written if getattr(now, it) not in (getattr(self._about, it), written[it])]
+            self._specimen.describe(who, **{name: value for name, value in written.items() if name not in lost})
+            known = given | {name: getattr(now, name) for name in lost}
+            self._about = replace(self._about, **known)  # type: ignore[arg-type]
+        if lost:
+            raise ChangedMeanwhileError(" ".join(self._describe_lost(name, written[name]) for name in lost))
+
+    def _describe_lost(self, name: str, value: str | float | None) -> str:
+        event = next((it for it in reversed(self._specimen.history) if _wrote(it, name)), None)
+        who, after = (event.who or "somebody", event.after or "nothing") if event else ("somebody", "something else")
+        title, yours = name.replace("_", " ").capitalize(), value or "nothing"
+        return f"{title}: {who} wrote “{after}” meanwhile, and you “{yours}”. Write yours again if it holds."
+
+
+def _wrote(event: Event, name: str) -> bool:
+    return event.action is Action.DESCRIBED and event.field == name
