@@ -100,7 +100,7 @@ def kill_page(place: Path | str, model: Path, first: int, wait: float) -> set[in
     The first reader has all specimens one after the other, and the second the first of them: both that one at times.
     """
     store = SpecimenStore(place)
-    keys, words, acknowledged, faults = sorted(store.keys()), itertools.count(first), set(), []
+    keys, words, acknowledged, faults = sorted(store.all_keys()), itertools.count(first), set(), []
     store.close()
     begun = threading.Event()
 

@@ -140,6 +140,6 @@ def _wait_for(server: PostgresServer, process: subprocess.Popen, folder: Path) -
             server.run("SELECT 1")
             return
         except subprocess.CalledProcessError as error:
-            said = "".join(log.read_text() for log in folder.glob("*.log"))
-            assert process.poll() is None and time.monotonic() < deadline, f"{said}\n{error.stderr}"
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("".join(log.read_text() for log in folder.glob("*.log"))) from error
             time.sleep(0.05)

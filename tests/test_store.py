@@ -31,6 +31,7 @@ from wbc_hf.store.sqlite import FILE
 from wbc_hf.store.tables import METADATA, POSTGRESQL_METADATA
 
 PARTS = ("slide", "picture", "cell")
+REST_OF_EVENT = "time, who, action, cell, picture, field, before, after"
 
 
 @pytest.fixture
@@ -387,7 +388,7 @@ def test_a_quota_holds_for_two_at_once(store: SpecimenStore):
     [
         "UPDATE event SET who = 'x'",
         "DELETE FROM event",
-        "INSERT INTO event SELECT specimen, number + 100, time, who, action, cell, picture, field, before, after FROM event",
+        f"INSERT INTO event SELECT specimen, number + 9, {REST_OF_EVENT} FROM event",
         "UPDATE cell SET record = '{}'",
         "UPDATE cell SET specimen = (SELECT key FROM specimen WHERE state = 'new')",
         "DELETE FROM cell",
@@ -653,7 +654,7 @@ def test_a_folder_becomes_a_database_and_a_database_a_folder(
         assert contents(again(store).open(other.key)) == contents(opened)
         with pytest.raises(WbcError, match="can only be amended"):
             store.open(signed.key).review(1, "monocyte")
-    with pytest.raises(WbcError, match="keeps specimens. Name a new database"):
+    with pytest.raises(WbcError, match=r"keeps specimens\. Name a new database"):
         restore(tmp_path / "backup", address)
 
 
@@ -699,7 +700,7 @@ def test_a_database_that_is_only_read_says_so(postgresql: PostgresServer):
 
 def test_a_database_of_another_program_or_encoding_is_left_alone(postgresql: PostgresServer):
     latin = "ENCODING 'SQL_ASCII' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0"
-    with pytest.raises(WbcError, match="is in SQL_ASCII.*createdb"):
+    with pytest.raises(WbcError, match=r"is in SQL_ASCII.*createdb"):
         SpecimenStore(postgresql.new_database(latin))
     address = postgresql.new_database()
     postgresql.run("CREATE TABLE alembic_version (version_num text)", address.rpartition("/")[2])

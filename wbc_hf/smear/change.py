@@ -35,4 +35,4 @@ Journal = Callable[[Change], None]
 
 
 class ChangedMeanwhileError(WbcError):
-    """Somebody else changed what a person acts on, after that person looked. Nothing was done; it may be, once more."""
+    """Somebody else changed what a person acts on, after that person looked. Nothing was done."""

@@ -70,7 +70,7 @@ def restore(backup: Path, target: Path | str) -> int:
 
 
 def _restore_into(backup: Path, store: SpecimenStore) -> int:
-    """Copy a backup into a database. Opened is a copy of its small part: a backup of an older version stays as it is."""
+    """Copy a backup into a database. Opened is a copy of its rows: a backup of an older version stays as it is."""
     with TemporaryDirectory(prefix="wbc_hf-restore-") as folder:
         shutil.copyfile(backup / FILE, Path(folder, FILE))
         Path(folder, IMAGES).symlink_to((backup / IMAGES).resolve())
@@ -91,7 +91,7 @@ def _restore_into(backup: Path, store: SpecimenStore) -> int:
 def _copy_files(store: SpecimenStore, database: SqliteDatabase, copy: SpecimenStore) -> None:
     """Copy the files of what a copied database holds; they only ever grow."""
     assert isinstance(copy.database, SqliteDatabase)
-    for key in copy.keys():
+    for key in copy.all_keys():
         file, target = database.file_of(key), copy.database.file_of(key)
         try:
             shutil.copyfile(file, target)

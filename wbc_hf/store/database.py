@@ -64,9 +64,8 @@ class Database(ABC):
 
     @contextmanager
     def _transaction(self, options: dict[str, Any]) -> Iterator[Connection]:
-        with self.faults_named(), self._engine.connect().execution_options(**options) as connection:
-            with connection.begin():
-                yield connection
+        with self.faults_named(), self._engine.connect() as it, it.execution_options(**options).begin():
+            yield it
 
     @abstractmethod
     def pictures_of(self, key: str) -> FilePictures:

@@ -106,7 +106,7 @@ class SpecimenStore:
         with self.database.reading() as connection:
             return _line(connection, key)
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """Of all specimens."""
         with self.database.reading() as connection:
             return list(connection.execute(select(SPECIMENS.c.key)).scalars())
