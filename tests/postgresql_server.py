@@ -13,9 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from wbc_hf.store import SpecimenStore
-from wbc_hf.store.database import NEWEST
-
 USER, PASSWORD = "wbc_hf", "not-to-be-shown"
 # Debian keeps them out of the path.
 _FOLDERS = [str(it) for it in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
@@ -51,6 +48,9 @@ class PostgresServer:
 
     def empty_store(self) -> str:
         """The address of a database with the tables of an empty store, the same each time: making one takes longer."""
+        from wbc_hf.store import SpecimenStore
+        from wbc_hf.store.database import NEWEST
+
         if not self._store:
             self._store = self.new_database()
             SpecimenStore(self._store).close()

@@ -4,8 +4,13 @@ import base64
 import io
 import json
 import struct
+import sys
 import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
 import pytest
 from PIL import Image
@@ -15,6 +20,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.reports import EXPORTS, to_json
 from wbc_hf.smear import DEFAULT_RANGES, Action, Snapshot, Specimen, load_document
 from wbc_hf.smear import document as document_module
+from wbc_hf.store import SpecimenStore
 
 EVERYTHING = next(export for export in EXPORTS if export.key == "json")
 
@@ -169,6 +175,7 @@ def change(content: bytes, *path: str | int, value: object) -> bytes:
         (("pictures", 0, "preview"), None, "picture 1: has no pixels in this file"),
         (("pictures", 0, "number"), 2, "pictures should be numbered 1, 2, 3"),
         (("pictures", 1, "went"), [99], "picture 2: cell 99 is not one of the 6"),
+        (("pictures", 1, "went"), [1], "picture 2: a cell of another picture cannot have gone with it"),
         (("cells", 0, "image"), "AAA", r"cells\.0\.image"),
         (("cells", 0, "box"), [1, 2, 3], r"cells\.0\.box"),
         (("cells", 0, "picture"), 9, "cell 1: picture 9 is not one of the 2"),
@@ -208,6 +215,53 @@ def test_a_picture_of_billions_of_pixels_is_refused(content: bytes):
     bomb = change(content, "cells", 0, "image", value=base64.b64encode(header).decode())
     with pytest.raises(WbcError, match=r"^s\.json: cell 1: is no PNG picture that can be read"):
         load_document(bomb, "s.json", Specimen())
+
+
+def test_pictures_are_bounded_together_before_any_is_decoded(content: bytes, monkeypatch: pytest.MonkeyPatch):
+    decoded = []
+    monkeypatch.setattr(Image.Image, "load", lambda image: decoded.append(image))
+    monkeypatch.setattr(document_module, "MAX_PIXELS", 900)  # 5 cells and 2 fields of 144 pixels differ
+    with pytest.raises(WbcError, match=r"^s\.json: its pictures have 0 million pixels, and at most 0 are loaded back"):
+        load_document(content, "s.json", Specimen())
+    assert not decoded
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["not kept", "kept"])
+def test_loading_takes_no_more_steps_than_there_is_more_to_load(tmp_path: Path, kept: bool):
+    steps, statements = [], []
+    for size in (20, 40, 80):
+        specimen = Specimen()
+        add_field(specimen, *[new_cell(status="review", seed=seed) for seed in range(size)])
+        for number in range(4 * size):
+            specimen.review(1 + number % size, "monocyte", f"Ana {number}")
+        document, store = EVERYTHING.make(take_snapshot(specimen)), SpecimenStore(tmp_path / str(size))
+        loaded = store.begin() if kept else Specimen()
+        with counting_calls() as calls:
+            load_document(document, "s.json", loaded)
+        assert loaded.last_event == specimen.last_event + 1
+        steps.append(sum(calls.values()))
+        statements.append(calls["execute"] + calls["executemany"])
+    # What comes once in any case makes the first steps cheaper, never the later ones dearer.
+    assert steps[2] - steps[1] <= 2.1 * (steps[1] - steps[0])
+    assert len(set(statements)) == 1
+
+
+@contextmanager
+def counting_calls() -> Iterator[Counter[str]]:
+    """Count the functions that are called, by name, those in C included."""
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, function: object) -> None:
+        if event == "call":
+            calls[frame.f_code.co_name] += 1
+        elif event == "c_call":
+            calls[getattr(function, "__name__", "")] += 1
+
+    sys.setprofile(count)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 2}', b"[" * 100_000])

@@ -19,7 +19,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import EXPORTS
-from wbc_hf.smear import DEFAULT_RANGES, Specimen, amend, sign
+from wbc_hf.smear import DEFAULT_RANGES, ChangedMeanwhileError, Specimen, amend, sign
 from wbc_hf.store import KeptSpecimen, SpecimenStore, State
 from wbc_hf.web import build_page, parse_roles
 from wbc_hf.web.checked_blocks import CheckedBlocks
@@ -175,6 +175,88 @@ def test_a_second_reading_knows_nothing_of_the_first(predictor: Predictor, store
     assert "Ana and Ben" not in page.act("open", second.key)  # that would tell what the first reader said
     assert "Ana and Ben: 2 of 3 cells" in page.sign("second reading", reviewer="Dr. Roe")
     assert first.cells[0].reviewer == "Ana"
+
+
+# ---- two readers on two servers
+
+
+@pytest.fixture(params=["one server", "two servers"])
+def pages(request: pytest.FixtureRequest, predictor: Predictor, store: SpecimenStore) -> tuple[Page, Page]:
+    """Ana's page and Ben's, on which the same specimen is open."""
+    specimen = keep(store)
+    other = store if request.param == "one server" else SpecimenStore(store.place)
+    ana, ben = Page(predictor, store), Page(predictor, other)
+    for page in (ana, ben):
+        page.act("open", specimen.key)
+    return ana, ben
+
+
+def label(page: Page, number: int, word: str, who: str) -> str:
+    event = SimpleNamespace(action="label", number=number, value=word)
+    return page.call("on_action", event, page.session, "", who)
+
+
+def said_of(page: Page, number: int) -> list[tuple[str, str]]:
+    return [(it.who, it.after) for it in page.session.specimen.history if it.cell == number]
+
+
+def test_whoever_comes_second_is_told_and_overrules_nobody_unseen(pages: tuple[Page, Page]):
+    ana, ben = pages
+    label(ben, 100, "basophil", "Ben")
+    assert "Ben: reviewed, cell 100: nobody’s word → basophil" in label(ana, 1, "monocyte", "Ana")  # of another cell
+    assert "by others" not in label(ana, 2, "monocyte", "Ana")
+    label(ben, 100, "eosinophil", "Ben")
+    told = label(ana, 100, "monocyte", "Ana")
+    assert "Look once more" in told and "Ben: reviewed, cell 100, eosinophil" in told
+    assert ana.session.specimen.cells[99].label == "eosinophil"
+    assert "Look once more" not in label(ana, 100, "monocyte", "Ana")
+    ben.session.specimen.catch_up()
+    for page in pages:
+        assert said_of(page, 100) == [("Ben", "basophil"), ("Ben", "eosinophil"), ("Ana", "monocyte")]
+
+
+def test_undo_takes_back_ones_own_word_alone(pages: tuple[Page, Page]):
+    ana, ben = pages
+    label(ana, 100, "monocyte", "Ana")
+    label(ben, 1, "monocyte", "Ben")  # which shows him hers
+    label(ben, 100, "basophil", "Ben")
+    with pytest.raises(ChangedMeanwhileError, match="Ben: reviewed, cell 100, basophil"):
+        ana.session.act("undo", 0, None, "Ana")
+    assert ana.session.specimen.cells[99].label == "basophil"
+    ben.session.act("undo", 0, None, "Ben")
+    ben.session.act("undo", 0, None, "Ben")
+    assert ben.session.specimen.cells[99].label == "monocyte" and ben.session.specimen.cells[0].review is None
+
+
+def fields(page: Page, who: str, *, patient: str = "", comment: str = "") -> dict:
+    handler = next(fn.fn for fn in page.page.fns.values() if fn.name == "on_field")
+    return handler(page.session, "S 17", "", who, patient, "", "", comment)
+
+
+def test_a_field_is_not_emptied_by_whoever_did_not_see_it_filled(pages: tuple[Page, Page]):
+    ana, ben = pages
+    fields(ben, "Ben", patient="P-1")
+    fields(ana, "Ana", comment="thick smear")
+    about = ana.session.specimen.about
+    assert (about.name, about.patient, about.comment) == ("S 17", "P-1", "thick smear")
+    fields(ben, "Ben", patient="P-2")
+    update = fields(ana, "Ana", patient="P-3", comment="thin smear")
+    said = "".join(map(str, update.values()))
+    assert "Patient: Ben wrote “P-2” meanwhile, and you “P-3”" in said and "P-2" in update.values()
+    about = ana.session.specimen.about
+    assert (about.patient, about.comment) == ("P-2", "thin smear")
+    fields(ana, "Ana", patient="P-3", comment="thin smear")
+    assert ana.session.specimen.about.patient == "P-3"
+
+
+def test_nobody_signs_what_they_have_not_seen(pages: tuple[Page, Page]):
+    ana, ben = pages
+    label(ben, 100, "basophil", "Ben")
+    said = ana.sign("few cells", reviewer="Ana")
+    assert "Ben: reviewed, cell 100" in said and ana.session.specimen.about.signature is None
+    assert "Signed by <b>Ana</b>" in ana.sign("few cells", reviewer="Ana")
+    assert "can only be amended" in label(ben, 100, "monocyte", "Ben")
+    assert "is signed" in ben.sign("few cells", reviewer="Ben") or ben.session.specimen.about.signature.name == "Ana"
 
 
 # ---- roles

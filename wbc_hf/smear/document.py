@@ -6,7 +6,7 @@ written for other programs and not read.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, get_args
@@ -29,6 +29,8 @@ MAX_DOCUMENT_BYTES = 256 * 2**20  # of a document
 MAX_PICTURES, MAX_CELLS, MAX_EVENTS = 1000, 20_000, 200_000
 MAX_SLIDES, MAX_FIELDS = 100, 100_000  # fields of one slide
 MAX_PICTURE_SIDE = 2000  # pixels of a preview or crop: more than any that is written
+# Of all pictures together, more than 256 MiB hold of photographs: each of them is decoded.
+MAX_PIXELS = 2 * 10**9
 _LONGEST = 50  # times as long as wide may a crop be
 _ADVICE = "Give a file that “Everything (JSON)” wrote, unchanged."
 
@@ -205,8 +207,8 @@ class PictureRecord(_Record):
     removed: bool
     pixel_size: Annotated[float, Field(gt=0, le=1000)] | None
     place: PlaceRecord | None = None
-    stand_ins: dict[Number, Number] = {}
-    went: tuple[Number, ...] = ()
+    stand_ins: Annotated[dict[Number, Number], Field(max_length=MAX_CELLS)] = {}
+    went: Annotated[tuple[Number, ...], Field(max_length=MAX_CELLS)] = ()
     preview: Base64Bytes | None = None
 
     @classmethod
@@ -349,6 +351,8 @@ class Document(_Record):
             named = {*picture.went, *picture.stand_ins, *picture.stand_ins.values()}
             if max(named, default=0) > cells:
                 raise ValueError(f"picture {picture.number}: cell {max(named)} is not one of the {cells}")
+            if any(self.cells[cell - 1].picture != picture.number for cell in picture.went):
+                raise ValueError(f"picture {picture.number}: a cell of another picture cannot have gone with it")
         amended = sum(event.action is Action.AMENDED for event in self.history)
         if self.about.amended > amended:
             raise ValueError(f"amended is {self.about.amended}, and the history says so {amended} times")
@@ -425,9 +429,13 @@ def load_document(content: bytes, name: str, specimen: Specimen, who: str = "") 
     document = check_json(content, Document, name, _ADVICE)
     model = document.model if document.about.model is None else document.about.model
     identity = ModelIdentity(**dict(model))
-    pictures = [it.picture(_checked(it.preview, "JPEG", f"{name}: picture {it.number}")) for it in document.pictures]
-    cells = [it.cell(_checked(it.image, "PNG", f"{name}: cell {it.number}")) for it in document.cells]
-    slides = [it.slide(_checked(it.thumbnail, "JPEG", f"{name}: slide {it.name}")) for it in document.slides]
+    small = [(it.preview, "JPEG", f"{name}: picture {it.number}") for it in document.pictures]
+    small += [(it.image, "PNG", f"{name}: cell {it.number}") for it in document.cells]
+    small += [(it.thumbnail, "JPEG", f"{name}: slide {it.name}") for it in document.slides]
+    _check_pictures(small, name)
+    pictures = [it.picture(it.preview) for it in document.pictures]
+    cells = [it.cell(it.image) for it in document.cells]
+    slides = [it.slide(it.thumbnail) for it in document.slides]
     removals = {it.number: removal for it in document.pictures if (removal := it.removal()) is not None}
     about = document.about.model_copy(update={"signature": None, "model": model, "second_of": ""})
     history = [it.event() for it in document.history]
@@ -440,21 +448,43 @@ def _size(snapshot: Snapshot) -> int:
     return sum(map(len, small)) + sum(len(it.crop) for it in snapshot.cells)
 
 
-def _checked(content: bytes | None, format: str, place: str) -> bytes:
-    """A small picture that can be decoded.
+def _check_pictures(pictures: Sequence[tuple[bytes | None, str, str]], name: str) -> None:
+    """Check that pictures can be decoded, each content once, after all sizes are known.
+
+    Args:
+        pictures: Content, format, and what messages call it.
+        name: Of the file.
 
     Raises:
-        WbcError: There is none, or it is something else.
+        WbcError: There is none, it is something else, or they are too large.
     """
-    if content is None:
-        raise WbcError(f"{place}: has no pixels in this file: it was written without, or there were too many.")
+    places: dict[tuple[bytes, str], str] = {}
+    for content, format, place in pictures:
+        if content is None:
+            raise WbcError(f"{place}: has no pixels in this file: it was written without, or there were too many.")
+        places.setdefault((content, format), place)
+    pixels = sum(_open(content, format, place, _size_of) for (content, format), place in places.items())
+    if pixels > MAX_PIXELS:
+        raise WbcError(
+            f"{name}: its pictures have {pixels / 1e6:,.0f} million pixels, and at most {MAX_PIXELS / 1e6:,.0f} are "
+            "loaded back."
+        )
+    for (content, format), place in places.items():
+        _open(content, format, place, Image.Image.load)
+
+
+def _size_of(image: Image.Image) -> int:
+    return image.width * image.height
+
+
+def _open(content: bytes, format: str, place: str, use: Callable[[Image.Image], Any]) -> Any:
+    """Open a small picture, within limits, and use it."""
     try:
         with Image.open(io.BytesIO(content), formats=[format]) as image:
             if max(image.size) > MAX_PICTURE_SIDE:
                 raise WbcError(f"{place}: has {image.width} × {image.height} pixels, more than {MAX_PICTURE_SIDE}.")
             if format == "PNG" and max(image.size) > _LONGEST * min(image.size):
                 raise WbcError(f"{place}: has {image.width} × {image.height} pixels, a strip that no report can show.")
-            image.load()
+            return use(image)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise WbcError(f"{place}: is no {format} picture that can be read. {_ADVICE}") from error
-    return content

@@ -88,7 +88,7 @@ class Meanwhile:
             lost = [it for it in written if getattr(now, it) not in (getattr(self._about, it), written[it])]
             self._specimen.describe(who, **{name: value for name, value in written.items() if name not in lost})
             known = given | {name: getattr(now, name) for name in lost}
-            self._about = replace(self._about, **known)  # type: ignore[arg-type]
+            self._about = replace(self._about, **known)
         if lost:
             raise ChangedMeanwhileError(" ".join(self._describe_lost(name, written[name]) for name in lost))
 
