@@ -103,6 +103,11 @@ _NEUTROPHILIC = {normalise_name(word) for word in _OF_NEUTROPHILS}
 _NEUTROPHIL = CLASS_NAMES.index("neutrophil")
 
 
+def names_class(name: str) -> bool:
+    """Whether a name is one of the five in any known spelling, without words beside it ("EOS", "Neutrophils")."""
+    return normalise_name(name) in _INDEX
+
+
 def class_index(name: str) -> int | None:
     """Index into `CLASS_NAMES` of a name in any known spelling ("EOS", "Neutrophil (band)"), else None."""
     words = set(normalise_name(name).split()) - _QUALIFYING

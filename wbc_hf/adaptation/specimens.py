@@ -28,7 +28,7 @@ _MOST_LABELS = 500
 
 def is_reviewed(cell: Cell) -> bool:
     """Whether a person has given a cell that counts one of the five classes."""
-    return cell.state is CellState.COUNTED and cell.review is not None
+    return cell.state is CellState.COUNTED and cell.review is not None and cell.own is None
 
 
 def labels_needed(adaptation: Adaptation) -> str:
@@ -54,8 +54,9 @@ def labels_needed(adaptation: Adaptation) -> str:
 def cells_to_learn(cells: Iterable[Cell], specimen: str) -> list[AdaptationCell]:
     """The cells of a specimen that a model can learn from, with the labels of those that a person reviewed.
 
-    Cells that are cut off, seen before, none of the five by a person's word, or no cells by the model's are left out.
-    Cells of one picture share its stain and its light: they are one group, held back together.
+    Cells that are cut off, seen before, no cells by the model's word, or none of the five by a person's are left out;
+    so are those of the laboratory's own types. Cells of one picture share its stain and its light: they are one group,
+    held back together.
 
     Args:
         cells: Of the specimen.
@@ -146,8 +147,11 @@ def gather_cells(
 
 
 def _can_be_learned(cell: Cell) -> bool:
-    return cell.state in (CellState.COUNTED, CellState.WAITING) and (
-        cell.review is not None or cell.prediction.status != "not_a_cell"
+    # A band is a type of its own to whoever named it so, though the model's word for it is neutrophil.
+    return (
+        cell.state in (CellState.COUNTED, CellState.WAITING)
+        and cell.own is None
+        and (cell.review is not None or cell.prediction.status != "not_a_cell")
     )
 
 

@@ -37,6 +37,13 @@ def serve(
     ranges: Annotated[
         Path | None, typer.Option(help="Reference ranges in percent: YAML, `neutrophil: [39, 75]`.")
     ] = None,
+    types: Annotated[
+        Path | None,
+        typer.Option(
+            help="The laboratory's own types of cells, which a person may name in review: TOML, such as "
+            "configs/types.toml."
+        ),
+    ] = None,
     references: Annotated[
         Path | None,
         typer.Option(
@@ -106,7 +113,7 @@ def serve(
 
     wbc-hf serve --ranges ranges.yaml --references cells/ --slides scans/
 
-    wbc-hf serve --store specimens/
+    wbc-hf serve --store specimens/ --types configs/types.toml
 
     PGPASSWORD="..." wbc-hf serve --store postgresql+psycopg://wbc@db.example.org/specimens
 
@@ -126,12 +133,13 @@ def serve(
         from wbc_hf.hardware import use_one_blas_thread
         from wbc_hf.inference import Predictor, ReferenceCells
         from wbc_hf.memory import keep_memory_level
-        from wbc_hf.smear import DEFAULT_RANGES, load_ranges
+        from wbc_hf.smear import DEFAULT_RANGES, NO_TYPES, load_ranges, load_types
 
         with needs_extra("web"):
             from wbc_hf.web import build_page, launch_page, parse_roles
 
         reference_ranges = load_ranges(ranges) if ranges else DEFAULT_RANGES
+        own_types = load_types(types) if types else NO_TYPES
         keep_memory_level()
         use_one_blas_thread()
         predictor = Predictor.from_pretrained(model)
@@ -143,6 +151,7 @@ def serve(
         page = build_page(
             predictor,
             ranges=reference_ranges,
+            types=own_types,
             references=cells,
             laboratories=kept,
             slides=slides,

@@ -13,7 +13,15 @@ from wbc_hf.reports.fhir import to_fhir
 from wbc_hf.reports.history import history_lines
 from wbc_hf.reports.tables import to_csv, to_json
 from wbc_hf.reports.terminal import to_text
-from wbc_hf.reports.texts import FEW_CELLS, FLAG_TEXTS, NONE_OF_THESE, RESEARCH_USE, WORST_CASE, file_stem
+from wbc_hf.reports.texts import (
+    FEW_CELLS,
+    FLAG_TEXTS,
+    NONE_OF_THESE,
+    RESEARCH_USE,
+    WORST_CASE,
+    file_stem,
+    own_types_notes,
+)
 from wbc_hf.smear import Snapshot
 
 
@@ -94,6 +102,7 @@ __all__ = [
     "Export",
     "file_name",
     "history_lines",
+    "own_types_notes",
     "to_cell_folder",
     "to_csv",
     "to_fhir",

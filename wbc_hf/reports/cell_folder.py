@@ -20,12 +20,21 @@ Reviewed by: {reviewers}
 
 metadata.csv names the picture that each cell comes from as its group: the cells of one picture share its stain and
 light, and must not be split between training and test. Training needs at least three pictures of each class.
-cells.json holds the whole record: the differential, every cell with the model's class, and who corrected what.
+{own}cells.json holds the whole record: the differential, every cell with the model's class, and who corrected what.
+"""
+
+
+# A person's word is the folder's name: whoever trains decides what becomes of it.
+_OWN_TYPES = """Folders of the laboratory's own types: {names}. A model knows the five classes alone: training with
+`--other-classes leave_out` goes without what it does not know, with `none_of_these` it calibrates the model by it.
+Names that mean one of the five in any spelling, such as band, are read as that.
 """
 
 
 def to_cell_folder(snapshot: Snapshot) -> bytes:
-    """Export the reviewed cells that are counted as a ZIP of `<class>/<file>.png`.
+    """Export the reviewed cells that are counted, in the 100 % or beside it, as a ZIP of `<class>/<file>.png`.
+
+    A type of the laboratory's own has a folder of its name.
 
     It also holds `metadata.csv` with the columns `file_name` and `group` (the picture), `cells.json` with the output
     of `to_json`, and a `README.txt`. File names are made from the specimen's name, the time and numbers, never from
@@ -34,7 +43,8 @@ def to_cell_folder(snapshot: Snapshot) -> bytes:
     Raises:
         WbcError: No counted cell is reviewed.
     """
-    cells = [cell for cell in snapshot.cells_in(CellState.COUNTED) if cell.review is not None]
+    counted = (CellState.COUNTED, CellState.BESIDE)
+    cells = [cell for cell in snapshot.cells if cell.state in counted and cell.review is not None]
     if not cells:
         raise WbcError(
             f"{snapshot.specimen or 'this specimen'}: no counted cell is reviewed, and only reviewed cells can teach. "
@@ -62,9 +72,10 @@ def _files(snapshot: Snapshot, cells: Sequence[Cell]) -> Iterator[tuple[str, byt
     writer.writerows((name, f"{stem}-picture-{cell.picture:03d}") for name, cell in zip(names, cells, strict=True))
     yield "metadata.csv", metadata.getvalue().encode()
     yield "cells.json", to_json(snapshot).encode()
-    model = snapshot.model
+    model, own = snapshot.model, sorted({cell.own.name for cell in cells if cell.own is not None})
     readme = _README.format(
         notice=RESEARCH_USE,
+        own=_OWN_TYPES.format(names=", ".join(own)) if own else "",
         specimen=snapshot.specimen or "not named",
         time=f"{snapshot.time:%Y-%m-%d %H:%M}",
         model=model.name,

@@ -10,6 +10,9 @@ Blood" would claim that a person counted, and LOINC discourages it. The members 
 that 24318-8 lists, and the codes for automated and manual counts (770-8, 769-0 and their like) would claim a cell
 counter or an eye. LOINC rewords its display names from version to version, so that only `text` says what a code means.
 
+**The laboratory's own types** have the codes that its settings give, and their names alone where these give none. What
+is counted per 100 leucocytes has the unit that UCUM writes /100{WBCs}. The corrected total count is 12227-5.
+
 **Status.** The report is "partial" (R4: may be incomplete or unverified) while cells wait for review or none is
 reviewed, and "preliminary" otherwise. "final" says that an authorised person has verified the whole report: it stands
 only after somebody signed, who is the `performer`; "amended" where it was opened again and signed anew. Observations
@@ -29,16 +32,23 @@ from uuid import NAMESPACE_URL, uuid5
 from wbc_hf.errors import needs_extra
 from wbc_hf.evaluation import format_interval
 from wbc_hf.reports.tables import to_json
-from wbc_hf.reports.texts import FLAG_TEXTS, RESEARCH_USE, correction_text, reviewer_text
+from wbc_hf.reports.texts import (
+    FLAG_TEXTS,
+    RESEARCH_USE,
+    correction_text,
+    own_types_notes,
+    per_hundred_text,
+    reviewer_text,
+)
 from wbc_hf.safe_text import json_text
-from wbc_hf.smear import Absolute, CellState, Flag, Share, Signature, Snapshot
+from wbc_hf.smear import Absolute, CellState, CellType, Flag, PerHundred, Share, Signature, Snapshot
 
 Resource = dict[str, Any]
 
 LOINC = "http://loinc.org"
 UCUM = "http://unitsofmeasure.org"
 PANEL = "69738-3"
-TOTAL_COUNT = "26464-8"
+TOTAL_COUNT, CORRECTED_COUNT = "26464-8", "12227-5"
 # Per 100 leucocytes, and per volume.
 CODES = {
     "basophil": ("30180-4", "26444-0"),
@@ -51,6 +61,7 @@ CODES = {
 _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 _PERCENT = {"unit": "%", "system": UCUM, "code": "%"}
 _PER_LITRE = {"unit": "10*9/L", "system": UCUM, "code": "10*9/L"}
+_PER_HUNDRED = {"unit": "/100 leucocytes", "system": UCUM, "code": "/100{WBCs}"}
 _INTERPRETATIONS = {Flag.HIGH: ("H", "High"), Flag.LOW: ("L", "Low")}
 _DECIMALS = 3  # of percentages and counts in 10⁹/l: more than any differential can tell
 
@@ -92,10 +103,16 @@ class _Bundle:
 
     def content(self) -> Resource:
         shares = self.differential.shares
-        observations = [self._counted(), *map(self._percent, shares)]
+        observations = [
+            self._counted(),
+            *map(self._percent, shares),
+            *map(self._per_hundred, self.differential.beside),
+        ]
         if self.differential.leucocyte_count is not None:
             observations.append(self._leucocytes(self.differential.leucocyte_count))
-            observations += [self._absolute(share.label, share.absolute) for share in shares if share.absolute]
+            if self.differential.corrected_count is not None:
+                observations.append(self._corrected(self.differential.corrected_count))
+            observations += [self._absolute(share, share.absolute) for share in shares if share.absolute]
         resources = [self._report(observations), *observations, self._device(), self._specimen()]
         return {
             "resourceType": "Bundle",
@@ -149,6 +166,8 @@ class _Bundle:
                 for share in self.differential.shares
                 if share.percent is not None
             ),
+            *map(per_hundred_text, self.differential.beside),
+            *own_types_notes(self.differential),
             f"Cells waiting for review: {len(snapshot.cells_in(CellState.WAITING))}.",
         ]
         paragraphs = "".join(f"<p>{escape(_text(line))}</p>" for line in lines)
@@ -173,6 +192,7 @@ class _Bundle:
         counts = {
             "Cells waiting for review, not counted": len(snapshot.cells_in(CellState.WAITING)),
             "Cells rejected by a person, not counted": len(snapshot.cells_in(CellState.REJECTED)),
+            "Cells of other types, counted per 100 leucocytes": len(snapshot.cells_in(CellState.BESIDE)),
             "Cells cut off by the border of a field, not counted": len(snapshot.cells_in(CellState.CUT)),
             "Duplicates of cells in other pictures, not counted": len(snapshot.cells_in(CellState.DUPLICATE)),
             "Cells of pictures that a person removed, not counted": len(snapshot.cells_in(CellState.REMOVED)),
@@ -197,10 +217,10 @@ class _Bundle:
 
     def _percent(self, share: Share) -> Resource:
         text = f"{share.label.capitalize()}s per 100 leucocytes"
-        observation = self._observation(f"{share.label} percent", _loinc(CODES[share.label][0], text))
+        code = _loinc(CODES[share.label][0], text) if share.own is None else _own_code(share.own)
+        observation = self._observation(f"{share.label} percent", code)
         if share.percent is None:
-            reason = _coding(f"{_TERMINOLOGY}/data-absent-reason", "not-performed", "Not Performed")
-            observation["dataAbsentReason"] = {"coding": [reason], "text": "No cells were counted"}
+            observation["dataAbsentReason"] = _NOT_COUNTED
         else:
             observation["valueQuantity"] = _quantity(share.percent, _PERCENT)
         if share.flag in _INTERPRETATIONS:
@@ -208,16 +228,27 @@ class _Bundle:
             observation["interpretation"] = [{"coding": [coding]}]
         elif share.flag is not Flag.NONE:
             observation["note"] = [{"text": FLAG_TEXTS[share.flag].capitalize()}]
-        low, high = share.reference
-        observation["referenceRange"] = [
-            {
-                "low": _quantity(low, _PERCENT),
-                "high": _quantity(high, _PERCENT),
-                "text": f"{low:g} to {high:g} % ({_text(self.differential.ranges_source)})",
-            }
-        ]
+        if share.reference is not None:
+            low, high = share.reference
+            observation["referenceRange"] = [
+                {
+                    "low": _quantity(low, _PERCENT),
+                    "high": _quantity(high, _PERCENT),
+                    "text": f"{low:g} to {high:g} % ({_text(self.differential.ranges_source)})",
+                }
+            ]
         count = {"code": {"text": "Cells of this class counted"}, "valueInteger": share.count}
         observation["component"] = [count, *_limits(share.limits, _PERCENT)]
+        return observation
+
+    def _per_hundred(self, it: PerHundred) -> Resource:
+        observation = self._observation(_name_beside(it.own), _own_code(it.own))
+        if it.value is None:
+            observation["dataAbsentReason"] = _NOT_COUNTED
+        else:
+            observation["valueQuantity"] = _quantity(it.value, _PER_HUNDRED)
+        count = {"code": {"text": "Cells of this type counted"}, "valueInteger": it.count}
+        observation["component"] = [count, *(_limits(it.limits, _PER_HUNDRED) if it.limits else ())]
         return observation
 
     def _leucocytes(self, total: float) -> Resource:
@@ -227,11 +258,24 @@ class _Bundle:
         observation["valueQuantity"] = _quantity(total, _PER_LITRE)
         return observation
 
-    def _absolute(self, label: str, absolute: Absolute) -> Resource:
-        code = _loinc(CODES[label][1], f"{label.capitalize()}s per volume")
+    def _corrected(self, count: float) -> Resource:
+        included = [it.own for it in self.differential.beside if it.own.in_leucocyte_count and it.count]
+        text = f"Leucocytes per volume, corrected for {' and '.join(map(str, included))}"
+        observation = self._observation("corrected leucocytes", _loinc(CORRECTED_COUNT, _text(text)))
+        observation["valueQuantity"] = _quantity(count, _PER_LITRE)
+        sources = ["leucocytes", *map(_name_beside, included)]
+        observation["derivedFrom"] = [self._reference(name) for name in sources]
+        return observation
+
+    def _absolute(self, share: Share, absolute: Absolute) -> Resource:
+        label, corrected = share.label, self.differential.corrected_count is not None
+        text = f"{label.capitalize()}s per volume"
+        # The code of a type of the laboratory's own is that of its share.
+        code = _loinc(CODES[label][1], text) if share.own is None else {"text": f"{label.capitalize()} per volume"}
         observation = self._observation(f"{label} absolute", code)
         observation["valueQuantity"] = _quantity(absolute.value, _PER_LITRE)
-        observation["derivedFrom"] = [self._reference(f"{label} percent"), self._reference("leucocytes")]
+        total = "corrected leucocytes" if corrected else "leucocytes"
+        observation["derivedFrom"] = [self._reference(f"{label} percent"), self._reference(total)]
         observation["component"] = _limits(absolute.limits, _PER_LITRE)
         return observation
 
@@ -266,6 +310,26 @@ class _Bundle:
         if about.comment.strip():
             specimen["note"] = [{"text": _text(about.comment)}]
         return specimen
+
+
+_NOT_COUNTED: Resource = {
+    "coding": [{"system": f"{_TERMINOLOGY}/data-absent-reason", "code": "not-performed", "display": "Not Performed"}],
+    "text": "No cells were counted",
+}
+
+
+def _name_beside(own: CellType) -> str:
+    """Names the observation of a type that is counted per 100 leucocytes."""
+    return f"{own} per 100 leucocytes{', in the leucocyte count' if own.in_leucocyte_count else ''}"
+
+
+def _own_code(own: CellType) -> Resource:
+    """What a type of the laboratory's own is called: by its name, and as the settings say."""
+    concept: Resource = {"text": f"{own.name.capitalize()} per 100 leucocytes"}
+    if own.code is not None:
+        coding = {"system": own.code.system, "code": own.code.code}
+        concept["coding"] = [coding | ({"display": own.code.display} if own.code.display else {})]
+    return concept
 
 
 def _text(text: str) -> str:

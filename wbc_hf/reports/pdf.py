@@ -29,6 +29,7 @@ from wbc_hf.reports.letters import (
     visible,
     without_variants,
 )
+from wbc_hf.reports.pdf_types import draw_own_types
 from wbc_hf.reports.texts import (
     FLAG_TEXTS,
     RESEARCH_USE,
@@ -38,7 +39,7 @@ from wbc_hf.reports.texts import (
     reviewer_text,
     time_text,
 )
-from wbc_hf.smear import ENOUGH_COUNTED, Cell, CellState, Picture, Share, Snapshot
+from wbc_hf.smear import ENOUGH_COUNTED, Cell, CellState, Differential, Picture, Share, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,11 @@ CAUTION, ALERT = "#b45309", "#b91c1c"
 CHART = (85.0, 125.0)  # ends of the axis in each row
 CHART_TICKS = (0, 1, 5, 10, 20, 40, 60, 80, 100)  # percent
 ROW = 9.2  # height of a row of the table
-STRIP = 17.0  # height of a row of cells
+STRIP = 17.0  # height of a row of cells, where there is room for it
+STRIPS_END = 215.6  # of all five, so that the review has room below them
 STRIP_LEFT = 44.0
 CELL = 11.6  # side of a cell
+BELOW_CELL = STRIP - CELL
 SHOWN = 12  # cells of a class
 PITCH = (RIGHT - STRIP_LEFT - CELL) / (SHOWN - 1)  # from one cell to the next
 PIXELS_PER_POINT = 3  # of a cell, 216 to the inch
@@ -115,6 +118,7 @@ def _draw(page: "ReportPage", snapshot: Snapshot, draw_more: Callable[["ReportPa
     y = _draw_notices(page, snapshot, y)
     y = page.room(y, _HEAD_OF_TABLE + len(LEUCOCYTES) * ROW + _FOOT_OF_TABLE)
     y = _draw_table(page, snapshot, y)
+    y = draw_own_types(page, snapshot.differential, LEFT, y)
     paragraphs = _review_paragraphs(page, snapshot)
     cells_height = _HEAD_OF_CELLS + len(LEUCOCYTES) * STRIP + 1
     # Where long names take its room, they are on the pages that follow.
@@ -454,7 +458,7 @@ def _draw_table(page: ReportPage, snapshot: Snapshot, y: float) -> float:
         page.put(x, y + 3, text, 6.5, align=align, ink=FAINT)
     y += 4.8
     page.rule(y, ink=INK, width=0.25)
-    for share, leucocyte in zip(differential.shares, LEUCOCYTES, strict=True):
+    for share, leucocyte in zip(differential.shares, LEUCOCYTES, strict=False):  # own types come after them
         _draw_share(page, share, leucocyte.colour, y)
         y += ROW
         page.rule(y)
@@ -463,7 +467,7 @@ def _draw_table(page: ReportPage, snapshot: Snapshot, y: float) -> float:
     page.put(LEFT, y + 4.2, "All counted", 8, bold=True)
     page.put(50, y + 4.2, str(differential.total), 8, align="R", bold=True)
     if absolute:
-        page.put(RIGHT, y + 4.2, f"{differential.leucocyte_count:g}", 8, align="R", bold=True)
+        page.put(RIGHT, y + 4.2, _count_text(differential), 8, align="R", bold=True)
     y += 8.6
     notes = (
         "Limits: exact binomial (Clopper-Pearson), of counting alone. "
@@ -475,6 +479,12 @@ def _draw_table(page: ReportPage, snapshot: Snapshot, y: float) -> float:
     return y + 2.6
 
 
+def _count_text(differential: Differential) -> str:
+    """The total count that absolute counts are of: as it was given, or corrected."""
+    corrected = differential.corrected_count
+    return f"{differential.leucocyte_count:g}" if corrected is None else f"{corrected:.2f}"
+
+
 def _draw_share(page: ReportPage, share: Share, colour: str, y: float) -> None:
     middle = y + ROW / 2
     base = middle + 1.05
@@ -484,6 +494,7 @@ def _draw_share(page: ReportPage, share: Share, colour: str, y: float) -> None:
     page.put(50, base, str(share.count), 8.5, align="R")
     page.put(61, base, format_figure(share.percent, ".1f"), 8.5, align="R", bold=True)
     page.put(82, base, format_interval(limits, ".1f", between=" – "), 7.5, align="R")
+    assert share.reference is not None  # the five have one
     low, high = map(_chart_x, share.reference)
     page.box(low, y + 1.6, high - low, ROW - 3.2, BAND)
     page.rule(middle, *CHART, width=0.15)
@@ -512,26 +523,28 @@ def _draw_cells(page: ReportPage, snapshot: Snapshot, y: float) -> float:
     page.put(RIGHT, y + 2.6, legend, 6.2, align="R", ink=FAINT)
     y += 4.6
     counted = snapshot.cells_in(CellState.COUNTED)
+    strip = min(STRIP, (STRIPS_END - y) / len(LEUCOCYTES))
     for leucocyte in LEUCOCYTES:
         cells = [cell for cell in counted if cell.label == leucocyte.name]
         cells.sort(key=lambda cell: (not cell.corrected, cell.review is None, cell.number))
-        _draw_strip(page, leucocyte, cells, y)
-        y += STRIP
+        _draw_strip(page, leucocyte, cells, y, strip - BELOW_CELL)
+        y += strip
     return y + 1
 
 
-def _draw_strip(page: ReportPage, leucocyte: Leucocyte, cells: Sequence[Cell], y: float) -> None:
-    page.box(LEFT, y + 0.6, 1.1, CELL, leucocyte.colour)
-    page.put(LEFT + 3, y + 6, leucocyte.name.capitalize(), 8, bold=True)
+def _draw_strip(page: ReportPage, leucocyte: Leucocyte, cells: Sequence[Cell], y: float, side: float) -> None:
+    middle = y + 0.6 + side / 2
+    page.box(LEFT, y + 0.6, 1.1, side, leucocyte.colour)
+    page.put(LEFT + 3, middle - 0.4, leucocyte.name.capitalize(), 8, bold=True)
     shown = cells[:SHOWN]
-    page.put(LEFT + 3, y + 9.6, f"{len(shown)} of {len(cells)}" if cells else "none", 7, ink=FAINT)
+    page.put(LEFT + 3, middle + 3.2, f"{len(shown)} of {len(cells)}" if cells else "none", 7, ink=FAINT)
     for index, cell in enumerate(shown):
         x = STRIP_LEFT + index * PITCH
-        page.image(io.BytesIO(cell.image), x, y + 0.6, CELL, CELL, keep_aspect_ratio=True)
+        page.image(io.BytesIO(cell.image), x, y + 0.6, side, side, keep_aspect_ratio=True)
         mark = "" if cell.review is None else " ≠" if cell.corrected else " ✓"
         reviewed = cell.review is not None
         ink = INK if reviewed else FAINT
-        page.put(x + CELL / 2, y + CELL + 3, f"{cell.number}{mark}", 5.6, align="C", bold=reviewed, ink=ink)
+        page.put(x + side / 2, y + side + 3, f"{cell.number}{mark}", 5.6, align="C", bold=reviewed, ink=ink)
 
 
 def _review_paragraphs(page: ReportPage, snapshot: Snapshot) -> list[tuple[str, str]]:

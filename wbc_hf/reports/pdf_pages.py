@@ -29,7 +29,10 @@ def draw_more(page: ReportPage, snapshot: Snapshot, shows_cells: bool) -> None:
     # The reading of pictures and slides is left out: the JSON export holds it.
     acts = [event for event in snapshot.history if event.action not in (Action.READ, Action.SLIDE)]
     facts = _facts(snapshot)
-    on_first_page = shows_cells and all(len(cells) <= SHOWN for title, cells in groups[:-1]) and not groups[-1][1]
+    # The first page shows cells of the five classes alone, as many as it has room for.
+    counts = [len(cells) for _, cells in groups]
+    five, others = counts[: len(LEUCOCYTES)], counts[len(LEUCOCYTES) :]
+    on_first_page = shows_cells and max(five) <= SHOWN and not any(others)
     for slide in snapshot.slides:
         draw_slide(page, snapshot, slide, LEFT, RIGHT)
     if not on_first_page:
@@ -39,9 +42,14 @@ def draw_more(page: ReportPage, snapshot: Snapshot, shows_cells: bool) -> None:
 
 
 def _groups(snapshot: Snapshot) -> list[tuple[str, list[Cell]]]:
-    """The counted cells by class, those that a person corrected first; last those that a person rejected."""
+    """The counted cells by class and own type, those that a person corrected first; last those that were rejected."""
     counted = snapshot.cells_in(CellState.COUNTED)
     groups = [(it.name.capitalize(), [cell for cell in counted if cell.label == it.name]) for it in LEUCOCYTES]
+    beside = snapshot.cells_in(CellState.BESIDE)
+    for share in snapshot.differential.own_shares:
+        groups.append((share.label.capitalize(), [cell for cell in counted if cell.own == share.own]))
+    for it in snapshot.differential.beside:
+        groups.append((f"Beside the leucocytes, {it.own}", [cell for cell in beside if cell.own == it.own]))
     groups.append(("None of the five, by a person: not counted", list(snapshot.cells_in(CellState.REJECTED))))
     return [(title, sorted(cells, key=lambda it: (not it.corrected, it.number))) for title, cells in groups]
 

@@ -37,8 +37,9 @@ def draw_slide(page: "ReportPage", snapshot: Snapshot, slide: SlideMap, left: fl
         ink = _FIELD_READ if f"{slide.name}, field {number}" in read else _FIELD_NOT_READ
         page.frame(left + x0 * scale, top + y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale, ink)
     colours = {leucocyte.name: leucocyte.colour for leucocyte in LEUCOCYTES}
+    colours |= {cell.own.name: cell.own.colour for cell in snapshot.cells if cell.own is not None}
     for cell, x, y in _places(snapshot, slide):
-        if cell.state is CellState.COUNTED and cell.label in colours:
+        if cell.state in (CellState.COUNTED, CellState.BESIDE) and cell.label in colours:
             page.dot(left + x * scale, top + y * scale, _DOT, colours[cell.label])
         elif cell.state is CellState.WAITING:
             page.ring(left + x * scale, top + y * scale, _DOT, _WAITING)
@@ -47,8 +48,9 @@ def draw_slide(page: "ReportPage", snapshot: Snapshot, slide: SlideMap, left: fl
 
 def _draw_legend(page: "ReportPage", left: float, y: float, colours: dict[str, str]) -> None:
     for index, (name, colour) in enumerate(colours.items()):
-        page.dot(left + 34 * index + 1, y - 1, _DOT, colour)
-        page.put(left + 34 * index + 3, y, name, 7)
+        row, column = divmod(index, 5)
+        page.dot(left + 34 * column + 1, y + 4 * row - 1, _DOT, colour)
+        page.put(left + 34 * column + 3, y + 4 * row, page.shorten(name, 30, 7), 7)
 
 
 def _facts(snapshot: Snapshot, slide: SlideMap) -> list[str]:

@@ -11,14 +11,15 @@ from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.reports.history import earlier_reviews
 from wbc_hf.reports.texts import RESEARCH_USE
 from wbc_hf.safe_text import csv_cell, json_text
-from wbc_hf.smear import Cell, Differential, Picture, Snapshot, describe_snapshot
+from wbc_hf.smear import Cell, CellType, CellTypeRecord, Differential, Picture, Snapshot, describe_snapshot
 
 
 def to_csv(snapshot: Snapshot) -> str:
     """Export the cells as CSV: a header, then one row per cell, with CRLF between them (RFC 4180).
 
     The columns are `number`, `picture` (its name), `picture_number`, `x0`, `y0`, `x1`, `y1` (pixels of the picture,
-    half-open), `state`, `class` (the reviewer's, else the model's; empty for none of the five), `model_class`,
+    half-open), `state`, `class` (the reviewer's,
+    also a type of the laboratory's own, else the model's; empty for none of them), `model_class`,
     `probability`, `status`, `probability_<class>` for each class of the model, `duplicate_of`, `reviewer`, `reviewed`
     (UTC), `corrected` (yes or no), `earlier_reviews` (what was said of the cell before, with names and times, as the
     history has it), and the same in every row: `specimen`, `time` (UTC), `model`, `model_version`,
@@ -66,8 +67,12 @@ def to_json(snapshot: Snapshot, *, pictures: bool = False) -> str:
     - `specimen`, `time` (ISO 8601, UTC), `notice`, `model` (`name`, `version`, `trained_on`, `software`), `reviewers`;
     - `differential`: `total`, `enough`, `waiting` (cells that the limits allow for), `leucocytes` (10⁹/l or null),
       `ranges_source`, `confidence`, and `shares`, one per class: `class`, `count`, `percent` (null if no cells were
-      counted), `limits`, `reference` (both in percent), `flag` ("", "high", "low", "high?", "low?") and `absolute`
-      (null, or `value` and `limits` in 10⁹/l);
+      counted), `limits`, `reference` (both in percent), `flag` ("", "high", "low", "high?", "low?"), `absolute`
+      (null, or `value` and `limits` in 10⁹/l) and `own` (null of the five classes; else the laboratory's own type:
+      `name`, `leucocyte`, `in_leucocyte_count`, `colour`, and `code`, null or `system`, `code` and `display`); and
+      `beside`, own types that are no part of the 100 %: `own`, `count`, `value` and `limits` per 100 leucocytes;
+      `corrected_leucocytes` (10⁹/l, without those of them that the given count includes, or null), `unreviewed`
+      (counted cells that no person looked at, of which the model alone says what they are);
     - `about`: `name`, `leucocyte_count`, `patient`, `order`, `slide`, `comment`, `signature` (null, or `name`, `time`,
       `comment`), `amended` (how often it was opened again after it had been signed);
     - `slides`: `name`, `width`, `height`, `pixel_size` (µm), `measured` (by red cells, as the file does not say it),
@@ -79,7 +84,8 @@ def to_json(snapshot: Snapshot, *, pictures: bool = False) -> str:
     - `cells`: `number`, `picture`, `box` (x0, y0, x1, y1 in pixels, half-open), `slide_box` (the same in pixels of the
       slide, or null), `state`, `class`, `cut`, `duplicate_of`, `prediction` (`class`, `probability`, `status`,
       `probabilities`, `distance`, `laboratory_distance`), `review` (null, or `class`, which is null for none of the
-      five, `reviewer` and `time`), `corrected`, `removed`, `pointed_at`, `framings` (parts of the crop that were
+      five, `reviewer`, `time`, and
+      `own` as in `shares`), `corrected`, `removed`, `pointed_at`, `framings` (parts of the crop that were
       classified), and with pictures `image` (PNG);
     - `history`: every event in order: `number`, `time` (UTC), `who`, `action`, `cell`, `picture`, `field`, `before`
       and `after`. Nothing is ever taken out of it.
@@ -135,7 +141,7 @@ def _row(cell: Cell, picture: Picture, labels: list[str], places: bool) -> list[
 
 
 def _differential(differential: Differential) -> dict[str, Any]:
-    shares = [asdict(share) for share in differential.shares]
+    shares = [asdict(share) | {"own": _own(share.own)} for share in differential.shares]
     return {
         "total": differential.total,
         "enough": differential.enough,
@@ -144,4 +150,12 @@ def _differential(differential: Differential) -> dict[str, Any]:
         "ranges_source": differential.ranges_source,
         "confidence": CONFIDENCE,
         "shares": [{"class": share.pop("label"), **share} for share in shares],
+        "beside": [asdict(it) | {"own": _own(it.own)} for it in differential.beside],
+        "corrected_leucocytes": differential.corrected_count,
+        "unreviewed": differential.unreviewed,
     }
+
+
+def _own(own: CellType | None) -> dict[str, Any] | None:
+    """The laboratory's own type, as reviews describe it."""
+    return None if own is None else CellTypeRecord.of(own).model_dump(mode="json")

@@ -3,7 +3,14 @@
 from collections import Counter
 
 from wbc_hf.evaluation import format_figure, format_interval, format_table, plain_table
-from wbc_hf.reports.texts import FEW_CELLS, FLAG_TEXTS, RESEARCH_USE, WORST_CASE
+from wbc_hf.reports.texts import (
+    FEW_CELLS,
+    FLAG_TEXTS,
+    RESEARCH_USE,
+    WORST_CASE,
+    own_types_notes,
+    per_hundred_text,
+)
 from wbc_hf.smear import CellState, Snapshot
 
 _WIDTH = 100
@@ -29,7 +36,8 @@ def to_text(snapshot: Snapshot) -> str:
         table.add_row(share.label, *values, FLAG_TEXTS[share.flag])
     table.add_row("counted", str(differential.total))
     states = Counter(cell.state for cell in snapshot.cells)
-    lines = [] if differential.enough else [FEW_CELLS]
+    lines = [f"{per_hundred_text(it)}." for it in differential.beside] + own_types_notes(differential)
+    lines += [] if differential.enough else [FEW_CELLS]
     lines += [f"{text}: {states[state]}." for state, text in _NOT_COUNTED.items() if states[state]]
     if differential.waiting:
         lines.append(WORST_CASE)

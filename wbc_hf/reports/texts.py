@@ -4,7 +4,8 @@ import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
 
-from wbc_hf.smear import ENOUGH_COUNTED, Cell, Flag, Snapshot
+from wbc_hf.evaluation import format_figure, format_interval
+from wbc_hf.smear import ENOUGH_COUNTED, Cell, Differential, Flag, PerHundred, Snapshot
 
 RESEARCH_USE = "Research use, not for diagnosis."
 NONE_OF_THESE = "none of the five"
@@ -25,6 +26,35 @@ _NAME_LENGTH = 40
 def correction_text(cell: Cell) -> str:
     """`monocyte → lymphocyte`: the model's class and the reviewer's."""
     return f"{cell.prediction.label} → {cell.label or NONE_OF_THESE}"
+
+
+def per_hundred_text(it: PerHundred) -> str:
+    """`erythroblast: 12 cells, 8.0 per 100 leucocytes (95 % limits 4.1 to 14.2)`."""
+    if it.value is None:
+        return f"{it.own}: {it.count} cells, and no leucocytes to count them by"
+    limits = format_interval(it.limits, ".1f")
+    return f"{it.own}: {it.count} cells, {format_figure(it.value, '.1f')} per 100 leucocytes (95 % limits {limits})"
+
+
+def own_types_notes(differential: Differential) -> list[str]:
+    """What a reader has to know of the laboratory's own types, a sentence each; empty where there are none."""
+    notes = []
+    if differential.corrected_count is not None:
+        names = " and ".join(str(it.own) for it in differential.beside if it.own.in_leucocyte_count and it.count)
+        notes.append(
+            f"Leucocytes corrected for {names}: {differential.corrected_count:.2f} × 10⁹/l, of "
+            f"{differential.leucocyte_count:g} as given; absolute counts are of the corrected number."
+        )
+    if (differential.own_shares or differential.beside) and differential.unreviewed:
+        names = ", ".join(_names_of_own(differential))
+        cells = f"{differential.unreviewed} counted cell{'s' * (differential.unreviewed != 1)}"
+        notes.append(f"Only a person names {names}: the {cells} that nobody has looked at may hold more.")
+    return notes
+
+
+def _names_of_own(differential: Differential) -> list[str]:
+    own = [share.label for share in differential.own_shares] + [it.own.name for it in differential.beside]
+    return list(dict.fromkeys(own))
 
 
 def reviewer_text(reviewer: str) -> str:

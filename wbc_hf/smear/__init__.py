@@ -8,11 +8,12 @@ if TYPE_CHECKING:
     from wbc_hf.smear.agreement import Agreement, ClassAgreement, compare_readers, rumke_limits
     from wbc_hf.smear.archive import count_archive
     from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells, count_found
+    from wbc_hf.smear.cell_types import CLASS_KEYS, NO_TYPES, OTHER_COLOUR, REVIEW_KEYS, CellType, CellTypes, load_types
     from wbc_hf.smear.cell_views import CellView, predict_cells
     from wbc_hf.smear.change import Change, ChangedMeanwhileError, Journal
     from wbc_hf.smear.counting import CellCounter, count
-    from wbc_hf.smear.differential import DEFAULT_RANGES, ENOUGH_COUNTED, Absolute, Differential, Flag, ReferenceRanges, Share, check_leucocyte_count, differentiate, differentiate_cells, load_ranges
-    from wbc_hf.smear.document import MAX_DOCUMENT_BYTES, AboutRecord, CellRecord, EventRecord, PictureRecord, SlideRecord, describe_snapshot, load_document
+    from wbc_hf.smear.differential import DEFAULT_RANGES, ENOUGH_COUNTED, Absolute, Differential, Flag, PerHundred, ReferenceRanges, Share, check_leucocyte_count, differentiate, differentiate_cells, load_ranges
+    from wbc_hf.smear.document import MAX_DOCUMENT_BYTES, AboutRecord, CellRecord, CellTypeRecord, EventRecord, PictureRecord, SlideRecord, describe_snapshot, load_document
     from wbc_hf.smear.finder import Finder, FoundCell, find_cells
     from wbc_hf.smear.history import NONE_OF_FIVE, About, Action, Event, Removal, Signature, event_line
     from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from wbc_hf.smear.specimen import Specimen
 
 __all__ = [
+    "CLASS_KEYS",
     "DEFAULT_RANGES",
     "ENOUGH_COUNTED",
     "FIELD_SIZE",
@@ -37,6 +39,9 @@ __all__ = [
     "NONE_OF_FIVE",
     "NOT_KNOWN",
     "NO_PYRAMID",
+    "NO_TYPES",
+    "OTHER_COLOUR",
+    "REVIEW_KEYS",
     "About",
     "AboutRecord",
     "Absolute",
@@ -46,6 +51,9 @@ __all__ = [
     "CellCounter",
     "CellRecord",
     "CellState",
+    "CellType",
+    "CellTypeRecord",
+    "CellTypes",
     "CellView",
     "Change",
     "ChangedMeanwhileError",
@@ -61,6 +69,7 @@ __all__ = [
     "LaboratoryCheck",
     "Monolayer",
     "Origin",
+    "PerHundred",
     "Picture",
     "PictureKind",
     "PictureRecord",
@@ -98,6 +107,7 @@ __all__ = [
     "kind_of_picture",
     "load_document",
     "load_ranges",
+    "load_types",
     "map_of",
     "next_to_teach",
     "open_points",

@@ -6,7 +6,7 @@ exact binomial ones, rounded outwards to whole percent.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from wbc_hf.labels import CLASS_NAMES
@@ -45,7 +45,7 @@ class Agreement:
         cells: Number of the cells that both have judged.
         same: Number of those of which both said the same.
         kappa: Cohen's kappa (1960), at most 1; None where both said one and the same of all cells, or of no cell.
-        classes: One per class; empty where either counted no cell.
+        classes: One per class, and per type of the laboratory's own in the 100 %; empty where either counted no cell.
     """
 
     readers: tuple[str, str]
@@ -66,13 +66,16 @@ def rumke_limits(count: int, total: int) -> tuple[int, int]:
     return math.floor(low), math.ceil(high)
 
 
-def compare_readers(first: Mapping[int, str], second: Mapping[int, str], readers: tuple[str, str]) -> Agreement:
+def compare_readers(
+    first: Mapping[int, str], second: Mapping[int, str], readers: tuple[str, str], beside: Collection[str] = ()
+) -> Agreement:
     """Compare what two readers said of the cells of one specimen.
 
     Args:
-        first: By number of the cell: its class, or `NONE_OF_FIVE` for none of the five.
+        first: By number of the cell: its class, a type of the laboratory's own, or `NONE_OF_FIVE` for none of them.
         second: As well.
         readers: Names of both.
+        beside: Types that are no part of the 100 %. They count for kappa alone, as `NONE_OF_FIVE` does.
     """
     from sklearn.metrics import cohen_kappa_score
 
@@ -80,7 +83,7 @@ def compare_readers(first: Mapping[int, str], second: Mapping[int, str], readers
     one, other = [first[number] for number in both], [second[number] for number in both]
     same = sum(a == b for a, b in zip(one, other, strict=True))
     kappa = float(cohen_kappa_score(one, other)) if len({*one, *other}) > 1 else None
-    counted = [[word for word in said if word != NONE_OF_FIVE] for said in (one, other)]
+    counted = [[word for word in said if word not in (NONE_OF_FIVE, *beside)] for said in (one, other)]
     classes: tuple[ClassAgreement, ...] = ()
     if all(counted):
         totals = [len(said) for said in counted]
@@ -91,6 +94,6 @@ def compare_readers(first: Mapping[int, str], second: Mapping[int, str], readers
                 100 * counted[1].count(name) / totals[1],
                 rumke_limits(counted[0].count(name), totals[0]),
             )
-            for name in CLASS_NAMES
+            for name in (*CLASS_NAMES, *sorted({*counted[0], *counted[1]} - {*CLASS_NAMES}))
         )
     return Agreement(readers, len(both), same, kappa, classes)

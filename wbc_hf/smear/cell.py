@@ -11,6 +11,7 @@ from PIL import Image
 from wbc_hf.data import WHOLE, Box, Framing, cut_framing, read_image
 from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES, class_index
+from wbc_hf.smear.cell_types import CellType
 from wbc_hf.smear.picture_store import KeptPicture, picture_bytes
 
 
@@ -19,7 +20,8 @@ class CellState(StrEnum):
 
     COUNTED = "counted"
     WAITING = "waiting"  # for review, since the model is not confident
-    REJECTED = "rejected"  # the reviewer says that it is not one of the five classes
+    BESIDE = "beside"  # the reviewer says that it is of a type that is counted per 100 leucocytes
+    REJECTED = "rejected"  # the reviewer says that it is none of the five classes, nor of the laboratory's own types
     CUT = "cut"  # by the border of the field, and no reviewer overruled that
     DUPLICATE = "duplicate"  # of a cell in an earlier picture
     REMOVED = "removed"  # with its picture
@@ -34,14 +36,16 @@ class Review:
     """What a reviewer says of a cell.
 
     Attributes:
-        label: One of `CLASS_NAMES`, or None: not one of the five.
+        label: One of `CLASS_NAMES`, the name of `own`, or None: not one of the five.
         reviewer: Name of the reviewer; "" where none was given.
         time: When, in UTC.
+        own: The laboratory's own type that the reviewer named; None for one of the five, or none of them.
     """
 
     label: str | None
     reviewer: str
     time: datetime
+    own: CellType | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,9 @@ class Cell:
         if self.duplicate_of is not None:
             return CellState.DUPLICATE
         if self.review is not None:
-            return CellState.COUNTED if self.review.label is not None else CellState.REJECTED
+            if self.review.label is None:
+                return CellState.REJECTED
+            return CellState.COUNTED if self.own is None or self.own.leucocyte else CellState.BESIDE
         if self.cut:
             return CellState.CUT
         confident = self.prediction.status == "confident" and self.suggestion is not None and not self.pointed_at
@@ -112,8 +118,13 @@ class Cell:
 
     @property
     def label(self) -> str | None:
-        """The reviewer's class, without a review the model's; None for a cell that is not one of the five."""
+        """The reviewer's class or own type, without a review the model's class; None for none of them."""
         return self.suggestion if self.review is None else self.review.label
+
+    @property
+    def own(self) -> CellType | None:
+        """The laboratory's own type that a reviewer named; None without one."""
+        return None if self.review is None else self.review.own
 
     @property
     def reviewer(self) -> str:
@@ -132,6 +143,6 @@ def count_found(cells: Iterable[Cell]) -> int:
 
 
 def count_cells(cells: Iterable[Cell]) -> dict[str, int]:
-    """Count the cells in state COUNTED by class name; all five classes are keys."""
-    counts = Counter(cell.label for cell in cells if cell.state is CellState.COUNTED)
+    """Count the cells in state COUNTED by class name. All five classes are keys, and no own types of a laboratory."""
+    counts = Counter(cell.label for cell in cells if cell.state is CellState.COUNTED and cell.own is None)
     return {name: counts[name] for name in CLASS_NAMES}

@@ -7,10 +7,15 @@ flagged only as far as those limits support it.
 
 Cells that wait for a review are no random sample of all: they are the difficult ones, often of the rare classes. While
 some wait, the limits are those of the worst case, whatever the waiting cells turn out to be, and no flag is certain.
+
+A laboratory's own types are part of the 100 %, or are counted per 100 leucocytes. That is the ratio of two counts,
+both of chance: given their sum, one of them is binomial, which gives exact limits of the ratio of two Poisson means
+(Przyborowski & Wilenski 1940, Biometrika 31:313). They allow for how few leucocytes were counted, too.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -20,6 +25,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import exact_limits as share_limits
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
 from wbc_hf.smear.cell import Cell, CellState, count_cells
+from wbc_hf.smear.cell_types import NO_TYPES, CellType, CellTypes
 
 # A manual differential counts at least as many (CLSI H20-A2 asks for 200 where a method is evaluated with it).
 ENOUGH_COUNTED = 100
@@ -57,7 +63,8 @@ DEFAULT_RANGES = ReferenceRanges(
 class Absolute:
     """Concentration of one class in the blood in 10⁹/l: percentage times total leucocyte count, with its limits.
 
-    The limits hold the uncertainty of the percentage alone; that of the total count is unknown.
+    The count is the corrected one, where there is one. The limits hold the uncertainty of the percentage alone; that
+    of the total count is unknown.
     """
 
     value: float
@@ -66,26 +73,46 @@ class Absolute:
 
 @dataclass(frozen=True)
 class Share:
-    """One class in a differential.
+    """One class in a differential, or a type of the laboratory's own that is part of the 100 %.
 
     Attributes:
-        label: Class name.
+        label: Name of the class or type.
         count: Counted cells of the class.
         percent: Of all counted cells, 0 to 100; None if none were counted.
         limits: Exact 95 % confidence limits of the percentage, whatever the waiting cells turn out to be; 0 and 100 if
             no cells were counted.
-        reference: Lower and upper limit of the reference range in percent.
+        reference: Lower and upper limit of the reference range in percent; None of a type of the laboratory's own.
         flag: How the percentage compares with that range.
         absolute: In 10⁹/l; None if no cells were counted or the total leucocyte count is unknown.
+        own: The type, where it is none of the five classes.
     """
 
     label: str
     count: int
     percent: float | None
     limits: tuple[float, float]
-    reference: tuple[float, float]
+    reference: tuple[float, float] | None
     flag: Flag
     absolute: Absolute | None
+    own: CellType | None = None
+
+
+@dataclass(frozen=True)
+class PerHundred:
+    """A type of the laboratory's own that is counted beside the leucocytes.
+
+    Attributes:
+        own: The type.
+        count: Cells of it.
+        value: For 100 counted leucocytes; None if none were counted.
+        limits: Exact 95 % confidence limits of the value, whatever the waiting cells turn out to be; None if no
+            leucocytes were counted.
+    """
+
+    own: CellType
+    count: int
+    value: float | None
+    limits: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -93,11 +120,14 @@ class Differential:
     """A differential leucocyte count.
 
     Attributes:
-        shares: One per class, in the order of `CLASS_NAMES`.
-        total: Counted cells.
-        leucocyte_count: Total leucocyte count in 10⁹/l, or None.
+        shares: One per class, in the order of `CLASS_NAMES`, then one per type of the laboratory's own.
+        total: Counted cells, which are 100 %.
+        leucocyte_count: Total leucocyte count in 10⁹/l, as it was given, or None.
         ranges_source: Source of the reference ranges.
         waiting: Cells that wait for a review, not counted.
+        beside: Types of the laboratory's own that are counted per 100 leucocytes.
+        unreviewed: Counted cells that no person has looked at: of them the model says what they are, and it never
+            says a type of the laboratory's own.
     """
 
     shares: tuple[Share, ...]
@@ -105,6 +135,29 @@ class Differential:
     leucocyte_count: float | None
     ranges_source: str
     waiting: int = 0
+    beside: tuple[PerHundred, ...] = ()
+    unreviewed: int = 0
+
+    @property
+    def own_shares(self) -> tuple[Share, ...]:
+        """The shares of the laboratory's own types."""
+        return tuple(share for share in self.shares if share.own is not None)
+
+    @property
+    def corrected_count(self) -> float | None:
+        """The total leucocyte count in 10⁹/l without other nucleated cells that it includes; None without any.
+
+        Count × 100 / (100 + such cells per 100 leucocytes), as in Dacie and Lewis, Practical Haematology.
+        """
+        included = [it.value for it in self.beside if it.own.in_leucocyte_count and it.count and it.value is not None]
+        if self.leucocyte_count is None or not included:
+            return None
+        return self.leucocyte_count * 100 / (100 + sum(included))
+
+    @property
+    def count_of_absolutes(self) -> float | None:
+        """The total leucocyte count that absolute counts are of: the corrected one, where there is one."""
+        return self.leucocyte_count if self.corrected_count is None else self.corrected_count
 
     @property
     def enough(self) -> bool:
@@ -118,6 +171,8 @@ def differentiate(
     leucocyte_count: float | None = None,
     *,
     waiting: int = 0,
+    own: Mapping[CellType, int] | None = None,
+    unreviewed: int = 0,
 ) -> Differential:
     """Compute a differential from the number of cells per class.
 
@@ -126,29 +181,50 @@ def differentiate(
         ranges: Reference ranges.
         leucocyte_count: Total leucocyte count in 10⁹/l, for absolute counts.
         waiting: Cells that wait for a review. Each may turn out to be of any class, or of none.
+        own: Cells by type of the laboratory's own, in the order in which they are to be listed.
+        unreviewed: Counted cells that no person has looked at.
 
     Raises:
         WbcError: A total leucocyte count that `check_leucocyte_count` refuses.
     """
-    leucocyte_count = check_leucocyte_count(leucocyte_count)
-    total = sum(counts.values())
-    shares = (
-        _share(name, counts.get(name, 0), total, waiting, ranges.percent[name], leucocyte_count)
-        for name in CLASS_NAMES
-    )
-    return Differential(tuple(shares), total, leucocyte_count, ranges.source, waiting)
+    given, own = check_leucocyte_count(leucocyte_count), own or {}
+    of_total = {it: count for it, count in own.items() if it.leucocyte}
+    total = sum(counts.values()) + sum(of_total.values())
+    beside = tuple(_per_hundred(it, count, total, waiting) for it, count in own.items() if not it.leucocyte)
+    counted = Differential((), total, given, ranges.source, waiting, beside, unreviewed)
+    absolute_of = counted.count_of_absolutes
+    shares = [
+        _share(name, counts.get(name, 0), total, waiting, ranges.percent[name], absolute_of) for name in CLASS_NAMES
+    ]
+    shares += [_share(it, count, total, waiting, None, absolute_of) for it, count in of_total.items()]
+    return replace(counted, shares=tuple(shares))
 
 
 def differentiate_cells(
-    cells: Sequence[Cell], ranges: ReferenceRanges = DEFAULT_RANGES, leucocyte_count: float | None = None
+    cells: Sequence[Cell],
+    ranges: ReferenceRanges = DEFAULT_RANGES,
+    leucocyte_count: float | None = None,
+    types: CellTypes = NO_TYPES,
 ) -> Differential:
     """Compute the differential of cells of one specimen: of those that are counted, and for those that wait.
+
+    Args:
+        cells: Of the specimen.
+        ranges: Reference ranges.
+        leucocyte_count: As for `differentiate`.
+        types: The laboratory's own. Types that no cell was given are listed only where a person has looked at all
+            counted cells: before that, nobody can say that there are none.
 
     Raises:
         WbcError: A total leucocyte count that `check_leucocyte_count` refuses.
     """
     waiting = sum(cell.state is CellState.WAITING for cell in cells)
-    return differentiate(count_cells(cells), ranges, leucocyte_count, waiting=waiting)
+    unreviewed = sum(cell.state is CellState.COUNTED and cell.review is None for cell in cells)
+    counted = [cell for cell in cells if cell.state in (CellState.COUNTED, CellState.BESIDE)]
+    found = Counter(cell.own for cell in counted if cell.own is not None)
+    listed = types if counted and not unreviewed else [it for it in types if it in found]
+    own = {it: found[it] for it in (*listed, *found)}
+    return differentiate(count_cells(cells), ranges, leucocyte_count, waiting=waiting, own=own, unreviewed=unreviewed)
 
 
 def exact_limits(count: int, total: int, waiting: int = 0) -> tuple[float, float]:
@@ -164,6 +240,22 @@ def exact_limits(count: int, total: int, waiting: int = 0) -> tuple[float, float
         return 0.0, 100.0
     lowest, highest = share_limits(count, total + waiting)[0], share_limits(count + waiting, total + waiting)[1]
     return 100 * lowest, 100 * highest
+
+
+def limits_per_hundred(count: int, leucocytes: int, waiting: int = 0) -> tuple[float, float] | None:
+    """Exact 95 % confidence limits of a number of other cells per 100 leucocytes; None if no leucocytes were counted.
+
+    Args:
+        count: Other cells, counted beside the leucocytes.
+        leucocytes: Counted leucocytes.
+        waiting: Cells that are not counted yet. The lower limit is that where all of them turn out to be leucocytes,
+            the upper that where all turn out to be of this type.
+    """
+    if leucocytes == 0:
+        return None
+    among = count + leucocytes + waiting
+    low, high = share_limits(count, among)[0], share_limits(count + waiting, among)[1]
+    return 100 * low / (1 - low), 100 * high / (1 - high)
 
 
 def flag_of(
@@ -235,19 +327,30 @@ def load_ranges(path: Path) -> ReferenceRanges:
     return ReferenceRanges({**DEFAULT_RANGES.percent, **percent}, source)
 
 
+def _per_hundred(own: CellType, count: int, leucocytes: int, waiting: int) -> PerHundred:
+    value = 100 * count / leucocytes if leucocytes else None
+    return PerHundred(own, count, value, limits_per_hundred(count, leucocytes, waiting))
+
+
 def _share(
-    name: str, count: int, total: int, waiting: int, reference: tuple[float, float], leucocyte_count: float | None
+    of: str | CellType,
+    count: int,
+    total: int,
+    waiting: int,
+    reference: tuple[float, float] | None,
+    leucocyte_count: float | None,
 ) -> Share:
+    own = of if isinstance(of, CellType) else None
     limits = exact_limits(count, total, waiting)
     if total == 0:
-        return Share(name, 0, None, limits, reference, Flag.NONE, None)
+        return Share(str(of), 0, None, limits, reference, Flag.NONE, None, own)
     percent = 100 * count / total
     absolute = None
     if leucocyte_count is not None:
         low, high = (leucocyte_count * limit / 100 for limit in limits)
         absolute = Absolute(leucocyte_count * percent / 100, (low, high))
-    flag = flag_of(percent, limits, reference, final=waiting == 0)
-    return Share(name, count, percent, limits, reference, flag, absolute)
+    flag = Flag.NONE if reference is None else flag_of(percent, limits, reference, final=waiting == 0)
+    return Share(str(of), count, percent, limits, reference, flag, absolute, own)
 
 
 def _check_range(path: Path, name: object, value: object) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import AfterValidator, AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +19,7 @@ from wbc_hf.files import check_json
 from wbc_hf.inference import ModelIdentity, Prediction
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear.cell import Cell, Review
+from wbc_hf.smear.cell_types import MAX_TYPES, OTHER_COLOUR, CellType, check_code, check_name
 from wbc_hf.smear.history import MAX_LINE, About, Action, Event, Removal, Signature
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
@@ -28,6 +29,7 @@ FORMAT = 2
 MAX_DOCUMENT_BYTES = 256 * 2**20  # of a document
 MAX_PICTURES, MAX_CELLS, MAX_EVENTS = 1000, 20_000, 200_000
 MAX_SLIDES, MAX_FIELDS = 100, 100_000  # fields of one slide
+_MOST_TYPES = 3 * MAX_TYPES  # of a laboratory's own, whose settings change
 MAX_PICTURE_SIDE = 2000  # pixels of a preview or crop: more than any that is written
 # Of all pictures together, more than 256 MiB hold of photographs: each of them is decoded.
 MAX_PIXELS = 2 * 10**9
@@ -44,8 +46,6 @@ Coordinate = Annotated[float, Field(ge=-(2**21), le=2**21)]
 Probability = Annotated[float, Field(ge=0, le=1.0001)]  # as processors round
 Distance = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=-10, le=10)]
-Class = Literal["basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil"]
-assert get_args(Class) == CLASS_NAMES
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -66,12 +66,64 @@ class _Record(BaseModel):
     )
 
 
+class CodeRecord(_Record):
+    """A concept of a terminology."""
+
+    system: Text
+    code: Text
+    display: Text = ""
+
+    @model_validator(mode="after")
+    def _is_code(self) -> Self:
+        check_code(dict(self))
+        return self
+
+
+class CellTypeRecord(_Record):
+    """A laboratory's own type of cell."""
+
+    name: Annotated[str, AfterValidator(check_name)]
+    leucocyte: bool
+    in_leucocyte_count: bool = False
+    colour: Annotated[str, Field(pattern="^#[0-9a-f]{6}$")] = OTHER_COLOUR
+    code: CodeRecord | None = None
+
+    @classmethod
+    def of(cls, own: CellType) -> Self:
+        """Describe a type, without its key."""
+        values = {name: getattr(own, name) for name in cls.model_fields}
+        return cls.model_construct(**values | {"code": own.code and CodeRecord.model_construct(**vars(own.code))})
+
+    def cell_type(self) -> CellType:
+        """The type."""
+        code = None if self.code is None else check_code(dict(self.code))
+        return CellType(self.name, self.leucocyte, self.in_leucocyte_count, colour=self.colour, code=code)
+
+
 class ReviewRecord(_Record):
     """What a person says of a cell."""
 
-    label: Class | None = Field(alias="class")
+    label: Text | None = Field(alias="class")
     reviewer: Text
     time: Time
+    own: CellTypeRecord | None = None
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        if self.own is None and self.label is not None and self.label not in CLASS_NAMES:
+            raise ValueError(f"class is {self.label[:100]!r}: should be one of the five, null, or the name of `own`")
+        if self.own is not None and self.label != self.own.name:
+            raise ValueError(f"class is {self.label!r:.100}: should be {self.own.name!r}, as in `own`")
+        return self
+
+    @classmethod
+    def of(cls, review: Review) -> Self:
+        """Describe a review."""
+        return cls.model_construct(**vars(review) | {"own": review.own and CellTypeRecord.of(review.own)})
+
+    def review(self) -> Review:
+        """The review."""
+        return Review(self.label, self.reviewer, self.time, None if self.own is None else self.own.cell_type())
 
 
 class PredictionRecord(_Record):
@@ -120,7 +172,6 @@ class CellRecord(_Record):
     @classmethod
     def of(cls, cell: Cell, image: bytes | None = None) -> Self:
         """Describe a cell, with its crop or without."""
-        review = cell.review and ReviewRecord.model_construct(**vars(cell.review))
         return cls.model_construct(
             number=cell.number,
             picture=cell.picture,
@@ -128,7 +179,7 @@ class CellRecord(_Record):
             cut=cell.cut,
             duplicate_of=cell.duplicate_of,
             prediction=PredictionRecord.of(cell.prediction),
-            review=review,
+            review=cell.review and ReviewRecord.of(cell.review),
             removed=cell.removed,
             pointed_at=cell.pointed_at,
             framings=cell.framings,
@@ -137,8 +188,6 @@ class CellRecord(_Record):
 
     def cell(self, crop: Any) -> Cell:
         """The cell, with its crop: bytes, or where they lie."""
-        said = self.review
-        review = None if said is None else Review(said.label, said.reviewer, said.time)
         return Cell(
             self.box,
             self.prediction.prediction(),
@@ -147,7 +196,7 @@ class CellRecord(_Record):
             self.duplicate_of,
             self.number,
             self.picture,
-            review,
+            None if self.review is None else self.review.review(),
             self.removed,
             self.pointed_at,
             self.framings,
@@ -342,6 +391,8 @@ class Document(_Record):
         cells, pictures = len(self.cells), len(self.pictures)
         for cell in self.cells:
             _check_cell(cell, self.pictures, cells)
+        if len({it.review.own for it in self.cells if it.review is not None}) > _MOST_TYPES:
+            raise ValueError(f"cells should be of at most {_MOST_TYPES} types beyond the five")
         slides = {slide.name for slide in self.slides}
         if len(slides) < len(self.slides):
             raise ValueError("slides should have different names")

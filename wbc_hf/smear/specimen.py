@@ -15,6 +15,7 @@ from wbc_hf.inference import ModelIdentity, Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
+from wbc_hf.smear.cell_types import NO_TYPES, CellType, CellTypes
 from wbc_hf.smear.cell_views import predict_crops
 from wbc_hf.smear.change import Change, ChangedMeanwhileError, Journal
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
@@ -272,13 +273,19 @@ class Specimen:
         with self._lock:
             return tuple(self._pictures), tuple(self._cells)
 
-    def snapshot(self, model: ModelIdentity, ranges: ReferenceRanges) -> Snapshot:
-        """Everything that is known now, with the differential of the counted cells."""
+    def snapshot(self, model: ModelIdentity, ranges: ReferenceRanges, types: CellTypes = NO_TYPES) -> Snapshot:
+        """Everything that is known now, with the differential of the counted cells.
+
+        Args:
+            model: The model that predicted the cells.
+            ranges: Reference ranges of the laboratory.
+            types: The laboratory's own, for `differentiate_cells`.
+        """
         with self._lock:
             about, pictures, cells = self._about, tuple(self._pictures), tuple(self._cells)
             history, removals, slides = tuple(self._history), dict(self._removals), tuple(self._slides)
         time = datetime.now(UTC).replace(microsecond=0)
-        differential = differentiate_cells(cells, ranges, about.leucocyte_count)
+        differential = differentiate_cells(cells, ranges, about.leucocyte_count, types)
         return Snapshot(
             about.name,
             time,
@@ -367,12 +374,12 @@ class Specimen:
             ]
             self._commit(events, cells=predicted, about=replace(self._about, model=model))
 
-    def review(self, number: int, label: str | None, reviewer: str = "") -> Cell:
+    def review(self, number: int, label: str | CellType | None, reviewer: str = "") -> Cell:
         """Record a review of a cell; it replaces an earlier one.
 
         Args:
             number: Of the cell.
-            label: A class in any known spelling, or None: not one of the five.
+            label: A class in any known spelling, a type of the laboratory's own, or None: none of these.
             reviewer: Name of the reviewer.
 
         Raises:
@@ -382,14 +389,14 @@ class Specimen:
 
     def review_many(
         self,
-        labels: Mapping[int, str | None],
+        labels: Mapping[int, str | CellType | None],
         reviewer: str = "",
         expected: Mapping[int, Review | None] | None = None,
     ) -> list[Cell]:
         """Record reviews of several cells, of all or of none.
 
         Args:
-            labels: By number of the cell: a class in any known spelling, or None: not one of the five.
+            labels: By number of the cell: a class in any known spelling, a type of the laboratory's own, or None.
             reviewer: Name of the reviewer.
             expected: As for `set_reviews`.
 
@@ -397,7 +404,7 @@ class Specimen:
             WbcError: No such cell, a cell that is never counted, no such class, or from `set_reviews`.
         """
         name, now = escape_surrogates(reviewer.strip()), datetime.now(UTC)
-        reviews = {number: Review(_class_name(label), name, now) for number, label in labels.items()}
+        reviews = {number: _review_of(label, name, now) for number, label in labels.items()}
         return self.set_reviews(reviews, name, Action.REVIEWED, expected)
 
     def withdraw(self, number: int, reviewer: str = "", expected: Mapping[int, Review | None] | None = None) -> Cell:
@@ -602,6 +609,12 @@ class Specimen:
 def _same_word(first: Review | None, second: Review | None) -> bool:
     """Whether two reviews are one. A name that it was given later does not make it another."""
     return (first and first.time) == (second and second.time)
+
+
+def _review_of(label: str | CellType | None, reviewer: str, time: datetime) -> Review:
+    if isinstance(label, CellType):
+        return Review(label.name, reviewer, time, label)
+    return Review(_class_name(label), reviewer, time)
 
 
 def _class_name(label: str | None) -> str | None:

@@ -12,7 +12,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor, ReferenceCells
 from wbc_hf.labels import class_index
 from wbc_hf.reports import RESEARCH_USE
-from wbc_hf.smear import DEFAULT_RANGES, ReferenceRanges
+from wbc_hf.smear import DEFAULT_RANGES, NO_TYPES, CellTypes, ReferenceRanges
 from wbc_hf.web.adapt_tab import AdaptTab
 from wbc_hf.web.cell_tab import CellTab
 from wbc_hf.web.checked_blocks import CheckedBlocks
@@ -40,6 +40,7 @@ def build_page(
     predictor: Predictor,
     *,
     ranges: ReferenceRanges = DEFAULT_RANGES,
+    types: CellTypes = NO_TYPES,
     references: ReferenceCells | None = None,
     laboratories: Laboratories | None = None,
     slides: Path | None = None,
@@ -52,6 +53,7 @@ def build_page(
     Args:
         predictor: The model.
         ranges: Reference ranges of the laboratory.
+        types: The laboratory's own types of cells, which a person may name in review.
         references: Known cells; the most similar ones are shown beside an answer.
         laboratories: Where laboratories are kept; by default none is.
         slides: Folder of whole slides that every visitor may read; by default there is none.
@@ -67,7 +69,8 @@ def build_page(
             f"{predictor.name}: tells apart {', '.join(predictor.labels[:3])} …, but no leucocytes. "
             "Fine-tune it first: python train.py --model …"
         )
-    sessions = Sessions(predictor) if store is None else Sessions(predictor, store.begin)
+    begin = {} if store is None else {"begin": store.begin}
+    sessions = Sessions(predictor, **begin, types=types)
     folder = SlideFolder(slides) if slides is not None else None
     with CheckedBlocks(title="Leucocytes", analytics_enabled=False, delete_cache=(DAY, DAY)) as page:
         gr.HTML(_render_header(predictor))
@@ -82,7 +85,7 @@ def build_page(
             AdaptTab(tab, sessions, predictor)
         with gr.Tab("Model"):
             add_model_tab(predictor)
-        Endpoints(predictor, references, ranges, laboratories).add()
+        Endpoints(predictor, references, ranges, laboratories, types).add()
     return page.queue(max_size=MAX_WAITING)
 
 

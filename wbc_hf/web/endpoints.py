@@ -23,7 +23,10 @@ from wbc_hf.inference import Predictor, ReferenceCells, heat_map, overlay
 from wbc_hf.labels import class_index
 from wbc_hf.reports import EXPORTS, file_name, to_json
 from wbc_hf.smear import (
+    NO_TYPES,
     CellCounter,
+    CellTypeRecord,
+    CellTypes,
     ReferenceRanges,
     Snapshot,
     Specimen,
@@ -68,6 +71,7 @@ class Endpoints:
         references: Cells to compare with, or None.
         ranges: Reference ranges of the laboratory.
         laboratories: Where laboratories are kept, or None.
+        own_types: The laboratory's own types of cells.
     """
 
     def __init__(
@@ -76,9 +80,10 @@ class Endpoints:
         references: ReferenceCells | None,
         ranges: ReferenceRanges,
         laboratories: Laboratories | None = None,
+        own_types: CellTypes = NO_TYPES,
     ):
         self.predictor, self.references, self.ranges = predictor, references, ranges
-        self.kept = laboratories
+        self.kept, self.own_types = laboratories, own_types
 
     def add(self) -> None:
         """Add them to a page, within it. Their hidden fields are what programs and MCP clients are told of them."""
@@ -103,6 +108,7 @@ class Endpoints:
             SPECIMENS,
         )
         _add(self.model, [], record_answer("Model"))
+        _add(self.types, [], record_answer("Types", several=True))
         _add(self.laboratories, [], record_answer("Laboratories", several=True))
         _add(
             self.adapt,
@@ -203,7 +209,7 @@ class Endpoints:
             show: What each picture shows: a whole field of the smear, or one cell.
             name: Number or name of the specimen.
             leucocytes: Total leucocyte count in 10⁹/l, such as 6.4, for absolute counts; 0 if unknown.
-            corrections: Right classes of cells by number, as an earlier answer numbers them; null is none of the five.
+            corrections: Right classes of cells by number, as an earlier answer numbers them; null is none of these.
             reviewer: Who says so. Whoever signed in corrects under that name and no other.
             laboratory: Name of a kept laboratory whose adapted model is to count; by default the page's model counts.
 
@@ -235,7 +241,7 @@ class Endpoints:
             show: What each picture shows: a whole field of the smear, or one cell.
             name: Number or name of the specimen.
             leucocytes: Total leucocyte count in 10⁹/l, such as 6.4, for absolute counts; 0 if unknown.
-            corrections: Right classes of cells by number, as an earlier answer numbers them; null is none of the five.
+            corrections: Right classes of cells by number, as an earlier answer numbers them; null is none of these.
             reviewer: Who says so. Whoever signed in corrects under that name and no other.
             laboratory: Name of a kept laboratory whose adapted model is to count; by default the page's model counts.
 
@@ -261,6 +267,14 @@ class Endpoints:
         """
         return describe_model(self.predictor)
 
+    def types(self) -> list[dict]:
+        """List the laboratory's own types of cells, beyond the five classes. Corrections name them; no model does.
+
+        Returns:
+            The name of each, whether it is part of the 100 % (leucocyte), its key on the page, colour and code.
+        """
+        return [CellTypeRecord.of(own).model_dump(mode="json") | {"key": own.key} for own in self.own_types]
+
     def count_specimen(
         self,
         pictures: object,
@@ -283,8 +297,8 @@ class Endpoints:
             specimen = Specimen(check_text("name", name), total)
             predictor = self._predictor_of(check_text("laboratory", laboratory))
             counter = CellCounter(predictor, specimen)
-            unreadable = _read_into(counter, pictures, show, corrections, check_text("reviewer", reviewer))
-        return specimen.snapshot(predictor.identity, self.ranges), unreadable
+            unreadable = self._read_into(counter, pictures, show, corrections, check_text("reviewer", reviewer))
+        return specimen.snapshot(predictor.identity, self.ranges, self.own_types), unreadable
 
     def laboratories(self) -> list[dict]:
         """List the laboratories that are kept.
@@ -333,7 +347,7 @@ class Endpoints:
             if self.kept is None:
                 raise WbcError("This page keeps no laboratories: start it with --laboratories FOLDER.")
             before = self.kept.cells(name) if name in self.kept else ()
-            unreadable = _read_into(CellCounter(self.predictor, specimen), pictures, show, corrections, "")
+            unreadable = self._read_into(CellCounter(self.predictor, specimen), pictures, show, corrections, "")
             origin = check_laboratory(specimen.cells, self.predictor.calibration).origin
             adapted = adapt_model(
                 self.predictor,
@@ -362,25 +376,26 @@ class Endpoints:
             raise WbcError(f"{laboratory}: this page keeps no laboratories.")
         return self.kept.load(laboratory, self.predictor)
 
+    def _read_into(
+        self, counter: CellCounter, pictures: object, show: object, corrections: object, reviewer: str
+    ) -> list[dict]:
+        """Read pictures into a specimen and correct its cells. Returns the files that cannot be read.
 
-def _read_into(counter: CellCounter, pictures: object, show: object, corrections: object, reviewer: str) -> list[dict]:
-    """Read pictures into a specimen and correct its cells. Returns the files that cannot be read.
-
-    Raises:
-        WbcError: No files, too many of them, or a correction that is not allowed.
-    """
-    whole_field = check_choice("show", show, SHOWN) == FIELD
-    labels = check_corrections("corrections", corrections)
-    unreadable = []
-    for upload in _check_number(check_pictures("pictures", pictures)):
-        try:
-            with turn(count_pixels(upload.source)):
-                counter.add_image(read_upload(upload), upload.name, whole_field=whole_field)
-        except UnreadableImageError as error:
-            unreadable.append(_to_json(error))
-    for number, label in labels.items():
-        counter.specimen.review(number, label, reviewer)
-    return unreadable
+        Raises:
+            WbcError: No files, too many of them, or a correction that is not allowed.
+        """
+        whole_field = check_choice("show", show, SHOWN) == FIELD
+        labels = check_corrections("corrections", corrections)
+        unreadable = []
+        for upload in _check_number(check_pictures("pictures", pictures)):
+            try:
+                with turn(count_pixels(upload.source)):
+                    counter.add_image(read_upload(upload), upload.name, whole_field=whole_field)
+            except UnreadableImageError as error:
+                unreadable.append(_to_json(error))
+        for number, label in labels.items():
+            counter.specimen.review(number, self.own_types.resolve(label), reviewer)
+        return unreadable
 
 
 def _to_json(answer: Answer | UnreadableImageError) -> dict:

@@ -5,8 +5,8 @@ const root = element.querySelector('.wbc-gallery');
 const stateTexts = JSON.parse(root.dataset.states);
 const columns = [...root.querySelectorAll('[data-column]')].map(section => ({
     section, list: section.querySelector('.wbc-cells'), value: section.dataset.value, tag: section.dataset.tag,
+    state: section.dataset.state,
 }));
-const NEVER = columns.length - 1, NONE = NEVER - 1;
 const FIXED = ['duplicate', 'removed'];  // no review changes these
 const PATIENCE = 20000;  // milliseconds, before an answer is not waited for any more
 
@@ -73,7 +73,8 @@ function current() {
 }
 
 function review(cell, column) {
-    Object.assign(cell, {column, state: column === NONE ? 'rejected' : 'counted', tag: columns[column].tag, reviewed: 1});
+    const {state, tag} = columns[column];
+    Object.assign(cell, {column, state, tag, reviewed: 1});
 }
 
 // ---- drawing
@@ -92,6 +93,7 @@ function draw() {
         arrange(list, of[index].sort(compare).map(cell => elements.get(cell.number)));
         const members = [...cells.values()].filter(cell => cell.column === index);
         section.querySelector('h3 b').textContent = members.length;
+        if ('onlyFilled' in section.dataset) section.hidden = !members.length;
         const accept = section.querySelector('[data-do=accept-column]');
         if (accept) fill(accept, members.filter(cell => cell.state === 'waiting').length);
     });
@@ -373,7 +375,7 @@ root.addEventListener('dragstart', event => {
 
 function target(event) {
     const section = event.target.closest?.('[data-column]');
-    return dragged.length && section && Number(section.dataset.column) !== NEVER ? section : null;
+    return dragged.length && section && 'value' in section.dataset ? section : null;
 }
 
 function mark(section) {

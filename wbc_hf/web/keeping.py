@@ -250,7 +250,7 @@ class Keeping:
             raise ChangedMeanwhileError(f"Others did more meanwhile: {news}. Look at it, and sign then.")
         self._describe(session, name, leucocytes, who, fields)
         with session.meanwhile.doing():
-            snapshot = session.specimen.snapshot(session.model, self.ranges)
+            snapshot = session.specimen.snapshot(session.model, self.ranges, session.types)
             points = open_points(snapshot, session.check)
             sign(session.specimen, points, who, reason, seen=len(snapshot.history))
 
@@ -307,9 +307,11 @@ def begin_second_reading(store: "SpecimenStore", first: "KeptSpecimen", owner: s
 
 def compare_readings(first: Specimen, second: Specimen) -> Agreement:
     """Compare what two readers said of the same cells, those that both have reviewed."""
-    said, readers = [], []
+    said, readers, beside = [], [], set()
     for specimen in (first, second):
         reviewed = [cell for cell in specimen.cells if cell.review is not None and not cell.removed]
         said.append({cell.number: cell.label or NONE_OF_FIVE for cell in reviewed})
+        beside |= {cell.own.name for cell in reviewed if cell.own is not None and not cell.own.leucocyte}
         readers.append(", ".join(sorted({cell.reviewer for cell in reviewed if cell.reviewer})))
-    return compare_readers(said[0], said[1], (readers[0] or "first reader", readers[1] or "second reader"))
+    names = (readers[0] or "first reader", readers[1] or "second reader")
+    return compare_readers(said[0], said[1], names, beside)

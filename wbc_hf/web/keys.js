@@ -1,7 +1,8 @@
 // The keys of the classes as this browser's user wants them. They are written on the buttons after every rendering.
-const DEFAULTS = ['1', '2', '3', '4', '5', '0'], STORE = 'wbc-keys';
-const TAKEN = {a: 'accepts', u: 'takes back', l: 'shows labels', m: 'points at a missed cell', '+': 'zooms in', '=': 'zooms in', '-': 'zooms out'};
+const STORE = 'wbc-keys', CLASSES = 5;
 const fields = [...element.querySelectorAll('.wbc-key-fields input')], problem = element.querySelector('.wbc-key-problem');
+const TAKEN = JSON.parse(element.querySelector('.wbc-key-fields').dataset.taken);
+const DEFAULTS = fields.map(field => field.dataset.default);
 const specimen = element.closest('.wbc-specimen');
 
 const clash = (keys, index) => {
@@ -12,11 +13,20 @@ const clash = (keys, index) => {
     return other < 0 ? '' : `${key.toUpperCase()} is the key of “${fields[other].parentElement.textContent.trim()}” already: change that one first.`;
 };
 
+// Kept by name: a laboratory's own types come and go with the settings of the page. Before there were any, the keys of
+// the five and of none of these were a list.
+function byName() {
+    const kept = JSON.parse(localStorage.getItem(STORE)) ?? {};
+    if (!Array.isArray(kept)) return kept;
+    const names = fields.map(field => field.dataset.name);
+    return Object.fromEntries([...names.slice(0, CLASSES), ''].map((name, place) => [name, kept[place]]));
+}
+
 function stored() {
     try {
-        const keys = JSON.parse(localStorage.getItem(STORE));
-        const valid = Array.isArray(keys) && keys.length === DEFAULTS.length
-            && keys.every((key, index) => typeof key === 'string' && [...key].length === 1 && !clash(keys, index));
+        const kept = byName();
+        const keys = fields.map((field, index) => kept[field.dataset.name] ?? DEFAULTS[index]);
+        const valid = keys.every((key, index) => typeof key === 'string' && [...key].length === 1 && !clash(keys, index));
         return valid ? keys : [...DEFAULTS];
     } catch { return [...DEFAULTS]; }  // no storage, or not ours
 }
@@ -36,7 +46,8 @@ function write() {
 
 function keep(chosen) {
     keys = chosen;
-    try { localStorage.setItem(STORE, JSON.stringify(keys)); } catch { /* they hold until the page is closed */ }
+    const kept = Object.fromEntries(fields.map((field, index) => [field.dataset.name, keys[index]]));
+    try { localStorage.setItem(STORE, JSON.stringify(kept)); } catch { /* they hold until the page is closed */ }
     write();
 }
 

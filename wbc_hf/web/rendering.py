@@ -14,8 +14,8 @@ from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
 from wbc_hf.safe_text import escape_surrogates
+from wbc_hf.smear import OTHER_COLOUR, CellType
 
-OTHER_COLOUR = "#8a8f98"  # of a class that is not one of the five leucocytes
 SHOWN_CLASSES = 5  # bars under an answer: all five leucocytes, the likeliest of a model that knows more classes
 
 
@@ -60,8 +60,10 @@ def format_percent(probability: float) -> str:
     return format_figure(probability, ".1%")
 
 
-def colour_of(label: str | None) -> str:
-    """The colour of a class in any spelling; grey for what is not one of the five."""
+def colour_of(label: str | CellType | None) -> str:
+    """The colour of a class in any spelling, or of an own type; grey for what is neither."""
+    if isinstance(label, CellType):
+        return label.colour
     index = None if label is None else class_index(label)
     return OTHER_COLOUR if index is None else LEUCOCYTES[index].colour
 

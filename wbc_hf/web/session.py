@@ -13,9 +13,12 @@ from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import ModelIdentity, Neighbour, Predictor
 from wbc_hf.smear import (
     NEVER_COUNTED,
+    NO_TYPES,
     Cell,
     CellCounter,
     CellState,
+    CellType,
+    CellTypes,
     LaboratoryCheck,
     Origin,
     Picture,
@@ -60,6 +63,7 @@ class View:
         secret: Of the session.
         in_full: Whether the picture is kept in full resolution, beside its preview.
         kept: Whether a store keeps the specimen.
+        types: The laboratory's own.
     """
 
     pictures: tuple[Picture, ...]
@@ -70,6 +74,7 @@ class View:
     secret: str
     in_full: bool
     kept: bool
+    types: CellTypes
 
     @property
     def cells_of_picture(self) -> tuple[Cell, ...]:
@@ -124,9 +129,11 @@ class Session:
         stopped: Whether reading is to stop, because the visitor says so or the specimen was put away.
         visitor: User name or address of whose it is.
         user: Name of the user who signed in; "" where nobody has to.
+        types: The laboratory's own, which a person may name in review.
     """
 
-    def __init__(self, predictor: Predictor, begin: Begin = lambda *_: Specimen()):
+    def __init__(self, predictor: Predictor, begin: Begin = lambda *_: Specimen(), types: CellTypes = NO_TYPES):
+        self.types = types
         self.visitor, _ = current_visitor()
         self.user, self._begin = current_user(), begin
         self.secret = secrets.token_urlsafe()
@@ -209,6 +216,7 @@ class Session:
             self.secret,
             self._picture in self.full_pictures,
             hasattr(self.specimen, "key"),
+            self.types,
         )
 
     @property
@@ -331,7 +339,7 @@ class Session:
                 "withdraw" deletes a review, "add" adds a cell that was not found, "remove" takes a picture out, "undo"
                 takes the last of these back, and then the one before.
             number: Of the picture or cell, or several of cells to review.
-            value: The class of the cells (None for none of the five), or "x,y" of a new cell in pixels.
+            value: The class or own type of the cells (None for none of these), or "x,y" of a new cell in pixels.
             reviewer: Who reviews the cells.
 
         Raises:
@@ -397,8 +405,8 @@ class Session:
 
         Args:
             numbers: Of the cells.
-            label: Their class; None for none of the five; `ACCEPT` for what the model proposes for each. Those that a
-                person has reviewed, and those that are never counted, have nothing to accept and stay as they are.
+            label: Their class or own type; None for none of these; `ACCEPT` for what the model proposes for each. Then
+                those that a person has reviewed, and those that are never counted, stay as they are.
             reviewer: Who reviews them.
 
         Raises:
@@ -409,7 +417,10 @@ class Session:
             numbers = [it for it in numbers if it in cells and _can_be_accepted(cells[it])]
         if not numbers:
             return
-        labels = {it: cells[it].proposal if label == ACCEPT and it in cells else label for it in numbers}
+        if label == ACCEPT:
+            labels: dict[int, str | CellType | None] = {it: cells[it].proposal for it in numbers}
+        else:
+            labels = dict.fromkeys(numbers, self.types.resolve(label))
         reviewed = self.specimen.review_many(labels, reviewer, self.meanwhile.known(labels))
         self.meanwhile.look()
         before, after = {it: cells[it].review for it in numbers}, {cell.number: cell.review for cell in reviewed}
@@ -486,13 +497,14 @@ class Sessions:
     Args:
         predictor: The page's model.
         begin: Makes an empty specimen, by default one that is not kept.
+        types: The laboratory's own.
 
     They live in Gradio's session state, in memory, and go with it. These weak references give two events that come at
     once, before there is a state, the same session.
     """
 
-    def __init__(self, predictor: Predictor, begin: Begin = lambda *_: Specimen()):
-        self._predictor, self._begin = predictor, begin
+    def __init__(self, predictor: Predictor, begin: Begin = lambda *_: Specimen(), types: CellTypes = NO_TYPES):
+        self._predictor, self._begin, self.types = predictor, begin, types
         self._sessions: WeakValueDictionary[str, Session] = WeakValueDictionary()
         self._lock = threading.Lock()
 
@@ -535,7 +547,7 @@ class Sessions:
         return sum(session.size for session in self._sessions.values())
 
     def _add(self, session_hash: str | None) -> Session:
-        session = Session(self._predictor, self._begin)
+        session = Session(self._predictor, self._begin, self.types)
         self._sessions[str(session_hash)] = session
         return session
 

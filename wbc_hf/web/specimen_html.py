@@ -4,13 +4,24 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
 from wbc_hf.inference import Neighbour
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.reports import FEW_CELLS, WORST_CASE
-from wbc_hf.smear import NEVER_COUNTED, Cell, CellState, Differential, Flag
+from wbc_hf.reports import FEW_CELLS, WORST_CASE, own_types_notes
+from wbc_hf.smear import (
+    CLASS_KEYS,
+    NEVER_COUNTED,
+    REVIEW_KEYS,
+    Cell,
+    CellState,
+    CellType,
+    CellTypes,
+    Differential,
+    Flag,
+)
 from wbc_hf.web.rendering import render, thumbnail_url
 from wbc_hf.web.session import Session, View
 from wbc_hf.web.status_text import STATUS_TEXTS
@@ -24,6 +35,7 @@ POSSIBLY = "High? and Low?: outside the range, but so few cells do not prove it.
 STATE_TEXTS = {
     CellState.COUNTED: "counted",
     CellState.WAITING: "waits for review",
+    CellState.BESIDE: "counted per 100 leucocytes",
     CellState.REJECTED: "none of the five, not counted",
     CellState.CUT: "cut off by the border, not counted",
     CellState.DUPLICATE: "seen before, not counted",
@@ -32,8 +44,46 @@ STATE_TEXTS = {
 NOT_COUNTED = (CellState.CUT, *NEVER_COUNTED, CellState.REJECTED)
 MAYBE = (Flag.MAYBE_HIGH, Flag.MAYBE_LOW)
 
-# Columns of the gallery after those of the five classes.
-NONE_OF_THE_FIVE, NEVER_OR_CUT = len(CLASS_NAMES), len(CLASS_NAMES) + 1
+
+@dataclass(frozen=True)
+class Named:
+    """What a person may name a cell.
+
+    Attributes:
+        of: A class, a type of the laboratory's own, or None for none of these.
+        key: Of the keyboard.
+    """
+
+    of: str | CellType | None
+    key: str
+
+    @property
+    def value(self) -> str:
+        """What the browser sends; "" for none of these."""
+        return "" if self.of is None else str(self.of)
+
+    @property
+    def tag(self) -> str:
+        """What is written on a cell of it."""
+        return "none" if self.of is None else _short(self.of)
+
+    def names(self, cell: Cell) -> bool:
+        """Whether a person has named a cell so."""
+        return cell.review is not None and (cell.own or cell.label) == self.of
+
+    @property
+    def state(self) -> CellState:
+        """In which state a cell is that was named so."""
+        if self.of is None:
+            return CellState.REJECTED
+        return CellState.BESIDE if isinstance(self.of, CellType) and not self.of.leucocyte else CellState.COUNTED
+
+
+def names_of(types: CellTypes) -> list[Named]:
+    """All that a person may name a cell, in the order of buttons, keys and columns: none of these comes last."""
+    *keys, none = CLASS_KEYS
+    classes = [Named(name, key) for name, key in zip(CLASS_NAMES, keys, strict=True)]
+    return [*classes, *(Named(it, it.key) for it in types), Named(None, none)]
 
 
 def render_pager(view: View) -> str:
@@ -63,7 +113,8 @@ class _Box:
         assert view.picture is not None
         self.cell = cell
         self.chosen = view.cell is not None and cell.number == view.cell.number
-        self.label = _label_or_proposal(cell) if cell.state in (CellState.COUNTED, CellState.WAITING) else None
+        named = cell.state in (CellState.COUNTED, CellState.BESIDE, CellState.WAITING)
+        self.label = (cell.own or _label_or_proposal(cell)) if named else None
         self.x, self.y, right, bottom = cell.box
         self.width, self.height = right - self.x, bottom - self.y
         self.tag = f"{cell.number} {_tag(cell)}"
@@ -97,15 +148,24 @@ def render_card(view: View, neighbours: Sequence[Neighbour] = ()) -> str:
         tone=tone,
         undo=view.undo,
         never_counted=NEVER_COUNTED,
+        names=names_of(view.types),
         beside=view.beside,
         neighbours=neighbours,
     )
 
 
-def render_gallery_frame() -> str:
-    """Render the gallery without cells: a column for each class, and the buttons. The browser fills it."""
-    columns = [*CLASS_NAMES, "none of the five", "not counted"]
-    return render("gallery", columns=columns, others=NONE_OF_THE_FIVE, never=NEVER_OR_CUT, states=STATE_TEXTS)
+def render_legend(types: CellTypes) -> str:
+    """Render the colours of classes and own types, and the keys."""
+    return render("legend", names=names_of(types), taken=REVIEW_KEYS)
+
+
+def render_gallery_frame(types: CellTypes) -> str:
+    """Render the gallery without cells: a column for each class and own type, and the buttons. The browser fills it.
+
+    Two columns come after those of `names_of`, in which no cell can be put: of types that the settings do not know,
+    seen only where there are some, and of cells that are never counted.
+    """
+    return render("gallery", names=names_of(types), states=STATE_TEXTS)
 
 
 def describe_gallery(session: Session) -> str:
@@ -127,7 +187,7 @@ def describe_gallery(session: Session) -> str:
                 "chosen": view.cell and view.cell.number,
                 "undo": view.undo,
                 "reading": session.readings > 0,
-                "cells": [_summary(cell) for cell in view.cells],
+                "cells": [_summary(cell, view.types) for cell in view.cells],
             },
             separators=(",", ":"),
         )
@@ -144,17 +204,18 @@ def make_thumbnails(session: Session, numbers: Sequence[int]) -> dict[str, objec
     }
 
 
-def _summary(cell: Cell) -> list[object]:
+def _summary(cell: Cell, types: CellTypes) -> list[object]:
     unsure = round(_unsureness(cell), 3)
-    return [cell.number, _column(cell), cell.state, _tag(cell), unsure, int(cell.review is not None)]
+    return [cell.number, _column(cell, types), cell.state, _tag(cell), unsure, int(cell.review is not None)]
 
 
-def _column(cell: Cell) -> int:
-    """The column of a cell: that of its class, without a review that of its proposed class."""
+def _column(cell: Cell, types: CellTypes) -> int:
+    """The column of a cell: that of its class or own type, without a review that of its proposed class."""
+    names: list[str | CellType | None] = [it.of for it in names_of(types)]
     if cell.state in (CellState.CUT, *NEVER_COUNTED):
-        return NEVER_OR_CUT
-    label = _label_or_proposal(cell)
-    return NONE_OF_THE_FIVE if label is None else CLASS_NAMES.index(label)
+        return len(names) + 1
+    named = cell.own or _label_or_proposal(cell)
+    return names.index(named) if named in names else len(names)
 
 
 def _unsureness(cell: Cell) -> float:
@@ -181,6 +242,7 @@ def render_differential(differential: Differential, view: View, problem: str = "
         notes.append(POSSIBLY)
     if differential.waiting:
         notes.append(WORST_CASE)
+    notes += own_types_notes(differential)
     not_counted = [
         f"{states[state]} {STATE_TEXTS[state].removesuffix(', not counted')}" for state in NOT_COUNTED if states[state]
     ]
@@ -211,7 +273,11 @@ def _tag(cell: Cell) -> str:
     label = _label_or_proposal(cell)
     if cell.state is CellState.WAITING:
         return "no?" if label is None else f"{label[:3].capitalize()}?"
-    return "none" if label is None else label[:3].capitalize()
+    return "none" if label is None else _short(label)
+
+
+def _short(name: str | CellType) -> str:
+    return str(name)[:3].capitalize()
 
 
 def _describe(cell: Cell) -> str:

@@ -28,6 +28,7 @@ from wbc_hf.web.specimen_html import (
     render_differential,
     render_field,
     render_gallery_frame,
+    render_legend,
     render_pager,
 )
 from wbc_hf.web.uploads import AT_ONCE, MAX_PICTURES, SPECIMENS, Upload, read_uploads
@@ -132,12 +133,13 @@ class SpecimenTab:
                             server_functions=[picture_sender(self.sessions)],
                         )
                         self.field = gr.HTML(js_on_load=actions)
-                    gr.HTML(render("legend"), js_on_load=read_text("keys.js"))
+                    gr.HTML(render_legend(self.sessions.types), js_on_load=read_text("keys.js"))
                 with gr.Column(scale=4):
                     self.card = gr.HTML(js_on_load=actions)
                     self.table = gr.HTML()
             # Its value is JSON, which the script draws: the frame holds no `${value}`, so Gradio renders it once.
-            self.gallery = gr.HTML("", html_template=render_gallery_frame(), js_on_load=read_text("gallery.js"))
+            frame = render_gallery_frame(self.sessions.types)
+            self.gallery = gr.HTML("", html_template=frame, js_on_load=read_text("gallery.js"))
             with gr.Row():
                 self.name = _text_field("Specimen", "number or name", 80)
                 self.leucocytes = _text_field("Leucocytes, 10⁹/l", "6.4", 20)
@@ -522,7 +524,7 @@ def render_table(session: Session, ranges: ReferenceRanges, leucocytes: str) -> 
         total = parse_leucocytes(leucocytes)
     except WbcError as error:
         problem = str(error)
-    return render_differential(differentiate_cells(view.cells, ranges, total), view, problem)
+    return render_differential(differentiate_cells(view.cells, ranges, total, session.types), view, problem)
 
 
 def make_file(
@@ -538,7 +540,7 @@ def make_file(
     total = parse_leucocytes(leucocytes)
     session.meanwhile.describe(reviewer, name=name.strip(), leucocyte_count=total)
     session.specimen.credit(reviewer)
-    snapshot = session.specimen.snapshot(session.model, ranges)
+    snapshot = session.specimen.snapshot(session.model, ranges, session.types)
     content = base64.b64encode(export.make(snapshot)).decode()
     return {"name": file_name(snapshot, export), "type": export.media_type, "content": content}
 

@@ -1,0 +1,80 @@
+"""The laboratory's own types, on the first page of a report. Lengths are in millimetres, sizes of text in points."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wbc_hf.evaluation import format_figure, format_interval
+from wbc_hf.reports.texts import own_types_notes
+from wbc_hf.smear import CellType, Differential, Share
+
+if TYPE_CHECKING:
+    from wbc_hf.reports.pdf import ReportPage
+
+_ROW, _COLUMN = 4.2, 91.0  # height of a line, and from one column to the next
+_MOST = 12  # types with figures: CSV and JSON hold all
+_FAINT = "#6b7280"
+
+
+@dataclass(frozen=True)
+class _Line:
+    own: CellType
+    count: int
+    value: float | None
+    limits: tuple[float, float] | None
+    unit: str
+    absolute: float | None = None
+
+
+def draw_own_types(page: "ReportPage", differential: Differential, left: float, y: float) -> float:
+    """Draw a line for each type that was found, in two columns, and what has to be known of them; return the new `y`.
+
+    Args:
+        page: Of the report.
+        differential: Of the specimen.
+        left: Margin of the page.
+        y: Where to begin.
+    """
+    lines = [_line_of(share) for share in differential.own_shares]
+    lines += [_Line(it.own, it.count, it.value, it.limits, "per 100") for it in differential.beside]
+    if not lines:
+        return y
+    page.put(left, y + 2.6, "Types of the laboratory’s own, named by a person", 8, bold=True)
+    page.put(left + 2 * _COLUMN - 4, y + 2.6, "% of the counted cells, or per 100 of them", 6.2, align="R", ink=_FAINT)
+    y += 4.4
+    found, absent = [it for it in lines if it.count], [it for it in lines if not it.count]
+    shown = found[:_MOST]
+    rows = (len(shown) + 1) // 2
+    for index, line in enumerate(shown):
+        _draw_line(page, line, left + _COLUMN * (index // rows), y + _ROW * (index % rows))
+    y += _ROW * rows + 0.8
+    notes = [f"{len(found) - _MOST} more types were found: JSON and FHIR hold their figures."] if found[_MOST:] else []
+    for note in notes + own_types_notes(differential):
+        y = page.put_items(left, y, [note], 4, size=6.2)
+    if absent:
+        y = page.put_items(
+            left, y, [f"Looked for and not found: {_absence(absent[0])}", *map(_absence, absent[1:])], 3, 6.2
+        )
+    return y + 1.6
+
+
+def _line_of(share: Share) -> _Line:
+    assert share.own is not None
+    limits = None if share.percent is None else share.limits
+    absolute = None if share.absolute is None else share.absolute.value
+    return _Line(share.own, share.count, share.percent, limits, "%", absolute)
+
+
+def _draw_line(page: "ReportPage", line: _Line, x: float, y: float) -> None:
+    base = y + 3
+    page.dot(x + 1.2, y + 2, 1, line.own.colour)
+    page.put(x + 4, base, page.shorten(line.own.name.capitalize(), 26, 7.5, bold=True), 7.5, bold=True)
+    page.put(x + 35, base, str(line.count), 7.5, align="R")
+    page.put(x + 57, base, f"{format_figure(line.value, '.1f')} {line.unit}", 7.5, align="R", bold=True)
+    page.put(x + 74, base, format_interval(line.limits, ".1f", between=" – "), 7, align="R")
+    if line.absolute is not None:
+        page.put(x + 87, base, f"{line.absolute:.2f}", 7, align="R")
+
+
+def _absence(line: _Line) -> str:
+    limits = "" if line.limits is None else f" ({format_interval(line.limits, '.1f', between=' – ')} {line.unit})"
+    return f"{line.own}{limits}"
