@@ -280,6 +280,7 @@ def test_json_holds_everything(snapshot: Snapshot):
         "class": "monocyte",
         "reviewer": "A. Meyer",
         "time": None,
+        "own": None,
     }
     assert content["cells"][5]["prediction"]["probabilities"] == {"basophil": 0.9} | dict.fromkeys(
         CLASS_NAMES[1:], 0.025

@@ -41,6 +41,7 @@ from wbc_hf.smear import (
     Origin,
     Specimen,
     counting,
+    load_types,
 )
 from wbc_hf.web import build_page, examples, launch_page
 from wbc_hf.web.adapting import adaptation_turn
@@ -534,6 +535,22 @@ def test_corrections_count(predictor: Predictor, field: Upload):
     assert (share.count, share.absolute.value) == (1, 8.0)
     assert record.cells[first - 1].review.reviewer == "Ana"
     assert record.cells[second - 1].label is None
+
+
+def test_corrections_name_own_types_which_programs_can_list(predictor: Predictor, field: Upload):
+    types = load_types(Path(__file__).parents[1] / "configs" / "types.toml")
+    asked = Endpoints(predictor, None, DEFAULT_RANGES, own_types=types)
+    listed = {it["name"]: it for it in asked.types()}
+    assert listed["erythroblast"]["leucocyte"] is False and listed["band"]["key"] == "6"
+    assert listed["band"]["code"]["code"] == "26508-2"
+    corrections = {"1": "Band", "2": "erythroblast"}
+    record, _ = asked.count_specimen([_given(field)], "field", "S 17", 8.0, corrections, "Ana")
+    assert [str(cell.own) for cell in record.cells[:2]] == ["band", "erythroblast"]
+    assert (record.differential.total, record.differential.beside[0].count) == (1, 1)
+    assert record.differential.corrected_count == 4.0
+    with pytest.raises(gr.Error, match=r"hairy cell: is not one of .*band"):
+        asked.count_specimen([_given(field)], "field", "S 17", 8.0, {"1": "hairy cell"}, "Ana")
+    assert Endpoints(predictor, None, DEFAULT_RANGES).types() == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,14 +19,24 @@ from wbc_hf.inference import Prediction, Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import EXPORTS
-from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, count_cells
+from wbc_hf.smear import DEFAULT_RANGES, NO_TYPES, Cell, CellState, count_cells, load_types
 from wbc_hf.smear.differential import exact_limits
 from wbc_hf.web import session as session_module
 from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.session import Session
-from wbc_hf.web.specimen_html import MAX_THUMBNAILS, NEVER_OR_CUT, NONE_OF_THE_FIVE, make_thumbnails
+from wbc_hf.web.specimen_html import (
+    MAX_THUMBNAILS,
+    make_thumbnails,
+    names_of,
+    render_gallery_frame,
+    render_legend,
+)
 from wbc_hf.web.specimen_tab import make_file, parse_leucocytes, render_table, render_views
 from wbc_hf.web.uploads import MAX_PICTURES, Upload
+
+TYPES = load_types(Path(__file__).parents[1] / "configs" / "types.toml")
+# Columns of the gallery.
+NONE_OF_THE_FIVE, NEVER_OR_CUT = len(CLASS_NAMES) + len(TYPES), len(CLASS_NAMES) + len(TYPES) + 2
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +56,7 @@ def fields() -> list[Upload]:
 
 @pytest.fixture
 def session(predictor: Predictor, fields: list[Upload]) -> Session:
-    session = Session(predictor)
+    session = Session(predictor, types=TYPES)
     for field in fields:
         assert session.read(field, is_field=True) is None
     return session
@@ -303,6 +314,49 @@ def test_the_gallery_has_a_column_for_each_class(session: Session):
     assert cells[none][:3] == [NONE_OF_THE_FIVE, "rejected", "none"]
     session.act("remove", 1)
     assert gallery(session)["cells"][one][:3] == [NEVER_OR_CUT, "removed", "out"]
+
+
+def test_own_types_are_named_have_columns_and_are_undone(session: Session):
+    first, second, third, *_ = waiting(session)
+    names = [str(it.of) for it in names_of(TYPES)]
+    session.act("label", [first, second], "blast", "Ana")
+    session.act("label", third, "Erythroblasts", "Ana")
+    cells = gallery(session)["cells"]
+    assert cells[first][:3] == [names.index("blast"), "counted", "Bla"]
+    assert cells[third][:3] == [names.index("erythroblast"), "beside", "Ery"]
+    session.act("cell", third)
+    _, field, card, _, table = render_views(session, DEFAULT_RANGES, "6.4")
+    assert TYPES.resolve("erythroblast").colour in field
+    assert "Now counted per 100 leucocytes" in card and 'data-value="smudge cell"' in card
+    pressed = re.findall(r'data-value="([^"]*)"[^>]*aria-pressed="true"', card)
+    assert pressed == ["erythroblast"]
+    assert "Blast</th><td>2</td>" in table and "Erythroblast</th><td>1</td><td><b>50.0</b>" in table
+    assert "Leucocytes corrected for erythroblast: 4.27" in table
+    session.act("undo", 0)
+    assert session.specimen.cells[third - 1].own is None
+    with pytest.raises(WbcError, match=r"hairy cell: is not one of basophil, .*platelet clump"):
+        session.act("label", first, "hairy cell", "Ana")
+
+
+def test_types_that_the_settings_do_not_know_stay_and_have_a_column(session: Session):
+    first, *_ = waiting(session)
+    session.act("label", first, "blast", "Ana")
+    session.act("cell", first)
+    session.types = NO_TYPES
+    assert gallery(session)["cells"][first][:3] == [len(names_of(NO_TYPES)), "counted", "Bla"]
+    _, _, card, _, table = render_views(session, DEFAULT_RANGES, "")
+    assert "Blast</b>" in card and "Blast</th><td>1</td>" in table
+    with pytest.raises(WbcError, match="blast: is not one of"):
+        session.act("label", first, "blast", "Ana")
+
+
+def test_columns_and_keys_stand_in_one_order():
+    """The browser finds the column of a key by its place."""
+    frame, legend = render_gallery_frame(TYPES), render_legend(TYPES)
+    values = re.findall(r'data-column="(\d+)" data-value="([^"]*)"', frame)
+    assert [value for _, value in values] == re.findall(r'data-name="([^"]*)"', legend)
+    assert [int(column) for column, _ in values] == list(range(len(names_of(TYPES))))
+    assert re.findall(r'data-default="([^"]*)"', legend) == [*"12345", *(it.key for it in TYPES), "0"]
 
 
 def test_what_the_model_says_nothing_of_is_more_unsure_than_all_else(session: Session):

@@ -157,6 +157,7 @@ def test_a_snapshot_holds_one_moment():
     assert {state: [cell.number for cell in snapshot.cells_in(state)] for state in CellState} == {
         CellState.COUNTED: [1],
         CellState.WAITING: [3],
+        CellState.BESIDE: [],
         CellState.REJECTED: [2],
         CellState.CUT: [4],
         CellState.DUPLICATE: [5],

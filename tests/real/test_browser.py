@@ -23,8 +23,9 @@ from wbc_hf.adaptation import Laboratories
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import Calibration, LaboratoryDistance, OutOfDistributionScore
+from wbc_hf.modeling import Calibration, LaboratoryDistance, OutOfDistributionScore, build_from_scratch
 from wbc_hf.reports import RESEARCH_USE
+from wbc_hf.smear import load_types
 from wbc_hf.web import adapting, build_page, launch_page
 from wbc_hf.web.cell_tab import NO_PICTURE
 
@@ -536,6 +537,49 @@ def shipped(context: "sync_api.BrowserContext", shipped_url: str) -> Iterator["s
     """The page with the default model."""
     with opened(context, shipped_url) as page:
         yield page
+
+
+@pytest.fixture
+def page_with_types(browser: "sync_api.Browser") -> Iterator["sync_api.Page"]:
+    """A page of a laboratory that has types of its own, on a wide screen."""
+    types = load_types(Path(__file__).parents[2] / "configs" / "types.toml")
+    served = build_page(Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny"), types=types)
+    page = browser.new_page(viewport=DESKTOP)
+    page.set_default_timeout(60_000)
+    page.goto(launch_page(served, "127.0.0.1", None))
+    page.wait_for_selector(".wbc-examples button")
+    yield page
+    page.close()
+    served.close()
+
+
+def test_own_types_are_named_by_key_and_stand_in_table_and_gallery(
+    page_with_types: "sync_api.Page", fields: list[Path]
+):
+    page = page_with_types
+    _examine(page, fields, "Field 1 of 2")
+    page.locator("h1").click()
+    first = _chosen(page)
+    page.keyboard.press("6")
+    _wait_for_count(page, "band", 1)
+    second = _chosen(page)
+    page.keyboard.press("e")
+    _wait_for_count(page, "erythroblast", 1)
+    _wait_for_cells(page, "Band", [first])
+    _wait_for_cells(page, "Erythroblast", [second])
+    assert page.locator(".wbc-beside tbody tr").inner_text().split()[:2] == ["Erythroblast", "1"]
+
+    # The gallery draws what its own keys say before the server has answered.
+    third = next(number for name in CLASS_NAMES for number in _numbers(page, name.capitalize(), ".wbc-waiting"))
+    _cell(page, third).hover()
+    page.keyboard.press("s")
+    _wait_for_cells(page, "Smudge cell", [third])
+    _wait_for_count(page, "smudge cell", 1)
+
+    page.locator("h1").click()
+    page.keyboard.press("u")
+    _wait_for_cells(page, "Smudge cell", [])
+    assert page.locator(".wbc-groups section[data-only-filled]").is_hidden()
 
 
 def _boxes(page: "sync_api.Page") -> int:

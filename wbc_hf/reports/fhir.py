@@ -192,13 +192,14 @@ class _Bundle:
         counts = {
             "Cells waiting for review, not counted": len(snapshot.cells_in(CellState.WAITING)),
             "Cells rejected by a person, not counted": len(snapshot.cells_in(CellState.REJECTED)),
-            "Cells of other types, counted per 100 leucocytes": len(snapshot.cells_in(CellState.BESIDE)),
             "Cells cut off by the border of a field, not counted": len(snapshot.cells_in(CellState.CUT)),
             "Duplicates of cells in other pictures, not counted": len(snapshot.cells_in(CellState.DUPLICATE)),
             "Cells of pictures that a person removed, not counted": len(snapshot.cells_in(CellState.REMOVED)),
             "Cells reviewed by a person": len(reviewed),
             "Cells corrected by a person": sum(cell.corrected for cell in reviewed),
         }
+        if beside := snapshot.cells_in(CellState.BESIDE):
+            counts["Cells of other types, counted per 100 leucocytes"] = len(beside)
         observation = self._observation("counted", {"text": "Leucocytes counted in the differential"})
         observation["valueInteger"] = self.differential.total
         observation["component"] = [{"code": {"text": text}, "valueInteger": count} for text, count in counts.items()]

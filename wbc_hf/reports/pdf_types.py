@@ -1,5 +1,6 @@
 """The laboratory's own types, on the first page of a report. Lengths are in millimetres, sizes of text in points."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     from wbc_hf.reports.pdf import ReportPage
 
 _ROW, _COLUMN = 4.2, 91.0  # height of a line, and from one column to the next
-_MOST = 12  # types with figures: CSV and JSON hold all
+_NAME, _LONG_NAME = 26.0, 91.0  # widths of names; long ones leave room for a single column
+_SMALL, _LEADING = 6.2, 3.0
 _FAINT = "#6b7280"
 
 
@@ -23,6 +25,10 @@ class _Line:
     limits: tuple[float, float] | None
     unit: str
     absolute: float | None = None
+
+    @property
+    def title(self) -> str:
+        return self.own.name.capitalize()
 
 
 def draw_own_types(page: "ReportPage", differential: Differential, left: float, y: float) -> float:
@@ -42,19 +48,22 @@ def draw_own_types(page: "ReportPage", differential: Differential, left: float, 
     page.put(left + 2 * _COLUMN - 4, y + 2.6, "% of the counted cells, or per 100 of them", 6.2, align="R", ink=_FAINT)
     y += 4.4
     found, absent = [it for it in lines if it.count], [it for it in lines if not it.count]
-    shown = found[:_MOST]
-    rows = (len(shown) + 1) // 2
-    for index, line in enumerate(shown):
-        _draw_line(page, line, left + _COLUMN * (index // rows), y + _ROW * (index % rows))
-    y += _ROW * rows + 0.8
-    notes = [f"{len(found) - _MOST} more types were found: JSON and FHIR hold their figures."] if found[_MOST:] else []
-    for note in notes + own_types_notes(differential):
-        y = page.put_items(left, y, [note], 4, size=6.2)
+    short = all(page.fits(it.title, _NAME, 7.5, bold=True) for it in found)
+    rows = (len(found) + 1) // 2 if short else len(found)
+    for index, line in enumerate(found):
+        x = left + _COLUMN * (index // rows)
+        _draw_line(page, line, x, y + _ROW * (index % rows), 0 if short else _LONG_NAME - _NAME)
+    y += _ROW * rows + 3
+    notes = own_types_notes(differential)
     if absent:
-        y = page.put_items(
-            left, y, [f"Looked for and not found: {_absence(absent[0])}", *map(_absence, absent[1:])], 3, 6.2
-        )
-    return y + 1.6
+        notes.append(f"Looked for and not found: {', '.join(map(_absence, absent))}")
+    return _put_all(page, notes, left, y)
+
+
+def _put_all(page: "ReportPage", notes: Iterable[str], left: float, y: float) -> float:
+    for note in notes:
+        y = page.put_lines(left, y, note, 2 * _COLUMN - 4, _SMALL, leading=_LEADING)
+    return y
 
 
 def _line_of(share: Share) -> _Line:
@@ -64,10 +73,11 @@ def _line_of(share: Share) -> _Line:
     return _Line(share.own, share.count, share.percent, limits, "%", absolute)
 
 
-def _draw_line(page: "ReportPage", line: _Line, x: float, y: float) -> None:
+def _draw_line(page: "ReportPage", line: _Line, x: float, y: float, shift: float) -> None:
     base = y + 3
     page.dot(x + 1.2, y + 2, 1, line.own.colour)
-    page.put(x + 4, base, page.shorten(line.own.name.capitalize(), 26, 7.5, bold=True), 7.5, bold=True)
+    page.put(x + 4, base, line.title, 7.5, bold=True)
+    x += shift
     page.put(x + 35, base, str(line.count), 7.5, align="R")
     page.put(x + 57, base, f"{format_figure(line.value, '.1f')} {line.unit}", 7.5, align="R", bold=True)
     page.put(x + 74, base, format_interval(line.limits, ".1f", between=" – "), 7, align="R")

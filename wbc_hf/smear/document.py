@@ -12,7 +12,17 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from PIL import Image, UnidentifiedImageError
-from pydantic import AfterValidator, AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import check_json
@@ -103,18 +113,20 @@ class CellTypeRecord(_Record):
 class ReviewRecord(_Record):
     """What a person says of a cell."""
 
+    own: CellTypeRecord | None = None  # comes first: the class is checked by it
     label: Text | None = Field(alias="class")
     reviewer: Text
     time: Time
-    own: CellTypeRecord | None = None
 
-    @model_validator(mode="after")
-    def _is_known(self) -> Self:
-        if self.own is None and self.label is not None and self.label not in CLASS_NAMES:
-            raise ValueError(f"class is {self.label[:100]!r}: should be one of the five, null, or the name of `own`")
-        if self.own is not None and self.label != self.own.name:
-            raise ValueError(f"class is {self.label!r:.100}: should be {self.own.name!r}, as in `own`")
-        return self
+    @field_validator("label")
+    @classmethod
+    def _is_known(cls, label: str | None, info: ValidationInfo) -> str | None:
+        own = info.data.get("own")
+        if own is not None and label != own.name:
+            raise ValueError(f"should be {own.name!r}, as in `own`")
+        if own is None and label not in (None, *CLASS_NAMES):
+            raise ValueError(f"should be null, one of {', '.join(CLASS_NAMES)}, or the name of `own`")
+        return label
 
     @classmethod
     def of(cls, review: Review) -> Self:
