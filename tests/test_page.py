@@ -625,6 +625,7 @@ def test_only_the_named_endpoints_are_open(client: Client):
         "/count",
         "/export",
         "/model",
+        "/types",
         "/laboratories",
         "/adapt",
     }

@@ -99,6 +99,7 @@ def test_every_tool_answers(url: str, browser: httpx.Client, cell: Path, tmp_pat
         "count": {"pictures": [field], "corrections": {"1": "monocyte"}, "reviewer": "Mallory"},
         "export": {"form": "csv", "pictures": [field]},
         "model": {},
+        "types": {},
         "laboratories": {},
     }
     answers = dict(zip(calls, _call(url, list(calls.items()), BASIC), strict=True))
