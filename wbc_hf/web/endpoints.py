@@ -209,7 +209,7 @@ class Endpoints:
             show: What each picture shows: a whole field of the smear, or one cell.
             name: Number or name of the specimen.
             leucocytes: Total leucocyte count in 10⁹/l, such as 6.4, for absolute counts; 0 if unknown.
-            corrections: Classes, or types of /types, of cells by number, as an earlier answer numbers them; null is none.
+            corrections: Classes or types (/types) of cells by number, as an earlier answer numbers them; null is none.
             reviewer: Who says so. Whoever signed in corrects under that name and no other.
             laboratory: Name of a kept laboratory whose adapted model is to count; by default the page's model counts.
 
@@ -241,7 +241,7 @@ class Endpoints:
             show: What each picture shows: a whole field of the smear, or one cell.
             name: Number or name of the specimen.
             leucocytes: Total leucocyte count in 10⁹/l, such as 6.4, for absolute counts; 0 if unknown.
-            corrections: Classes, or types of /types, of cells by number, as an earlier answer numbers them; null is none.
+            corrections: Classes or types (/types) of cells by number, as an earlier answer numbers them; null is none.
             reviewer: Who says so. Whoever signed in corrects under that name and no other.
             laboratory: Name of a kept laboratory whose adapted model is to count; by default the page's model counts.
 
