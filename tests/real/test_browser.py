@@ -567,7 +567,7 @@ def test_own_types_are_named_by_key_and_stand_in_table_and_gallery(
     _wait_for_count(page, "erythroblast", 1)
     _wait_for_cells(page, "Band", [first])
     _wait_for_cells(page, "Erythroblast", [second])
-    assert page.locator(".wbc-beside tbody tr").inner_text().split()[:2] == ["Erythroblast", "1"]
+    assert page.locator(".wbc-per-hundred tbody tr").inner_text().split()[:2] == ["Erythroblast", "1"]
 
     # The gallery draws what its own keys say before the server has answered.
     third = next(number for name in CLASS_NAMES for number in _numbers(page, name.capitalize(), ".wbc-waiting"))
