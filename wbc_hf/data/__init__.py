@@ -12,12 +12,29 @@ if TYPE_CHECKING:
     from wbc_hf.data.cell_masks import CellMasks, cell_mask, segment_cell
     from wbc_hf.data.checks import OtherClasses
     from wbc_hf.data.fields import KNOWN_FIELDS, BoxedField, read_boxed_fields, split_boxed_fields
-    from wbc_hf.data.framing import DEFAULT_SPAN, WHOLE, Box, Framing, crop_cell, cut_framing, framings_within, orientations
+    from wbc_hf.data.framing import (
+        DEFAULT_SPAN,
+        WHOLE,
+        Box,
+        Framing,
+        crop_cell,
+        cut_framing,
+        framings_within,
+        orientations,
+    )
     from wbc_hf.data.hub_sets import IMAGE_COLUMN, open_hub_set, source_name
     from wbc_hf.data.key_points import KeyPoints, describe, match
     from wbc_hf.data.known_sets import PAINTED_LABORATORY, PAINTED_TITLE
     from wbc_hf.data.laboratory_styles import LaboratoryStyles, measure_styles, remove_cell
-    from wbc_hf.data.layouts import FolderImage, find_pictures, has_class_folders, is_document, is_folder, scan_folder, walk_folder
+    from wbc_hf.data.layouts import (
+        FolderImage,
+        find_pictures,
+        has_class_folders,
+        is_document,
+        is_folder,
+        scan_folder,
+        walk_folder,
+    )
     from wbc_hf.data.loading import Leucocytes, leaked_test_images, load_leucocytes, with_painted
     from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
     from wbc_hf.data.nuclei import cut_necks, disc_area, distance_inside, ellipse
@@ -25,7 +42,17 @@ if TYPE_CHECKING:
     from wbc_hf.data.painted_slides import PaintedSlide
     from wbc_hf.data.pixel_size import read_pixel_size
     from wbc_hf.data.plausibility import may_be_stained_cell
-    from wbc_hf.data.reading import MAX_PIXELS, NO_IMAGE, SUFFIXES, FilePart, ImageSource, count_pixels, find_pages, image_content, read_image
+    from wbc_hf.data.reading import (
+        MAX_PIXELS,
+        NO_IMAGE,
+        SUFFIXES,
+        FilePart,
+        ImageSource,
+        count_pixels,
+        find_pages,
+        image_content,
+        read_image,
+    )
     from wbc_hf.data.slide_kinds import slide_kind
     from wbc_hf.data.split_names import split_name
     from wbc_hf.data.splits import check_new_folder, write_clean_split

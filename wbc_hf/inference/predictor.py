@@ -370,7 +370,7 @@ class Predictor:
         for batch in batches(images):
             logits, _ = self.backend.run(np.stack([self._preprocessing.crop(image) for image in batch]))
             self._check_finite(logits)
-            probabilities.append(softmax(logits, axis=1))
+            probabilities.append(softmax(logits))
         return np.concatenate(probabilities)
 
     def logits_and_features(self, images: Iterable[Image.Image]) -> tuple[np.ndarray, np.ndarray]:

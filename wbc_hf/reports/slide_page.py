@@ -47,10 +47,12 @@ def draw_slide(page: "ReportPage", snapshot: Snapshot, slide: SlideMap, left: fl
 
 
 def _draw_legend(page: "ReportPage", left: float, y: float, colours: dict[str, str]) -> None:
+    columns = 5 if all(page.fits(name, 30, 7) for name in colours) else 2
     for index, (name, colour) in enumerate(colours.items()):
-        row, column = divmod(index, 5)
-        page.dot(left + 34 * column + 1, y + 4 * row - 1, _DOT, colour)
-        page.put(left + 34 * column + 3, y + 4 * row, page.shorten(name, 30, 7), 7)
+        row, column = divmod(index, columns)
+        x = left + 170 / columns * column
+        page.dot(x + 1, y + 4 * row - 1, _DOT, colour)
+        page.put(x + 3, y + 4 * row, name, 7)
 
 
 def _facts(snapshot: Snapshot, slide: SlideMap) -> list[str]:

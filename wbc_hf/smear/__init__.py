@@ -8,12 +8,43 @@ if TYPE_CHECKING:
     from wbc_hf.smear.agreement import Agreement, ClassAgreement, compare_readers, rumke_limits
     from wbc_hf.smear.archive import count_archive
     from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells, count_found
-    from wbc_hf.smear.cell_types import CLASS_KEYS, NO_TYPES, OTHER_COLOUR, REVIEW_KEYS, CellType, CellTypes, load_types
+    from wbc_hf.smear.cell_types import (
+        CLASS_KEYS,
+        NO_TYPES,
+        OTHER_COLOUR,
+        REVIEW_KEYS,
+        CellType,
+        CellTypes,
+        load_types,
+    )
     from wbc_hf.smear.cell_views import CellView, predict_cells
     from wbc_hf.smear.change import Change, ChangedMeanwhileError, Journal
     from wbc_hf.smear.counting import CellCounter, count
-    from wbc_hf.smear.differential import DEFAULT_RANGES, ENOUGH_COUNTED, Absolute, Differential, Flag, PerHundred, ReferenceRanges, Share, check_leucocyte_count, differentiate, differentiate_cells, load_ranges
-    from wbc_hf.smear.document import MAX_DOCUMENT_BYTES, AboutRecord, CellRecord, CellTypeRecord, EventRecord, PictureRecord, SlideRecord, describe_snapshot, load_document
+    from wbc_hf.smear.differential import (
+        DEFAULT_RANGES,
+        ENOUGH_COUNTED,
+        Absolute,
+        Differential,
+        Flag,
+        PerHundred,
+        ReferenceRanges,
+        Share,
+        check_leucocyte_count,
+        differentiate,
+        differentiate_cells,
+        load_ranges,
+    )
+    from wbc_hf.smear.document import (
+        MAX_DOCUMENT_BYTES,
+        AboutRecord,
+        CellRecord,
+        CellTypeRecord,
+        EventRecord,
+        PictureRecord,
+        SlideRecord,
+        describe_snapshot,
+        load_document,
+    )
     from wbc_hf.smear.finder import Finder, FoundCell, find_cells
     from wbc_hf.smear.history import NONE_OF_FIVE, About, Action, Event, Removal, Signature, event_line
     from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
@@ -22,7 +53,16 @@ if TYPE_CHECKING:
     from wbc_hf.smear.picture_store import KeptPicture, PictureStore
     from wbc_hf.smear.review_order import next_to_teach
     from wbc_hf.smear.sign_off import amend, open_points, sign
-    from wbc_hf.smear.slide_counting import LEUCOCYTES, MEASURED, NOT_KNOWN, SlideReading, count_slide, map_of, read_slide, unread_fields
+    from wbc_hf.smear.slide_counting import (
+        LEUCOCYTES,
+        MEASURED,
+        NOT_KNOWN,
+        SlideReading,
+        count_slide,
+        map_of,
+        read_slide,
+        unread_fields,
+    )
     from wbc_hf.smear.slides import NO_PYRAMID, Slide, companions, file_digest, open_slide
     from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
     from wbc_hf.smear.specimen import Specimen

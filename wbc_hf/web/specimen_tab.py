@@ -343,7 +343,8 @@ class SpecimenTab:
         """Show a specimen that was loaded, with the fields that a person filled in."""
         total = session.specimen.leucocyte_count
         leucocytes = "" if total is None else f"{total:g}"
-        session.unread, sentences = find_rest(session.specimen, self.folder)
+        rest, sentences = find_rest(session.specimen, self.folder)
+        session.unread = [*rest]
         state = {self.session: session, self.progress: render("note", text=" ".join((said, *sentences)))}
         state |= {self.name: session.specimen.name, self.leucocytes: leucocytes, self.notice: ""}
         state |= {self.map: show_slides(session)}
