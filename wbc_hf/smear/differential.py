@@ -213,7 +213,7 @@ def differentiate_cells(
         ranges: Reference ranges.
         leucocyte_count: As for `differentiate`.
         types: The laboratory's own. Types that no cell was given are listed only where a person has looked at all
-            counted cells: before that, nobody can say that there are none.
+            counted cells and none waits: before that, nobody can say that there are none.
 
     Raises:
         WbcError: A total leucocyte count that `check_leucocyte_count` refuses.
@@ -222,7 +222,7 @@ def differentiate_cells(
     unreviewed = sum(cell.state is CellState.COUNTED and cell.review is None for cell in cells)
     counted = [cell for cell in cells if cell.state in (CellState.COUNTED, CellState.BESIDE)]
     found = Counter(cell.own for cell in counted if cell.own is not None)
-    listed = types if counted and not unreviewed else [it for it in types if it in found]
+    listed = types if counted and not waiting and not unreviewed else [it for it in types if it in found]
     own = {it: found[it] for it in (*listed, *found)}
     return differentiate(count_cells(cells), ranges, leucocyte_count, waiting=waiting, own=own, unreviewed=unreviewed)
 
