@@ -10,16 +10,10 @@ import uharfbuzz
 
 FOLDER = "WBC_HF_FONTS"  # of more fonts, in the environment: they come first
 # Without blanks and dashes. Families with many letters, in one style with the report's; then the others by name.
-_FIRST: tuple[str, ...] = (
-    "notosanscjk",
-    "sourcehansans",
-    "notosans",
-    "notoemoji",
-    "droidsansfallback",
-    "wenquanyi",
-    "wqy",
+_FIRST = (
+    *("notosanscjk", "sourcehansans", "notosans", "notoemoji", "droidsansfallback", "wenquanyi", "wqy"),
+    *("msyh", "yugoth", "malgun", "hiragino", "pingfang", "arialunicode", "leelawad", "loma", "notocoloremoji"),
 )
-_FIRST += ("msyh", "yugoth", "malgun", "hiragino", "pingfang", "arialunicode", "leelawad", "loma", "notocoloremoji")
 _BOXES = ("lastresort", "adobeblank", "notdef")  # fonts with a box, or nothing, for every letter
 _STYLES = ("bold", "black", "light", "thin", "medium", "italic", "oblique", "serif", "mono", "condensed")
 _OUTLINES = {"glyf", "CFF ", "CBDT"}  # what fpdf2 embeds
