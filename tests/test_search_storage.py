@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 import train
 from tests.conftest import Command
-from tests.postgres_server import running_postgres
+from tests.postgresql_server import PASSWORD, PostgresServer
 from tests.test_run import PROCESSES
 from wbc_hf.errors import WbcError
 from wbc_hf.manifest import Manifest
@@ -43,9 +43,8 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield sqlite(tmp_path)
     else:
-        pytest.importorskip("psycopg", reason="needs the extra `postgres`")
-        with running_postgres() as url:
-            yield url
+        server: PostgresServer = request.getfixturevalue("postgresql")
+        yield server.new_database()
 
 
 @cache
@@ -107,18 +106,17 @@ def test_no_record_holds_the_address(tmp_path: Path):
     assert str(tmp_path) not in arguments.training.to_json_string()
 
 
-def test_a_password_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("psycopg", reason="needs the extra `postgres`")
-    with running_postgres(SECRET) as url:
-        monkeypatch.setattr(search_storage, "_ATTEMPTS", 1)
-        monkeypatch.setenv("PGPASSWORD", "wrong")
-        with pytest.raises(WbcError, match="password authentication failed") as caught:
-            search_storage.connect(url)
-        assert "wrong" not in str(caught.value)
-        monkeypatch.setenv("PGPASSWORD", SECRET)
-        storage = search_storage.connect(url)
-        assert storage.get_all_studies() == []
-        storage.engine.dispose()
+def test_a_password_comes_from_the_environment(postgresql: PostgresServer, monkeypatch: pytest.MonkeyPatch):
+    url = postgresql.new_database()
+    monkeypatch.setattr(search_storage, "_ATTEMPTS", 1)
+    monkeypatch.setenv("PGPASSWORD", "wrong")
+    with pytest.raises(WbcError, match="password authentication failed") as caught:
+        search_storage.connect(url)
+    assert "wrong" not in str(caught.value)
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    storage = search_storage.connect(url)
+    assert storage.get_all_studies() == []
+    storage.engine.dispose()
 
 
 # ---- joining a study
