@@ -140,7 +140,8 @@ def _found(session: Session) -> list[tuple]:
     return [(it.name, it.place) for it in pictures] + [(it.picture, it.box, it.label) for it in cells]
 
 
-@pytest.mark.parametrize("moved", ["", "ward 9"])
+@pytest.mark.slow
+@pytest.mark.parametrize("moved", ["", pytest.param("ward 9", marks=pytest.mark.long)])
 def test_a_slide_that_was_loaded_back_is_read_on(
     predictor: Predictor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: str
 ):
@@ -160,6 +161,7 @@ def test_a_slide_that_was_loaded_back_is_read_on(
     assert page.session.unread == [] and len(page.session.specimen.slides) == 1
 
 
+@pytest.mark.slow
 def test_a_slide_that_is_gone_is_named_and_goes_on_where_it_is_given_again(
     predictor: Predictor, folder: Path, slide_file: SlideFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
