@@ -182,17 +182,12 @@ class LeucocyteTrainingArguments(TrainingArguments):
     search_storage: str | None = field(
         default=None,
         metadata={
-            "help": "With --search: a database whose trials several processes share, --search being their number in "
-            "all. sqlite:///FILE for those of one machine, postgresql+psycopg://USER@HOST/DATABASE for several "
-            "machines (extra `postgres`; a password comes from PGPASSWORD or ~/.pgpass). See docs/scale.md."
+            "help": "With --search: a database whose trials several processes share: sqlite:///FILE on one machine, "
+            "or postgresql+psycopg://USER@HOST/DATABASE (docs/scale.md)."
         },
     )
-    search_study: str = field(
-        default="search", metadata={"help": "With --search_storage: which of its searches; it is begun if missing."}
-    )
-    search_only: bool = field(
-        default=False, metadata={"help": "With --search: end with the search. With --resume, the run can follow."}
-    )
+    search_study: str = field(default="search", metadata={"help": "With --search_storage: name of the search there."})
+    search_only: bool = field(default=False, metadata={"help": "With --search: leave out the run that follows."})
     precision: Literal["auto", "fp32", "bf16"] = field(
         default="auto", metadata={"help": "Arithmetic: 'auto' is bf16 where the hardware computes it."}
     )
