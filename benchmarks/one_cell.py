@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.special import softmax
 from side_by_side import describe_machine
 
 from wbc_hf.data import may_be_stained_cell, paint_cells, read_image
 from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import Preprocessing
+from wbc_hf.modeling import Preprocessing, softmax
 
 SIDE = 360
 WARM_UP = 20
@@ -64,15 +63,11 @@ def parts(predictor: Predictor, content: bytes) -> dict[str, Callable[[], object
         "crop": lambda: preprocessing.crop(image),
         "copy": lambda: np.stack([crop]),
         "model": lambda: predictor.backend.run(batch),
-        "softmax": lambda: softmax(logits, axis=1),
+        "softmax": lambda: softmax(logits),
     }
     calibration = predictor.calibration
     if calibration is not None and features is not None:
-        steps["familiarity"] = lambda: calibration.distances(features)
-        steps["laboratory"] = lambda: (
-            calibration.laboratory_distance
-            and calibration.laboratory_distance(calibration.out_of_distribution_score, features)
-        )
+        steps["familiarity, laboratory"] = lambda: calibration.measure(features)
     return steps
 
 

@@ -1,4 +1,4 @@
-"""Seconds and memory of a cold start: `import wbc_hf`, `wbc-hf predict` of one picture, and the page's first answer.
+"""Seconds and memory of a cold start: `import wbc_hf`, `wbc-hf predict`, `wbc-hf count`, and the page's first answer.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --model runs/cells --image cell.jpg --imports
@@ -26,7 +26,8 @@ from typing import NamedTuple
 
 from side_by_side import ROOT, describe_machine
 
-EXAMPLE = ROOT / "wbc_hf" / "web" / "example_pictures" / "cell-basophil.jpg"
+EXAMPLES = ROOT / "wbc_hf" / "web" / "example_pictures"
+EXAMPLE, FIELD = EXAMPLES / "cell-basophil.jpg", EXAMPLES / "field-1.jpg"
 SHOWN = 12
 PATIENCE = 300  # seconds that the page may take
 
@@ -49,14 +50,18 @@ def main() -> None:
     arguments = parser.parse_args()
     model = [] if arguments.model is None else ["--model", arguments.model]
     predict = ["-m", "wbc_hf.cli", "predict", str(arguments.image), *model]
-    print(f"{describe_machine('torch', 'transformers', 'openvino', 'gradio')}\n")
     print(f"{'cold start':<28}{'seconds':>10}{'processor':>12}{'MiB':>8}")
     show("import wbc_hf", [start(["-c", "import wbc_hf"]) for _ in range(arguments.repeats)])
     start(predict)
     show("wbc-hf predict one.jpg", [start(predict) for _ in range(arguments.repeats)])
+    count = ["-m", "wbc_hf.cli", "count", str(FIELD), *model]
+    start(count)
+    show("wbc-hf count field.jpg", [start(count) for _ in range(arguments.repeats)])
     show("app.py, to an answered page", [start_page(model) for _ in range(arguments.repeats)])
     if arguments.imports:
         list_imports(predict)
+    # At the end: it imports PyTorch, and a process begins with the peak memory of the one that started it.
+    print(f"\n{describe_machine('torch', 'transformers', 'openvino', 'gradio')}")
 
 
 def show(name: str, starts: list[Start]) -> None:
