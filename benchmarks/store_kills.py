@@ -40,7 +40,7 @@ from tests.adapted_models import write_tiny_model  # noqa: E402
 from tests.postgresql_server import serve_postgresql, why_none  # noqa: E402
 
 SPECIMENS, CELLS = 3, 10
-START = 120  # seconds in which the page has to answer
+START = 300  # seconds in which the page has to answer
 
 
 def parse_arguments() -> argparse.Namespace:
