@@ -14,36 +14,41 @@ from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 from typer.testing import CliRunner
 
+from tests.adapted_models import write_tiny_model
 from tests.conftest import TinyRun
 from wbc_hf import cli
-from wbc_hf.data import read_image
+from wbc_hf.data import load_leucocytes, read_image
 from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor, exporting
 from wbc_hf.inference.exporting import describe_export, export_model
 from wbc_hf.inference.heat_maps import heat_map
 from wbc_hf.modeling import Calibration, Export, OutOfDistributionScore, Preprocessing, load_processor
+from wbc_hf.training import calibrate
 
 
-def copy_model(tiny_run: TinyRun, folder: Path) -> Path:
-    """Copy the tiny run's model into a new folder, with the `run.json` that names its set."""
+@pytest.fixture(scope="module")
+def small(tiny_run: TinyRun, folder_of_cells: Path, tmp_path_factory: pytest.TempPathFactory, seed: int) -> Path:
+    """A network of one block a stage with all that a run writes, and its `run.json`. Not to be changed."""
+    folder = tmp_path_factory.mktemp("small") / "model"
     folder.mkdir()
-    for file in tiny_run.folder.iterdir():
-        if file.is_file():
-            shutil.copy(file, folder)
+    for name in ("README.md", "metrics.json", "run.json"):
+        shutil.copy(tiny_run.folder / name, folder)
+    write_tiny_model(folder)
+    calibrate(folder, load_leucocytes(folder_of_cells), "painted cells", seed)
     return folder
 
 
 @pytest.fixture
-def model(tiny_run: TinyRun, tmp_path: Path) -> Path:
-    """The model of the tiny run."""
-    return copy_model(tiny_run, tmp_path / "model")
+def model(small: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(small, tmp_path / "model"))
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Export]:
+def exported(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Export]:
     """The same with an export to OpenVINO in fp32, and what that returned. Not to be changed."""
-    model = copy_model(tiny_run, tmp_path_factory.mktemp("exported") / "model")
+    model = Path(shutil.copytree(small, tmp_path_factory.mktemp("exported") / "model"))
     folder, export = export_model(model, "openvino", "fp32")
     assert folder == model / "openvino"
     return model, export
@@ -51,7 +56,7 @@ def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 @pytest.fixture
 def model_with_export(exported: tuple[Path, Export], tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of that."""
     return Path(shutil.copytree(exported[0], tmp_path / "exported"))
 
 
