@@ -173,7 +173,7 @@ def test_what_cannot_be_converted_is_run_by_torch(
     def fail(*_: object) -> None:
         raise failure("no such\noperation")
 
-    monkeypatch.setattr(conversions, "to_openvino", fail)
+    monkeypatch.setattr("wbc_hf.modeling.to_openvino", fail)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert Predictor.from_pretrained(model).backend.name.startswith("torch")
     (record,) = [record for record in caplog.records if record.name.startswith("wbc_hf")]
