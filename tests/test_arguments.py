@@ -127,6 +127,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture
         ("--eval_strategy no", "--load_best_model_at_end requires the save and eval strategy to match"),
         ("--save_total_limit 1", "--save_total_limit: at least 2"),
         ("--early_stopping_patience -1", "--early_stopping_patience -1: 0 or more"),
+        ("--search 2 --search_only --push_to_hub --hub_model_id me/cells", "which --search_only leaves out"),
         ("--early_stopping_patience 2 --no_load_best_model_at_end", "goes with --load_best_model_at_end"),
         ("--search -1", "--search -1: 0 or more trials"),
         ("--search 3 --search_epochs 0", "--search_epochs 0: 1 or more"),

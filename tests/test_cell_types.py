@@ -31,6 +31,7 @@ from wbc_hf.smear import (
     Snapshot,
     Specimen,
     compare_readers,
+    differentiate,
     differentiate_cells,
     load_document,
     load_types,
@@ -202,6 +203,20 @@ def test_leucocytes_are_part_of_the_whole_and_others_beside_it(specimen: Specime
     assert differential.corrected_count == pytest.approx(5.0)
     assert band.absolute.value == pytest.approx(1.0)
     assert differential.leucocyte_count == 6.5
+
+
+def test_absolute_limits_hold_whatever_the_waiting_cells_turn_out_to_be():
+    """Of the corrected count too, which is greater where they turn out to be leucocytes."""
+    own, known = {ERYTHROBLAST: 20}, {"neutrophil": 30, "lymphocyte": 30}
+    now = differentiate(known, leucocyte_count=10, waiting=40, own=own)
+    low, high = next(it for it in now.shares if it.label == "neutrophil").absolute.limits
+    for further in ({"neutrophil": 40}, {"lymphocyte": 40}, {"neutrophil": 20, "basophil": 20}):
+        counts = {name: known.get(name, 0) + further.get(name, 0) for name in known | further}
+        later = differentiate(counts, leucocyte_count=10, own=own)
+        limits = next(it for it in later.shares if it.label == "neutrophil").absolute.limits
+        assert low <= limits[0] and limits[1] <= high + 1e-9
+    erythroblasts = differentiate(known, leucocyte_count=10, own={ERYTHROBLAST: 60})
+    assert low <= next(it for it in erythroblasts.shares if it.label == "neutrophil").absolute.limits[0]
 
 
 def test_a_count_that_is_corrected_already_stays(specimen: Specimen):
@@ -403,6 +418,16 @@ def test_fhir_has_codes_where_they_are_given_and_words_otherwise(specimen: Speci
         corrected["id"],
     }
     assert "coding" not in absolute["code"]
+
+
+def test_the_code_of_a_count_corrected_for_erythroblasts_is_of_no_other(specimen: Specimen):
+    specimen.review(11, replace(ERYTHROBLAST, name="platelet clump", code=None), "Ana")
+    content = json.loads(to_fhir(take_snapshot(specimen)))
+    texts = {
+        it["resource"]["code"]["text"]: it["resource"]["code"] for it in content["entry"] if "code" in it["resource"]
+    }
+    (corrected,) = [code for text, code in texts.items() if "corrected for" in text]
+    assert "platelet clump" in corrected["text"] and "coding" not in corrected
 
 
 def test_the_report_shows_them_on_paper(specimen: Specimen):

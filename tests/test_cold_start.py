@@ -18,6 +18,7 @@ from tests.conftest import TinyRun
 from wbc_hf import hardware
 from wbc_hf.data import paint_cells
 from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
+from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import Calibration, Preprocessing, digest_weights, load_preprocessing, load_processor, softmax
 from wbc_hf.smear import find_cells
@@ -108,6 +109,14 @@ def test_weights_have_one_digest_whoever_reads_them(tmp_path: Path, dtype: torch
     weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
     save_file(weights, tmp_path / "model.safetensors")
     assert digest_weights(tmp_path) == digest_weights(weights)
+
+
+def test_bfloat16_weights_are_checked_whatever_else_is_imported(tmp_path: Path):
+    """NumPy knows them once `ml_dtypes` is there, and cannot tell what is no number."""
+    pytest.importorskip("ml_dtypes")
+    save_file({"weight": torch.tensor([float("nan"), 1.0], dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    with pytest.raises(WbcError, match="no numbers"):
+        digest_weights(tmp_path)
 
 
 @pytest.mark.skipif(not hardware._processor_flags(), reason="Linux on x86 says what its processor can do")

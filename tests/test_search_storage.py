@@ -209,6 +209,27 @@ def test_folders_of_several_machines_may_have_other_paths(begun: str, first: Pat
         search_storage.claim(study_of(begun), Manifest(first / "none", claimed | {"search_epochs": 9}))
 
 
+def test_a_path_does_not_say_which_weights_are_searched_for(begun: str, first: Path):
+    claimed = json.loads((first / "one" / SEARCH_FOLDER / "arguments.json").read_text())
+    recorded = study_of(begun).user_attrs["arguments"]
+    assert "model_version" in recorded
+    with pytest.raises(WbcError, match="model_version was"):
+        search_storage.claim(study_of(begun), Manifest(first / "none", claimed | {"model_version": "other"}))
+
+
+def test_who_was_overwritten_in_the_same_moment_runs_no_trial(
+    begun: str, joining: Joining, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def overwritten(study: optuna.Study, *_: object) -> None:
+        study.set_user_attr("arguments", study.user_attrs["arguments"] | {"search_epochs": 9})
+
+    monkeypatch.setattr(search, "_enqueue_given", overwritten)
+    with pytest.raises(SystemExit, match="2"):
+        train.main(joining("two", begun, search=2))
+    assert "search_epochs was 9, now 1" in capsys.readouterr().err
+    assert states(begun) == ["COMPLETE"]
+
+
 # ---- several processes
 
 

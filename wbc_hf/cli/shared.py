@@ -104,6 +104,10 @@ def hide_progress_bars() -> None:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
+    if "huggingface_hub" in sys.modules:
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
 
 
 @contextmanager

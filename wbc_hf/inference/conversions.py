@@ -150,10 +150,14 @@ def converted_finder(folder: Path, config: FinderConfig) -> "Path | openvino.Mod
     def make() -> "openvino.Model":
         from wbc_hf.modeling import FinderNetwork, finder_to_openvino
 
-        return finder_to_openvino(FinderNetwork.load(folder))
+        network = FinderNetwork.load(folder)
+        if sha256_of_file(folder / WEIGHTS_FILE) != weights:
+            raise WbcError(f"{folder}: is being written. Try again.")
+        return finder_to_openvino(network)
 
+    weights = sha256_of_file(folder / WEIGHTS_FILE)
     digest = hashlib.sha256(repr(config).encode())
-    digest.update(sha256_of_file(folder / WEIGHTS_FILE).encode())
+    digest.update(weights.encode())
     return cached_graph(_finish(digest), make)
 
 

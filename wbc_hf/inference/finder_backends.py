@@ -2,7 +2,9 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError
@@ -12,6 +14,11 @@ from wbc_hf.hardware import has_fast_bf16, has_gpu
 from wbc_hf.inference.backends import BackendName, compile_openvino, has_openvino
 from wbc_hf.inference.conversions import converted_finder
 from wbc_hf.modeling import FinderConfig
+
+if TYPE_CHECKING:
+    import openvino
+
+    from wbc_hf.modeling import FinderNetwork
 
 # uint8 (3, height, width) → the outputs of `FinderNetwork` for it.
 RunFinder = Callable[[np.ndarray], list[np.ndarray]]
@@ -33,18 +40,26 @@ def load_finder(folder: Path, backend: BackendName = "auto") -> tuple[FinderConf
     on_torch = backend == "torch" or (backend == "auto" and (has_gpu() or not has_openvino()))
     try:
         config = FinderConfig.load(folder)
-        return config, _on_torch(folder) if on_torch else _on_openvino(folder, config)
+        start: Callable[[], RunFinder]
+        if on_torch:
+            start = partial(_on_torch, _load_network(folder))
+        else:
+            start = partial(_on_openvino, converted_finder(folder, config))
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise WbcError(f"{folder}: holds no finder that can be loaded ({error}).") from error
+    return config, start()
 
 
-def _on_torch(folder: Path) -> RunFinder:
-    import torch
-
+def _load_network(folder: Path) -> "FinderNetwork":
     from wbc_hf.modeling import FinderNetwork
 
+    return FinderNetwork.load(folder)
+
+
+def _on_torch(network: "FinderNetwork") -> RunFinder:
+    import torch
+
     device = torch.device("cuda" if has_gpu() else "cpu")
-    network = FinderNetwork.load(folder)
     # The stubs do not know this argument.
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -55,8 +70,7 @@ def _on_torch(folder: Path) -> RunFinder:
     return run
 
 
-def _on_openvino(folder: Path, config: FinderConfig) -> RunFinder:
-    graph = converted_finder(folder, config)
+def _on_openvino(graph: "Path | openvino.Model") -> RunFinder:
     request = compile_openvino(graph, half=has_fast_bf16("cpu")).create_infer_request()
     lock = threading.Lock()
 

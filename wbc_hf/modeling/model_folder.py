@@ -42,8 +42,6 @@ _TRAINED = "Pass a folder that training wrote, or the id of such a model on the 
 # A counter that no answer depends on.
 _WITHOUT_EFFECT = ".num_batches_tracked"
 _HEAD = "classifier."
-
-
 _RESNET = "resnet"
 
 
@@ -248,6 +246,8 @@ def _read_tensors(folder: Path, framework: str) -> dict[str, Any]:
 def _is_sound(name: str, tensor: "torch.Tensor | np.ndarray") -> bool:
     """Whether all values are finite, and no variance is negative, whose root is no number."""
     if isinstance(tensor, np.ndarray):
+        if tensor.dtype.kind == "V":  # bfloat16, which NumPy knows once another library has brought it
+            raise TypeError(f"{name}: {tensor.dtype} is read by PyTorch")
         if tensor.dtype.kind != "f":
             return tensor.dtype.kind != "c"
         with np.errstate(over="ignore"):

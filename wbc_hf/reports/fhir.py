@@ -49,6 +49,7 @@ LOINC = "http://loinc.org"
 UCUM = "http://unitsofmeasure.org"
 PANEL = "69738-3"
 TOTAL_COUNT, CORRECTED_COUNT = "26464-8", "12227-5"
+ERYTHROBLASTS = "19048-8"  # nucleated erythrocytes per 100 leucocytes
 # Per 100 leucocytes, and per volume.
 CODES = {
     "basophil": ("30180-4", "26444-0"),
@@ -262,7 +263,10 @@ class _Bundle:
     def _corrected(self, count: float) -> Resource:
         included = [it.own for it in self.differential.beside if it.own.in_leucocyte_count and it.count]
         text = f"Leucocytes per volume, corrected for {' and '.join(map(str, included))}"
-        observation = self._observation("corrected leucocytes", _loinc(CORRECTED_COUNT, _text(text)))
+        # That code is of a correction for erythroblasts alone.
+        erythroblasts = all(it.code and (it.code.system, it.code.code) == (LOINC, ERYTHROBLASTS) for it in included)
+        code = _loinc(CORRECTED_COUNT, _text(text)) if erythroblasts else {"text": _text(text)}
+        observation = self._observation("corrected leucocytes", code)
         observation["valueQuantity"] = _quantity(count, _PER_LITRE)
         sources = ["leucocytes", *map(_name_beside, included)]
         observation["derivedFrom"] = [self._reference(name) for name in sources]

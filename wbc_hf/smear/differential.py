@@ -149,10 +149,22 @@ class Differential:
 
         Count × 100 / (100 + such cells per 100 leucocytes), as in Dacie and Lewis, Practical Haematology.
         """
-        included = [it.value for it in self.beside if it.own.in_leucocyte_count and it.count and it.value is not None]
-        if self.leucocyte_count is None or not included:
-            return None
-        return self.leucocyte_count * 100 / (100 + sum(included))
+        return self._corrected(self.total) if self._included and self.total else None
+
+    @property
+    def _included(self) -> int:
+        """Cells that are no leucocytes, and in the total leucocyte count."""
+        return sum(it.count for it in self.beside if it.own.in_leucocyte_count)
+
+    def _corrected(self, leucocytes: int) -> float | None:
+        if self.leucocyte_count is None or not leucocytes:
+            return self.leucocyte_count
+        return self.leucocyte_count * leucocytes / (leucocytes + self._included)
+
+    @property
+    def most_of_absolutes(self) -> float | None:
+        """What `count_of_absolutes` would be if all waiting cells turned out to be leucocytes."""
+        return self._corrected(self.total + self.waiting)
 
     @property
     def count_of_absolutes(self) -> float | None:
@@ -192,11 +204,10 @@ def differentiate(
     total = sum(counts.values()) + sum(of_total.values())
     beside = tuple(_per_hundred(it, count, total, waiting) for it, count in own.items() if not it.leucocyte)
     counted = Differential((), total, given, ranges.source, waiting, beside, unreviewed)
-    absolute_of = counted.count_of_absolutes
-    shares = [
-        _share(name, counts.get(name, 0), total, waiting, ranges.percent[name], absolute_of) for name in CLASS_NAMES
-    ]
-    shares += [_share(it, count, total, waiting, None, absolute_of) for it, count in of_total.items()]
+    # What absolute counts are of: as corrected, and at most, where all that wait turn out to be leucocytes.
+    of = counted.count_of_absolutes, counted.most_of_absolutes
+    shares = [_share(name, counts.get(name, 0), total, waiting, ranges.percent[name], *of) for name in CLASS_NAMES]
+    shares += [_share(it, count, total, waiting, None, *of) for it, count in of_total.items()]
     return replace(counted, shares=tuple(shares))
 
 
@@ -339,6 +350,7 @@ def _share(
     waiting: int,
     reference: tuple[float, float] | None,
     leucocyte_count: float | None,
+    most: float | None,
 ) -> Share:
     own = of if isinstance(of, CellType) else None
     limits = exact_limits(count, total, waiting)
@@ -346,9 +358,10 @@ def _share(
         return Share(str(of), 0, None, limits, reference, Flag.NONE, None, own)
     percent = 100 * count / total
     absolute = None
-    if leucocyte_count is not None:
-        low, high = (leucocyte_count * limit / 100 for limit in limits)
-        absolute = Absolute(leucocyte_count * percent / 100, (low, high))
+    if leucocyte_count is not None and most is not None:
+        absolute = Absolute(
+            leucocyte_count * percent / 100, (leucocyte_count * limits[0] / 100, most * limits[1] / 100)
+        )
     flag = Flag.NONE if reference is None else flag_of(percent, limits, reference, final=waiting == 0)
     return Share(str(of), count, percent, limits, reference, flag, absolute, own)
 

@@ -216,6 +216,8 @@ class LeucocyteTrainingArguments(TrainingArguments):
         if not self.search and (self.search_storage or self.search_only):
             name = "search_storage" if self.search_storage else "search_only"
             raise WbcError(f"--{name}: goes with --search N, the number of trials.")
+        if self.search_only and self.push_to_hub:
+            raise WbcError("--push_to_hub: publishes the model of a run, which --search_only leaves out. Drop one.")
         self.publish = self.push_to_hub
         self.push_to_hub = False
         if self.publish and not self.hub_model_id:

@@ -26,6 +26,7 @@ _FIXED = (
 )
 _MESSAGES = dict.fromkeys((*_FIXED, "search_epochs", "search_study"), "--{name} was {before!r}, now {now!r}") | {
     "data_fingerprint": "these are other images than it began with",
+    "model_version": "their network was version {before}, this one's is {now}",
     "teacher_version": "its teacher was version {before}, now {now}",
     "processes": "it ran in {before} processes, now in {now}",
 }

@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from wbc_hf.data import Leucocytes
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
-from wbc_hf.modeling import freeze
+from wbc_hf.modeling import digest_weights, freeze
 from wbc_hf.safe_text import csv_cell, say
 from wbc_hf.training import search_storage
 from wbc_hf.training.arguments import Arguments
@@ -48,6 +48,7 @@ HISTORY_FILE = "history.png"
 SLICES_FILE = "hyperparameters.png"
 
 Row = dict[str, Any]  # of the table of trials
+Claim = Callable[[optuna.Study], None]
 
 _STUDY_NAME = "search"
 _FAILURE = "failure"  # user attribute of a failed trial: the reason
@@ -125,14 +126,19 @@ def search(
     )
     if fresh:
         _ = trainers.caches  # where they find no room, the folder stays free for other arguments
+    claim = None
     if arguments.training.search_storage:
+        # A name or a path does not say which weights the trials begin with. The head is new in each process.
+        version = None if arguments.model.from_scratch else digest_weights(network.base_model)[:12]
+        shared_by = dataclasses.replace(manifest, entries={**manifest.entries, "model_version": version})
+        claim = partial(search_storage.claim, manifest=shared_by)
         with search_storage.faults_named():
-            search_storage.claim(_open_study(arguments), manifest)
+            claim(_open_study(arguments))
     manifest.write()
-    return run_trials(arguments, trainers)
+    return run_trials(arguments, trainers, claim)
 
 
-def run_trials(arguments: Arguments, trainers: TrialTrainers) -> tuple[Arguments, dict]:
+def run_trials(arguments: Arguments, trainers: TrialTrainers, claim: Claim | None = None) -> tuple[Arguments, dict]:
     """Run the trials that are missing, write table and plots, and choose the best.
 
     The first trial has the values that were given. An interrupted trial is run again. Processes that share the study
@@ -141,6 +147,8 @@ def run_trials(arguments: Arguments, trainers: TrialTrainers) -> tuple[Arguments
     Args:
         arguments: `training.search` is the number of trials, and `training.output_dir` has a folder `SEARCH_FOLDER`.
         trainers: Builds the trainer of each trial.
+        claim: Checks before each trial that the study, which others share, is still that of this search: of two
+            searches that began at the same moment, one was overwritten.
 
     Raises:
         WbcError: No trial finished, or the database does not answer.
@@ -150,9 +158,9 @@ def run_trials(arguments: Arguments, trainers: TrialTrainers) -> tuple[Arguments
     space, metric = search_space(arguments), metric_name(training)
     with search_storage.faults_named() if training.search_storage else nullcontext():
         study = _open_study(arguments)
-        rows = _run_missing(study, space, arguments, trainers)
-    best = _best(rows, metric)
-    _write_plots(folder, study, metric)
+        rows = _run_missing(study, space, arguments, trainers, claim)
+        best = _best(rows, metric)
+        _write_plots(folder, study, metric)
     values = {name: best[name] for name in space}
     say(
         f"\nThe best of {len(rows)} trials is number {best['trial']}, {metric} {best[metric]:.4f}:\n"
@@ -173,7 +181,9 @@ def run_trials(arguments: Arguments, trainers: TrialTrainers) -> tuple[Arguments
     return arguments.with_values(values), record
 
 
-def _run_missing(study: optuna.Study, space: Space, arguments: Arguments, trainers: TrialTrainers) -> list[Row]:
+def _run_missing(
+    study: optuna.Study, space: Space, arguments: Arguments, trainers: TrialTrainers, claim: Claim | None
+) -> list[Row]:
     """Run trials until there are as many as asked for, those of other processes among them, and list all."""
     training, metric = arguments.training, metric_name(arguments.training)
     table = Path(training.output_dir) / SEARCH_FOLDER / TABLE_FILE
@@ -205,6 +215,8 @@ def _run_missing(study: optuna.Study, space: Space, arguments: Arguments, traine
         others = len(running) - len(silent)
         if len(rows) + others < training.search:
             waiting = False
+            if claim is not None:
+                claim(study)
             if begun := _ask(study, space, training.search):
                 _run_trial(study, begun, arguments, trainers)
                 release_memory()
@@ -258,7 +270,9 @@ def _ask(study: optuna.Study, space: Space, number: int) -> optuna.Trial | None:
     before = [each for each in before if each.state in _COUNTED]
     fixed = own.system_attrs.get(_FIXED)
     # Numbers are given out one by one, so that of all who look here exactly the last are too many.
-    if len(before) >= number or (fixed and any(each.system_attrs.get(_FIXED) == fixed for each in before)):
+    if len(before) >= number or (
+        fixed and any(fixed in (each.system_attrs.get(_FIXED), each.params) for each in before)
+    ):
         _give_up(study, own)
         return None
     return trial
