@@ -209,6 +209,7 @@ def test_example_fields_are_not_counted_with_a_patients(tab: Tab):
 def test_the_files_say_of_each_cell_what_the_page_shows(predictor: Predictor):
     session = Session(predictor)
     fill(session.specimen)
+    session.meanwhile.look(fields=True)
     cells, table = json.loads(describe_gallery(session))["cells"], render_table(session, DEFAULT_RANGES, "6.5")
     given = {"name": "S 17", "leucocytes": "6.5", "reviewer": "Ana"}
     files = {it.key: make_file(session, it, DEFAULT_RANGES, **given)["content"] for it in EXPORTS}
