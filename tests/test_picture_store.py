@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from wbc_hf.errors import WbcError
-from wbc_hf.smear import PictureStore
+from wbc_hf.smear import PictureStore, read_pictures
 
 
 def test_pictures_are_read_again_in_any_order():
@@ -44,3 +44,11 @@ def test_pictures_that_cannot_be_kept_or_are_not_there_are_said(tmp_path: Path):
     store.keep(b"one")
     with pytest.raises(WbcError, match="ends within a picture"):
         store.read(1, 3)
+
+
+def test_pictures_of_several_stores_are_read_in_their_order():
+    stores = PictureStore(), PictureStore()
+    contents = [str(number).encode() for number in range(150)]
+    pictures = [stores[number % 2].keep(it) if number % 3 else it for number, it in enumerate(contents)]
+    assert list(read_pictures(pictures)) == contents
+    assert list(read_pictures([])) == []

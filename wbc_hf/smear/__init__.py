@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
     from wbc_hf.smear.monolayer import FIELD_SIZE, Monolayer, SlideField, find_monolayer
     from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
-    from wbc_hf.smear.picture_store import KeptPicture, PictureStore
+    from wbc_hf.smear.picture_store import KeptPicture, PictureStore, read_pictures
     from wbc_hf.smear.review_order import next_to_teach
     from wbc_hf.smear.sign_off import amend, open_points, sign
     from wbc_hf.smear.slide_counting import (
@@ -153,6 +153,7 @@ __all__ = [
     "open_points",
     "open_slide",
     "predict_cells",
+    "read_pictures",
     "read_slide",
     "rumke_limits",
     "sign",

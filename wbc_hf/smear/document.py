@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Annotated, Any, Literal, Self
 
 from PIL import Image, UnidentifiedImageError
@@ -32,6 +33,7 @@ from wbc_hf.smear.cell import Cell, Review
 from wbc_hf.smear.cell_types import MAX_TYPES, OTHER_COLOUR, CellType, check_code, check_name
 from wbc_hf.smear.history import MAX_LINE, About, Action, Event, Removal, Signature
 from wbc_hf.smear.picture_kind import PictureKind
+from wbc_hf.smear.picture_store import KeptPicture, read_pictures
 from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
@@ -447,16 +449,21 @@ def describe_snapshot(snapshot: Snapshot, *, pictures: bool) -> dict[str, Any]:
     fits = fits and len(snapshot.slides) <= MAX_SLIDES
     pictures = pictures and fits and 4 / 3 * _size(snapshot) <= 0.9 * MAX_DOCUMENT_BYTES
     about = AboutRecord.of(snapshot.about)
+
+    def read(small: Iterable[bytes | KeptPicture]) -> Iterable[bytes | None]:
+        return read_pictures(small) if pictures else repeat(None)
+
+    previews, crops = read(it.small for it in snapshot.pictures), read(it.crop for it in snapshot.cells)
     records: Iterable[tuple[str, Sequence[_Record]]] = (
         ("slides", [SlideRecord.of(it, it.thumbnail if pictures else None) for it in snapshot.slides]),
         (
             "pictures",
             [
-                PictureRecord.of(it, snapshot.removals.get(it.number), it.preview if pictures else None)
-                for it in snapshot.pictures
+                PictureRecord.of(it, snapshot.removals.get(it.number), preview)
+                for it, preview in zip(snapshot.pictures, previews, strict=False)
             ],
         ),
-        ("cells", [CellRecord.of(it, it.image if pictures else None) for it in snapshot.cells]),
+        ("cells", [CellRecord.of(it, crop) for it, crop in zip(snapshot.cells, crops, strict=False)]),
         ("history", [EventRecord.of(it) for it in snapshot.history]),
     )
     left_out = set() if pictures else {"preview", "image", "thumbnail"}

@@ -4,13 +4,16 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from wbc_hf.errors import WbcError
+
+_AT_ONCE = 64  # pictures that are read together
 
 
 class PictureStore:
@@ -57,6 +60,14 @@ class PictureStore:
         if len(content) != size:
             raise WbcError(f"{self._path}: is damaged, it ends within a picture. Restore it from a backup.")
         return content
+
+    def read_all(self, pictures: Sequence["KeptPicture"]) -> list[bytes]:
+        """The bytes of several pictures of this store.
+
+        Raises:
+            WbcError: The file lacks one.
+        """
+        return [self.read(it.start, it.size) for it in pictures]
 
     def sync(self) -> None:
         """Flush what was appended to the disk, so that it survives a power cut.
@@ -106,3 +117,17 @@ class KeptPicture:
 def picture_bytes(picture: bytes | KeptPicture) -> bytes:
     """The bytes of a picture, wherever they are."""
     return picture if isinstance(picture, bytes) else picture.read()
+
+
+def read_pictures(pictures: Iterable[bytes | KeptPicture]) -> Iterator[bytes]:
+    """Yield the bytes of pictures, wherever they are, and read those of one store together, some at a time.
+
+    A database answers once for many in that way.
+    """
+    rest = iter(pictures)
+    while some := list(islice(rest, _AT_ONCE)):
+        read: dict[KeptPicture, bytes] = {}
+        for store, group in groupby((it for it in some if isinstance(it, KeptPicture)), lambda it: it.store):
+            kept = list(group)
+            read.update(zip(kept, store.read_all(kept), strict=True))
+        yield from (it if isinstance(it, bytes) else read[it] for it in some)

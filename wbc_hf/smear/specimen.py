@@ -21,7 +21,7 @@ from wbc_hf.smear.change import Change, ChangedMeanwhileError, Journal
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
 from wbc_hf.smear.history import MAX_LINE, About, Action, Event, EventMaker, Removal, Signature, event_line, word_of
 from wbc_hf.smear.picture_kind import PictureKind
-from wbc_hf.smear.picture_store import KeptPicture, PictureStore
+from wbc_hf.smear.picture_store import KeptPicture, PictureStore, read_pictures
 from wbc_hf.smear.removal import add_stand_ins, put_back, take_out
 from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
 
@@ -148,8 +148,9 @@ class Specimen:
         with self._lock:
             events = self._events("")
             events.add(Action.SECOND)
-            small = [replace(it, small=self._kept(it.preview)) for it in pictures]
-            crops = [replace(it, crop=self._kept(it.image), review=None) for it in cells]
+            previews, images = read_pictures(it.small for it in pictures), read_pictures(it.crop for it in cells)
+            small = [replace(it, small=self._kept(preview)) for it, preview in zip(pictures, previews, strict=True)]
+            crops = [replace(it, crop=self._kept(image), review=None) for it, image in zip(cells, images, strict=True)]
             maps = self._kept_slides(replace(it, small=it.thumbnail) for it in slides)
             self._commit(events, pictures=small, cells=crops, removals=removals, about=about, slides=maps)
 
@@ -362,7 +363,9 @@ class Specimen:
         cells = self.cells
         predictions = []
         for start in range(0, len(cells), _AT_ONCE):
-            views = [cell.views for cell in cells[start : start + _AT_ONCE]]
+            some = cells[start : start + _AT_ONCE]
+            images = read_pictures(cell.crop for cell in some)
+            views = [replace(cell, crop=image).views for cell, image in zip(some, images, strict=True)]
             predictions += [prediction for prediction, _ in predict_crops(predictor, views)]
         with self._lock:
             events = self._events("")

@@ -21,6 +21,7 @@ from wbc_hf.smear import (
     CellTypes,
     Differential,
     Flag,
+    read_pictures,
 )
 from wbc_hf.web.rendering import render, thumbnail_url
 from wbc_hf.web.session import Session, View
@@ -197,11 +198,12 @@ def make_thumbnails(session: Session, numbers: Sequence[int]) -> dict[str, objec
     """Make small images of cells as data URLs, by number, with the key of their specimen; at most `MAX_THUMBNAILS`."""
     cells = session.specimen.cells
     known = [number for number in numbers if 1 <= number <= len(cells)][:MAX_THUMBNAILS]
-    images = {number: Image.open(io.BytesIO(cells[number - 1].image)) for number in known}
-    return {
-        "key": session.key,
-        "urls": {str(number): str(thumbnail_url(image, THUMBNAIL_SIDE)) for number, image in images.items()},
+    images = read_pictures(cells[number - 1].crop for number in known)
+    urls = {
+        str(number): str(thumbnail_url(Image.open(io.BytesIO(image)), THUMBNAIL_SIDE))
+        for number, image in zip(known, images, strict=True)
     }
+    return {"key": session.key, "urls": urls}
 
 
 def _summary(cell: Cell, types: CellTypes) -> list[object]:
