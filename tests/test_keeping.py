@@ -91,7 +91,7 @@ def test_without_a_store_there_is_no_work_list(predictor: Predictor):
 def test_a_specimen_of_the_work_list_is_opened_where_it_was(predictor: Predictor, store: SpecimenStore):
     specimen = keep(store, name="S 17 <b>")
     specimen.review(1, "monocyte", "Ana")
-    page = Page(predictor, SpecimenStore(store.place))
+    page = Page(predictor, SpecimenStore(store.name))
     listed = page.call("on_find", "s 17", EVERY)
     assert "S 17 &lt;b&gt;" in listed and "in review" in listed and specimen.key in listed
     assert "No specimen is found" in page.call("on_find", "another", EVERY)
@@ -101,7 +101,7 @@ def test_a_specimen_of_the_work_list_is_opened_where_it_was(predictor: Predictor
     assert page.session.specimen.key == specimen.key
     assert page.session.view.cell.number == 100  # the one that waits
     page.session.act("label", 100, "basophil", "Ben")
-    again = SpecimenStore(store.place).open(specimen.key)
+    again = SpecimenStore(store.name).open(specimen.key)
     assert (again.cells[99].label, again.cells[99].reviewer) == ("basophil", "Ben")
 
 
@@ -184,7 +184,7 @@ def test_a_second_reading_knows_nothing_of_the_first(predictor: Predictor, store
 def pages(request: pytest.FixtureRequest, predictor: Predictor, store: SpecimenStore) -> tuple[Page, Page]:
     """Ana's page and Ben's, on which the same specimen is open."""
     specimen = keep(store)
-    other = store if request.param == "one server" else SpecimenStore(store.place)
+    other = store if request.param == "one server" else SpecimenStore(store.name)
     ana, ben = Page(predictor, store), Page(predictor, other)
     for page in (ana, ben):
         page.act("open", specimen.key)
@@ -339,5 +339,5 @@ def test_health_and_version_say_nothing_of_specimens(store: SpecimenStore):
     assert (health.status_code, health.json()["status"]) == (200, "ok")
     assert client.get("/version").json()["model_version"] == MODEL.version
     store.close()
-    (store.place / "store.db").write_bytes(json.dumps(["damaged"]).encode() * 1000)
+    (Path(store.name) / "store.db").write_bytes(json.dumps(["damaged"]).encode() * 1000)
     assert client.get("/health").status_code == 503

@@ -9,26 +9,40 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from sqlalchemy import Connection as SqlConnection
+from sqlalchemy import event, inspect, text
 
-from tests.kept_specimens import MODEL, add_field, add_slide, fill, fill_from_slide, new_cell, slides_of
+from tests.kept_specimens import MODEL, add_field, add_slide, fill, fill_from_slide, new_cell, picture_bytes, slides_of
 from tests.postgresql_server import PASSWORD, USER, PostgresServer
 from wbc_hf.errors import WbcError
-from wbc_hf.smear import DEFAULT_RANGES, Action, ChangedMeanwhileError, Specimen, describe_snapshot, load_document
+from wbc_hf.inference import Predictor
+from wbc_hf.modeling import build_from_scratch
+from wbc_hf.smear import (
+    DEFAULT_RANGES,
+    Action,
+    ChangedMeanwhileError,
+    Specimen,
+    describe_snapshot,
+    load_document,
+    read_pictures,
+)
 from wbc_hf.smear import amend as amend_specimen
 from wbc_hf.smear import sign as sign_specimen
-from wbc_hf.store import SpecimenStore, State, WorkItem, back_up, restore
+from wbc_hf.store import SpecimenStore, State, WorkItem, back_up, database, restore
 from wbc_hf.store.database import NEWEST
-from wbc_hf.store.sqlite import FILE
+from wbc_hf.store.sqlite import FILE, SqliteDatabase
 from wbc_hf.store.tables import METADATA, POSTGRESQL_METADATA
+from wbc_hf.web.specimen_html import make_thumbnails
 
 PARTS = ("slide", "picture", "cell")
 REST_OF_EVENT = "time, who, action, cell, picture, field, before, after"
@@ -49,26 +63,37 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpecimenSt
     store.close()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty folder, and an empty database."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql").new_database()
+    (tmp_path / "new").mkdir()
+    return str(tmp_path / "new")
+
+
+def in_folder(store: SpecimenStore) -> bool:
+    return isinstance(store.database, SqliteDatabase)
+
+
 def again(store: SpecimenStore) -> SpecimenStore:
     """The store as another process finds it."""
-    return SpecimenStore(store.place)
+    return SpecimenStore(store.name)
+
+
+def connect_to(name: str) -> sqlite3.Connection | psycopg.Connection:
+    """Connect as a program would that knows nothing of this one."""
+    return psycopg.connect(name.replace("+psycopg", "")) if "://" in name else sqlite3.connect(Path(name) / FILE)
 
 
 def run_sql(store: SpecimenStore, statement: str) -> list[str]:
     """Run a statement as a program would that knows nothing of this one. Returns the faults it was refused with."""
-    if isinstance(store.place, Path):
-        with contextlib.closing(sqlite3.connect(store.place / FILE)) as connection:
-            try:
-                with connection:
-                    connection.execute(statement)
-            except sqlite3.IntegrityError as error:
-                return [str(error)]
-        return []
-    with psycopg.connect(store.place.replace("+psycopg", "")) as connection:
+    with contextlib.closing(connect_to(store.name)) as connection:
         try:
             connection.execute(statement)
-        except psycopg.errors.IntegrityError as error:
+        except (sqlite3.IntegrityError, psycopg.errors.IntegrityError) as error:
             return [str(error)]
+        connection.commit()
     return []
 
 
@@ -376,7 +401,7 @@ def test_a_specimen_is_not_deleted_that_is_signed_meanwhile(store: SpecimenStore
 
 
 def test_a_quota_holds_for_two_at_once(store: SpecimenStore):
-    stores = [SpecimenStore(store.place, quota=3000) for _ in range(2)]
+    stores = [SpecimenStore(store.name, quota=3000) for _ in range(2)]
     specimens = [it.begin() for it in stores]
     refused = at_once(*(lambda it=it: add_field(it, *[new_cell()] * 4) for it in specimens))
     assert sum("--store-quota" in it for it in refused) == 1 and refused.count("") == 1
@@ -394,6 +419,8 @@ def test_a_quota_holds_for_two_at_once(store: SpecimenStore):
         "DELETE FROM cell",
         "DELETE FROM slide",
         "UPDATE specimen SET name = 'x' WHERE state = 'signed'",
+        "UPDATE specimen SET amended = amended + 1, about = '{}' WHERE state = 'signed'",
+        "UPDATE specimen SET amended = amended - 1, state = 'in review' WHERE state = 'signed'",
     ],
 )
 def test_the_database_itself_refuses_to_change_what_is_signed(store: SpecimenStore, statement: str):
@@ -444,9 +471,9 @@ def test_deleting_deletes(store: SpecimenStore):
     with pytest.raises(WbcError, match="can only be amended"):
         specimen.review(1, "monocyte")
     assert store.used() == other.size
-    if isinstance(store.place, Path):
-        assert not list(store.place.rglob(f"{specimen.key}*"))
-        assert not [it for it in store.place.rglob("*") if it.is_file() and b"UNMISTAKABLE" in it.read_bytes()]
+    if in_folder(store):
+        assert not list(Path(store.name).rglob(f"{specimen.key}*"))
+        assert not [it for it in Path(store.name).rglob("*") if it.is_file() and b"UNMISTAKABLE" in it.read_bytes()]
     assert contents(again(store).open(other.key)) == contents(other)
 
 
@@ -461,21 +488,21 @@ def test_whoever_acts_on_what_was_deleted_elsewhere_is_told(store: SpecimenStore
 
 
 def test_others_on_the_machine_do_not_read_a_store(folder_store: SpecimenStore):
-    assert folder_store.place.stat().st_mode & 0o077 == 0
+    assert Path(folder_store.name).stat().st_mode & 0o077 == 0
 
 
 def test_no_name_stands_in_a_file_name(folder_store: SpecimenStore):
     specimen = folder_store.begin()
     specimen.name = "Smith"
     add_field(specimen, new_cell(), name="Smith.jpg")
-    assert not [it for it in folder_store.place.rglob("*") if "smith" in it.name.lower()]
+    assert not [it for it in Path(folder_store.name).rglob("*") if "smith" in it.name.lower()]
 
 
 def test_what_a_killed_process_left_is_removed(folder_store: SpecimenStore):
     store = folder_store
     specimen = store.begin()
     add_field(specimen, new_cell())
-    old, new = (store.place / "images" / f"{name}.pictures" for name in ("old", "new"))
+    old, new = (Path(store.name) / "images" / f"{name}.pictures" for name in ("old", "new"))
     for file in (old, new):
         file.write_bytes(b"x")
     os.utime(old, (0, 0))
@@ -488,7 +515,7 @@ def test_what_a_killed_process_left_is_removed(folder_store: SpecimenStore):
 
 
 def test_a_quota_holds_and_reviews_go_on(store: SpecimenStore):
-    store = SpecimenStore(store.place, quota=3000)
+    store = SpecimenStore(store.name, quota=3000)
     specimen = store.begin()
     add_field(specimen, new_cell())
     while store.used() < 2000:
@@ -517,7 +544,7 @@ def test_a_store_of_a_newer_version_is_read_and_not_written(store: SpecimenStore
 def test_a_damaged_database_is_said_in_a_sentence(folder_store: SpecimenStore):
     store = folder_store
     store.close()
-    (store.place / FILE).write_bytes(b"not a database at all, whatever it is" * 100)
+    (Path(store.name) / FILE).write_bytes(b"not a database at all, whatever it is" * 100)
     with pytest.raises(WbcError, match="is damaged: it holds no database"):
         again(store)
 
@@ -527,13 +554,36 @@ def test_what_is_whole_of_a_damaged_file_can_be_read(folder_store: SpecimenStore
     specimen = store.begin()
     add_field(specimen, new_cell(seed=1))
     add_field(specimen, new_cell(seed=2))
-    file = store.place / "images" / f"{specimen.key}.pictures"
+    file = Path(store.name) / "images" / f"{specimen.key}.pictures"
     os.truncate(file, file.stat().st_size - 10)
     opened = again(store).open(specimen.key)
     assert opened.cells[0].image == specimen.cells[0].image
     with pytest.raises(WbcError, match="is damaged, it ends within a picture"):
         assert opened.cells[1].image
     assert len(again(store).check()) == 1
+
+
+def test_a_preview_and_a_thumbnail_that_are_missing_are_found(store: SpecimenStore):
+    specimen = store.begin()
+    add_field(specimen)
+    add_slide(specimen)
+    for kind in ("slide", "picture"):
+        assert store.check() == []
+        if in_folder(store):
+            with contextlib.closing(connect_to(store.name)) as connection:
+                (end,) = connection.execute(f"SELECT start + size FROM {kind}").fetchone()
+            os.truncate(Path(store.name) / "images" / f"{specimen.key}.pictures", end - 1)
+        else:
+            assert not run_sql(store, f"DELETE FROM content WHERE start IN (SELECT start FROM {kind})")
+        assert len(store.check()) == 1
+        assert not run_sql(store, f"DELETE FROM {kind} WHERE specimen = '{specimen.key}'")
+
+
+def test_a_rule_of_the_database_that_is_broken_is_said_in_a_sentence(store: SpecimenStore):
+    add_field(store.begin())
+    said = r"another state of this specimen\. Open it again from the work list\.$"
+    with pytest.raises(WbcError, match=said), store.database.writing() as connection:
+        connection.execute(text("UPDATE event SET who = 'x'"))
 
 
 def test_a_full_store_keeps_what_it_has(folder_store: SpecimenStore):
@@ -570,7 +620,7 @@ def test_the_newest_migration_is_the_one_that_is_expected():
 
 def test_the_migrations_make_the_tables_that_the_program_knows(store: SpecimenStore):
     tables = [*METADATA.tables.values()]
-    if not isinstance(store.place, Path):
+    if not in_folder(store):
         tables += POSTGRESQL_METADATA.tables.values()
     with store.database.reading() as connection:
         for table in tables:
@@ -594,6 +644,58 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(folder_store: Specime
     assert not run_sql(store, "UPDATE alembic_version SET version_num = '0001'")
     assert contents(again(store).open(specimen.key)) == contents(specimen)
     assert run_sql(store, "INSERT OR REPLACE INTO event SELECT * FROM event")
+
+
+def test_a_store_of_the_second_schema_is_brought_up_to_date(new_place: str, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as older:
+        older.setattr(database, "NEWEST", "0002")
+        store = SpecimenStore(new_place)
+    specimen = store.begin()
+    fill(specimen)
+    sign(specimen)
+    statement = "UPDATE specimen SET amended = amended + 1"
+    assert not run_sql(store, statement)
+    assert not run_sql(store, "UPDATE specimen SET amended = amended - 1")
+    opened = again(store).open(specimen.key)
+    assert contents(opened) == contents(specimen)
+    assert run_sql(store, statement)
+    amend_specimen(opened, "Dr. Roe", "wrong slide")
+    opened.review(1, "basophil", "Dr. Roe")
+
+
+@pytest.mark.parametrize("table", ["specimen (key text)", "patient (name text)"])
+def test_no_store_is_made_among_the_tables_of_another_program(new_place: str, table: str):
+    with contextlib.closing(connect_to(new_place)) as connection:
+        connection.execute(f"CREATE TABLE {table}")
+        connection.commit()
+        with pytest.raises(WbcError, match="tables of another program"):
+            SpecimenStore(new_place)
+        assert connection.execute(f"SELECT * FROM {table.split()[0]}").fetchall() == []
+
+
+def test_a_store_that_must_exist_is_not_made(new_place: str):
+    def refuse() -> None:
+        with pytest.raises(WbcError, match=r"is no store.*wbc-hf serve --store"):
+            SpecimenStore(new_place, must_exist=True)
+
+    refuse()
+    if "://" not in new_place:
+        (Path(new_place) / FILE).touch()
+        refuse()
+    SpecimenStore(new_place).close()
+    SpecimenStore(new_place, must_exist=True).close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux, to see which files are open")
+def test_a_backup_that_was_refused_leaves_no_file_open(folder_store: SpecimenStore, tmp_path: Path):
+    specimen = folder_store.begin()
+    add_field(specimen, new_cell())
+    (Path(folder_store.name) / "images" / f"{specimen.key}.pictures").unlink()
+    with pytest.raises(WbcError, match="is damaged") as caught:
+        back_up(folder_store, tmp_path / "backup")
+    assert caught.tb  # what it holds stays
+    links = [it for it in Path("/proc/self/fd").iterdir() if it.is_symlink()]
+    assert not [it for it in links if ".backup." in os.readlink(it)]
 
 
 def test_a_backup_is_made_while_others_write_and_can_be_restored(store: SpecimenStore, tmp_path: Path):
@@ -621,8 +723,8 @@ def test_a_backup_is_made_while_others_write_and_can_be_restored(store: Specimen
     with pytest.raises(WbcError, match="was not copied, since it is damaged"):
         restore(tmp_path / "backup", tmp_path / "damaged")
     assert not (tmp_path / "damaged").exists() and not list(tmp_path.glob(".*"))
-    if isinstance(store.place, Path):
-        (store.place / "images" / f"{specimen.key}.pictures").rename(tmp_path / "lost")
+    if in_folder(store):
+        (Path(store.name) / "images" / f"{specimen.key}.pictures").rename(tmp_path / "lost")
         with pytest.raises(WbcError, match="is missing, so that the store is damaged"):
             back_up(store, tmp_path / "another")
     with pytest.raises(WbcError, match="exists already"):
@@ -679,6 +781,91 @@ def test_a_database_that_cannot_be_reached_is_said_in_a_sentence(postgresql: Pos
     assert PASSWORD not in str(caught.value) and "hidden" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["postgresql+psycopg2://u:hidden@db/x", "PostgreSQL://u:hidden@db/x", "mysql://u:hidden@db/x", "u:hidden://db/x"],
+)
+def test_a_mistyped_address_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WbcError, match=r"neither a folder.*postgresql\+psycopg://user@host/database") as caught:
+        SpecimenStore(address)
+    assert "hidden" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_a_first_picture_of_which_the_acknowledgement_was_lost(postgresql: PostgresServer):
+    store = SpecimenStore(postgresql.empty_store())
+    specimen = store.begin()
+
+    def break_after_commit(connection: SqlConnection) -> None:
+        driver = connection.connection.dbapi_connection
+        driver.commit()
+        driver.close()
+
+    event.listen(store.database._engine, "commit", break_after_commit, once=True)
+    with pytest.raises(WbcError, match="cannot be reached"):
+        add_field(specimen, new_cell(seed=1), name="first.jpg")
+    add_field(specimen, new_cell(seed=2), name="second.jpg")
+    for kept in (specimen, again(store).open(specimen.key)):
+        assert [it.name for it in kept.pictures] == ["first.jpg", "second.jpg"]
+        assert [it.image for it in kept.cells] == [new_cell(seed=seed).image for seed in (1, 2)]
+    assert store.check() == []
+
+
+def test_pictures_of_a_database_are_read_together(postgresql: PostgresServer):
+    store, cells = SpecimenStore(postgresql.empty_store()), 70
+    specimen = store.begin()
+    crops = [picture_bytes("PNG", number, side=16) for number in range(cells)]
+    for crop in crops:
+        add_field(specimen, replace(new_cell(), crop=crop))
+    opened = again(store)
+    kept = opened.open(specimen.key)
+    page = SimpleNamespace(key="key", specimen=kept)
+    predictor = Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    snapshot, begun = kept.snapshot(MODEL, DEFAULT_RANGES), []
+    event.listen(opened.database._engine, "begin", begun.append)
+    for act in (
+        lambda: describe_snapshot(snapshot, pictures=True),
+        lambda: Specimen().load_unread(kept, "key"),
+        lambda: kept.predict_again(predictor),
+        lambda: make_thumbnails(page, range(1, cells + 1)),
+    ):
+        act()
+        assert 0 < len(begun) < 10
+        begun.clear()
+    assert list(read_pictures(it.crop for it in reversed(kept.cells))) == crops[::-1]
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("57014", "took longer than its server allows"),
+        ("25P03", "was left waiting"),
+        ("53200", "has no memory left"),
+        ("54000", "cannot take so much at once"),
+    ],
+)
+def test_what_the_server_refuses_is_said_in_a_sentence(postgresql: PostgresServer, state: str, said: str):
+    store = SpecimenStore(postgresql.empty_store())
+    with pytest.raises(WbcError, match=f"this store {said}"), store.database.writing() as connection:
+        connection.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{state}'; END $$"))
+
+
+def test_a_default_of_the_server_makes_no_store_stricter(postgresql: PostgresServer):
+    address = postgresql.new_database()
+    name = address.rpartition("/")[2]
+    postgresql.run(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    store = SpecimenStore(address)
+    specimen = store.begin()
+    add_field(specimen, new_cell(), new_cell())
+    other = again(store).open(specimen.key)
+    for_update = text("SELECT revision FROM specimen FOR UPDATE")
+    with store.database.writing() as connection:
+        connection.execute(text("SELECT 1"))  # from here on a stricter one sees one moment
+        other.review(1, "basophil", "Ben")
+        assert connection.execute(for_update).scalar_one() == 2
+    store.close()
+
+
 def test_a_database_that_is_only_read_says_so(postgresql: PostgresServer):
     address = postgresql.new_database()
     specimen = SpecimenStore(address).begin()
@@ -732,7 +919,7 @@ def review_for_ever(place: Path | str, key: str, acknowledged: Connection) -> No
 
 
 def test_what_was_acknowledged_survives_a_kill(store: SpecimenStore):
-    place = store.place
+    place = store.name
     specimen = store.begin()
     add_field(specimen, *[new_cell(status="review")] * 10)
     key, moments, acknowledged = specimen.key, random.Random(5), set()

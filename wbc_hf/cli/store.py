@@ -9,7 +9,7 @@ from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.safe_text import on_one_line, say
 
 if TYPE_CHECKING:
-    from wbc_hf.store import SpecimenStore
+    from wbc_hf.store import SpecimenStore, WorkItem
 
 app = typer.Typer(
     help=(
@@ -90,7 +90,14 @@ def remove(
         typer.confirm(
             f"Delete {on_one_line(item.name) or 'a specimen without a name'} ({item.state.value})?", abort=True
         )
-    opened.delete(key)
+
+    def check(now: "WorkItem") -> None:
+        if now.state is not item.state:
+            raise WbcError(
+                f"specimen {key}: was {item.state.value}, and is {now.state.value} now. It was not deleted: ask again."
+            )
+
+    opened.delete(key, check)
     say(f"Deleted {key}.")
 
 
@@ -131,9 +138,5 @@ def restore(
 def _open(place: str) -> "SpecimenStore":
     """Open a store that is there."""
     with needs_extra("store"):
-        from wbc_hf.store import SpecimenStore, is_address
-    if not is_address(place) and not Path(place, "store.db").is_file():
-        raise WbcError(
-            f"{place}: is no store, since it has no store.db. A page makes one: wbc-hf serve --store FOLDER."
-        )
-    return SpecimenStore(place)
+        from wbc_hf.store import SpecimenStore
+    return SpecimenStore(place, must_exist=True)

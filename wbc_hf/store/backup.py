@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -32,13 +32,13 @@ def back_up(store: SpecimenStore, target: Path) -> int:
     with _made_at_once(target) as folder:
         if isinstance(store.database, SqliteDatabase):
             store.database.copy_to(folder / FILE)
-            copy = SpecimenStore(folder)
-            _copy_files(store, store.database, copy)
-        else:
-            copy = SpecimenStore(folder)
-            copy_specimens(store.database, copy.database)
-        count = copy.find(most=1).total
-        _check(copy, store.name)
+        with closing(SpecimenStore(folder)) as copy:
+            if isinstance(store.database, SqliteDatabase):
+                _copy_files(store, store.database, copy)
+            else:
+                copy_specimens(store.database, copy.database)
+            _check(copy, store.name)
+            count = copy.find(most=1).total
     return count
 
 
@@ -58,14 +58,15 @@ def restore(backup: Path, target: Path | str) -> int:
     if not (backup / FILE).is_file():
         raise WbcError(f"{backup}: is no backup of a store, since it has no {FILE}.")
     if is_address(target):
-        return _restore_into(backup, SpecimenStore(target))
+        with closing(SpecimenStore(target)) as store:
+            return _restore_into(backup, store)
     with _made_at_once(Path(target)) as folder:
         # Opened is the copy: a backup of an older version stays as it is.
         for file in (it for it in backup.rglob("*") if it.is_file()):
             shutil.copyfile(file, folder / file.relative_to(backup))
-        copy = SpecimenStore(folder)
-        count = copy.find(most=1).total
-        _check(copy, str(backup))
+        with closing(SpecimenStore(folder)) as copy:
+            _check(copy, str(backup))
+            count = copy.find(most=1).total
     return count
 
 
@@ -74,18 +75,12 @@ def _restore_into(backup: Path, store: SpecimenStore) -> int:
     with TemporaryDirectory(prefix="wbc_hf-restore-") as folder:
         shutil.copyfile(backup / FILE, Path(folder, FILE))
         Path(folder, IMAGES).symlink_to((backup / IMAGES).resolve())
-        source = SpecimenStore(Path(folder))
-        try:
+        with closing(SpecimenStore(Path(folder))) as source:
             if source.reading_only:
                 raise WbcError(source.reading_only.replace(folder, str(backup)))
-            if faults := source.check():
-                raise WbcError(f"{backup}: was not copied, since it is damaged: {faults[0]} Use an earlier backup.")
+            _check(source, str(backup))
             copy_specimens(source.database, store.database)
-        finally:
-            source.close()
-        count = store.find(most=1).total
-        store.close()
-        return count
+    return store.find(most=1).total
 
 
 def _copy_files(store: SpecimenStore, database: SqliteDatabase, copy: SpecimenStore) -> None:
@@ -119,10 +114,7 @@ def _made_at_once(target: Path) -> Iterator[Path]:
 
 
 def _check(copy: SpecimenStore, source: str) -> None:
-    """Check a copy, and close it."""
-    faults = copy.check()
-    copy.close()
-    if faults:
+    if faults := copy.check():
         raise WbcError(f"{source}: was not copied, since it is damaged: {faults[0]} Use an earlier backup.")
 
 

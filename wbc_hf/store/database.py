@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, TimeoutError
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import is_full_disk
-from wbc_hf.store.pictures import FilePictures
+from wbc_hf.store.pictures import SpecimenPictures
 
-NEWEST = "0002"  # of the migrations; a test compares it with them
+NEWEST = "0003"  # of the migrations; a test compares it with them
 PATIENCE = 20  # seconds to wait for others who write
 
 
@@ -21,6 +21,7 @@ class Database(ABC):
 
     Args:
         name: What messages call it: without a password.
+        must_exist: Whether one is refused in which no store was made yet.
 
     Attributes:
         name: As given.
@@ -34,11 +35,15 @@ class Database(ABC):
     to_write: ClassVar[dict[str, Any]] = {}
     to_read: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, must_exist: bool = False):
         self.name, self.reading_only = name, ""
         self._engine = self._make_engine()
-        self.reading_only = self._why_only_read()
-        self._check_version()
+        try:
+            self.reading_only = self._why_only_read()
+            self._check_version(must_exist)
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -68,7 +73,7 @@ class Database(ABC):
             yield it
 
     @abstractmethod
-    def pictures_of(self, key: str) -> FilePictures:
+    def pictures_of(self, key: str) -> SpecimenPictures:
         """Where the pictures of a specimen lie."""
 
     @abstractmethod
@@ -107,7 +112,10 @@ class Database(ABC):
         except IntegrityError as error:
             if str(error.orig).startswith("signed"):
                 raise WbcError("This specimen is signed: it can only be amended.") from error
-            raise
+            # Not from the error, see below.
+            raise WbcError(
+                f"{self.name}: keeps another state of this specimen. Open it again from the work list."
+            ) from None
         except TimeoutError as error:
             raise WbcError(f"{self.name}: this store is busy. Try again.") from error
         except OSError as error:
@@ -136,10 +144,12 @@ class Database(ABC):
     def _lock_schema(self, connection: Connection) -> None:
         """Let nobody else change the schema until the end of the transaction."""
 
-    def _check_version(self) -> None:
+    def _check_version(self, must_exist: bool) -> None:
         found = self._version()
         if found == NEWEST:
             return
+        if found is None and must_exist:
+            raise WbcError(f"{self.name}: is no store, since it is empty. A page makes one: wbc-hf serve --store.")
         if found is not None and found > NEWEST:
             self.reading_only = (
                 f"{self.name}: was written by a newer version of this program (schema {found}; this one knows "
@@ -154,12 +164,13 @@ class Database(ABC):
     def _version(self) -> str | None:
         with self.reading() as connection:
             tables = set(inspect(connection).get_table_names())
-            if "alembic_version" not in tables:
+            if not tables:
                 return None
-            if "specimen" not in tables:
-                raise WbcError(f"{self.name}: holds tables of another program. Give the store a database of its own.")
-            row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
-        return None if row is None else str(row[0])
+            ours = {"alembic_version", "specimen"} <= tables
+            row = connection.execute(text("SELECT version_num FROM alembic_version")).first() if ours else None
+        if row is None:
+            raise WbcError(f"{self.name}: holds tables of another program. Give the store a database of its own.")
+        return str(row[0])
 
 
 def _migrate(connection: Connection) -> None:
@@ -170,4 +181,4 @@ def _migrate(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", "wbc_hf:store/migrations")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, NEWEST)

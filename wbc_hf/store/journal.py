@@ -26,7 +26,7 @@ from wbc_hf.smear import (
     SlideRecord,
 )
 from wbc_hf.store.database import Database
-from wbc_hf.store.pictures import FilePictures
+from wbc_hf.store.pictures import SpecimenPictures
 from wbc_hf.store.tables import CELLS, EVENTS, PICTURES, SLIDES, SPECIMENS
 from wbc_hf.store.work_list import State, folded, state_after
 
@@ -52,7 +52,7 @@ class SpecimenJournal:
         revision: Number of changes that are known here; 0 where nothing is kept yet.
     """
 
-    def __init__(self, database: Database, key: str, owner: str, pictures: FilePictures, check_room: CheckRoom):
+    def __init__(self, database: Database, key: str, owner: str, pictures: SpecimenPictures, check_room: CheckRoom):
         self._database, self._key, self._owner, self._file = database, key, owner, pictures
         self._check_room = check_room
         self._forget()
@@ -111,8 +111,7 @@ class SpecimenJournal:
             "bytes": self._bytes + size,
         }
         with self._database.writing() as connection:
-            if self.revision:
-                self._check_newest(connection)
+            self._check_newest(connection)
             if fresh:
                 self._check_room(connection, size)
             if state is not State.SIGNED:  # signing comes last, and amending first: what is signed takes nothing
@@ -151,6 +150,8 @@ class SpecimenJournal:
         """Check that nobody changed the specimen elsewhere, and let nobody do so until the end of the transaction."""
         query = select(SPECIMENS.c.revision).where(SPECIMENS.c.key == self._key).with_for_update()
         found = connection.execute(query).scalar_one_or_none()
+        if found is None and self.revision == 0:
+            return
         if found is None:
             raise WbcError("This specimen was deleted. What you did last was not kept.")
         if found != self.revision:

@@ -90,13 +90,14 @@ class KeptSpecimen(Specimen):
         """
         with self._lock:
             revision = self._kept_journal.revision
-            if revision == 0:
-                return  # nobody else knows of it
             with self._database.reading() as connection:
                 query = select(SPECIMENS.c.revision).where(SPECIMENS.c.key == self.key)
                 newest = connection.execute(query).scalar_one_or_none()
             if newest is None:
+                if revision == 0:
+                    return  # its first picture is still to come
                 raise missing(self.key)
+            # Also of one that is new here: whether a commit holds is unknown where its acknowledgement was lost.
             if newest != revision:
                 self._read_again()
 

@@ -13,9 +13,15 @@ from wbc_hf.store.tables import CONTENTS
 if TYPE_CHECKING:
     from wbc_hf.store.postgresql import PostgresDatabase
 
+_AT_ONCE = 64  # pictures that are read together
 
-class FilePictures(PictureStore):
-    """A file that only ever grows: a kill leaves bytes in it that no row names, and never a row without bytes."""
+
+class SpecimenPictures(PictureStore):
+    """The pictures of a kept specimen, and what its transactions have to do for them.
+
+    Here that is nothing. They lie in a file that only ever grows: a kill leaves bytes in it that no row names, and
+    never a row without bytes.
+    """
 
     def write(self, connection: Connection, pictures: Sequence[KeptPicture]) -> None:
         """Write pictures in the transaction that names them: they are in the file already."""
@@ -27,7 +33,7 @@ class FilePictures(PictureStore):
         """Go on after what another process wrote: a file does so by itself."""
 
 
-class DatabasePictures(FilePictures):
+class DatabasePictures(SpecimenPictures):
     """Rows of the database. Where a picture starts is counted as in a file, so that a backup has the same places.
 
     Args:
@@ -54,16 +60,28 @@ class DatabasePictures(FilePictures):
         Raises:
             WbcError: The database lacks them, or cannot be reached.
         """
-        content = self._unwritten.get(KeptPicture(self, start, size))
-        if content is None:
-            query = select(CONTENTS.c.data).where(CONTENTS.c.specimen == self._key, CONTENTS.c.start == start)
+        return self.read_all([KeptPicture(self, start, size)])[0]
+
+    def read_all(self, pictures: Sequence[KeptPicture]) -> list[bytes]:
+        """The bytes of several pictures, in one transaction.
+
+        Raises:
+            WbcError: The database lacks one, or cannot be reached.
+        """
+        contents = {it.start: self._unwritten.get(it) for it in pictures}
+        places = [start for start, content in contents.items() if content is None]
+        if places:
+            query = select(CONTENTS.c.start, CONTENTS.c.data).where(CONTENTS.c.specimen == self._key)
             with self._database.reading() as connection:
-                content = connection.execute(query).scalar_one_or_none()
-        if content is None or len(content) != size:
+                for first in range(0, len(places), _AT_ONCE):
+                    some = CONTENTS.c.start.in_(places[first : first + _AT_ONCE])
+                    contents |= {start: bytes(data) for start, data in connection.execute(query.where(some))}
+        read = [contents[it.start] or b"" for it in pictures]
+        if any(len(content) != it.size for content, it in zip(read, pictures, strict=True)):
             raise WbcError(
                 f"{self._database.name}: is damaged, a picture is missing. Restore a backup into another database."
             )
-        return bytes(content)
+        return read
 
     def sync(self) -> None:
         """Nothing waits outside of the transaction."""

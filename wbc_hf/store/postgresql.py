@@ -33,6 +33,10 @@ _BUSY = f"was in use elsewhere for {PATIENCE} seconds. Try again"
 _FAULTS = {
     "25006": "may not be written to, only read: its server is a standby, or set so",
     "42501": "may not be written to. Let the user of the URL own the database, or grant them its tables",
+    "57014": "took longer than its server allows (statement_timeout). Try again, or let its administrator allow more",
+    "25P03": "was left waiting for longer than its server allows (idle_in_transaction_session_timeout). Try again",
+    "53200": "has no memory left on its server. Try again, or let its administrator look there",
+    "54000": "cannot take so much at once, says its server. Try again with fewer pictures",
     "53100": "is full: nothing more can be kept. What was kept before can be read",
     "53300": "has no connection left. Allow its server more (max_connections), or stop what is not needed",
     "55P03": _BUSY,
@@ -50,16 +54,22 @@ _FAULTS = {
 
 
 def is_address(place: object) -> bool:
-    """Whether a store is named by an address of PostgreSQL, and not by a folder."""
-    return isinstance(place, str) and place.partition("://")[0] in _SCHEMES and "://" in place
+    """Whether a store is named by an address, also a mistyped one, and not by a folder."""
+    return isinstance(place, str) and "://" in place
 
 
 def parse_address(address: str) -> URL:
     """Parse `postgresql+psycopg://user@host/database`.
 
     Raises:
-        WbcError: It is none, names no database, or holds a password.
+        WbcError: It is none, is of another kind of database, names no database, or holds a password.
     """
+    if address.partition("://")[0] not in _SCHEMES:
+        # The address is not named: it may hold a password.
+        raise WbcError(
+            "--store: is neither a folder nor an address of PostgreSQL. Write the folder without ://, or "
+            "postgresql+psycopg://user@host/database, small letters first."
+        )
     try:
         url = make_url(address)
     except (ArgumentError, ValueError) as error:
@@ -78,20 +88,23 @@ class PostgresDatabase(Database):
     """A PostgreSQL database, of its own for the store.
 
     Args:
-        address: From `parse_address`. The password comes from PGPASSWORD or ~/.pgpass, as for any client.
+        address: See `parse_address`. The password comes from PGPASSWORD or ~/.pgpass, as for any client.
+        must_exist: Whether a database is refused in which no store was made yet.
 
     Raises:
         WbcError: It cannot be reached, or is not in UTF-8.
     """
 
+    # Whatever the server's default is: `FOR UPDATE` then finds the newest revision, on which an act is done again.
+    to_write: ClassVar[dict[str, Any]] = {"isolation_level": "READ COMMITTED"}
     to_read: ClassVar[dict[str, Any]] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, must_exist: bool = False):
         self._url = parse_address(address)
         with needs_extra("postgres"):
             import psycopg
         self._psycopg = psycopg
-        super().__init__(_name(self._url))
+        super().__init__(_name(self._url), must_exist)
 
     def pictures_of(self, key: str) -> DatabasePictures:
         """The rows of a specimen."""

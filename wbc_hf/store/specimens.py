@@ -30,18 +30,20 @@ class SpecimenStore:
         place: Folder of the store, made where it is missing; or `postgresql+psycopg://user@host/database`, whose
             password comes from the variable PGPASSWORD or ~/.pgpass.
         quota: Bytes of pictures that it may hold; None for as many as the disk takes.
+        must_exist: Whether a place is refused in which no store was made yet.
 
     Attributes:
-        place: As given.
         database: What holds it.
 
     Raises:
         WbcError: It cannot be opened.
     """
 
-    def __init__(self, place: Path | str, quota: int | None = None):
-        self.place, self._quota = place, quota
-        self.database: Database = PostgresDatabase(str(place)) if is_address(place) else SqliteDatabase(Path(place))
+    def __init__(self, place: Path | str, quota: int | None = None, *, must_exist: bool = False):
+        self._quota = quota
+        self.database: Database = (
+            PostgresDatabase(str(place), must_exist) if is_address(place) else SqliteDatabase(Path(place), must_exist)
+        )
         # One object for all who look at a specimen: what one does, the others see.
         self._open: WeakValueDictionary[str, KeptSpecimen] = WeakValueDictionary()
         self._lock = threading.Lock()

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, select, union
+from sqlalchemy import Connection, Engine, create_engine, event, func, select, union, union_all
 from sqlalchemy.pool import QueuePool
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import make_folder
 from wbc_hf.store.database import PATIENCE, Database
-from wbc_hf.store.pictures import FilePictures
+from wbc_hf.store.pictures import SpecimenPictures
 from wbc_hf.store.tables import CELLS, PICTURES, SLIDES, SPECIMENS
 
 FILE, IMAGES = "store.db", "images"
@@ -36,6 +36,7 @@ class SqliteDatabase(Database):
 
     Args:
         folder: Where it lies; made where it is missing.
+        must_exist: Whether a folder is refused in which no store was made yet.
 
     Raises:
         WbcError: It cannot be opened, or is damaged.
@@ -43,20 +44,22 @@ class SqliteDatabase(Database):
 
     to_write: ClassVar[dict[str, Any]] = {"to_write": True}
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, must_exist: bool = False):
         self._folder, self._images = folder, folder / IMAGES
+        file = folder / FILE
+        if must_exist and not file.is_file():
+            raise WbcError(f"{folder}: is no store, since it has no {FILE}. A page makes one: wbc-hf serve --store.")
         if not folder.is_dir():
             make_folder(folder, "Name another folder with --store.")
             folder.chmod(0o700)  # it will say of whom the specimens are
-        file = folder / FILE
         self._writable = os.access(folder, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
-        super().__init__(str(folder))
+        super().__init__(str(folder), must_exist)
         if not self.reading_only:
             make_folder(self._images, "Name another folder with --store.")
 
-    def pictures_of(self, key: str) -> FilePictures:
+    def pictures_of(self, key: str) -> SpecimenPictures:
         """The file of a specimen."""
-        return FilePictures(self.file_of(key))
+        return SpecimenPictures(self.file_of(key))
 
     def file_of(self, key: str) -> Path:
         """Where the pictures of a specimen lie."""
@@ -65,7 +68,10 @@ class SqliteDatabase(Database):
     def missing_pictures(self, connection: Connection) -> list[str]:
         """Which files are shorter than what is said of them."""
         faults = []
-        query = select(CELLS.c.specimen, func.max(CELLS.c.start + CELLS.c.size)).group_by(CELLS.c.specimen)
+        ends = union_all(
+            *(select(it.c.specimen, (it.c.start + it.c.size).label("end")) for it in (SLIDES, PICTURES, CELLS))
+        ).subquery()
+        query = select(ends.c.specimen, func.max(ends.c.end)).group_by(ends.c.specimen)
         for key, end in connection.execute(query):
             file = self.file_of(key)
             size = file.stat().st_size if file.exists() else 0
