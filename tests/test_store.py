@@ -814,9 +814,9 @@ def test_a_first_picture_of_which_the_acknowledgement_was_lost(postgresql: Postg
 def test_pictures_of_a_database_are_read_together(postgresql: PostgresServer):
     store, cells = SpecimenStore(postgresql.empty_store()), 70
     specimen = store.begin()
-    crops = [picture_bytes("PNG", number, side=16) for number in range(cells)]
-    for crop in crops:
-        add_field(specimen, replace(new_cell(), crop=crop))
+    crops = [picture_bytes("PNG", number, side=24) for number in range(cells)]
+    for field in range(10):
+        add_field(specimen, *(replace(new_cell(), crop=crop) for crop in crops[field * 7 : field * 7 + 7]))
     opened = again(store)
     kept = opened.open(specimen.key)
     page = SimpleNamespace(key="key", specimen=kept)
