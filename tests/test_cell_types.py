@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
-from pypdf import PdfReader
+from pypdf import PageObject, PdfReader
 from scipy.stats import binom
 
 from tests.kept_specimens import MODEL, add_field, new_cell, picture_bytes
@@ -438,6 +438,33 @@ def test_the_report_shows_them_on_paper(specimen: Specimen):
     assert "Leucocytes corrected for erythroblast: 5.00" in first
     assert "Band: 2" in cells and "Beside the leucocytes, erythroblast: 3" in cells
     assert "reviewed, cells 1, 2" in " ".join(pages[-1].split())
+
+
+@pytest.mark.parametrize("length", [0, 25])
+def test_many_types_go_on_on_the_next_page(specimen: Specimen, length: int):
+    """Long names leave room for a single column."""
+    add_field(specimen, *[new_cell()] * 60)
+    names = [f"type {n} {'m' * length}".strip() for n in range(1, 61)]
+    specimen.review_many({15 + n: replace(BAND, name=name) for n, name in enumerate(names, 1)}, "Ana")
+    pages = PdfReader(io.BytesIO(to_pdf(take_snapshot(specimen)))).pages
+    found = [
+        (number, name, y) for number, page in enumerate(pages) for name, y in _titles(page) if name.lower() in names
+    ]
+    on_pages = [page for page, name, _ in found]
+    assert sorted(name.lower() for _, name, _ in found) == sorted(names)
+    assert on_pages == sorted(on_pages) and max(on_pages) >= 1
+    foot = dict(_titles(pages[0]))["Model"]
+    assert all(y > (foot if page == 0 else 21 / 25.4 * 72) for page, _, y in found)
+    for page in pages[1 : max(on_pages) + 1]:
+        text = page.extract_text()
+        assert text.startswith("Differential") and "Types of the laboratory’s own" in text
+
+
+def _titles(page: PageObject) -> list[tuple[str, float]]:
+    """Texts of a page, with their heights over its lower edge in points."""
+    found: list[tuple[str, float]] = []
+    page.extract_text(visitor_text=lambda text, _, place, *rest: found.append((text.strip(), place[5])))
+    return found
 
 
 def test_reviewed_cells_have_folders_by_the_persons_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -5,6 +5,7 @@ import logging
 import re
 import time
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,8 @@ from wbc_hf.reports import (
     to_pdf,
 )
 from wbc_hf.reports import fhir as fhir_module
+from wbc_hf.reports import pdf as pdf_module
+from wbc_hf.reports.fonts import find_fonts
 from wbc_hf.reports.letters import clusters, keep_figures_out, pieces
 from wbc_hf.reports.texts import safe_name, time_text
 from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, Flag, Snapshot, Specimen, sign
@@ -423,8 +426,8 @@ def test_letters_that_no_font_has_stand_as_numbers_and_are_copied_as_letters():
     assert "[U+" not in _page(to_pdf(_take_snapshot(Specimen("A B"))))
 
 
-def _write_font(path: Path, letters: str, *, restricted: bool = False) -> None:
-    """A font of squares."""
+def _write_font(path: Path, letters: str, *, restricted: bool = False, without: str = "") -> None:
+    """A font of squares, without one of its tables."""
     names = {ord(letter): f"u{ord(letter):X}" for letter in letters}
     order = [".notdef", *names.values()]
     pen = TTGlyphPen(None)
@@ -442,6 +445,8 @@ def _write_font(path: Path, letters: str, *, restricted: bool = False) -> None:
     font.setupNameTable({"familyName": path.stem, "styleName": "Regular", "fullName": path.stem, "psName": path.stem})
     font.setupOS2(sTypoAscender=800, fsType=2 if restricted else 0)
     font.setupPost()
+    if without:
+        del font.font[without]
     font.save(path)
 
 
@@ -460,9 +465,100 @@ def test_a_font_that_may_not_be_embedded_is_not(tmp_path: Path, monkeypatch: pyt
     assert "A [U+10A000 U+10A001] B" in _page(to_pdf(_take_snapshot(Specimen(f"A {NOWHERE} B"))))
 
 
+@pytest.mark.parametrize("table", ["OS/2", "post"])
+def test_in_place_of_an_unusable_font_another_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, table: str
+):
+    _write_font(tmp_path / "A.ttf", NOWHERE, without=table)
+    monkeypatch.setenv("WBC_HF_FONTS", str(tmp_path))
+    snapshot = _take_snapshot(Specimen(f"A {NOWHERE} B"))
+    with caplog.at_level(logging.WARNING, "wbc_hf"):
+        assert "A [U+10A000 U+10A001] B" in _page(to_pdf(snapshot))
+    assert [record.getMessage().startswith(f"{tmp_path / 'A.ttf'}: this font") for record in caplog.records] == [True]
+    _write_font(tmp_path / "B.ttf", NOWHERE)
+    assert f"A {NOWHERE} B" in _page(to_pdf(snapshot))
+
+
+def test_a_font_is_found_once_it_is_there_and_not_once_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WBC_HF_FONTS", str(tmp_path))
+    snapshot = _take_snapshot(Specimen(f"A {NOWHERE} B"))
+    assert "A [U+10A000 U+10A001] B" in _page(to_pdf(snapshot))
+    _write_font(tmp_path / "Rare.ttf", NOWHERE)
+    assert f"A {NOWHERE} B" in _page(to_pdf(snapshot))
+    (tmp_path / "Rare.ttf").unlink()
+    assert "A [U+10A000 U+10A001] B" in _page(to_pdf(snapshot))
+
+
+def _unknown(start: int, count: int) -> str:
+    """Letters for private use, which no font has."""
+    return "".join(chr(0x100000 + start + index) for index in range(count))
+
+
+def test_fonts_are_looked_through_once_for_all_names_of_a_report(monkeypatch: pytest.MonkeyPatch):
+    looks = []
+    monkeypatch.setattr(pdf_module, "find_fonts", lambda *rest: looks.append(rest[0]) or find_fonts(*rest))
+    specimen = Specimen(_unknown(0, 9))
+    specimen.add_picture("a.png", (48, 48), b"", [_new(3, PAINTED[3])] * 3, is_field=False)
+    specimen.describe(_unknown(10, 9), patient=_unknown(20, 9), order=_unknown(30, 9), comment=_unknown(40, 9))
+    specimen.review(1, "basophil", _unknown(50, 9))
+    sign(specimen, [], _unknown(60, 9), _unknown(70, 9))
+    to_pdf(_take_snapshot(specimen, ModelIdentity(_unknown(80, 9), "1", _unknown(90, 9), "wbc_hf 0.0")))
+    assert len(looks) == 1
+    assert looks[0] >= set("".join(_unknown(start, 9) for start in range(0, 100, 10)))
+
+
+@pytest.mark.parametrize(
+    "name", ["A\u200d" * 200, "👩\u200d" * 200, "a" + "\u1ab0" * 60, "a" + "\U000e0100\u1ab0" * 60, _unknown(0, 60)]
+)
+@pytest.mark.parametrize("width", [15.0, 60.0])
+def test_no_line_is_wider_than_its_place(empty_snapshot: Snapshot, name: str, width: float):
+    page = pdf_module.ReportPage(empty_snapshot)
+    lines = page.wrap(name, width, 8)
+    assert "".join(lines) == name
+    assert len(lines) > 1 and not page.fits(name, width, 8)
+    assert all(page.fits(line, width, 8) for line in lines)
+
+
+def test_a_single_letter_fits_only_where_it_has_room(empty_snapshot: Snapshot):
+    page = pdf_module.ReportPage(empty_snapshot)
+    assert page.fits("W", 5, 8) and not page.fits("W", 1, 8)
+
+
+def test_names_of_a_thousand_unknown_letters_leave_room_for_the_rest():
+    specimen = Specimen(_unknown(0, 1000))
+    specimen.add_picture("a.png", (48, 48), b"", [_new(3, PAINTED[3])] * 14, is_field=False)
+    specimen.describe("Ana", patient=_unknown(1000, 1000))
+    sign(specimen, [], _unknown(2000, 1000), "so few")
+    content = to_pdf(_take_snapshot(specimen))
+    pages = _pages(content)
+    lines = [line for page in pages for line in page.splitlines() if "…, in whole" not in line]
+    whole = "".join(map(_letters, lines))
+    assert _unknown(0, 1000) in whole and _unknown(1000, 1000) in whole and _unknown(2000, 1000) in whole
+    assert [page.count("…, in whole from page 1 on") for page in pages] == [0] + [2] * (len(pages) - 1)
+    assert pages[0].count("…, in whole in the history") == 1
+    assert all(f"page {number} of {len(pages)}" in page for number, page in enumerate(pages, 1))
+    assert not list(_below_their_place(content))
+
+
+def _below_their_place(content: bytes) -> Iterator[str]:
+    """Texts that stand between the end of a page's texts and its last lines, or beyond the page."""
+    for page in PdfReader(io.BytesIO(content)).pages[1:]:
+        places: list[tuple[float, str]] = []
+        page.extract_text(
+            visitor_text=lambda text, _, place, *rest, places=places: places.append((place[5], text.strip()))
+        )
+        heights = [(297 - y / 72 * 25.4, text) for y, text in places if text]
+        yield from (text for height, text in heights if pdf_module.BOTTOM + 1 < height < pdf_module.FOOT - 1)
+        yield from (text for height, text in heights if not 10 < height < 297)
+
+
 def test_a_line_ends_at_no_mark_and_between_chinese_letters():
     assert list(clusters("e\u0301กำx")) == ["e\u0301", "ก", "ำ", "x"]
     assert list(clusters("👩🏽\u200d🔬.")) == ["👩🏽\u200d🔬", "."]
+    family = "\u200d".join("👨🏽👩🏽👧🏽👦🏽"[index : index + 2] for index in range(0, 8, 2))
+    assert list(clusters(f"{family}.")) == [family, "."]
+    assert list(clusters("A\u200dB")) == ["A\u200d", "B"]
+    assert max(map(len, clusters("a" + 60 * "\u0301"))) == 12
     assert list(pieces("S 17 血液b: c")) == ["S ", "17 ", "血", "液", "b: ", "c"]
     assert "".join(pieces(HOSTILE_NAME)) == HOSTILE_NAME
 

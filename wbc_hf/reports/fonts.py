@@ -1,9 +1,8 @@
 """Fonts of this computer for letters that the report's own font lacks, such as Chinese, Thai and emoji."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import uharfbuzz
@@ -33,31 +32,35 @@ class FontFile:
     index: int
 
 
-@lru_cache(maxsize=256)
-def find_fonts(letters: frozenset[str], folder: str) -> tuple[FontFile, ...]:
+def find_fonts(letters: Set[str], folder: str, use: Callable[[FontFile], Collection[int]]) -> set[str]:
     """Find fonts that have letters, as few as a look in a fixed order finds; those that may not be embedded are left.
+
+    Nothing is remembered: a font may be installed, or removed, at any time.
 
     Args:
         letters: Single characters.
         folder: Of more fonts; "" for none.
+        use: Takes a font that is found, and returns the Unicode numbers of its letters: none where it is unusable.
+
+    Returns:
+        The letters that no usable font has.
     """
-    missing, found = set(map(ord, letters)), []
+    missing = set(map(ord, letters))
     for path in _files(folder):
         if not missing:
             break
-        best, known = _best_face(path, missing)
+        font, known = _best_face(path, missing)
         if known:
-            found.append(best)
-            missing -= known
-    return tuple(found)
+            missing.difference_update(use(font))
+    return set(map(chr, missing))
 
 
 def _files(folder: str) -> Iterator[Path]:
     from matplotlib.font_manager import findSystemFonts  # slow to import, and seldom needed
 
-    if folder:
-        yield from sorted(map(Path, findSystemFonts([folder])), key=_rank)
-    yield from sorted(map(Path, findSystemFonts()), key=_rank)
+    own = sorted(map(Path, findSystemFonts([folder])), key=_rank) if folder else []
+    yield from own
+    yield from sorted(set(map(Path, findSystemFonts())) - set(own), key=_rank)
 
 
 def _rank(path: Path) -> tuple[int, int, str]:
@@ -79,8 +82,8 @@ def _best_face(path: Path, letters: set[int]) -> tuple[FontFile, set[int]]:
                 continue
             unicodes = face.unicodes
             here = {letter for letter in letters if letter in unicodes}
-            if (len(here), _fits(face, letters)) > score:
-                best, known, score = FontFile(path, index), here, (len(here), _fits(face, letters))
+            if (here_score := (len(here), _fits(face, letters))) > score:
+                best, known, score = FontFile(path, index), here, here_score
     except (OSError, ValueError, MemoryError, uharfbuzz.HarfBuzzError):
         return best, set()  # no font after all
     return best, known

@@ -12,6 +12,8 @@ _KEPT = {"\u200c", _JOINER, _LEFT_TO_RIGHT}
 _VARIANTS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _RIGHT_TO_LEFT = ("R", "AL")
 _SKIN = range(0x1F3FB, 0x1F400)
+# Letters of a cluster, more than any language or picture has: a family of four with their skins has eleven.
+_LONGEST = 12
 
 
 def visible(text: str) -> str:
@@ -56,12 +58,16 @@ def needs_shaping(text: str) -> bool:
 
 
 def clusters(text: str) -> Iterator[str]:
-    """The letters of a text with the marks on them, and pictures that are joined: no line ends within one."""
+    """The letters of a text with the marks on them, and pictures that are joined: no line ends within one.
+
+    None is longer than 12 letters, whatever a name holds.
+    """
     start = 0
     for index in range(1, len(text)):
         letter, before = text[index], text[index - 1]
-        joined = unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf") or ord(letter) in _SKIN
-        if not joined and before != _JOINER:
+        kind = unicodedata.category(letter)
+        joined = kind in ("Mn", "Mc", "Me", "Cf") or ord(letter) in _SKIN or (before == _JOINER and kind == "So")
+        if not joined or index - start == _LONGEST:
             yield text[start:index]
             start = index
     if text:

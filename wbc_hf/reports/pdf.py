@@ -6,7 +6,7 @@ next.
 
 import io
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -38,6 +38,7 @@ from wbc_hf.reports.texts import (
     local_text,
     reviewer_text,
     time_text,
+    user_texts,
 )
 from wbc_hf.smear import ENOUGH_COUNTED, Cell, CellState, Differential, Picture, Share, Snapshot
 
@@ -51,8 +52,10 @@ _NO_FONT = (
 )
 # In place of the number of pages, which is known in the end: no text has these, they would stand as numbers.
 _PAGES = "\U0010fffc\U0010fffd"
+_REST_OF_NAME = "…, in whole from page 1 on"
+_REST_OF_SIGNER = "…, in whole in the history"
 
-WIDTH, MARGIN = 210.0, 16.0
+WIDTH, HEIGHT, MARGIN = 210.0, 297.0, 16.0
 LEFT, RIGHT = MARGIN, WIDTH - MARGIN
 BOTTOM, FOOT = 276.0, 289.5  # of what stands on a page, and its last line
 INK, FAINT, HAIRLINE, BAND = "#1f2328", "#6b7280", "#d5d8dd", "#e4e7eb"
@@ -71,6 +74,7 @@ PITCH = (RIGHT - STRIP_LEFT - CELL) / (SHOWN - 1)  # from one cell to the next
 PIXELS_PER_POINT = 3  # of a cell, 216 to the inch
 LINE = 3.6
 _POINT = 25.4 / 72
+_ROUNDING = 0.01  # of widths that are added
 _HEAD_OF_TABLE, _FOOT_OF_TABLE = 4.8, 17.5
 _HEAD_OF_CELLS = 4.6
 
@@ -104,7 +108,7 @@ def draw_report(snapshot: Snapshot, draw_more: Callable[["ReportPage", Snapshot,
     try:
         return _draw(page, snapshot, draw_more)
     except Exception:
-        if not page.has_more_fonts:
+        if not page.asked_fonts:
             raise
         # Whatever is wrong with a font of this computer, there is a report.
         logger.warning("A font of this computer cannot be used: the report says which letters lack.", exc_info=True)
@@ -119,6 +123,7 @@ def _draw(page: "ReportPage", snapshot: Snapshot, draw_more: Callable[["ReportPa
     y = page.room(y, _HEAD_OF_TABLE + len(LEUCOCYTES) * ROW + _FOOT_OF_TABLE)
     y = _draw_table(page, snapshot, y)
     y = draw_own_types(page, snapshot.differential, LEFT, y)
+    page.heading = "Review"
     paragraphs = _review_paragraphs(page, snapshot)
     cells_height = _HEAD_OF_CELLS + len(LEUCOCYTES) * STRIP + 1
     # Where long names take its room, they are on the pages that follow.
@@ -139,13 +144,16 @@ class ReportPage(FPDF):
     Attributes:
         bottom: Where what stands on the current page ends.
         heading: Of the pages that are begun where something does not fit.
+        asked_fonts: Whether the fonts of this computer were asked for letters.
     """
 
     def __init__(self, snapshot: Snapshot, *, more_fonts: bool = True):
         super().__init__()
-        self.bottom, self.heading = BOTTOM, "Review"
+        self.bottom, self.heading = BOTTOM, "Differential"
+        self.asked_fonts = False
         self._snapshot, self._may_have_more = snapshot, more_fonts
         self._more: dict[FontFile, str] = {}
+        self._nowhere: set[str] = set()  # letters that none of the fonts of this computer has
         self._undrawn = False
         self._widths: dict[tuple[str, float, str], float] = {}
         self.alias_nb_pages(_PAGES)
@@ -167,9 +175,11 @@ class ReportPage(FPDF):
         self.add_page()
         self.heading, self.bottom = heading, BOTTOM
         y = self.put_lines(LEFT, 21, heading, RIGHT - LEFT, 13, bold=True, leading=5.4) - 0.6
-        for name, text in self._names:
+        for name, lines in self._names:
             self.put(LEFT, y, name, 7, ink=FAINT)
-            y = self.put_lines(LEFT + 18, y, text, RIGHT - LEFT - 18, 8, bold=True, leading=LINE)
+            for line in lines:
+                self.put(LEFT + 18, y, line, 8, bold=True)
+                y += LINE
         self.rule(y - 1.8, ink=INK, width=0.35)
         return y + 1.2
 
@@ -177,14 +187,9 @@ class ReportPage(FPDF):
         """Where something so high stands: at `y`, or on a new page."""
         return y if y + height <= self.bottom else self.begin(self.heading)
 
-    def next_line(self, y: float) -> float:
-        """The baseline of a line: `y`, or on a new page."""
-        return y if y <= self.bottom else self.begin(self.heading) + 2.6
-
-    @property
-    def has_more_fonts(self) -> bool:
-        """Whether fonts of this computer are used."""
-        return bool(self._more)
+    def next_line(self, y: float, below: float = 0) -> float:
+        """The baseline of a line: `y`, or on a new page where this one has no room for it and so much below it."""
+        return y if y + below <= self.bottom else self.begin(self.heading) + 2.6
 
     def finish(self) -> bytes:
         """The finished document."""
@@ -192,10 +197,18 @@ class ReportPage(FPDF):
         return bytes(self.output())
 
     @cached_property
-    def _names(self) -> list[tuple[str, str]]:
-        about = self._snapshot.about
-        names = [("Specimen", self._snapshot.specimen or "not named"), ("Patient", about.patient)]
-        return [(title, text) for title, text in [*names, ("Order", about.order)] if text.strip()]
+    def _names(self) -> list[tuple[str, list[str]]]:
+        """What every page names, in lines: whole, or the first lines where that leaves too little of a page."""
+        about, width = self._snapshot.about, RIGHT - LEFT - 18
+        texts = [("Specimen", self._snapshot.specimen or "not named"), ("Patient", about.patient)]
+        names = [
+            (title, self.wrap(text, width, 8, bold=True))
+            for title, text in [*texts, ("Order", about.order)]
+            if text.strip()
+        ]
+        if LINE * sum(len(lines) for _, lines in names) <= HEIGHT / 3:
+            return names
+        return [(title, [self.shorten(lines, width, 8, _REST_OF_NAME, bold=True)]) for title, lines in names]
 
     def _end_page(self) -> None:
         """Write what stands at the end of each page: its number, and what no font has."""
@@ -252,7 +265,10 @@ class ReportPage(FPDF):
         return y
 
     def wrap(self, text: str, width: float, size: float, *, bold: bool = False) -> list[str]:
-        """Split a text into lines, between words where that is possible, and never between a letter and its marks."""
+        """Split a text into lines, between words where that is possible.
+
+        A line ends between a letter and its marks only where those alone are wider than it.
+        """
         lines, line, used = [], "", 0.0
         for piece in pieces(visible(text).strip()):
             if used + self._width(piece.rstrip(), size, bold) > width and line:
@@ -262,25 +278,42 @@ class ReportPage(FPDF):
                 line, used = line + piece, used + wide
                 continue
             for cluster in clusters(piece):
-                wide = self._width(cluster, size, bold)
-                if used + wide > width and line:
-                    lines.append(line)
-                    line, used = "", 0.0
-                line, used = line + cluster, used + wide
+                whole = self._width(cluster, size, bold) <= width
+                for part in (cluster,) if whole else cluster:
+                    wide = self._width(part, size, bold)
+                    if used + wide > width and line:
+                        lines.append(line)
+                        line, used = "", 0.0
+                    line, used = line + part, used + wide
         return [*lines, line] if line.strip() or not lines else lines
 
     def fits(self, text: str, width: float, size: float, *, bold: bool = False) -> bool:
-        """Whether a text needs no more than one line."""
-        return len(self.wrap(text, width, size, bold=bold)) == 1
+        """Whether a text needs no more than one line of that width."""
+        first, *more = self.wrap(text, width, size, bold=bold)
+        return not more and self._width(first.rstrip(), size, bold) <= width + _ROUNDING
+
+    def shorten(self, lines: Sequence[str], width: float, size: float, rest: str, *, bold: bool = False) -> str:
+        """The first of several lines, with words in place of the others; a single one as it is."""
+        if len(lines) == 1:
+            return lines[0]
+        room = width - self._width(rest, size, bold)
+        return self.wrap(lines[0], room, size, bold=bold)[0].rstrip() + rest
 
     def put_facts(self, y: float, facts: Sequence[Fact], size: float, title_size: float, *, bold: bool) -> float:
-        """Write facts side by side, and before them those that are wider than their place, and return the new `y`."""
+        """Write facts side by side, and before them those that are wider than their place, and return the new `y`.
+
+        What does not fit on the page goes on on the next.
+        """
         wide = [it for it in facts if not self.fits(it.text, it.width, size, bold=bold)]
         gap, leading = 0.52 * size + 0.4, 0.47 * size
         for fact in wide:
+            y = self.next_line(y, gap)
             self.put(LEFT, y, fact.title, title_size, ink=FAINT)
-            y = self.put_lines(LEFT, y + gap, fact.text, RIGHT - LEFT, size, bold=bold, leading=leading) + 1.6
+            y += gap
+            y = self.put_lines(LEFT, y, fact.text, RIGHT - LEFT, size, bold=bold, leading=leading, flows=True) + 1.6
         beside = [it for it in facts if it not in wide]
+        if beside:
+            y = self.next_line(y, gap + 0.36 * size)
         for fact in beside:
             x = fact.x - beside[0].x + LEFT
             self.put(x, y, fact.title, title_size, ink=FAINT)
@@ -350,15 +383,33 @@ class ReportPage(FPDF):
         if not lacking:
             return lacking
         lacking = self._without_those_of(("dejavu", *self._more.values()), lacking)
-        if lacking and self._may_have_more:
-            for font in find_fonts(frozenset(lacking), more_fonts()):
-                if font not in self._more:
-                    family = f"more{chr(ord('a') + len(self._more))}"
-                    self.add_font(family, "", font.path, collection_font_number=font.index)
-                    self._more[font] = family
+        if lacking - self._nowhere and self._may_have_more:
+            self._ask_fonts(lacking - self._nowhere)
             lacking = self._without_those_of(self._more.values(), lacking)
         self.set_fallback_fonts(["DejaVu", *self._more.values()], exact_match=False)
         return lacking
+
+    def _ask_fonts(self, letters: set[str]) -> None:
+        """Look for letters among the fonts of this computer; the first time for all letters of the report.
+
+        Each look opens every font, so that one for each name would take seconds.
+        """
+        if not self.asked_fonts:
+            self.asked_fonts = True
+            letters = letters.union(*map(visible, set(user_texts(self._snapshot))))
+        letters = self._without_those_of(("dejavu", *self._more.values()), set(without_variants("".join(letters))))
+        self._nowhere |= find_fonts(letters, more_fonts(), self._use)
+
+    def _use(self, font: FontFile) -> Collection[int]:
+        """Take a font into the document, and return the Unicode numbers of its letters; none where it is unusable."""
+        family = f"more{len(self._more)}"
+        try:
+            self.add_font(family, "", font.path, collection_font_number=font.index)
+        except Exception as error:  # the font is the user's, and whatever is wrong with it another may do
+            logger.warning("%s: this font cannot be used, another is looked for: %r", font.path, error)
+            return ()
+        self._more[font] = family
+        return cast(TTFFont, self.fonts[family]).cmap
 
     def _without_those_of(self, families: Iterable[str], letters: set[str]) -> set[str]:
         cmaps = [cast(TTFFont, self.fonts[family]).cmap for family in families]
@@ -435,6 +486,8 @@ def _draw_notices(page: ReportPage, snapshot: Snapshot, y: float) -> float:
     if not snapshot.reviewers and snapshot.cells:
         notices.append("No person has reviewed these cells yet: all classes are the model's.")
     for notice in notices:
+        lines = page.wrap(notice, RIGHT - LEFT - 3, 7.5)
+        y = page.room(y, 3.4 + LINE * len(lines))
         end = page.put_lines(LEFT + 3, y + 3.4, notice, RIGHT - LEFT - 3, 7.5) - LINE + 1.2
         page.box(LEFT, y, 1.1, end - y, CAUTION)
         y = end + 1
@@ -572,6 +625,7 @@ def _height_of_review(page: ReportPage, paragraphs: Sequence[tuple[str, str]]) -
 
 
 def _draw_review(page: ReportPage, paragraphs: Sequence[tuple[str, str]], y: float) -> None:
+    y = page.room(y, 4.2)
     page.rule(y)
     y += 4.2
     for title, text in paragraphs:
@@ -600,9 +654,12 @@ def _draw_foot(page: ReportPage, snapshot: Snapshot) -> float:
             page.put(84, 278.2, signature.name, 8)
         else:
             page.put(84, 278.2, "see above", 8, ink=FAINT)
-            said = f"Signed by {signature.name}"
-            top -= LINE * len(page.wrap(said, RIGHT - LEFT, 8))
-            page.put_lines(LEFT, top + 2.6, said, RIGHT - LEFT, 8)
+            lines = page.wrap(f"Signed by {signature.name}", RIGHT - LEFT, 8)
+            if LINE * len(lines) > HEIGHT / 3:
+                lines = [page.shorten(lines, RIGHT - LEFT, 8, _REST_OF_SIGNER)]
+            top -= LINE * len(lines)
+            for index, line in enumerate(lines):
+                page.put(LEFT, top + 2.6 + LINE * index, line, 8)
     facts = [
         Fact("Model", model.name, LEFT, 46),
         Fact("Version", model.version, 66, 26),

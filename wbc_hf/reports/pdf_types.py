@@ -1,6 +1,6 @@
 """The laboratory's own types, on the first page of a report. Lengths are in millimetres, sizes of text in points."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from wbc_hf.smear import CellType, Differential, Share
 if TYPE_CHECKING:
     from wbc_hf.reports.pdf import ReportPage
 
-_ROW, _COLUMN = 4.2, 91.0  # height of a line, and from one column to the next
+_HEAD, _ROW, _COLUMN = 4.4, 4.2, 91.0  # heights of the titles and of a line, and from one column to the next
 _NAME, _LONG_NAME = 26.0, 91.0  # widths of names; long ones leave room for a single column
 _SMALL, _LEADING = 6.2, 3.0
 _FAINT = "#6b7280"
@@ -34,6 +34,8 @@ class _Line:
 def draw_own_types(page: "ReportPage", differential: Differential, left: float, y: float) -> float:
     """Draw a line for each type that was found, in two columns, and what has to be known of them; return the new `y`.
 
+    What does not fit on a page goes on on the next.
+
     Args:
         page: Of the report.
         differential: Of the specimen.
@@ -44,26 +46,39 @@ def draw_own_types(page: "ReportPage", differential: Differential, left: float, 
     lines += [_Line(it.own, it.count, it.value, it.limits, "per 100") for it in differential.beside]
     if not lines:
         return y
-    page.put(left, y + 2.6, "Types of the laboratory’s own, named by a person", 8, bold=True)
-    page.put(left + 2 * _COLUMN - 4, y + 2.6, "% of the counted cells, or per 100 of them", 6.2, align="R", ink=_FAINT)
-    y += 4.4
     found, absent = [it for it in lines if it.count], [it for it in lines if not it.count]
     short = all(page.fits(it.title, _NAME, 7.5, bold=True) for it in found)
-    rows = (len(found) + 1) // 2 if short else len(found)
-    for index, line in enumerate(found):
-        x = left + _COLUMN * (index // rows)
-        _draw_line(page, line, x, y + _ROW * (index % rows), 0 if short else _LONG_NAME - _NAME)
-    y += _ROW * rows + 3
+    y = _draw_head(page, left, y)
+    while found:
+        # On each page as many as it has room for, down the first column and then down the second.
+        rows = min(_rows(found, short), max(1, int((page.bottom - y) / _ROW)))
+        here, found = found[: rows * (1 + short)], found[rows * (1 + short) :]
+        rows = _rows(here, short)
+        for index, line in enumerate(here):
+            x = left + _COLUMN * (index // rows)
+            _draw_line(page, line, x, y + _ROW * (index % rows), 0 if short else _LONG_NAME - _NAME)
+        y += _ROW * rows
+        if found:
+            y = _draw_head(page, left, y)
     notes = own_types_notes(differential)
     if absent:
         notes.append(f"Looked for and not found: {', '.join(map(_absence, absent))}")
-    return _put_all(page, notes, left, y)
-
-
-def _put_all(page: "ReportPage", notes: Iterable[str], left: float, y: float) -> float:
+    y += 3
     for note in notes:
-        y = page.put_lines(left, y, note, 2 * _COLUMN - 4, _SMALL, leading=_LEADING)
+        y = page.put_lines(left, y, note, 2 * _COLUMN - 4, _SMALL, leading=_LEADING, flows=True)
     return y
+
+
+def _draw_head(page: "ReportPage", left: float, y: float) -> float:
+    """Draw the titles, with room for a line below them."""
+    y = page.room(y, _HEAD + _ROW)
+    page.put(left, y + 2.6, "Types of the laboratory’s own, named by a person", 8, bold=True)
+    page.put(left + 2 * _COLUMN - 4, y + 2.6, "% of the counted cells, or per 100 of them", 6.2, align="R", ink=_FAINT)
+    return y + _HEAD
+
+
+def _rows(lines: Sequence[_Line], two_columns: bool) -> int:
+    return (len(lines) + 1) // 2 if two_columns else len(lines)
 
 
 def _line_of(share: Share) -> _Line:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from wbc_hf.evaluation import format_figure, format_interval
@@ -83,6 +84,22 @@ def local_text(time: datetime) -> str:
         return ""
     day = "" if local.date() == utc.date() else f"{local:%d %b}, "
     return f"{day}{local:%H:%M %Z}"
+
+
+def user_texts(snapshot: Snapshot) -> Iterator[str]:
+    """All that users, settings and files may have written into a report, in any order, some of it more than once."""
+    about, model, differential = snapshot.about, snapshot.model, snapshot.differential
+    yield from (snapshot.specimen, about.patient, about.order, about.slide, about.comment, local_text(snapshot.time))
+    if about.signature is not None:
+        yield from (about.signature.name, about.signature.comment, local_text(about.signature.time))
+    yield from (model.name, model.version, model.trained_on or "", model.software)
+    yield from snapshot.reviewers
+    yield from {cell.prediction.label for cell in snapshot.cells}
+    yield differential.ranges_source
+    yield from _names_of_own(differential)
+    yield from (slide.name for slide in snapshot.slides)
+    for event in snapshot.history:
+        yield from (event.who, event.field, event.before, event.after)
 
 
 def file_stem(snapshot: Snapshot) -> str:
