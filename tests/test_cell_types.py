@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from fhir.resources.R4B.bundle import Bundle
-from pypdf import PageObject, PdfReader
+from pypdf import PdfReader
 from scipy.stats import binom
 
-from tests.kept_specimens import MODEL, add_field, new_cell, picture_bytes
+from tests.kept_specimens import MODEL, add_field, add_slide, new_cell, picture_bytes
+from tests.report_texts import misplaced_texts, texts_of
 from wbc_hf.adaptation import MIN_UNLABELLED, cells_to_learn, count_supply, is_reviewed
 from wbc_hf.data import load_leucocytes
 from wbc_hf.errors import WbcError
@@ -440,31 +441,23 @@ def test_the_report_shows_them_on_paper(specimen: Specimen):
     assert "reviewed, cells 1, 2" in " ".join(pages[-1].split())
 
 
-@pytest.mark.parametrize("length", [0, 25])
-def test_many_types_go_on_on_the_next_page(specimen: Specimen, length: int):
-    """Long names leave room for a single column."""
+@pytest.mark.parametrize("suffix", ["", " with a name of a single column", "\U0010a000" * 30])
+def test_many_types_go_on_on_the_next_page(specimen: Specimen, suffix: str):
+    """In two columns, or in one where names are long, on several lines where nothing has their letters."""
     add_field(specimen, *[new_cell()] * 60)
-    names = [f"type {n} {'m' * length}".strip() for n in range(1, 61)]
-    specimen.review_many({15 + n: replace(BAND, name=name) for n, name in enumerate(names, 1)}, "Ana")
-    pages = PdfReader(io.BytesIO(to_pdf(take_snapshot(specimen)))).pages
-    found = [
-        (number, name, y) for number, page in enumerate(pages) for name, y in _titles(page) if name.lower() in names
-    ]
-    on_pages = [page for page, name, _ in found]
-    assert sorted(name.lower() for _, name, _ in found) == sorted(names)
-    assert on_pages == sorted(on_pages) and max(on_pages) >= 1
-    foot = dict(_titles(pages[0]))["Model"]
-    assert all(y > (foot if page == 0 else 21 / 25.4 * 72) for page, _, y in found)
-    for page in pages[1 : max(on_pages) + 1]:
-        text = page.extract_text()
-        assert text.startswith("Differential") and "Types of the laboratory’s own" in text
-
-
-def _titles(page: PageObject) -> list[tuple[str, float]]:
-    """Texts of a page, with their heights over its lower edge in points."""
-    found: list[tuple[str, float]] = []
-    page.extract_text(visitor_text=lambda text, _, place, *rest: found.append((text.strip(), place[5])))
-    return found
+    types = [replace(BAND, name=f"t{n}{suffix}", leucocyte=n % 2 == 0) for n in range(1, 61)]
+    specimen.review_many({15 + n: own for n, own in enumerate(types, 1)}, "Ana")
+    specimen.add_slide(replace(add_slide(Specimen()), name="s" * 2000, size=(3000, 6000)))
+    content = to_pdf(take_snapshot(specimen))
+    pages = PdfReader(io.BytesIO(content)).pages
+    table = [page for page in pages if "Types of the laboratory’s own" in page.extract_text()]
+    assert len(table) > 1
+    assert all(page.extract_text().startswith("Differential") for page in table[1:])
+    found = [it for page in table for text, _ in texts_of(page) for it in re.findall(r"^T(\d+)", text)]
+    assert sorted(map(int, found)) == list(range(1, 61))
+    signing = dict(texts_of(pages[0]))["Model"]
+    assert all(y < signing for text, y in texts_of(pages[0]) if re.match(r"T\d", text))
+    assert not list(misplaced_texts(content))
 
 
 def test_reviewed_cells_have_folders_by_the_persons_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):

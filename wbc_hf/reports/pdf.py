@@ -53,7 +53,7 @@ _NO_FONT = (
 # In place of the number of pages, which is known in the end: no text has these, they would stand as numbers.
 _PAGES = "\U0010fffc\U0010fffd"
 _REST_OF_NAME = "…, in whole from page 1 on"
-_REST_OF_SIGNER = "…, in whole in the history"
+_IN_THE_HISTORY = "…, in whole in the history"
 
 WIDTH, HEIGHT, MARGIN = 210.0, 297.0, 16.0
 LEFT, RIGHT = MARGIN, WIDTH - MARGIN
@@ -145,12 +145,14 @@ class ReportPage(FPDF):
         bottom: Where what stands on the current page ends.
         heading: Of the pages that are begun where something does not fit.
         asked_fonts: Whether the fonts of this computer were asked for letters.
+        shortened: Titles and texts of which the first page has the first lines alone.
     """
 
     def __init__(self, snapshot: Snapshot, *, more_fonts: bool = True):
         super().__init__()
         self.bottom, self.heading = BOTTOM, "Differential"
         self.asked_fonts = False
+        self.shortened: list[tuple[str, str]] = []
         self._snapshot, self._may_have_more = snapshot, more_fonts
         self._more: dict[FontFile, str] = {}
         self._nowhere: set[str] = set()  # letters that none of the fonts of this computer has
@@ -402,14 +404,15 @@ class ReportPage(FPDF):
 
     def _use(self, font: FontFile) -> Collection[int]:
         """Take a font into the document, and return the Unicode numbers of its letters; none where it is unusable."""
-        family = f"more{len(self._more)}"
-        try:
-            self.add_font(family, "", font.path, collection_font_number=font.index)
-        except Exception as error:  # the font is the user's, and whatever is wrong with it another may do
-            logger.warning("%s: this font cannot be used, another is looked for: %r", font.path, error)
-            return ()
-        self._more[font] = family
-        return cast(TTFFont, self.fonts[family]).cmap
+        if font not in self._more:
+            family = f"more{len(self._more)}"
+            try:
+                self.add_font(family, "", font.path, collection_font_number=font.index)
+            except Exception as error:  # the font is the user's, and whatever is wrong with it another may do
+                logger.warning("%s: this font cannot be used, another is looked for: %r", font.path, error)
+                return ()
+            self._more[font] = family
+        return cast(TTFFont, self.fonts[self._more[font]]).cmap
 
     def _without_those_of(self, families: Iterable[str], letters: set[str]) -> set[str]:
         cmaps = [cast(TTFFont, self.fonts[family]).cmap for family in families]
@@ -656,7 +659,7 @@ def _draw_foot(page: ReportPage, snapshot: Snapshot) -> float:
             page.put(84, 278.2, "see above", 8, ink=FAINT)
             lines = page.wrap(f"Signed by {signature.name}", RIGHT - LEFT, 8)
             if LINE * len(lines) > HEIGHT / 3:
-                lines = [page.shorten(lines, RIGHT - LEFT, 8, _REST_OF_SIGNER)]
+                lines = [page.shorten(lines, RIGHT - LEFT, 8, _IN_THE_HISTORY)]
             top -= LINE * len(lines)
             for index, line in enumerate(lines):
                 page.put(LEFT, top + 2.6 + LINE * index, line, 8)
@@ -666,10 +669,19 @@ def _draw_foot(page: ReportPage, snapshot: Snapshot) -> float:
         Fact("Trained on", model.trained_on or "not said", 95, 66),
         Fact("Software", model.software, 164, 30),
     ]
+    if _height_of_facts(page, facts, 7.5) > HEIGHT / 3:
+        facts = [_shorten_fact(page, fact, 7.5) for fact in facts]
     top -= _height_of_facts(page, facts, 7.5)
     page.put_facts(top, facts, 7.5, 6.2, bold=False)
     page.rule(top - 3.8)
     return top - 3.8
+
+
+def _shorten_fact(page: ReportPage, fact: Fact, size: float) -> Fact:
+    lines = page.wrap(fact.text, RIGHT - LEFT, size)
+    if len(lines) > 1:
+        page.shortened.append((fact.title, fact.text))
+    return fact._replace(text=page.shorten(lines, RIGHT - LEFT, size, _IN_THE_HISTORY))
 
 
 def _height_of_facts(page: ReportPage, facts: Sequence[Fact], size: float) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from wbc_hf.labels import LEUCOCYTES
 from wbc_hf.reports.history import history_lines
-from wbc_hf.reports.pdf import CELL, FAINT, INK, LEFT, RIGHT, SHOWN, ReportPage
+from wbc_hf.reports.pdf import CELL, FAINT, INK, LEFT, LINE, RIGHT, SHOWN, ReportPage
 from wbc_hf.reports.slide_page import draw_slide
 from wbc_hf.reports.texts import time_text
 from wbc_hf.smear import Action, Cell, CellState, Event, Snapshot
@@ -28,7 +28,7 @@ def draw_more(page: ReportPage, snapshot: Snapshot, shows_cells: bool) -> None:
     groups = _groups(snapshot)
     # The reading of pictures and slides is left out: the JSON export holds it.
     acts = [event for event in snapshot.history if event.action not in (Action.READ, Action.SLIDE)]
-    facts = _facts(snapshot)
+    facts = [*_facts(snapshot), *page.shortened]
     # The first page shows cells of the five classes alone, as many as it has room for.
     counts = [len(cells) for _, cells in groups]
     five, others = counts[: len(LEUCOCYTES)], counts[len(LEUCOCYTES) :]
@@ -62,9 +62,9 @@ def _draw_cells(page: ReportPage, groups: Sequence[tuple[str, list[Cell]]]) -> N
     for title, cells in groups:
         if not cells:
             continue
-        y = page.room(y, 5 + _ROW)
-        page.put(LEFT, y + 2.6, f"{title}: {len(cells)}", 8, bold=True)
-        y += 5
+        title = f"{title}: {len(cells)}"
+        y = page.room(y, 1.4 + LINE * len(page.wrap(title, RIGHT - LEFT, 8, bold=True)) + _ROW)
+        y = page.put_lines(LEFT, y + 2.6, title, RIGHT - LEFT, 8, bold=True) - 1.2
         for start in range(0, len(cells), _IN_A_ROW):
             y = page.room(y, _ROW)
             for index, cell in enumerate(cells[start : start + _IN_A_ROW]):

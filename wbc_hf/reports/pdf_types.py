@@ -49,23 +49,37 @@ def draw_own_types(page: "ReportPage", differential: Differential, left: float, 
     found, absent = [it for it in lines if it.count], [it for it in lines if not it.count]
     short = all(page.fits(it.title, _NAME, 7.5, bold=True) for it in found)
     y = _draw_head(page, left, y)
-    while found:
-        # On each page as many as it has room for, down the first column and then down the second.
-        rows = min(_rows(found, short), max(1, int((page.bottom - y) / _ROW)))
-        here, found = found[: rows * (1 + short)], found[rows * (1 + short) :]
-        rows = _rows(here, short)
-        for index, line in enumerate(here):
-            x = left + _COLUMN * (index // rows)
-            _draw_line(page, line, x, y + _ROW * (index % rows), 0 if short else _LONG_NAME - _NAME)
-        y += _ROW * rows
-        if found:
-            y = _draw_head(page, left, y)
+    y = _draw_columns(page, found, left, y) if short else _draw_column(page, found, left, y)
     notes = own_types_notes(differential)
     if absent:
         notes.append(f"Looked for and not found: {', '.join(map(_absence, absent))}")
     y += 3
     for note in notes:
         y = page.put_lines(left, y, note, 2 * _COLUMN - 4, _SMALL, leading=_LEADING, flows=True)
+    return y
+
+
+def _draw_columns(page: "ReportPage", lines: Sequence[_Line], left: float, y: float) -> float:
+    """On each page as many as it has room for, down the first column and then down the second."""
+    while lines:
+        rows = min((len(lines) + 1) // 2, max(1, int((page.bottom - y) / _ROW)))
+        here, lines = lines[: 2 * rows], lines[2 * rows :]
+        rows = (len(here) + 1) // 2
+        for index, line in enumerate(here):
+            _draw_line(page, line, left + _COLUMN * (index // rows), y + _ROW * (index % rows), _NAME)
+        y += _ROW * rows
+        if lines:
+            y = _draw_head(page, left, page.bottom)
+    return y
+
+
+def _draw_column(page: "ReportPage", lines: Sequence[_Line], left: float, y: float) -> float:
+    for line in lines:
+        height = _ROW * len(page.wrap(line.title, _LONG_NAME, 7.5, bold=True))
+        if y + height > page.bottom:
+            y = _draw_head(page, left, page.bottom)
+        _draw_line(page, line, left, y, _LONG_NAME)
+        y += height
     return y
 
 
@@ -77,10 +91,6 @@ def _draw_head(page: "ReportPage", left: float, y: float) -> float:
     return y + _HEAD
 
 
-def _rows(lines: Sequence[_Line], two_columns: bool) -> int:
-    return (len(lines) + 1) // 2 if two_columns else len(lines)
-
-
 def _line_of(share: Share) -> _Line:
     assert share.own is not None
     limits = None if share.percent is None else share.limits
@@ -88,11 +98,12 @@ def _line_of(share: Share) -> _Line:
     return _Line(share.own, share.count, share.percent, limits, "%", absolute)
 
 
-def _draw_line(page: "ReportPage", line: _Line, x: float, y: float, shift: float) -> None:
+def _draw_line(page: "ReportPage", line: _Line, x: float, y: float, width: float) -> None:
+    """Draw a type, whose name has that width and takes more lines where it is wider."""
     base = y + 3
     page.dot(x + 1.2, y + 2, 1, line.own.colour)
-    page.put(x + 4, base, line.title, 7.5, bold=True)
-    x += shift
+    page.put_lines(x + 4, base, line.title, width, 7.5, bold=True, leading=_ROW)
+    x += width - _NAME
     page.put(x + 35, base, str(line.count), 7.5, align="R")
     page.put(x + 57, base, f"{format_figure(line.value, '.1f')} {line.unit}", 7.5, align="R", bold=True)
     page.put(x + 74, base, format_interval(line.limits, ".1f", between=" – "), 7, align="R")

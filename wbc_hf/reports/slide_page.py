@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _FIELD_READ, _FIELD_NOT_READ = "#0f766e", "#9ca3af"
 _WAITING, _DOT = "#b45309", 0.9
+_HEADING_LINES, _LEAST_PICTURE = 4, 100.0
+_LEGEND = ((5, 34.0), (2, 85.0), (1, 170.0))  # columns, and from one to the next
 _CAPTION = (
     "Frames: fields of the monolayer, green ones were read, grey ones were not needed. Dots: counted cells, in the "
     "colours of their classes; rings: cells that wait for review."
@@ -27,7 +29,11 @@ def draw_slide(page: "ReportPage", snapshot: Snapshot, slide: SlideMap, left: fl
         slide: One of its slides.
         left, right: Margins of the page.
     """
-    y = page.begin(slide.name) + 2
+    if len(page.wrap(slide.name, right - left, 13, bold=True)) <= _HEADING_LINES:
+        y = page.begin(slide.name) + 2
+    else:
+        y = page.put_lines(left, page.begin("Slide") + 2, slide.name, right - left, 7.5, flows=True)
+        y = page.room(y, _LEAST_PICTURE)
     y = page.put_lines(left, y, "  ·  ".join(_facts(snapshot, slide)), right - left, 7.5)
     top = page.put_lines(left, y, _CAPTION, right - left) - 1
     scale = min((right - left) / slide.size[0], (page.bottom - 10 - top) / slide.size[1])
@@ -47,12 +53,16 @@ def draw_slide(page: "ReportPage", snapshot: Snapshot, slide: SlideMap, left: fl
 
 
 def _draw_legend(page: "ReportPage", left: float, y: float, colours: dict[str, str]) -> None:
-    columns = 5 if all(page.fits(name, 30, 7) for name in colours) else 2
-    for index, (name, colour) in enumerate(colours.items()):
-        row, column = divmod(index, columns)
-        x = left + 170 / columns * column
-        page.dot(x + 1, y + 4 * row - 1, _DOT, colour)
-        page.put(x + 3, y + 4 * row, name, 7)
+    fitting = [it for it in _LEGEND if all(page.fits(name, it[1] - 4, 7) for name in colours)]
+    columns, pitch = (fitting or _LEGEND[-1:])[0]
+    entries = list(colours.items())
+    for start in range(0, len(entries), columns):
+        y = end = page.next_line(y)
+        for column, (name, colour) in enumerate(entries[start : start + columns]):
+            x = left + pitch * column
+            page.dot(x + 1, y - 1, _DOT, colour)
+            end = page.put_lines(x + 3, y, name, pitch - 4, leading=4)
+        y = end
 
 
 def _facts(snapshot: Snapshot, slide: SlideMap) -> list[str]:
