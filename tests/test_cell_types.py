@@ -441,7 +441,9 @@ def test_the_report_shows_them_on_paper(specimen: Specimen):
     assert "reviewed, cells 1, 2" in " ".join(pages[-1].split())
 
 
-@pytest.mark.parametrize("suffix", ["", " with a name of a single column", "\U0010a000" * 30])
+@pytest.mark.parametrize(
+    "suffix", ["", " with a name of a single column", "\U0010a000" * 8], ids=["short", "long", "unknown"]
+)
 def test_many_types_go_on_on_the_next_page(specimen: Specimen, suffix: str):
     """In two columns, or in one where names are long, on several lines where nothing has their letters."""
     add_field(specimen, *[new_cell()] * 60)

@@ -57,12 +57,14 @@ def _draw_legend(page: "ReportPage", left: float, y: float, colours: dict[str, s
     columns, pitch = (fitting or _LEGEND[-1:])[0]
     entries = list(colours.items())
     for start in range(0, len(entries), columns):
-        y = end = page.next_line(y)
-        for column, (name, colour) in enumerate(entries[start : start + columns]):
+        row = entries[start : start + columns]
+        lines = max(len(page.wrap(name, pitch - 4, 7)) for name, _ in row)
+        y = page.next_line(y, 4 * (lines - 1))
+        for column, (name, colour) in enumerate(row):
             x = left + pitch * column
             page.dot(x + 1, y - 1, _DOT, colour)
-            end = page.put_lines(x + 3, y, name, pitch - 4, leading=4)
-        y = end
+            page.put_lines(x + 3, y, name, pitch - 4, leading=4)
+        y += 4 * lines
 
 
 def _facts(snapshot: Snapshot, slide: SlideMap) -> list[str]:
