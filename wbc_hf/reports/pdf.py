@@ -659,7 +659,9 @@ def _draw_foot(page: ReportPage, snapshot: Snapshot) -> float:
             page.put(84, 278.2, "see above", 8, ink=FAINT)
             lines = page.wrap(f"Signed by {signature.name}", RIGHT - LEFT, 8)
             if LINE * len(lines) > HEIGHT / 3:
-                lines = [page.shorten(lines, RIGHT - LEFT, 8, _IN_THE_HISTORY)]
+                room = RIGHT - LEFT - 16
+                name = page.shorten(page.wrap(signature.name, room, 8), room, 8, _IN_THE_HISTORY)
+                lines = [f"Signed by {name}"]
             top -= LINE * len(lines)
             for index, line in enumerate(lines):
                 page.put(LEFT, top + 2.6 + LINE * index, line, 8)
