@@ -442,7 +442,12 @@ def test_the_report_shows_them_on_paper(specimen: Specimen):
 
 
 @pytest.mark.parametrize(
-    "suffix", ["", " with a name of a single column", "\U0010a000" * 8], ids=["short", "long", "unknown"]
+    "suffix",
+    [
+        pytest.param("", id="short"),
+        pytest.param(" with a name of a single column", id="long", marks=pytest.mark.slow),
+        pytest.param("\U0010a000" * 8, id="unknown", marks=pytest.mark.slow),
+    ],
 )
 def test_many_types_go_on_on_the_next_page(specimen: Specimen, suffix: str):
     """In two columns, or in one where names are long, on several lines where nothing has their letters."""

@@ -526,6 +526,7 @@ def test_a_single_letter_fits_only_where_it_has_room(empty_snapshot: Snapshot):
     assert page.fits("W", 5, 8) and not page.fits("W", 1, 8)
 
 
+@pytest.mark.slow
 def test_names_of_many_unknown_letters_leave_room_for_the_rest():
     specimen = Specimen(_unknown(0, 500))
     specimen.add_picture("a.png", (48, 48), b"", [_new(3, PAINTED[3])] * 14, is_field=False)
