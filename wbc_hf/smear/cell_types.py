@@ -59,7 +59,8 @@ class CellType:
     """One type of cell beyond the five.
 
     Attributes:
-        name: Lower case, singular, as "band"; see `check_name`.
+        name: As the settings spell it, such as "band" or "Auer rod cell"; see `check_name`. Whoever names the type may
+            spell it otherwise, see `CellTypes.resolve`.
         leucocyte: Whether it is part of the 100 %; else it is counted per 100 leucocytes.
         in_leucocyte_count: Whether a given total leucocyte count includes these cells, as counters by impedance count
             erythroblasts. Only of what is no leucocyte: the count is corrected for them.

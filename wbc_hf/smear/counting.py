@@ -3,9 +3,9 @@
 import io
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -19,6 +19,7 @@ from wbc_hf.inference import Predictor
 from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.cell_views import CellView, predict_cells, predict_crops
+from wbc_hf.smear.change import ChangedMeanwhileError
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
 from wbc_hf.smear.finder import FoundCell, find_cells
 from wbc_hf.smear.monolayer import SlideField
@@ -33,6 +34,7 @@ PREVIEW_SIDE = 1280  # pixels of the longer side at most: what a screen shows of
 CROP_SIDE = 360  # the same of a cell; crops of analysers have as many
 # Width of a missed cell in widths of its field, if that shows no other cell: 90 pixels of 640.
 _MISSED_CELL = 1 / 7
+_ATTEMPTS = 20  # to compare a picture between two that others add
 # A field's key points are computed while its cells are found and classified, which takes as long.
 _DESCRIBING = ThreadPoolExecutor(1, thread_name_prefix="key-points")
 
@@ -80,6 +82,8 @@ def count(
 class CellCounter:
     """Adds images to a specimen, one at a time; calls from several threads wait for each other.
 
+    Others may add images to the specimen too: each is compared with all that are in it.
+
     Attributes:
         specimen: The pictures and cells so far.
         predictor: The model in use; `use` changes it.
@@ -91,8 +95,6 @@ class CellCounter:
         self._fields = FieldIndex()
         # Of the picture with each index in `_fields`; None for one that could not be counted.
         self._numbers: list[int | None] = []
-        # Of a specimen that was kept: described where another picture comes, since that takes long.
-        self._earlier = specimen.pictures
         self._lock = threading.Lock()
 
     def add_images(
@@ -137,7 +139,9 @@ class CellCounter:
 
         Raises:
             UnreadableImageError: Its cells cannot be found or classified; the specimen stays as it was.
+            WbcError: It cannot be kept, or the specimen was deleted.
         """
+        self.specimen.catch_up()
         with self._lock, _failures_named(name):
             image.load()  # once, before two threads read it
             key_points = _DESCRIBING.submit(describe_field, image)
@@ -152,50 +156,71 @@ class CellCounter:
                 views = predict_cells(self.predictor, image, boxes)
             else:
                 views = [CellView(image, predict_crops(self.predictor, [[image]])[0][0], (WHOLE,))]
-            duplicates, stand_ins = self._find_duplicates(key_points.result(), boxes)
-            picture = self.specimen.add_picture(
-                name,
-                image.size,
-                _encode_preview(image),
-                _make_cells(found, views, duplicates),
-                is_field=whole_field,
-                kind=kind,
-                pixel_size=pixel_size,
-            )
-            self._numbers[-1] = picture.number
-            self.specimen.add_stand_ins(picture.number, stand_ins)
-            return picture
+            preview, described = _encode_preview(image), key_points.result()
+
+            def add() -> Picture:
+                seen, duplicates, stand_ins = self._find_duplicates(described, boxes)
+                picture = self.specimen.add_picture(
+                    name,
+                    image.size,
+                    preview,
+                    _make_cells(found, views, duplicates),
+                    is_field=whole_field,
+                    kind=kind,
+                    pixel_size=pixel_size,
+                    seen=seen,
+                )
+                self._numbers[-1] = picture.number
+                self.specimen.add_stand_ins(picture.number, stand_ins)
+                return picture
+
+            return _between_others(add)
 
     def add_slide_field(self, field: SlideField) -> Picture:
         """Read a field of a slide, find and classify its cells, and add them to the specimen.
 
         Only cells with their middle in its core are its own, and none that a field beside it has, so that none is
-        counted twice where fields overlap. It is not compared with other pictures: its place is known.
+        counted twice where fields overlap. It is not compared with other pictures: its place is known. One that the
+        specimen has already is not read again.
 
         Raises:
             UnreadableImageError: It cannot be read, or its cells cannot be found or classified; the specimen stays as
                 it was.
+            WbcError: It cannot be kept, or the specimen was deleted.
         """
-        image = field.read()
         place = Place(escape_surrogates(field.slide.name), *field.frame[:2], field.scale)  # as the specimen has it
+        self.specimen.catch_up()
+        if (before := _at_place(self.specimen.pictures, place)) is not None:
+            return before
+        image = field.read()
         with self._lock, _failures_named(field.name):
-            known = self._boxes_on(place.slide)
-            found = [
-                cell
-                for cell in find_cells(image)
-                if field.owns(cell.box) and not any(_same_cell(place.on_slide(cell.box), box) for box in known)
-            ]
+            found = [cell for cell in find_cells(image) if field.owns(cell.box)]
             views = predict_cells(self.predictor, image, [cell.box for cell in found])
-            return self.specimen.add_picture(
-                field.name,
-                image.size,
-                _encode_preview(image),
-                _make_cells(found, views, {}),
-                is_field=True,
-                kind=PictureKind.FIELD,
-                pixel_size=field.pixel_size,
-                place=place,
-            )
+            preview = _encode_preview(image)
+
+            def add() -> Picture:
+                pictures, cells = self.specimen.contents()
+                if (before := _at_place(pictures, place)) is not None:
+                    return before
+                known = _boxes_on(place.slide, pictures, cells)
+                new = [
+                    index
+                    for index, cell in enumerate(found)
+                    if not any(_same_cell(place.on_slide(cell.box), box) for box in known)
+                ]
+                return self.specimen.add_picture(
+                    field.name,
+                    image.size,
+                    preview,
+                    _make_cells([found[index] for index in new], [views[index] for index in new], {}),
+                    is_field=True,
+                    kind=PictureKind.FIELD,
+                    pixel_size=field.pixel_size,
+                    place=place,
+                    seen=len(pictures),
+                )
+
+            return _between_others(add)
 
     def add_missed_cell(self, picture: int, x: float, y: float, image: bytes | None = None, who: str = "") -> Cell:
         """Add a leucocyte that the finder missed and a person points at; it waits for review.
@@ -228,12 +253,6 @@ class CellCounter:
             picture, Cell(box, view.prediction, crop, pointed_at=True, framings=view.framings), who
         )
 
-    def _boxes_on(self, slide: str) -> list[Box]:
-        """Boxes of the cells of a slide, in its pixels."""
-        pictures, cells = self.specimen.contents()
-        places = {it.number: it.place for it in pictures if it.place is not None and it.place.slide == slide}
-        return [places[cell.picture].on_slide(cell.box) for cell in cells if cell.picture in places]
-
     def use(self, predictor: Predictor) -> None:
         """Predict all cells again, and those of further images, by another predictor; reviews stay.
 
@@ -244,31 +263,33 @@ class CellCounter:
             self.predictor = predictor
             self.specimen.predict_again(predictor)
 
-    def _add_earlier_fields(self) -> None:
-        """Describe the pictures that the specimen had before, by their previews; not fields of slides, see there."""
-        earlier, self._earlier = self._earlier, ()
-        for picture in (it for it in earlier if it.place is None):
+    def _add_fields_of_others(self, pictures: Iterable[Picture]) -> None:
+        """Describe the pictures that were kept before, or others added, by their previews; no fields of slides."""
+        known = set(self._numbers)
+        for picture in (it for it in pictures if it.place is None and it.number not in known):
             self._fields.add(describe_preview(read_image(picture.preview, picture.name), picture.size))
             self._numbers.append(picture.number)
 
     def _find_duplicates(
         self, key_points: FieldKeyPoints, boxes: Sequence[Box]
-    ) -> tuple[dict[int, int], dict[int, int]]:
+    ) -> tuple[int, dict[int, int], dict[int, int]]:
         """By index of the box, the number of the cell in an earlier picture that is the same leucocyte.
 
         Returns:
-            The duplicates, and those that will be if a picture that was removed is put back.
+            Number of the earlier pictures, the duplicates, and those that will be if a picture that was removed is put
+            back.
         """
         duplicates: dict[int, int] = {}
         stand_ins: dict[int, int] = {}
-        self._add_earlier_fields()
+        pictures, cells = self.specimen.contents()
+        self._add_fields_of_others(pictures)
         overlaps = self._fields.add(key_points)
         self._numbers.append(None)
         for overlap in overlaps:
             # A cell that the border of the earlier field cuts off was not counted there.
             earlier = [
                 cell
-                for cell in self.specimen.cells
+                for cell in cells
                 if cell.picture == self._numbers[overlap.earlier]
                 and cell.state is not CellState.CUT
                 and not (cell.removed and cell.cut and cell.review is None)
@@ -276,7 +297,28 @@ class CellCounter:
             for new, old in match_cells(boxes, [cell.box for cell in earlier], overlap).items():
                 found = stand_ins if earlier[old].removed else duplicates
                 found.setdefault(new, earlier[old].duplicate_of or earlier[old].number)
-        return duplicates, {new: old for new, old in stand_ins.items() if new not in duplicates}
+        return len(pictures), duplicates, {new: old for new, old in stand_ins.items() if new not in duplicates}
+
+
+def _between_others(add: Callable[[], Picture]) -> Picture:
+    """Add a picture that was compared with all before it; once more where others added one meanwhile."""
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(ChangedMeanwhileError):
+            return add()
+    return add()
+
+
+def _at_place(pictures: Iterable[Picture], place: Place) -> Picture | None:
+    """The field that was read at a place of a slide."""
+    wanted = place.slide, place.x, place.y
+    found = ((it, it.place) for it in pictures)
+    return next((it for it, at in found if at is not None and (at.slide, at.x, at.y) == wanted), None)
+
+
+def _boxes_on(slide: str, pictures: Iterable[Picture], cells: Iterable[Cell]) -> list[Box]:
+    """Boxes of the cells of a slide, in its pixels."""
+    places = {it.number: it.place for it in pictures if it.place is not None and it.place.slide == slide}
+    return [places[cell.picture].on_slide(cell.box) for cell in cells if cell.picture in places]
 
 
 def _same_cell(first: Box, second: Box) -> bool:

@@ -28,7 +28,7 @@ from pydantic import (
 from wbc_hf.errors import WbcError
 from wbc_hf.files import check_json
 from wbc_hf.inference import ModelIdentity, Prediction
-from wbc_hf.labels import CLASS_NAMES
+from wbc_hf.labels import CLASS_NAMES, normalise_name
 from wbc_hf.smear.cell import Cell, Review
 from wbc_hf.smear.cell_types import MAX_TYPES, OTHER_COLOUR, CellType, check_code, check_name
 from wbc_hf.smear.history import MAX_LINE, About, Action, Event, Removal, Signature
@@ -405,8 +405,7 @@ class Document(_Record):
         cells, pictures = len(self.cells), len(self.pictures)
         for cell in self.cells:
             _check_cell(cell, self.pictures, cells)
-        if len({it.review.own for it in self.cells if it.review is not None}) > _MOST_TYPES:
-            raise ValueError(f"cells should be of at most {_MOST_TYPES} types beyond the five")
+        _check_types(self.cells)
         slides = {slide.name for slide in self.slides}
         if len(slides) < len(self.slides):
             raise ValueError("slides should have different names")
@@ -425,6 +424,19 @@ class Document(_Record):
             if (event.cell or 0) > cells or (event.picture or 0) > pictures:
                 raise ValueError(f"event {event.number}: is about a cell or picture that is not here")
         return self
+
+
+def _check_types(cells: Sequence[CellRecord]) -> None:
+    """Check that each name is that of one type, in any spelling: two of a name would be two lines of a report."""
+    types = dict.fromkeys(it.review.own for it in cells if it.review is not None)
+    if len(types) > _MOST_TYPES:
+        raise ValueError(f"cells should be of at most {_MOST_TYPES} types beyond the five")
+    known: dict[str, CellType] = {}
+    for record in types:
+        if record is not None:
+            own = record.cell_type()
+            if known.setdefault(normalise_name(own.name), own) != own:
+                raise ValueError(f"type {own.name!r} should be the same in all cells: how it is spelt and counted")
 
 
 def _check_cell(cell: CellRecord, pictures: Sequence[PictureRecord], count: int) -> None:

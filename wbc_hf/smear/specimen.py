@@ -199,19 +199,31 @@ class Specimen:
         """Number of the last event; 0 where nothing was done."""
         return len(self._history)
 
-    def describe(self, who: str = "", **values: str | float | None) -> None:
+    def describe(
+        self,
+        who: str = "",
+        expected: Mapping[str, str | float | None] | None = None,
+        **values: str | float | None,
+    ) -> None:
         """Change what is known of the specimen; what stays the same is not mentioned in the history.
 
         Args:
             who: Whose change it is.
+            expected: What whoever writes knows of them, by name; by default whatever there is.
             values: By name of an attribute of `About`: name, leucocyte_count, patient, order, slide or comment.
 
         Raises:
+            ChangedMeanwhileError: Somebody else wrote something else into one of them.
             WbcError: A text is longer than `MAX_LINE`.
         """
         with self._lock:
             events = self._events(who)
             about = self._about
+            changed = next((it for it, known in (expected or {}).items() if getattr(about, it) != known), None)
+            if changed is not None:
+                raise ChangedMeanwhileError(
+                    f"{changed}: was changed meanwhile. Look at it; write yours again if it holds."
+                )
             for name, value in values.items():
                 before, after = getattr(about, name), escape_surrogates(value) if isinstance(value, str) else value
                 if isinstance(after, str) and len(after) > MAX_LINE:
@@ -307,12 +319,15 @@ class Specimen:
             return tuple(self._slides)
 
     def add_slide(self, slide: SlideMap, who: str = "") -> None:
-        """Add a slide, before its fields."""
+        """Add a slide, before its fields; not once more, since two people may give it at once."""
+        name = escape_surrogates(slide.name)
         with self._lock:
+            if any((it.name, it.digest) == (name, slide.digest) for it in self._slides):
+                return
             thumbnail = slide.thumbnail
             # Before its first picture nothing of a specimen is on the disk.
             small = self._store.keep(thumbnail) if self._pictures else thumbnail
-            kept = replace(slide, name=escape_surrogates(slide.name), small=small)
+            kept = replace(slide, name=name, small=small)
             events = self._events(who)
             events.add(Action.SLIDE, after=kept.name)
             self._commit(events, slides=[kept])
@@ -329,10 +344,30 @@ class Specimen:
         kind: PictureKind = PictureKind.UNCLEAR,
         pixel_size: float | None = None,
         place: Place | None = None,
+        seen: int | None = None,
     ) -> Picture:
-        """Add a picture with the cells found in it, and number both."""
+        """Add a picture with the cells found in it, and number both.
+
+        Args:
+            name: File name.
+            size: Width and height in pixels.
+            preview: JPEG.
+            cells: Without numbers.
+            is_field: Whether it is a photograph of a smear, else of one cell.
+            kind: What it looks like.
+            pixel_size: Width of a pixel in µm.
+            place: On a slide.
+            seen: Number of the pictures that it was compared with; by default whatever there are.
+
+        Raises:
+            ChangedMeanwhileError: There are more, which may show the same cells.
+        """
         name = escape_surrogates(name)
         with self._lock:
+            if seen is not None and len(self._pictures) > seen:
+                raise ChangedMeanwhileError(
+                    f"{name}: others added pictures meanwhile, all the time. Give it once more."
+                )
             number = len(self._pictures) + 1
             kept = self._store.keep(preview)
             picture = Picture(number, name, size, is_field, kept, kind, pixel_size=pixel_size, place=place)
@@ -471,9 +506,19 @@ class Specimen:
             changed, removal = take_out(self._cells, number)
             self._commit_picture(number, Action.TAKEN_OUT, who, changed, removal)
 
-    def discard(self, number: int, who: str = "") -> None:
-        """Take out one cell, that a person pointed at by mistake."""
+    def discard(self, number: int, who: str = "", expected: Mapping[int, Review | None] | None = None) -> None:
+        """Take out one cell, that a person pointed at by mistake.
+
+        Args:
+            number: Of the cell.
+            who: Who does so.
+            expected: As for `set_reviews`.
+
+        Raises:
+            ChangedMeanwhileError: From `set_reviews`.
+        """
         with self._lock:
+            self._check_expected(expected or {})
             events = self._events(who)
             events.add(Action.DISCARDED, cell=number)
             self._commit(events, cells=[replace(self._cells[number - 1], removed=True)])

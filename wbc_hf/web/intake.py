@@ -9,7 +9,7 @@ from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear import LEUCOCYTES, Slide, SlideMap, map_of, open_slide, unread_fields
 from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.session import Session
-from wbc_hf.web.slides import as_uploads, is_slide, look_at
+from wbc_hf.web.slides import as_uploads, is_slide, look_at, not_opened
 from wbc_hf.web.turns import turn
 from wbc_hf.web.uploads import Upload, split_upload, unpack_upload
 
@@ -97,6 +97,7 @@ class Intake:
         """The fields of a slide's monolayer; what is wrong with it; or itself, where reading was stopped meanwhile."""
         specimen = self._session.specimen
         try:
+            specimen.catch_up()  # others may have read of this slide
             self._session.check_room()
         except WbcError as error:  # once, and not for each of its fields
             return [UnreadableImageError(slide.name, f"is not read. {error}")]
@@ -107,7 +108,9 @@ class Intake:
                     return self._go_on(known, opened)
             except UnreadableImageError as error:
                 return [error]
-            except (OSError, WbcError) as error:
+            except OSError as error:
+                return [UnreadableImageError(slide.name, not_opened(error))]
+            except WbcError as error:
                 return [UnreadableImageError(slide.name, f"is not read. {error}")]
 
         def show(done: int, total: int) -> None:

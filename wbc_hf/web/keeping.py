@@ -33,8 +33,6 @@ STATES = (EVERY_STATE, "new", "in review", "signed")
 FIELDS = ("patient", "order", "slide", "comment")
 WRITTEN = ("name", "leucocyte_count", *FIELDS)
 
-Show = Callable[[Session, str], dict]
-
 
 class Keeping:
     """The work list and what belongs to signing, to be laid out within the tab of a specimen.
@@ -90,6 +88,7 @@ class Keeping:
         known: list[gr.Textbox],
         results: list[gr.components.Component],
         show_opened: Callable[[Session, str], dict],
+        refresh: Callable[[Session], dict],
     ) -> None:
         """Connect fields and buttons.
 
@@ -99,8 +98,9 @@ class Keeping:
             known: Fields of the name, the total leucocyte count and the reviewer.
             results: Everything that `show_opened` renders.
             show_opened: Shows a specimen that was opened, and a note.
+            refresh: Shows the specimen that is open as it is now.
         """
-        self.session, self._show_opened = session, show_opened
+        self.session, self._show_opened, self._refresh = session, show_opened, refresh
         given, self._written = (
             [session, *known, *self.fields],
             dict(zip(WRITTEN, (*known[:2], *self.fields), strict=True)),
@@ -236,8 +236,10 @@ class Keeping:
             with session.lock:
                 action(session, user or reviewer)
         except ChangedMeanwhileError as error:
-            session.meanwhile.look(fields=True)
-            return self._show_opened(session, "") | {self.signed: render_problem("Not done", str(error))}
+            with session.lock:
+                said = session.meanwhile.look(fields=True)
+            told = f"{error} Meanwhile, by others: {said}." if said else str(error)
+            return self._refresh(session) | {self.signed: render_problem("Not done", told)}
         except WbcError as error:
             return {self.signed: render_problem("Not done", str(error))}
         return self.state_of(session) | {self.list: self.render_list(user=user)}
@@ -245,17 +247,16 @@ class Keeping:
     def _sign(
         self, session: Session, who: str, name: str, leucocytes: str, fields: tuple[str, ...], reason: str
     ) -> None:
-        session.specimen.catch_up()
-        if news := session.meanwhile.news():
-            raise ChangedMeanwhileError(f"Others did more meanwhile: {news}. Look at it, and sign then.")
-        self._describe(session, name, leucocytes, who, fields)
-        with session.meanwhile.doing():
+        with session.meanwhile.doing(who):
+            _check_seen(session, session.specimen.last_event)
+            self._describe(session, name, leucocytes, who, fields)
             snapshot = session.specimen.snapshot(session.model, self.ranges, session.types)
-            points = open_points(snapshot, session.check)
-            sign(session.specimen, points, who, reason, seen=len(snapshot.history))
+            seen = len(snapshot.history)
+            _check_seen(session, seen)
+            sign(session.specimen, open_points(snapshot, session.check), who, reason, seen)
 
     def _amend(self, session: Session, who: str, reason: str) -> None:
-        with session.meanwhile.doing():
+        with session.meanwhile.doing(who):
             amend(session.specimen, who, reason)
 
     def _describe(self, session: Session, name: str, leucocytes: str, reviewer: str, fields: tuple[str, ...]) -> None:
@@ -279,6 +280,12 @@ class Keeping:
         return render("signed", about=about, agreement=agreement)
 
 
+def _check_seen(session: Session, last: int) -> None:
+    """Refuse to sign what others did and the signer was not shown, up to the event with this number."""
+    if session.meanwhile.news(last):
+        raise ChangedMeanwhileError("Not signed, since others did more. Look at it, and sign then.")
+
+
 def was_signed(item: "WorkItem") -> bool:
     """Whether a specimen is signed, or was before it was opened to amend: its history says who stood for what."""
     return item.state.value == "signed" or item.amended > 0
@@ -300,6 +307,7 @@ def begin_second_reading(store: "SpecimenStore", first: "KeptSpecimen", owner: s
     Raises:
         WbcError: It cannot be kept.
     """
+    first.catch_up()
     second = store.begin(owner)
     second.load_unread(first, first.key)
     return second

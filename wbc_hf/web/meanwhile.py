@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from wbc_hf.errors import WbcError
 from wbc_hf.reports import history_lines
-from wbc_hf.smear import Action, ChangedMeanwhileError, Event, Review, Specimen
+from wbc_hf.safe_text import escape_surrogates
+from wbc_hf.smear import About, Action, ChangedMeanwhileError, Event, Review, Specimen
 
 # What a program does by itself is shown where it is done.
 _BY_PEOPLE = (
@@ -13,6 +15,7 @@ _BY_PEOPLE = (
     *(Action.PUT_BACK, Action.DESCRIBED, Action.SIGNED, Action.AMENDED),
 )
 _SHOWN = 5  # acts of others that one message names
+_ATTEMPTS = 20  # to write between two others
 
 
 class Meanwhile:
@@ -22,47 +25,69 @@ class Meanwhile:
         specimen: As it is shown from now on.
 
     Attributes:
-        said: What others did before the visitor acted last, to be told; "" where they did nothing.
+        said: What others did before the visitor acted last, or while they did, to be told; "" where they did nothing.
     """
 
     def __init__(self, specimen: Specimen):
         self._specimen, self.said = specimen, ""
+        self._seen, self._own = specimen.last_event, set[int]()
         self.look(fields=True)
 
-    def look(self, *, fields: bool = False) -> None:
-        """Take note that the visitor is shown the specimen as it is now; the fields of it too, or not."""
-        self._seen, self._cells = self._specimen.last_event, self._specimen.cells
-        self._own: set[int] = set()
+    def look(self, *, fields: bool = False) -> str:
+        """Take note that the visitor is shown the specimen as it is now; the fields of it too, or not.
+
+        Returns:
+            What others did since the visitor looked last, in words, to be told.
+        """
+        events = self._specimen.history_since(self._seen)
+        said = self._words(events)
+        self._seen += len(events)
+        self._own = {it for it in self._own if it > self._seen}
+        self._cells = self._specimen.cells
         if fields:
             self._about = self._specimen.about
+        return said
 
     @contextmanager
-    def acting(self) -> Iterator[None]:
-        """Take over what others did before the visitor acts; afterwards all of it is shown.
+    def acting(self, who: str = "") -> Iterator[None]:
+        """Take over what others did before the visitor acts. All of it is shown and told afterwards.
+
+        Args:
+            who: Name of the visitor.
 
         Raises:
             WbcError: The specimen was deleted, or the store cannot be read.
         """
-        with self.doing():
-            self.said = self.news()
-            try:
+        self.said = ""
+        try:
+            with self.doing(who):
                 yield
-            finally:
-                self.look()
+        except ChangedMeanwhileError:
+            self.said = self.look()
+            raise
+        except WbcError:
+            self.said = self.news()
+            raise
+        self.said = self.look()
 
     @contextmanager
-    def doing(self) -> Iterator[None]:
+    def doing(self, who: str = "") -> Iterator[None]:
         """Like `acting`, where what others did is not shown."""
         self._specimen.catch_up()
-        before = self._specimen.last_event
+        before, name = self._specimen.last_event, escape_surrogates(who.strip())
         try:
             yield
         finally:
-            self._own |= set(range(before + 1, self._specimen.last_event + 1))
+            # Others may act at the same time.
+            self._own |= {it.number for it in self._specimen.history_since(before) if it.who == name}
 
-    def news(self) -> str:
-        """What others did since the visitor looked, in words."""
-        events = [it for it in self._specimen.history_since(self._seen) if it.number not in self._own]
+    def news(self, until: int | None = None) -> str:
+        """What others did since the visitor looked, in words; up to the event with this number."""
+        since = self._specimen.history_since(self._seen)
+        return self._words([it for it in since if until is None or it.number <= until])
+
+    def _words(self, since: Iterable[Event]) -> str:
+        events = [it for it in since if it.number not in self._own]
         lines = [line for _, line in history_lines([it for it in events if it.action in _BY_PEOPLE])]
         more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
         return "; ".join(lines[:_SHOWN]) + more
@@ -82,15 +107,27 @@ class Meanwhile:
             ChangedMeanwhileError: Somebody else wrote something else meanwhile, which stays; the others are kept.
             WbcError: From `Specimen.describe`.
         """
-        with self.doing():
-            now = self._specimen.about
-            written = {name: value for name, value in given.items() if value != getattr(self._about, name)}
-            lost = [it for it in written if getattr(now, it) not in (getattr(self._about, it), written[it])]
-            self._specimen.describe(who, **{name: value for name, value in written.items() if name not in lost})
+        written = {name: value for name, value in given.items() if value != getattr(self._about, name)}
+        with self.doing(who):
+            lost, now = self._write(who, written)
             known = given | {name: getattr(now, name) for name in lost}
             self._about = replace(self._about, **known)
         if lost:
             raise ChangedMeanwhileError(" ".join(self._describe_lost(name, written[name]) for name in lost))
+
+    def _write(self, who: str, written: dict[str, str | float | None]) -> tuple[list[str], About]:
+        """Keep what nobody else wrote meanwhile. Returns the names of the others, and what is known before."""
+        for left in reversed(range(_ATTEMPTS)):
+            now = self._specimen.about
+            lost = [it for it in written if getattr(now, it) not in (getattr(self._about, it), written[it])]
+            kept = {name: value for name, value in written.items() if name not in lost}
+            try:
+                self._specimen.describe(who, {name: getattr(now, name) for name in kept}, **kept)
+                break
+            except ChangedMeanwhileError:  # in the moment since
+                if not left:
+                    raise
+        return lost, now
 
     def _describe_lost(self, name: str, value: str | float | None) -> str:
         event = next((it for it in reversed(self._specimen.history) if _wrote(it, name)), None)

@@ -19,6 +19,7 @@ from wbc_hf.smear import (
     CellState,
     CellType,
     CellTypes,
+    ChangedMeanwhileError,
     LaboratoryCheck,
     Origin,
     Picture,
@@ -274,14 +275,16 @@ class Session:
         """
         self.check_room()
         if upload.replaces is not None:
-            self.specimen.remove(upload.replaces)
+            with self.lock, self.meanwhile.doing(self.user):
+                self.specimen.remove(upload.replaces, self.user)
         try:
             # Not the current visitor, whom nobody knows in a thread that reads.
             with turn(pixels_of(upload), (self.visitor, self.key)):
                 picture = self._add(upload, is_field)
         except WbcError as error:
             if upload.replaces is not None:
-                self.specimen.put_back(upload.replaces)
+                with self.lock, self.meanwhile.doing(self.user):
+                    self.specimen.put_back(upload.replaces, self.user)
             if isinstance(error, UnreadableImageError):
                 return Remark(RemarkKind.UNREADABLE, error.name, error.reason)
             raise
@@ -346,7 +349,7 @@ class Session:
             ChangedMeanwhileError: Somebody else said something of a cell that the visitor does not know yet.
             WbcError: There is no such action, picture or cell, or the cell cannot be reviewed or added.
         """
-        with self.lock, self.meanwhile.acting():
+        with self.lock, self.meanwhile.acting(reviewer):
             self._touched = True
             if action in ("label", "accept"):
                 numbers = [number] if isinstance(number, int) else number
@@ -422,7 +425,6 @@ class Session:
         else:
             labels = dict.fromkeys(numbers, self.types.resolve(label))
         reviewed = self.specimen.review_many(labels, reviewer, self.meanwhile.known(labels))
-        self.meanwhile.look()
         before, after = {it: cells[it].review for it in numbers}, {cell.number: cell.review for cell in reviewed}
         title = f"cell {numbers[0]}" if len(before) == 1 else f"{len(before)} cells"
         self._steps.append(_Step(title, lambda who: self._review_again(before, after, who)))
@@ -437,7 +439,6 @@ class Session:
         """
         cell = next((cell for cell in self.specimen.cells if cell.number == number), None)
         self.specimen.withdraw(number, reviewer, self.meanwhile.known([number]))
-        self.meanwhile.look()
         if cell is not None and cell.review is not None:
             before, after = {number: cell.review}, {number: None}
             title = f"taking back cell {number}"
@@ -445,9 +446,19 @@ class Session:
         self.show_cell(number)
 
     def undo(self, who: str = "") -> None:
-        """Undo the last thing that a person did to the specimen; nothing where there is none."""
+        """Undo the last thing that a person did to the specimen; nothing where there is none.
+
+        Raises:
+            ChangedMeanwhileError: Somebody else changed it since: it stays, and is no longer to be undone.
+            WbcError: It could not be undone now.
+        """
         if self._steps:
-            self._steps.pop().undo(who)
+            try:
+                self._steps[-1].undo(who)
+            except ChangedMeanwhileError:
+                self._steps.pop()
+                raise
+            self._steps.pop()
 
     def _review_again(
         self, reviews: Mapping[int, Review | None], after: Mapping[int, Review | None], who: str
@@ -462,15 +473,16 @@ class Session:
     def _read_as_before(self, numbers: Sequence[int], who: str) -> None:
         self.stopped = True
         self.unread = [left for left in self.unread if not (isinstance(left, Upload) and left.replaces in numbers)]
-        again = [(number, self._read_again.pop(number)) for number in numbers if number in self._read_again]
-        for before, after in again:
-            self.specimen.remove(after, who)
-            self.specimen.put_back(before, who)
+        again = [number for number in numbers if number in self._read_again]
+        for number in again:
+            self.specimen.remove(self._read_again[number], who)
+            self.specimen.put_back(number, who)
+            del self._read_again[number]
         if again:
-            self.show_picture(again[0][0])
+            self.show_picture(again[0])
 
     def _discard(self, number: int, who: str) -> None:
-        self.specimen.discard(number, who)
+        self.specimen.discard(number, who, expected={number: None})  # what somebody else says of it meanwhile stays
         self.show_picture(self.specimen.cells[number - 1].picture)
 
     def start_review(self) -> None:

@@ -175,7 +175,14 @@ def find_rest(specimen: Specimen, folder: SlideFolder | None) -> tuple[list[Uplo
                 uploads += as_uploads(unread_fields(specimen, known, open_slide(path, known.name)))
         except WbcError as error:
             sentences.append(f"No more of the slide is read: {error}")
+        except OSError as error:  # whose text has the folder of the server
+            sentences.append(f"No more of the slide is read: {known.name}: {not_opened(error)}.")
     return uploads, sentences
+
+
+def not_opened(error: OSError) -> str:
+    """Why the file of a slide is not read, without its place on the server, which visitors do not learn."""
+    return f"cannot be read now ({error.strerror or type(error).__name__})"
 
 
 def _not_here(known: SlideMap, folder: SlideFolder | None) -> str:

@@ -45,6 +45,8 @@ STATE_TEXTS = {
 NOT_COUNTED = (CellState.CUT, *NEVER_COUNTED, CellState.REJECTED)
 MAYBE = (Flag.MAYBE_HIGH, Flag.MAYBE_LOW)
 
+Columns = Sequence[str | CellType | None]  # of the gallery: what each is of, in the order of `names_of`
+
 
 @dataclass(frozen=True)
 class Named:
@@ -180,6 +182,7 @@ def describe_gallery(session: Session) -> str:
         if not view.pictures:
             return ""
         session.version += 1
+        columns = [it.of for it in names_of(view.types)]
         return json.dumps(
             {
                 "key": session.key,
@@ -188,7 +191,7 @@ def describe_gallery(session: Session) -> str:
                 "chosen": view.cell and view.cell.number,
                 "undo": view.undo,
                 "reading": session.readings > 0,
-                "cells": [_summary(cell, view.types) for cell in view.cells],
+                "cells": [_summary(cell, columns) for cell in view.cells],
             },
             separators=(",", ":"),
         )
@@ -206,18 +209,17 @@ def make_thumbnails(session: Session, numbers: Sequence[int]) -> dict[str, objec
     return {"key": session.key, "urls": urls}
 
 
-def _summary(cell: Cell, types: CellTypes) -> list[object]:
+def _summary(cell: Cell, columns: Columns) -> list[object]:
     unsure = round(_unsureness(cell), 3)
-    return [cell.number, _column(cell, types), cell.state, _tag(cell), unsure, int(cell.review is not None)]
+    return [cell.number, _column(cell, columns), cell.state, _tag(cell), unsure, int(cell.review is not None)]
 
 
-def _column(cell: Cell, types: CellTypes) -> int:
+def _column(cell: Cell, columns: Columns) -> int:
     """The column of a cell: that of its class or own type, without a review that of its proposed class."""
-    names: list[str | CellType | None] = [it.of for it in names_of(types)]
     if cell.state in (CellState.CUT, *NEVER_COUNTED):
-        return len(names) + 1
+        return len(columns) + 1
     named = cell.own or _label_or_proposal(cell)
-    return names.index(named) if named in names else len(names)
+    return columns.index(named) if named in columns else len(columns)
 
 
 def _unsureness(cell: Cell) -> float:

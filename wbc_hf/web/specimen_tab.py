@@ -197,7 +197,7 @@ class SpecimenTab:
             )
         known = [self.name, self.leucocytes, self.reviewer]
         opened = [*results, self.notice, self.name, self.leucocytes]
-        self.keeping.listen(page, self.session, known, opened, self.show_opened)
+        self.keeping.listen(page, self.session, known, opened, self.show_opened, self._refresh)
         self.panel.listen(page, self.session, self.leucocytes, [self.work, *self.views], self._show)
         page.load(self.on_load, None, [self.reviewer, self.signed_in], **AT_ONCE)
         if self.folder is not None:
@@ -296,12 +296,13 @@ class SpecimenTab:
                 session.ticket = getattr(event, "ticket", session.ticket)
                 session.act(event.action, event.number, event.value, request.username or reviewer)
         except ChangedMeanwhileError as error:
-            return {self.notice: render_problem("Look once more", str(error))} | self._show(session, leucocytes)
+            told = render_problem("Look once more", str(error)) + _told_of_others(session)
+            return {self.notice: told} | self._show(session, leucocytes)
         except WbcError as error:
-            return {self.notice: render_problem("Not done", str(error)), self.gallery: describe_gallery(session)}
-        said = session.meanwhile.said
-        notice = render("note", text=f"Meanwhile, by others: {said}.") if said else ""
-        return {self.notice: notice} | self._show(session, leucocytes) | self.panel.state(session)
+            told = render_problem("Not done", str(error)) + _told_of_others(session)
+            return {self.notice: told} | self._show_what_is_there(session, leucocytes)
+        shown = self._show(session, leucocytes) | self.panel.state(session)
+        return {self.notice: _told_of_others(session)} | shown
 
     def on_thumbnails(self, event: gr.EventData, session: Session | None) -> dict | None:
         """Make the images of cells that the browser has not got yet."""
@@ -341,12 +342,16 @@ class SpecimenTab:
 
     def show_opened(self, session: Session, said: str) -> dict:
         """Show a specimen that was loaded, with the fields that a person filled in."""
-        total = session.specimen.leucocyte_count
-        leucocytes = "" if total is None else f"{total:g}"
         rest, sentences = find_rest(session.specimen, self.folder)
         session.unread = [*rest]
-        state = {self.session: session, self.progress: render("note", text=" ".join((said, *sentences)))}
-        state |= {self.name: session.specimen.name, self.leucocytes: leucocytes, self.notice: ""}
+        progress = render("note", text=" ".join((said, *sentences)))
+        return {self.session: session, self.progress: progress} | self._refresh(session)
+
+    def _refresh(self, session: Session) -> dict:
+        """Show all of the specimen that is open as it is now, with its fields."""
+        total = session.specimen.leucocyte_count
+        leucocytes = "" if total is None else f"{total:g}"
+        state: dict = {self.name: session.specimen.name, self.leucocytes: leucocytes, self.notice: ""}
         state |= {self.map: show_slides(session)}
         state |= self.keeping.state_of(session) | self.panel.state(session)
         return state | self._visible_parts(session) | self._show(session, leucocytes)
@@ -432,8 +437,21 @@ class SpecimenTab:
             self.work: gr.Column(visible=bool(session.specimen.pictures)),
         }
 
+    def _show_what_is_there(self, session: Session, leucocytes: str) -> dict:
+        """Show the specimen, or its gallery alone: one that was deleted has no pictures any more."""
+        try:
+            return self._show(session, leucocytes) if session.shows_picture else {}
+        except WbcError:
+            return {self.gallery: describe_gallery(session)}
+
     def _show(self, session: Session, leucocytes: str) -> dict:
         return dict(zip(self.views, render_views(session, self.ranges, leucocytes, self.references), strict=True))
+
+
+def _told_of_others(session: Session) -> str:
+    """Render what others did meanwhile; "" where they did nothing."""
+    said = session.meanwhile.said
+    return render("note", text=f"Meanwhile, by others: {said}.") if said else ""
 
 
 def show_slides(session: Session) -> str:
