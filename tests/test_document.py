@@ -18,7 +18,7 @@ from PIL import Image
 from tests.kept_specimens import MODEL, add_field, fill, fill_from_slide, new_cell, picture_bytes, slides_of
 from wbc_hf.errors import WbcError
 from wbc_hf.reports import EXPORTS, to_json
-from wbc_hf.smear import DEFAULT_RANGES, Action, Snapshot, Specimen, load_document
+from wbc_hf.smear import DEFAULT_RANGES, Action, CellType, Snapshot, Specimen, load_document
 from wbc_hf.smear import document as document_module
 from wbc_hf.store import SpecimenStore
 
@@ -198,6 +198,17 @@ def test_names_what_does_not_fit(content: bytes, path: tuple[str | int, ...], va
     with pytest.raises(WbcError, match=rf"^s\.json: .*{problem}"):
         load_document(change(content, *path, value=value), "s.json", specimen)
     assert specimen.pictures == specimen.cells == specimen.history == ()
+
+
+@pytest.mark.parametrize("other", [CellType("Band"), CellType("band", leucocyte=False)])
+def test_two_types_of_one_name_are_refused(other: CellType):
+    specimen = Specimen()
+    add_field(specimen, new_cell(), new_cell())
+    specimen.review_many({1: CellType("band"), 2: other}, "Ana")
+    with pytest.raises(WbcError, match=rf"^s\.json: .*type '{other.name}' should be the same in all cells"):
+        load_document(EVERYTHING.make(take_snapshot(specimen)), "s.json", Specimen())
+    specimen.review(2, CellType("band", colour="#123456"), "Ana")
+    load_document(EVERYTHING.make(take_snapshot(specimen)), "s.json", Specimen())
 
 
 def test_a_strip_is_refused(content: bytes):

@@ -26,6 +26,7 @@ from wbc_hf.web.checked_blocks import CheckedBlocks
 from wbc_hf.web.keeping import compare_readings
 from wbc_hf.web.operating import add_operation
 from wbc_hf.web.session import Session
+from wbc_hf.web.uploads import Upload
 
 EVERY = "every state"
 
@@ -257,6 +258,73 @@ def test_nobody_signs_what_they_have_not_seen(pages: tuple[Page, Page]):
     assert "Signed by <b>Ana</b>" in ana.sign("few cells", reviewer="Ana")
     assert "can only be amended" in label(ben, 100, "monocyte", "Ben")
     assert "is signed" in ben.sign("few cells", reviewer="Ben") or ben.session.specimen.about.signature.name == "Ana"
+
+
+def test_what_gets_in_while_somebody_signs_is_not_signed(pages: tuple[Page, Page], monkeypatch: pytest.MonkeyPatch):
+    ana, ben = pages
+    describe = ana.session.meanwhile.describe
+
+    def describe_late(*given: object, **values: object) -> None:
+        label(ben, 100, "basophil", "Ben")
+        describe(*given, **values)
+
+    monkeypatch.setattr(ana.session.meanwhile, "describe", describe_late)
+    said = ana.sign("few cells", reviewer="Ana")
+    assert "Ben: reviewed, cell 100" in said and ana.session.specimen.about.signature is None
+    monkeypatch.undo()
+    assert "Signed by <b>Ana</b>" in ana.sign("few cells", reviewer="Ana")
+
+
+def test_what_others_do_at_the_same_time_is_not_taken_for_ones_own(pages: tuple[Page, Page]):
+    ana, ben = pages
+    with ana.session.meanwhile.doing("Ana"):
+        ben.session.specimen.review(100, "basophil", "Ben")
+        ana.session.specimen.catch_up()
+        ana.session.specimen.review(1, "monocyte", " Ana")
+    news = ana.session.meanwhile.news()
+    assert "Ben: reviewed, cell 100" in news and "Ana" not in news
+
+
+def test_whoever_is_refused_is_told_what_others_did(pages: tuple[Page, Page]):
+    ana, ben = pages
+    label(ben, 100, "basophil", "Ben")
+    told = label(ana, 999, "monocyte", "Ana")
+    assert "Not done" in told and "Ben: reviewed, cell 100" in told
+    assert "basophil" in told.partition("by others")[2].partition("</")[2]  # all is shown as it is now
+    assert "Look once more" in label(ana, 100, "monocyte", "Ana")
+
+
+def test_a_refused_signature_leaves_what_is_not_read_yet(pages: tuple[Page, Page]):
+    ana, ben = pages
+    left = [Upload(b"", "later.jpg")]
+    ana.session.unread = [*left]
+    label(ben, 100, "basophil", "Ben")
+    assert "Ben: reviewed, cell 100" in ana.sign("few cells", reviewer="Ana")
+    assert ana.session.unread == left
+    assert "Read the other 1 photograph" in [it.value for it in ana.shown.values() if isinstance(it, gr.Button)]
+
+
+def test_of_two_who_write_at_once_the_later_is_asked(pages: tuple[Page, Page], monkeypatch: pytest.MonkeyPatch):
+    ana, ben = pages
+    specimen = ana.session.specimen
+    describe = specimen.describe
+
+    def describe_late(*given: object, **values: object) -> None:
+        monkeypatch.undo()
+        fields(ben, "Ben", patient="P-2")
+        describe(*given, **values)
+
+    monkeypatch.setattr(specimen, "describe", describe_late)
+    said = "".join(map(str, fields(ana, "Ana", patient="P-3", comment="thin smear").values()))
+    assert "Patient: Ben wrote “P-2” meanwhile, and you “P-3”" in said
+    assert (specimen.about.patient, specimen.about.comment) == ("P-2", "thin smear")
+
+
+def test_a_second_reading_has_what_was_added_elsewhere(pages: tuple[Page, Page]):
+    ana, ben = pages
+    add_field(ben.session.specimen, new_cell(4), name="his.jpg")
+    ana.call("on_second_reading", ana.session)
+    assert [it.name for it in ana.session.specimen.pictures] == ["field.jpg", "his.jpg"]
 
 
 # ---- roles

@@ -19,13 +19,26 @@ from wbc_hf.inference import Prediction, Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import EXPORTS
-from wbc_hf.smear import DEFAULT_RANGES, NO_TYPES, Cell, CellState, count_cells, load_types
+from wbc_hf.smear import (
+    DEFAULT_RANGES,
+    NO_TYPES,
+    Cell,
+    CellState,
+    CellTypes,
+    ChangedMeanwhileError,
+    amend,
+    count_cells,
+    load_types,
+    sign,
+)
 from wbc_hf.smear.differential import exact_limits
 from wbc_hf.web import session as session_module
 from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.session import Session
 from wbc_hf.web.specimen_html import (
     MAX_THUMBNAILS,
+    Named,
+    describe_gallery,
     make_thumbnails,
     names_of,
     render_gallery_frame,
@@ -109,6 +122,55 @@ def test_the_last_review_can_be_undone_from_the_next_cell(session: Session):
     session.act("undo", 0)
     assert session.view.cell.number == first and session.view.cell.review is None
     assert "Undo cell" not in render_views(session, DEFAULT_RANGES, "")[2]
+
+
+def test_what_could_not_be_undone_can_be_undone_later(session: Session):
+    first = waiting(session)[0]
+    session.act("label", first, "monocyte", "Ana")
+    sign(session.specimen, [], "Ana")
+    with pytest.raises(WbcError, match="can only be amended"):
+        session.act("undo", 0, None, "Ana")
+    amend(session.specimen, "Ana", "one more look")
+    session.act("undo", 0, None, "Ana")
+    assert session.specimen.cells[first - 1].review is None and session.view.undo == ""
+
+
+def test_undoing_a_missed_cell_leaves_another_readers_word(session: Session):
+    session.act("add", 1, "3,3", "Ana")
+    added = session.view.cell.number
+    session.specimen.review(added, "basophil", "Ben")
+    with pytest.raises(ChangedMeanwhileError, match=f"Ben: reviewed, cell {added}, basophil"):
+        session.act("undo", 0, None, "Ana")
+    assert session.specimen.cells[added - 1].label == "basophil" and not session.specimen.cells[added - 1].removed
+    assert session.view.undo == ""
+
+
+def test_reading_otherwise_is_ones_own_act_and_can_be_undone_later(predictor: Predictor, fields: list[Upload]):
+    session = Session(predictor)
+    session.read(fields[0], is_field=False)
+    session.doubtful = [1]
+    for upload in session.read_otherwise():
+        session.read(upload, is_field=True)
+    assert [picture.removed for picture in session.specimen.pictures] == [True, False]
+    assert session.meanwhile.news() == ""
+    sign(session.specimen, [], "Ana")
+    with pytest.raises(WbcError, match="can only be amended"):
+        session.act("undo", 0, None, "Ana")
+    amend(session.specimen, "Ana", "one more look")
+    session.act("undo", 0, None, "Ana")
+    assert [picture.removed for picture in session.specimen.pictures] == [False, True]
+
+
+def test_the_columns_of_the_gallery_are_listed_once_for_all_cells(session: Session, monkeypatch: pytest.MonkeyPatch):
+    listed = []
+
+    def list_names(types: CellTypes) -> list[Named]:
+        listed.append(types)
+        return names_of(types)
+
+    monkeypatch.setattr("wbc_hf.web.specimen_html.names_of", list_names)
+    assert json.loads(describe_gallery(session))["cells"]
+    assert listed == [session.types]
 
 
 def test_a_name_that_is_given_late_holds_for_what_was_said_before(session: Session):

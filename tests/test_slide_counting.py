@@ -188,10 +188,12 @@ def test_a_slide_that_is_loaded_back_goes_on_where_it_was(read: tuple[SlideReadi
     assert [it.place for it in again.pictures] == [it.place for it in snapshot.pictures]
     assert [it.fields for it in again.slides] == [it.fields for it in snapshot.slides]
     assert to_csv(again).splitlines()[1].split(",")[:12] == to_csv(snapshot).splitlines()[1].split(",")[:12]
-    # Its cells are known by their places: a field that is read once more has none of its own.
+    # Its cells are known by their places: a field beside one that was read has none of them.
     number = next(number for number, it in enumerate(snapshot.pictures) if snapshot.cells[0].picture == it.number)
     field = next(it for it in reading.monolayer.fields if it.name == snapshot.pictures[number].name)
-    CellCounter(predictor, loaded).add_slide_field(field)
+    x0, y0, x1, y1 = field.frame
+    CellCounter(predictor, loaded).add_slide_field(replace(field, frame=(x0 + 1, y0, x1 + 1, y1)))
+    assert len(loaded.pictures) == len(snapshot.pictures) + 1
     assert len(loaded.cells) == len(snapshot.cells)
 
 

@@ -15,10 +15,11 @@ from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import to_json
-from wbc_hf.smear import DEFAULT_RANGES, sign
+from wbc_hf.smear import DEFAULT_RANGES, SlideMap, file_digest, sign
 from wbc_hf.web import build_page
+from wbc_hf.web.intake import Intake
 from wbc_hf.web.session import Session
-from wbc_hf.web.slides import SlideFolder, check_given
+from wbc_hf.web.slides import SlideFolder, check_given, find_rest
 from wbc_hf.web.specimen_tab import ALL, GOALS
 from wbc_hf.web.uploads import Upload
 
@@ -195,6 +196,28 @@ def test_another_slide_of_the_same_name_is_not_read_on(
     (*_, last) = page.states("on_slide", "ward 3/smear.tif", "Find out", ALL, "")
     assert "is another slide than the one that the specimen was read from" in last
     assert len(page.session.specimen.pictures) == read
+
+
+def test_a_slide_that_cannot_be_read_now_is_named_and_its_place_on_the_server_is_not(
+    predictor: Predictor, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = folder / "ward 3" / "smear.tif"
+    known = SlideMap(path.name, (4096, 2560), 0.25, False, b"", ((0, 0, 640, 480),), file_digest(path))
+    session = Session(predictor)
+    session.specimen.add_slide(known)
+
+    def refuse(path: str | Path, name: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for module in ("slides", "intake"):
+        monkeypatch.setattr(f"wbc_hf.web.{module}.open_slide", refuse)
+    uploads, (sentence,) = find_rest(session.specimen, SlideFolder(folder))
+    intake = Intake(session, [Upload(str(path), path.name)], None, None)
+    intake.run()
+    (remark,) = intake.remarks
+    for said in (sentence, remark.reason):
+        assert "cannot be read now (Permission denied)" in said and str(folder) not in said
+    assert uploads == [] and "smear.tif" in sentence
 
 
 def test_a_signed_specimen_says_once_that_nothing_is_read_into_it(

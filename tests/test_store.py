@@ -19,21 +19,27 @@ import psycopg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from PIL import Image
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import event, inspect, text
 
+from tests.conftest import SlideFile
 from tests.kept_specimens import MODEL, add_field, add_slide, fill, fill_from_slide, new_cell, picture_bytes, slides_of
 from tests.postgresql_server import PASSWORD, USER, PostgresServer
+from wbc_hf.data import paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.modeling import build_from_scratch
 from wbc_hf.smear import (
     DEFAULT_RANGES,
     Action,
+    CellCounter,
     ChangedMeanwhileError,
+    SlideField,
     Specimen,
     describe_snapshot,
     load_document,
+    open_slide,
     read_pictures,
 )
 from wbc_hf.smear import amend as amend_specimen
@@ -235,6 +241,82 @@ def test_what_others_add_meanwhile_is_numbered_before(store: SpecimenStore):
         assert [it.image for it in kept.cells] == [new_cell(seed=seed).image for seed in (1, 2, 3)]
         assert (kept.about.patient, kept.about.order) == ("P-1", "O-2")
     assert store.check() == [] and store.used() == specimen.size
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    """Not calibrated, so that every cell waits for review."""
+    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+
+
+def counters_of(store: SpecimenStore, servers: int, predictor: Predictor) -> list[CellCounter]:
+    """Ana's and Ben's of one specimen, which has a picture."""
+    specimen = store.begin()
+    CellCounter(predictor, specimen).add_image(Image.new("RGB", (480, 360), "white"), "f1.jpg", whole_field=True)
+    opened = [specimen, specimen if servers == 1 else again(store).open(specimen.key)]
+    return [CellCounter(predictor, it) for it in opened]
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_a_cell_that_two_people_give_is_counted_once(store: SpecimenStore, servers: int, predictor: Predictor):
+    ana, ben = counters_of(store, servers, predictor)
+    field = Image.fromarray(paint_field([0, 1, 2, 4], width=480, height=360, seed=1).image)
+    ana.add_image(field, "f5.jpg", whole_field=True)
+    ben.add_image(field, "f5.jpg", whole_field=True)
+    other = Image.fromarray(paint_field([1, 2, 3], width=480, height=360, seed=2).image)
+    assert at_once(*(lambda it=it: it.add_image(other, "f6.jpg", whole_field=True) for it in (ana, ben))) == ["", ""]
+    kept = again(store).open(ana.specimen.key)
+    by_picture = [[cell for cell in kept.cells if cell.picture == number] for number in (2, 3, 4, 5)]
+    for first, second in (by_picture[:2], by_picture[2:]):
+        assert len(first) >= 3
+        assert [it.duplicate_of for it in first] == [None] * len(first)
+        assert [it.duplicate_of for it in second] == [it.number for it in first]
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_a_picture_is_compared_with_all_before_it(store: SpecimenStore, servers: int):
+    specimen = store.begin()
+    add_field(specimen, new_cell())
+    other = specimen if servers == 1 else again(store).open(specimen.key)
+    add_field(other, new_cell())
+    with pytest.raises(ChangedMeanwhileError, match="others added pictures"):
+        specimen.add_picture("f5.jpg", (9, 9), picture_bytes("JPEG"), [], is_field=True, seen=1)
+    added = specimen.add_picture("f5.jpg", (9, 9), picture_bytes("JPEG"), [], is_field=True, seen=2)
+    assert added.number == len(again(store).open(specimen.key).pictures) == 3
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_a_field_of_a_slide_is_read_by_one_of_two(
+    store: SpecimenStore, servers: int, predictor: Predictor, slide_file: SlideFile
+):
+    ana, ben = counters_of(store, servers, predictor)
+    slide = open_slide(slide_file.path)
+    for counter in (ana, ben):
+        add_slide(counter.specimen, slide.name)
+    first, second = (
+        SlideField(slide, x // 600, (x, 400, x + 600, 800), (x, 400, x + 600, 800), 1.0, 0.25) for x in (600, 1200)
+    )
+    assert ana.add_slide_field(first).number == ben.add_slide_field(first).number == 2
+    assert at_once(*(lambda it=it: it.add_slide_field(second) for it in (ana, ben))) == ["", ""]
+    kept = again(store).open(ana.specimen.key)
+    assert [it.place and it.place.x for it in kept.pictures] == [None, 600, 1200]
+    assert len(kept.slides) == 1
+
+
+def test_two_processes_never_overrule_a_field_or_a_cell_that_they_do_not_know(store: SpecimenStore):
+    specimen = store.begin()
+    add_field(specimen, new_cell(), new_cell(pointed_at=True))
+    other = again(store).open(specimen.key)
+    other.describe("Ben", {"patient": ""}, patient="P-2")
+    with pytest.raises(ChangedMeanwhileError, match="patient: was changed meanwhile"):
+        specimen.describe("Ana", {"patient": ""}, patient="P-1")
+    specimen.describe("Ana", {"order": ""}, order="O-1")
+    other.review(2, "basophil", "Ben")
+    with pytest.raises(ChangedMeanwhileError, match="Ben: reviewed, cell 2, basophil"):
+        specimen.discard(2, "Ana", {2: None})
+    kept = again(store).open(specimen.key)
+    assert (kept.about.patient, kept.about.order) == ("P-2", "O-1")
+    assert kept.cells[1].label == "basophil" and not kept.cells[1].removed
 
 
 def test_many_readers_at_once(store: SpecimenStore):
