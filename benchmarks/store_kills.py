@@ -166,8 +166,12 @@ def serving(place: Path | str, model: Path) -> Iterator[tuple[str, subprocess.Po
 
 
 def acknowledged_words(specimen: Specimen) -> list[int]:
-    """Numbers of the words that the history of a specimen holds."""
-    said = [event.after if event.action is Action.READ else event.who for event in specimen.history]
+    """Numbers of the words that the history of a specimen holds.
+
+    Not those of other fields than the comment: the page's reader sends these empty with its first comment.
+    """
+    acts = [event for event in specimen.history if event.field in (None, "", "comment")]
+    said = [event.after if event.action is Action.READ else event.who for event in acts]
     return [int(text.removeprefix("word ")) for text in said if text.startswith("word ")]
 
 
