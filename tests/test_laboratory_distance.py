@@ -36,7 +36,9 @@ def test_each_laboratory_is_measured_by_itself(fitted: Fitted):
     """A step that is usual in the laboratory that varies is not in the one that does not."""
     rng, score, distance = fitted
     medians = {
-        (name, shift): np.median(distance(score, cells(rng, name, 40, shift))) for name in SIZES for shift in (0, 2)
+        (name, shift): np.median(distance(score.distances(cells(rng, name, 40, shift))))
+        for name in SIZES
+        for shift in (0, 2)
     }
     assert medians["even", 0] == pytest.approx(1, rel=0.25)
     assert medians["varied", 0] == pytest.approx(1, rel=0.25)
@@ -47,7 +49,7 @@ def test_each_laboratory_is_measured_by_itself(fitted: Fitted):
 def test_drops_of_the_laboratories_themselves_lie_below_the_limit(fitted: Fitted):
     rng, score, distance = fitted
     for name in SIZES:
-        drops = [np.median(distance(score, cells(rng, name, MIN_DROP))) for _ in range(200)]
+        drops = [np.median(distance(score.distances(cells(rng, name, MIN_DROP)))) for _ in range(200)]
         assert np.mean(np.array(drops) > distance.limit) <= 0.08
 
 
@@ -63,5 +65,5 @@ def test_one_laboratory_is_fitted_on_its_references(seed: int):
     features = cells(rng, "even", 60)
     score = OutOfDistributionScore.fit(features)
     distance = LaboratoryDistance.fit_one(score.leave_one_out(features), rng.integers(0, 5, 60))
-    assert np.median(distance(score, cells(rng, "even", 40))) < distance.limit
-    assert np.median(distance(score, cells(rng, "even", 40, 2))) > distance.limit
+    assert np.median(distance(score.distances(cells(rng, "even", 40)))) < distance.limit
+    assert np.median(distance(score.distances(cells(rng, "even", 40, 2)))) > distance.limit

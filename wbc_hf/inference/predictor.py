@@ -18,7 +18,7 @@ from wbc_hf import __version__
 from wbc_hf.data import DEFAULT_SPAN, ImageSource, may_be_stained_cell, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hardware import has_gpu, usable_cores
-from wbc_hf.hub import CONFIG_FILE, PROCESSOR_FILE, WEIGHTS_FILE, fetch_model
+from wbc_hf.hub import PROCESSOR_FILE, WEIGHTS_FILE, fetch_model
 from wbc_hf.inference.backends import BACKENDS, Backend, BackendName, OpenVinoBackend, TorchBackend, has_openvino
 from wbc_hf.inference.conversions import ConversionError, convert, converted, converted_network
 from wbc_hf.modeling import (
@@ -251,11 +251,6 @@ class Predictor:
                 its calibration was fitted on.
         """
         place = self.folder or Path(self.name)
-        if len(set(self.labels)) < len(self.labels):
-            twice = sorted({name for name in self.labels if self.labels.count(name) > 1})
-            raise WbcError(
-                f"{place / CONFIG_FILE}: names the class {twice[0]!r} twice. Give each class a name of its own."
-            )
         with naming_errors(place):
             crop, other = (self._preprocessing.crop(Image.new("RGB", (64, height))) for height in (64, 96))
         if crop.shape != other.shape:

@@ -238,12 +238,18 @@ class Calibration:
         return self.out_of_distribution_score(features) / self.out_of_distribution_threshold
 
     def measure(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """What `distances` gives, and what `laboratory_distance` does where there is one; both (n,).
+        """Measure how unfamiliar images are, and how far from the nearest laboratory that was learned.
 
         The distances to the references take the longest, and are computed once for both.
+
+        Args:
+            features: As `forward_with_features` returns them, (n, d).
+
+        Returns:
+            What `distances` gives, (n,), and what `laboratory_distance` does, (n,), or None where there is none.
         """
         each = self.out_of_distribution_score.distances(features)
-        of_laboratories = None if self.laboratory_distance is None else self.laboratory_distance.nearest(each)
+        of_laboratories = None if self.laboratory_distance is None else self.laboratory_distance(each)
         return mean_of_nearest(each) / self.out_of_distribution_threshold, of_laboratories
 
     def statuses(

@@ -58,7 +58,7 @@ class LaboratoryDistance:
             for number, name in enumerate(names)
         )
         unlimited = cls(numbers, scales, np.inf)
-        return cls(numbers, scales, drop_limit(unlimited.nearest(distances), labels, laboratories))
+        return cls(numbers, scales, drop_limit(unlimited(distances), labels, laboratories))
 
     @classmethod
     def fit_one(cls, scores: np.ndarray, labels: np.ndarray) -> "LaboratoryDistance":
@@ -71,12 +71,12 @@ class LaboratoryDistance:
         scale = float(np.median(scores))
         return cls(np.zeros(len(scores), np.int8), (scale,), drop_limit(scores / scale, labels))
 
-    def __call__(self, score: OutOfDistributionScore, features: np.ndarray) -> np.ndarray:
-        """Distances of images by their features (n, d): (n,), about 1 within a laboratory that was learned."""
-        return self.nearest(score.distances(features))
+    def __call__(self, distances: np.ndarray) -> np.ndarray:
+        """Distances of images from the nearest laboratory: (n,), about 1 within one that was learned.
 
-    def nearest(self, distances: np.ndarray) -> np.ndarray:
-        """The same from distances to all references, (n, m), as `OutOfDistributionScore.distances` gives them."""
+        Args:
+            distances: To all references, (n, m), as `OutOfDistributionScore.distances` gives them.
+        """
         return np.min(
             [
                 mean_of_nearest(distances[:, self.members == number]) / scale
