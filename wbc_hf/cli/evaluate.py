@@ -65,9 +65,11 @@ def evaluate(
 
     from wbc_hf.data import leaked_test_images, load_leucocytes
     from wbc_hf.evaluation import REPORT_PAGE, EvaluatedSet, format_comparison
+    from wbc_hf.hardware import use_one_blas_thread
     from wbc_hf.inference import Predictor, evaluate_predictor
 
     disable_progress_bar()
+    use_one_blas_thread()
     if output is not None:
         _check_output(output)
     predictor = Predictor.from_pretrained(model)

@@ -56,9 +56,11 @@ def predict(
 
         wbc-hf predict cells/ s3://bucket/more --model runs/cells --output predictions --format csv
     """
+    from wbc_hf.hardware import use_one_blas_thread
     from wbc_hf.inference import Predictor, check_columns
 
     hide_progress_bars()
+    use_one_blas_thread()
     model = choose_model(model)
     if output is not None:
         _predict_many(sources, model, format, output, address)
