@@ -21,6 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm.auto import tqdm
 
 TILE, STEP = 512, 4  # pixels; each level of the pyramid is a quarter as wide as the one before
 _LEVELS = 3
@@ -52,7 +53,9 @@ def write_slide(path: Path, width: int, height: int, seed: int, leucocytes: floa
         def painted() -> Iterator[np.ndarray]:
             corners = [(x, y) for y in range(0, height, TILE) for x in range(0, width, TILE)]
             with multiprocessing.Pool(processes, start_painting, (width, height, seed, leucocytes)) as pool:
-                for (x, y), tile in zip(corners, pool.imap(paint_tile, corners, chunksize=4), strict=True):
+                tiles = pool.imap(paint_tile, corners, chunksize=4)
+                tiles = tqdm(tiles, desc="Painting", total=len(corners), unit="tile", delay=2)
+                for (x, y), tile in zip(corners, tiles, strict=True):
                     for number, level in enumerate(levels, 1):
                         part = level[y // STEP**number :, x // STEP**number :][: TILE // STEP**number]
                         small = cv2.resize(tile, (TILE // STEP**number,) * 2, interpolation=cv2.INTER_AREA)
