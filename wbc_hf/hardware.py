@@ -79,9 +79,9 @@ def usable_cores() -> int:
 def use_one_blas_thread() -> None:
     """Let the products of numpy, scipy and OpenCV use one thread, in this process from now on.
 
-    Those of classifying and counting cells are small. The threads of OpenBLAS are no faster at them and wait busily for
-    the next, on the cores that finder, classifier and page need: on two cores, fields took 16 s of processor time
-    instead of 10, and 109 to 148 cells a second were classified instead of 156 to 189.
+    Those of classifying and counting are small. The threads of OpenBLAS are no faster at them and wait busily for the
+    next, on the cores that finder, classifier and page need: on two cores, fields took 16 s of processor time instead
+    of 10, and 109 to 148 cells a second were classified instead of 156 to 189.
     """
     from threadpoolctl import threadpool_limits
 
