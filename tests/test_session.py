@@ -45,6 +45,7 @@ from wbc_hf.web.specimen_html import (
     render_legend,
 )
 from wbc_hf.web.specimen_tab import make_file, parse_leucocytes, render_table, render_views
+from wbc_hf.web.status_text import STATUS_TEXTS
 from wbc_hf.web.uploads import MAX_PICTURES, Upload
 
 TYPES = load_types(Path(__file__).parents[1] / "configs" / "types.toml")
@@ -258,6 +259,49 @@ def test_what_shows_no_cell_is_not_offered_as_a_class(session: Session):
     card = render_views(session, DEFAULT_RANGES, "")[2]
     assert "No leucocyte?" in card
     assert "Accept monocyte" not in card
+
+
+@pytest.mark.parametrize("status", STATUS_TEXTS)
+def test_the_large_type_never_contradicts_the_warning(session: Session, status: str):
+    """No percentage and no preferred button but of a calibrated probability; the warning is not behind a fold."""
+    number = waiting(session)[0]
+    session.act("cell", number)
+    set_prediction(session, number, label="monocyte", probability=0.996, status=status)
+
+    card, fold = render_views(session, DEFAULT_RANGES, "")[2].split("<details>")
+
+    calibrated = session.view.cell.prediction.calibrated
+    assert calibrated == (status in ("confident", "review"))
+    assert ("99.6 %" in card) == ("99.6 %" in fold) == ("wbc-primary" in card) == calibrated
+    assert status == "confident" or STATUS_TEXTS[status].sentence in card
+    assert ("Accept monocyte" in card) == (status != "not_a_cell")
+
+
+def test_a_cell_that_the_border_cuts_off_may_be_counted_all_the_same(session: Session):
+    cells, number = session.specimen._cells, waiting(session)[0]
+    cells[number - 1] = replace(cells[number - 1], cut=True)
+    session.act("cell", number)
+    card = render_views(session, DEFAULT_RANGES, "")[2]
+    assert "not counted, unless you say what it is" in card
+    assert f'data-action="label" data-number="{number}" data-value="basophil"' in card
+    assert gallery(session)["cells"][number][0] == NEVER_OR_CUT
+
+    session.act("label", number, "basophil", "Ana")
+
+    assert session.specimen.cells[number - 1].state is CellState.COUNTED
+    assert gallery(session)["cells"][number][0] == CLASS_NAMES.index("basophil")
+
+
+@pytest.mark.parametrize(
+    ("count", "goal", "sign"), [(99, 100, "of 100"), (100, 200, "100 reached"), (200, 200, "200 reached")]
+)
+def test_the_table_shows_how_far_the_count_is(predictor: Predictor, count: int, goal: int, sign: str):
+    session = Session(predictor)
+    cell = Cell((0, 0, 8, 8), Prediction("monocyte", 0.9, (), "confident"), png(8))
+    session.specimen.add_picture("many.png", (64, 64), b"", [cell] * count, is_field=True)
+    table = render_table(session, DEFAULT_RANGES, "")
+    assert f'<progress value="{count}" max="{goal}"' in table
+    assert f"{sign}<" in table
 
 
 def test_a_cell_that_did_not_wait_stays_chosen(session: Session):
