@@ -334,6 +334,47 @@ def test_several_cells_are_accepted_or_moved_at_once_and_undone_at_once(page: "s
     page.keyboard.press("Escape")
 
 
+# Of each label in the gallery: whether it is wider than its cell, or sticks out of it at the bottom.
+CLIPPED_JS = """cells => cells.filter(cell => {
+    const label = cell.querySelector(':scope > span'), list = cell.parentElement;
+    return label.scrollWidth > label.clientWidth || list.scrollWidth > list.clientWidth + 1 && list.clientHeight > 200
+        || label.getBoundingClientRect().bottom > cell.getBoundingClientRect().bottom;
+}).map(cell => cell.textContent)"""
+
+
+def test_a_full_gallery_clips_no_label(page: "sync_api.Page", tmp_path: Path):
+    files = []
+    for seed in range(4):
+        files.append(tmp_path / f"{seed}.png")
+        Image.fromarray(paint_field([0, 1, 2, 3, 4] * 2, seed=seed).image).save(files[-1])
+    _examine(page, files, "of 4")
+    page.locator(".wbc-gallery").scroll_into_view_if_needed()
+    columns = [_numbers(page, name.capitalize()) for name in CLASS_NAMES]
+    assert max(map(len, columns)) > 8  # four rows and more
+    # As of a thousand cells.
+    page.locator(".wbc-cell > span > span").evaluate_all(
+        "all => all.forEach(it => it.textContent = `1${it.textContent}`)"
+    )
+    assert page.locator(".wbc-cell").evaluate_all(CLIPPED_JS) == []
+
+    image = page.locator(".wbc-cell img").first
+    small = image.bounding_box()["width"]
+    larger = page.get_by_role("button", name="Larger")
+    larger.click()
+    assert larger.get_attribute("aria-pressed") == "true"
+    assert image.bounding_box()["width"] > 1.4 * small
+    assert page.locator(".wbc-cell").evaluate_all(CLIPPED_JS) == []
+
+
+def test_range_and_flag_of_a_class_are_seen_on_every_screen(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields, "Field 1 of 2")
+    for text in ("0.5 – 1", "20 – 40"):
+        sync_api.expect(
+            page.locator(".wbc-differential").get_by_text(text, exact=True).filter(visible=True)
+        ).to_have_count(1)
+    assert page.locator(".wbc-differential").get_by_role("columnheader", name="Flag").is_visible()
+
+
 @DESKTOP_FIRST
 def test_a_rubber_band_selects_cells(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
@@ -429,6 +470,33 @@ def test_a_field_is_zoomed_to_full_resolution_and_stays_so_at_a_review(desktop: 
         page.keyboard.press(key)
         assert _zoom(page) == pytest.approx(expected, abs=0.11)
     assert _count_of(page, "basophil") == 1
+
+
+def test_a_field_is_shown_brighter_and_with_a_bar_of_known_length(desktop: "sync_api.Page", tmp_path: Path):
+    page, file, micrometres = desktop, tmp_path / "calibrated.png", 0.1  # a pixel
+    field = Image.fromarray(paint_field([0, 1, 2, 4], width=480, height=360, seed=1).image)
+    field.save(file, dpi=(25_400 / micrometres, 25_400 / micrometres))
+    _examine(page, [file], "Field 1 of 1")
+    chosen, box = _chosen(page), page.locator(".wbc-box .wbc-line").first
+    for _ in range(2):
+        bar = page.locator(".wbc-scale-bar")
+        on_screen = box.bounding_box()["width"] / float(box.get_attribute("width"))
+        length = float(bar.inner_text().removesuffix(" µm")) / micrometres * on_screen
+        assert bar.bounding_box()["width"] == pytest.approx(length, rel=0.1)
+        page.get_by_role("button", name="Zoom in").click()
+
+    drawn = "getComputedStyle(document.querySelector('.wbc-stage img')).filter"
+    before = page.evaluate(drawn)
+    for name, key in (("Brightness", "ArrowRight"), ("Gamma", "ArrowLeft")):
+        page.get_by_label(name).focus()
+        for _ in range(4):
+            page.keyboard.press(key)
+    assert "brightness(1.2)" in page.evaluate(drawn) and "wbc-gamma" in page.evaluate(drawn)
+    exponent = page.locator(".wbc-filters [exponent]").first.get_attribute("exponent")
+    assert float(exponent) == pytest.approx(1 / 0.8)
+    assert _chosen(page) == chosen  # a slider has arrow keys of its own
+    page.locator(".wbc-tools").get_by_role("button", name="Reset").click()
+    assert page.evaluate(drawn) == before
 
 
 def test_the_gallery_brings_a_cell_into_view_and_dragging_chooses_none(desktop: "sync_api.Page", large_field: Path):

@@ -281,6 +281,7 @@ const buttons = {
     clear: () => select([]),
     undo: () => change('undo', [0]),
     several: () => { several = !several; drawButtons(); },
+    large: button => set(button, 'aria-pressed', root.classList.toggle('wbc-large')),
 };
 
 root.addEventListener('click', event => {

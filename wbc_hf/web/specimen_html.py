@@ -27,7 +27,7 @@ from wbc_hf.web.rendering import render, thumbnail_url
 from wbc_hf.web.session import Session, View
 from wbc_hf.web.status_text import STATUS_TEXTS
 
-THUMBNAIL_SIDE = 112  # pixels; shown at less, so that it is sharp on a fine screen
+THUMBNAIL_SIDE = 144  # pixels; shown at half of that, so that it is sharp on a fine screen, or at all of it
 MAX_THUMBNAILS = 100  # in one answer
 
 NO_CELL = "Click on a box, or on a cell of the gallery."
