@@ -414,7 +414,9 @@ def test_the_model_tab_says_what_to_expect_elsewhere(tiny_run, tmp_path: Path):
 
     html = render_report(Predictor.from_pretrained(folder))
 
-    assert "North, 77 images" in html
+    # In the same size as the figures at home.
+    assert "<h2>In its test</h2>" in html and "<h2>In laboratories that it has not seen</h2>" in html
+    assert "<h3>North, 77 images</h3>" in html
     assert "<span>Accuracy</span><b>43.2 %</b>" in html
     assert html.count("Confident answers that are right") == 2
 
