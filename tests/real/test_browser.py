@@ -334,6 +334,51 @@ def test_several_cells_are_accepted_or_moved_at_once_and_undone_at_once(page: "s
     page.keyboard.press("Escape")
 
 
+@DESKTOP_FIRST
+def test_the_gallery_begins_with_what_is_most_unsure_or_goes_by_number(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields, "Field 1 of 2")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="JSON").click()
+    cells = json.loads(Path(download.value.path()).read_bytes())["cells"]
+    sure = {cell["number"]: max(cell["prediction"]["probabilities"].values()) for cell in cells}
+    names = [name.capitalize() for name in CLASS_NAMES]
+    columns = {name: _numbers(page, name) for name in names}
+    for numbers in columns.values():
+        assert numbers == sorted(numbers, key=lambda number: (round(sure[number], 3), number))
+
+    by_number = page.get_by_role("button", name="By number")
+    by_number.click()
+    assert [_numbers(page, name) for name in names] == [sorted(columns[name]) for name in names]
+    assert by_number.get_attribute("aria-pressed") == "true"
+    page.get_by_role("button", name="Most unsure first").click()
+
+    # What is reviewed goes behind what waits, and out of sight where only that is to be shown.
+    full = max(names, key=lambda name: len(columns[name]))
+    first, *others = columns[full]
+    _cell(page, first).hover()
+    page.keyboard.press("a")
+    _wait_for_cells(page, full, [first])
+    assert _numbers(page, full) == [*others, first]
+    shown = page.get_by_role("group", name="Show")
+    shown.get_by_role("button", name="Wait for review").click()
+    assert _numbers(page, full) == others
+    shown.get_by_role("button", name="Counted").click()
+    assert _numbers(page, full) == [first]
+
+
+@DESKTOP_FIRST
+def test_the_end_of_a_review_says_how_little_a_few_cells_are(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields, "Field 1 of 2")
+    said, accept = page.locator(".wbc-gallery > [role=status]"), page.locator("[data-do=accept-column]:visible")
+    while accept.count():
+        accept.first.click()
+    count = page.locator(".wbc-cell.wbc-counted").count()
+    sync_api.expect(said).to_have_text(
+        f"No cell waits for review: the report is ready, but of {count} cells only: a differential needs 100."
+    )
+    page.locator(".wbc-differential tfoot td").first.get_by_text(str(count), exact=True).wait_for()
+
+
 # Of each label in the gallery: whether it is wider than its cell, or sticks out of it at the bottom.
 CLIPPED_JS = """cells => cells.filter(cell => {
     const label = cell.querySelector(':scope > span'), list = cell.parentElement;
