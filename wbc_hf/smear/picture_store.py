@@ -7,11 +7,12 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from wbc_hf.errors import WbcError
+from wbc_hf.inference import batches
 
 _AT_ONCE = 64  # pictures that are read together
 
@@ -124,8 +125,7 @@ def read_pictures(pictures: Iterable[bytes | KeptPicture]) -> Iterator[bytes]:
 
     A database answers once for many in that way.
     """
-    rest = iter(pictures)
-    while some := list(islice(rest, _AT_ONCE)):
+    for some in batches(pictures, _AT_ONCE):
         read: dict[KeptPicture, bytes] = {}
         for store, group in groupby((it for it in some if isinstance(it, KeptPicture)), lambda it: it.store):
             kept = list(group)

@@ -1,12 +1,9 @@
 """Copy all specimens from one database into another, also of another kind."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Any
-
 from sqlalchemy import bindparam, insert, select, update
 
 from wbc_hf.errors import WbcError
+from wbc_hf.inference import batches
 from wbc_hf.store.database import Database
 from wbc_hf.store.tables import CELLS, EVENTS, PICTURES, SLIDES, SPECIMENS
 from wbc_hf.store.work_list import State
@@ -34,17 +31,10 @@ def copy_specimens(source: Database, target: Database) -> None:
             writing.execute(insert(SPECIMENS).values(**dict(row) | {"state": State.NEW.value}))
         for table in (SLIDES, PICTURES, CELLS, EVENTS):
             rows = reading.execute(select(table).execution_options(yield_per=_AT_ONCE)).mappings()
-            for some in batched(map(dict, rows), _AT_ONCE):
+            for some in batches(map(dict, rows), _AT_ONCE):
                 writing.execute(insert(table), some)
         for key in states:
             target.write_pictures(writing, key, source.read_pictures(reading, key))
         if states:
             kept = update(SPECIMENS).where(SPECIMENS.c.key == bindparam("of")).values(state=bindparam("kept"))
             writing.execute(kept, [{"of": key, "kept": state} for key, state in states.items()])
-
-
-def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of so many items; the last may be shorter."""
-    rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some

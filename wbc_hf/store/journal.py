@@ -13,7 +13,6 @@ from wbc_hf.files import check_json
 from wbc_hf.smear import (
     About,
     AboutRecord,
-    Cell,
     CellRecord,
     CellState,
     Change,
@@ -22,11 +21,11 @@ from wbc_hf.smear import (
     Picture,
     PictureRecord,
     Removal,
-    SlideMap,
     SlideRecord,
 )
 from wbc_hf.store.database import Database
 from wbc_hf.store.pictures import SpecimenPictures
+from wbc_hf.store.reading import Contents
 from wbc_hf.store.tables import CELLS, EVENTS, PICTURES, SLIDES, SPECIMENS
 from wbc_hf.store.work_list import State, folded, state_after
 
@@ -66,21 +65,12 @@ class SpecimenJournal:
         self._states: dict[int, CellState] = {}
         self._counts: Counter[CellState] = Counter()
 
-    def catch_up(
-        self, change: Change, *, revision: int, state: State, removals: dict[int, Removal], size: int
-    ) -> None:
-        """Take note of what the store holds, in place of what was known.
-
-        Args:
-            change: All slides, pictures and cells, and what is known of the specimen.
-            revision: Number of changes so far.
-            state: Of the specimen.
-            removals: By number of the picture.
-            size: Bytes of its pictures.
-        """
+    def catch_up(self, kept: Contents) -> None:
+        """Take note of what the store holds, in place of what was known."""
         self._forget()
-        self._note(change, removals, state, size)
-        self.revision = revision
+        change = Change(tuple(kept.pictures), tuple(kept.cells), about=kept.about, slides=tuple(kept.slides))
+        self._note(change, kept.removals, kept.state, kept.size)
+        self.revision = kept.revision
 
     def __call__(self, change: Change) -> None:
         """Write a change, all of it or nothing.
@@ -96,12 +86,8 @@ class SpecimenJournal:
         # A specimen keeps its pictures before it tells its journal.
         fresh = [it for it in small if isinstance(it, KeptPicture)]
         size = sum(len(content) for content in fresh)
-        removals = {**self._removals}
-        for number, removal in change.removals.items():
-            if removal is None:
-                removals.pop(number, None)
-            else:
-                removals[number] = removal
+        known: dict[int, Removal | None] = {**self._removals, **change.removals}
+        removals = {number: removal for number, removal in known.items() if removal is not None}
         state = State.SIGNED if about.signature is not None else state_after(self._state, change.events)
         if fresh:
             self._file.sync()
@@ -118,9 +104,13 @@ class SpecimenJournal:
                 self._write_specimen(connection, row)
             if fresh:
                 self._file.write(connection, fresh)
-            _write_slides(connection, self._key, self._slides + 1, change.slides)
+            if change.slides:
+                numbered = enumerate(change.slides, self._slides + 1)
+                rows = [self._record(SLIDES, number, SlideRecord.of(it), it.small) for number, it in numbered]
+                connection.execute(insert(SLIDES), rows)
             self._write_pictures(connection, change, removals)
-            _write_cells(connection, self._key, change.cells)
+            rows = [self._record(CELLS, it.number, CellRecord.of(it), it.crop) for it in change.cells]
+            _insert_or_replace(connection, CELLS, rows)
             if change.events:
                 connection.execute(insert(EVENTS), [_event_row(self._key, event) for event in change.events])
             if state is State.SIGNED:
@@ -168,44 +158,17 @@ class SpecimenJournal:
     def _write_pictures(self, connection: Connection, change: Change, removals: dict[int, Removal]) -> None:
         known = self._pictures | {picture.number: picture for picture in change.pictures}
         numbers = {*change.removals, *(picture.number for picture in change.pictures)}
-        pictures = [known[number] for number in sorted(numbers)]
         rows = [
-            {
-                "specimen": self._key,
-                "number": picture.number,
-                "record": _json(PictureRecord.of(picture, removals.get(picture.number)), f"picture {picture.number}"),
-                **_place(picture.small),
-            }
-            for picture in pictures
+            self._record(PICTURES, number, PictureRecord.of(known[number], removals.get(number)), known[number].small)
+            for number in sorted(numbers)
         ]
         _insert_or_replace(connection, PICTURES, rows)
 
-
-def _write_slides(connection: Connection, key: str, first: int, slides: tuple[SlideMap, ...]) -> None:
-    rows = [
-        {
-            "specimen": key,
-            "number": number,
-            "record": _json(SlideRecord.of(slide), f"slide {number}"),
-            **_place(slide.small),
-        }
-        for number, slide in enumerate(slides, first)
-    ]
-    if rows:
-        connection.execute(insert(SLIDES), rows)
-
-
-def _write_cells(connection: Connection, key: str, cells: tuple[Cell, ...]) -> None:
-    rows = [
-        {
-            "specimen": key,
-            "number": cell.number,
-            "record": _json(CellRecord.of(cell), f"cell {cell.number}"),
-            **_place(cell.crop),
-        }
-        for cell in cells
-    ]
-    _insert_or_replace(connection, CELLS, rows)
+    def _record(self, table: Table, number: int, record: BaseModel, small: bytes | KeptPicture) -> dict:
+        """A row of a table of records, and where its picture lies."""
+        assert isinstance(small, KeptPicture)  # a specimen keeps its pictures before it tells its journal
+        text = _json(record, f"{table.name} {number}")
+        return {"specimen": self._key, "number": number, "record": text, "start": small.start, "size": small.size}
 
 
 def _insert_or_replace(connection: Connection, table: Table, rows: list[dict]) -> None:
@@ -242,8 +205,3 @@ def _json(record: BaseModel, name: str) -> str:
 def _event_row(key: str, event: Event) -> dict:
     values = vars(event) | {"time": event.time.isoformat(timespec="microseconds"), "action": event.action.value}
     return {"specimen": key, **values}
-
-
-def _place(content: bytes | KeptPicture) -> dict[str, int]:
-    assert isinstance(content, KeptPicture)  # a specimen keeps its pictures before it tells its journal
-    return {"start": content.start, "size": content.size}

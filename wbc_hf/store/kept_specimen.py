@@ -8,10 +8,10 @@ from sqlalchemy import select
 
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import ModelIdentity
-from wbc_hf.smear import Action, Cell, Change, Review, Signature, Specimen
+from wbc_hf.smear import Action, Cell, Review, Signature, Specimen
 from wbc_hf.store.database import Database
 from wbc_hf.store.journal import CheckRoom, NotNewestError, SpecimenJournal
-from wbc_hf.store.reading import Contents, missing, read_contents
+from wbc_hf.store.reading import missing, read_contents
 from wbc_hf.store.tables import SPECIMENS
 
 _ATTEMPTS = 100  # to act between two acts of others
@@ -103,15 +103,9 @@ class KeptSpecimen(Specimen):
 
     def _read_again(self) -> None:
         with self._database.reading() as connection:
-            it: Contents = read_contents(connection, self.key, self._kept_pictures)
+            it = read_contents(connection, self.key, self._kept_pictures)
         self._kept_pictures.continue_at(it.end)
-        self._kept_journal.catch_up(
-            Change(tuple(it.pictures), tuple(it.cells), about=it.about, slides=tuple(it.slides)),
-            revision=it.revision,
-            state=it.state,
-            removals=it.removals,
-            size=it.size,
-        )
+        self._kept_journal.catch_up(it)
         self._fill(it.about, it.pictures, it.cells, it.removals, it.history, it.slides)
 
     # Acts that hold whatever others did meanwhile.

@@ -7,7 +7,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inse
 from sqlalchemy.exc import ArgumentError
 
 from wbc_hf.errors import WbcError, needs_extra
-from wbc_hf.store.copying import batched
+from wbc_hf.inference import batches
 from wbc_hf.store.database import PATIENCE, Database
 from wbc_hf.store.pictures import DatabasePictures
 from wbc_hf.store.tables import CELLS, CONTENTS, PICTURES, SLIDES
@@ -129,7 +129,7 @@ class PostgresDatabase(Database):
 
     def write_pictures(self, connection: Connection, key: str, pictures: Iterable[tuple[int, bytes]]) -> None:
         """Write pictures of a specimen, some at a time."""
-        for some in batched(({"specimen": key, "start": start, "data": it} for start, it in pictures), _AT_ONCE):
+        for some in batches(({"specimen": key, "start": start, "data": it} for start, it in pictures), _AT_ONCE):
             connection.execute(insert(CONTENTS), some)
 
     def forget(self, key: str) -> None:

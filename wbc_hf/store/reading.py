@@ -1,10 +1,11 @@
 """Read one specimen from the tables."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, MappingResult, RowMapping, Table, select
 
 from wbc_hf.errors import WbcError
 from wbc_hf.smear import (
@@ -36,7 +37,7 @@ class Contents:
         owner: Who began it.
         size: Bytes of its pictures.
         end: Where the next picture starts.
-        about, pictures, cells, removals, history, slides: As for `Specimen.restore`.
+        about, pictures, cells, removals, history, slides: As for `Specimen.load`.
     """
 
     revision: int
@@ -66,9 +67,17 @@ def read_contents(connection: Connection, key: str, store: PictureStore) -> Cont
     row = connection.execute(select(SPECIMENS).where(SPECIMENS.c.key == key)).mappings().first()
     if row is None:
         raise missing(key)
+
+    def rows(table: Table) -> Iterator[tuple[RowMapping, KeptPicture]]:
+        for row in _rows(connection, table, key):
+            yield row, KeptPicture(store, row["start"], row["size"])
+
     try:
-        pictures, removals = _read_pictures(connection, key, store)
-        cells, slides = _read_cells(connection, key, store), _read_slides(connection, key, store)
+        slides = [SlideRecord.model_validate_json(row["record"]).slide(small) for row, small in rows(SLIDES)]
+        cells = [CellRecord.model_validate_json(row["record"]).cell(small) for row, small in rows(CELLS)]
+        records = [(PictureRecord.model_validate_json(row["record"]), small) for row, small in rows(PICTURES)]
+        pictures = [record.picture(small) for record, small in records]
+        removals = {record.number: it for record, _ in records if (it := record.removal()) is not None}
         small = [it.small for it in pictures] + [it.crop for it in cells] + [it.small for it in slides]
         return Contents(
             row["revision"],
@@ -80,7 +89,7 @@ def read_contents(connection: Connection, key: str, store: PictureStore) -> Cont
             pictures,
             cells,
             removals,
-            _read_events(connection, key),
+            [_event(row) for row in _rows(connection, EVENTS, key)],
             slides,
         )
     except (ValidationError, ValueError) as error:
@@ -95,46 +104,12 @@ def missing(key: str) -> WbcError:
     return WbcError(f"specimen {key[:40]}: is not in this store, or was deleted.")
 
 
-def _read_slides(connection: Connection, key: str, store: PictureStore) -> list[SlideMap]:
-    query = select(SLIDES).where(SLIDES.c.specimen == key).order_by(SLIDES.c.number)
-    return [
-        SlideRecord.model_validate_json(row["record"]).slide(KeptPicture(store, row["start"], row["size"]))
-        for row in connection.execute(query).mappings()
-    ]
+def _rows(connection: Connection, table: Table, key: str) -> MappingResult:
+    """The rows of a specimen in a table, in order of their numbers."""
+    query = select(table).where(table.c.specimen == key).order_by(table.c.number)
+    return connection.execute(query).mappings()
 
 
-def _read_pictures(connection: Connection, key: str, store: PictureStore) -> tuple[list[Picture], dict[int, Removal]]:
-    pictures, removals = [], {}
-    query = select(PICTURES).where(PICTURES.c.specimen == key).order_by(PICTURES.c.number)
-    for row in connection.execute(query).mappings():
-        record = PictureRecord.model_validate_json(row["record"])
-        pictures.append(record.picture(KeptPicture(store, row["start"], row["size"])))
-        if (removal := record.removal()) is not None:
-            removals[record.number] = removal
-    return pictures, removals
-
-
-def _read_cells(connection: Connection, key: str, store: PictureStore) -> list[Cell]:
-    query = select(CELLS).where(CELLS.c.specimen == key).order_by(CELLS.c.number)
-    return [
-        CellRecord.model_validate_json(row["record"]).cell(KeptPicture(store, row["start"], row["size"]))
-        for row in connection.execute(query).mappings()
-    ]
-
-
-def _read_events(connection: Connection, key: str) -> list[Event]:
-    query = select(EVENTS).where(EVENTS.c.specimen == key).order_by(EVENTS.c.number)
-    return [
-        Event(
-            row["number"],
-            datetime.fromisoformat(row["time"]),
-            row["who"],
-            Action(row["action"]),
-            row["cell"],
-            row["picture"],
-            row["field"],
-            row["before"],
-            row["after"],
-        )
-        for row in connection.execute(query).mappings()
-    ]
+def _event(row: RowMapping) -> Event:
+    values = {name: value for name, value in row.items() if name != "specimen"}
+    return Event(**values | {"time": datetime.fromisoformat(row["time"]), "action": Action(row["action"])})
