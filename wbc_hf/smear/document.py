@@ -153,14 +153,8 @@ class PredictionRecord(_Record):
     @classmethod
     def of(cls, prediction: Prediction) -> Self:
         """Describe a prediction."""
-        return cls.model_construct(
-            label=prediction.label,
-            probability=prediction.probability,
-            status=prediction.status,
-            probabilities={prediction.label: prediction.probability} | dict(prediction.alternatives),
-            distance=prediction.distance,
-            laboratory_distance=prediction.laboratory_distance,
-        )
+        probabilities = {prediction.label: prediction.probability} | dict(prediction.alternatives)
+        return cls.model_construct(**vars(prediction), probabilities=probabilities)
 
     def prediction(self) -> Prediction:
         """The prediction."""
@@ -186,35 +180,14 @@ class CellRecord(_Record):
     @classmethod
     def of(cls, cell: Cell, image: bytes | None = None) -> Self:
         """Describe a cell, with its crop or without."""
-        return cls.model_construct(
-            number=cell.number,
-            picture=cell.picture,
-            box=cell.box,
-            cut=cell.cut,
-            duplicate_of=cell.duplicate_of,
-            prediction=PredictionRecord.of(cell.prediction),
-            review=cell.review and ReviewRecord.of(cell.review),
-            removed=cell.removed,
-            pointed_at=cell.pointed_at,
-            framings=cell.framings,
-            image=image,
-        )
+        prediction, review = PredictionRecord.of(cell.prediction), cell.review and ReviewRecord.of(cell.review)
+        return cls.model_construct(**vars(cell) | {"prediction": prediction, "review": review, "image": image})
 
     def cell(self, crop: Any) -> Cell:
         """The cell, with its crop: bytes, or where they lie."""
-        return Cell(
-            self.box,
-            self.prediction.prediction(),
-            crop,
-            self.cut,
-            self.duplicate_of,
-            self.number,
-            self.picture,
-            None if self.review is None else self.review.review(),
-            self.removed,
-            self.pointed_at,
-            self.framings,
-        )
+        values = {name: value for name, value in self if name != "image"}
+        values["prediction"], values["review"] = self.prediction.prediction(), self.review and self.review.review()
+        return Cell(**values, crop=crop)
 
 
 class PlaceRecord(_Record):
@@ -241,16 +214,8 @@ class SlideRecord(_Record):
     @classmethod
     def of(cls, slide: SlideMap, thumbnail: bytes | None = None) -> Self:
         """Describe a slide, with its thumbnail or without."""
-        return cls.model_construct(
-            name=slide.name,
-            width=slide.size[0],
-            height=slide.size[1],
-            pixel_size=slide.pixel_size,
-            measured=slide.measured,
-            fields=slide.fields,
-            digest=slide.digest,
-            thumbnail=thumbnail,
-        )
+        width, height = slide.size
+        return cls.model_construct(**vars(slide), width=width, height=height, thumbnail=thumbnail)
 
     def slide(self, small: Any) -> SlideMap:
         """The slide, with its thumbnail: bytes, or where they lie."""
@@ -278,20 +243,10 @@ class PictureRecord(_Record):
     def of(cls, picture: Picture, removal: Removal | None = None, preview: bytes | None = None) -> Self:
         """Describe a picture, and what went with it where it was taken out."""
         width, height = picture.size
-        return cls.model_construct(
-            number=picture.number,
-            name=picture.name,
-            width=width,
-            height=height,
-            is_field=picture.is_field,
-            kind=picture.kind,
-            removed=picture.removed,
-            pixel_size=picture.pixel_size,
-            place=picture.place and PlaceRecord.model_construct(**vars(picture.place)),
-            stand_ins=dict(removal.stand_ins) if removal else {},
-            went=tuple(sorted(removal.went)) if removal else (),
-            preview=preview,
-        )
+        place = picture.place and PlaceRecord.model_construct(**vars(picture.place))
+        went = {"stand_ins": dict(removal.stand_ins), "went": tuple(sorted(removal.went))} if removal else {}
+        values = vars(picture) | went | {"place": place, "preview": preview}
+        return cls.model_construct(**values, width=width, height=height)
 
     def picture(self, small: Any) -> Picture:
         """The picture, with its preview: bytes, or where they lie."""
@@ -536,16 +491,14 @@ def _check_pictures(pictures: Sequence[tuple[bytes | None, str, str]], name: str
     Args:
         pictures: Content, format, and what messages call it.
         name: Of the file.
-
-    Raises:
-        WbcError: There is none, it is something else, or they are too large.
     """
     places: dict[tuple[bytes, str], str] = {}
     for content, format, place in pictures:
         if content is None:
             raise WbcError(f"{place}: has no pixels in this file: it was written without, or there were too many.")
         places.setdefault((content, format), place)
-    pixels = sum(_open(content, format, place, _size_of) for (content, format), place in places.items())
+    sizes = (_open(content, format, place, lambda it: it.size) for (content, format), place in places.items())
+    pixels = sum(width * height for width, height in sizes)
     if pixels > MAX_PIXELS:
         raise WbcError(
             f"{name}: its pictures have {pixels / 1e6:,.0f} million pixels, and at most {MAX_PIXELS / 1e6:,.0f} are "
@@ -553,10 +506,6 @@ def _check_pictures(pictures: Sequence[tuple[bytes | None, str, str]], name: str
         )
     for (content, format), place in places.items():
         _open(content, format, place, Image.Image.load)
-
-
-def _size_of(image: Image.Image) -> int:
-    return image.width * image.height
 
 
 def _open(content: bytes, format: str, place: str, use: Callable[[Image.Image], Any]) -> Any:
