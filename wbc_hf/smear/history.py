@@ -106,6 +106,11 @@ class About:
     amended: int = 0
     second_of: str = ""
 
+    def text_of(self, name: str) -> str:
+        """The value of this name, as its field shows it and the history says it."""
+        value = getattr(self, name)
+        return "" if value is None else value if isinstance(value, str) else f"{value:g}"
+
 
 @dataclass(frozen=True)
 class Removal:

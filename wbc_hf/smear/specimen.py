@@ -63,28 +63,6 @@ class Specimen:
         self._removals: dict[int, Removal] = {}
         self._history: list[Event] = []
 
-    def restore(
-        self,
-        about: About,
-        pictures: Iterable[Picture],
-        cells: Iterable[Cell],
-        removals: Mapping[int, Removal],
-        history: Iterable[Event],
-        slides: Iterable[SlideMap] = (),
-    ) -> None:
-        """Fill a new specimen with what was kept of one. The journal is not told.
-
-        Args:
-            about: What is known of it.
-            pictures: In the order of their numbers, from 1.
-            cells: As well.
-            removals: By number of the picture that was taken out.
-            history: In the order of its numbers, from 1.
-            slides: That fields are of.
-        """
-        with self._lock:
-            self._fill(about, pictures, cells, removals, history, slides)
-
     def _fill(
         self,
         about: About,
@@ -117,14 +95,14 @@ class Specimen:
         """Fill a new specimen with what a file holds of one; the history says so in the end, and the journal is told.
 
         Args:
-            about: As for `restore`, as those that follow.
-            pictures: Of the file.
-            cells: Of the file.
-            removals: Of the file.
-            history: Of the file.
+            about: What is known of it.
+            pictures: In the order of their numbers, from 1.
+            cells: As well.
+            removals: By number of the picture that was taken out.
+            history: In the order of its numbers, from 1.
             who: Whoever loads it.
             name: Of the file.
-            slides: Of the file.
+            slides: That fields are of.
         """
         with self._lock:
             events = EventMaker(len(history), who, history)
@@ -230,7 +208,8 @@ class Specimen:
                     raise WbcError(f"{name}: has {len(after):,} characters, and at most {MAX_LINE:,} are kept.")
                 if after != before:
                     about = replace(about, **{name: after})  # type: ignore[arg-type]
-                    events.add(Action.DESCRIBED, field=name, before=_text(before), after=_text(after))
+                    texts = self._about.text_of(name), about.text_of(name)
+                    events.add(Action.DESCRIBED, field=name, before=texts[0], after=texts[1])
             if events.events:
                 self._commit(events, about=about)
 
@@ -612,11 +591,8 @@ class Specimen:
             self._pictures[picture.number - 1 : picture.number] = [picture]
         for cell in change.cells:
             self._cells[cell.number - 1 : cell.number] = [cell]
-        for number, removal in change.removals.items():
-            if removal is None:
-                self._removals.pop(number, None)
-            else:
-                self._removals[number] = removal
+        merged = {**self._removals, **change.removals}
+        self._removals = {number: removal for number, removal in merged.items() if removal is not None}
         self._slides += change.slides
         self._history += change.events
         self._about = change.about or self._about
@@ -670,7 +646,3 @@ def _class_name(label: str | None) -> str | None:
     if label is not None and index is None:
         raise WbcError(f"{label}: is not one of {', '.join(CLASS_NAMES)}.")
     return None if index is None else CLASS_NAMES[index]
-
-
-def _text(value: str | float | None) -> str:
-    return "" if value is None else value if isinstance(value, str) else f"{value:g}"

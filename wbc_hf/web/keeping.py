@@ -182,7 +182,7 @@ class Keeping:
                 self._describe(session, name, leucocytes, reviewer, fields)
         except ChangedMeanwhileError as error:
             about, given = session.specimen.about, (name, leucocytes, *fields)
-            now = {it: _field_text(getattr(about, it)) for it in WRITTEN}
+            now = {it: about.text_of(it) for it in WRITTEN}
             changed = {it: now[it] for it, value in zip(WRITTEN, given, strict=True) if value.strip() != now[it]}
             problem = render_problem("Look once more", str(error))
             return {self.signed: problem} | {self._written[it]: text for it, text in changed.items()}
@@ -289,11 +289,6 @@ def _check_seen(session: Session, last: int) -> None:
 def was_signed(item: "WorkItem") -> bool:
     """Whether a specimen is signed, or was before it was opened to amend: its history says who stood for what."""
     return item.state.value == "signed" or item.amended > 0
-
-
-def _field_text(value: str | float | None) -> str:
-    """A value as its field shows it."""
-    return "" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
 def begin_second_reading(store: "SpecimenStore", first: "KeptSpecimen", owner: str) -> "KeptSpecimen":
