@@ -438,10 +438,11 @@ PREAMBLE = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 from wbc_hf.adaptation import Adaptation, Laboratories
+from wbc_hf.files import read_json
 from wbc_hf.inference import Predictor
 
 def read(folder):
-    return Adaptation.from_json(json.loads((folder / "adaptation.json").read_text("utf-8")))
+    return read_json(folder / "adaptation.json", Adaptation, "")
 
 def fork(work):
     child = os.fork()

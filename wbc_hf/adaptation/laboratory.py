@@ -1,20 +1,35 @@
 """A laboratory that a user keeps: its name, what was adapted to it, and what was counted since."""
 
 import hashlib
-import json
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from wbc_hf.adaptation.results import Adaptation
+from pydantic import AfterValidator
+
+from wbc_hf.adaptation.results import STRICT, Adaptation
 from wbc_hf.errors import WbcError
-from wbc_hf.files import write_json
+from wbc_hf.files import check_json, write_json
 
 MAX_NAME = 60
 _FORMAT = 1
 _MAX_SLUG = 30
+_ADVICE = "Remove the laboratory, and adapt again."
+
+
+@dataclass(frozen=True)
+class _Version:
+    format: int
+
+
+def _is_name(name: str) -> str:
+    try:
+        normalise_laboratory(name)
+    except WbcError as error:
+        raise ValueError(str(error)) from error
+    return name
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,8 @@ class CountRecord:
         distance: How far its cells lie from those that the model was adapted to, as the caller measures it.
         unlike: Whether that is too far.
     """
+
+    __pydantic_config__ = STRICT
 
     time: str
     cells: int
@@ -47,9 +64,12 @@ class Laboratory:
         revision: Number of the sub-folder of `revisions` that holds the present model.
         keep_cells: Whether reviewed cells are kept.
         history: What was counted with it, oldest first.
+        format: Of the record.
     """
 
-    name: str
+    __pydantic_config__ = STRICT
+
+    name: Annotated[str, AfterValidator(_is_name)]
     made: str
     changed: str
     adaptation: Adaptation
@@ -57,6 +77,7 @@ class Laboratory:
     revision: int
     keep_cells: bool
     history: tuple[CountRecord, ...] = ()
+    format: int = _FORMAT
 
     @property
     def labelled(self) -> int:
@@ -90,7 +111,7 @@ class Laboratory:
         Raises:
             OSError: It cannot be written.
         """
-        write_json(file, {"format": _FORMAT} | asdict(self))
+        write_json(file, asdict(self))
 
     @classmethod
     def load(cls, file: Path) -> "Laboratory":
@@ -101,42 +122,15 @@ class Laboratory:
             WbcError: It is broken, or of another version of this project.
         """
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            if values.pop("format") != _FORMAT:
-                raise WbcError(f"{file}: was written by another version of wbc_hf. Update the package.")
-            values["adaptation"] = Adaptation.from_json(values["adaptation"])
-            values["history"] = tuple(CountRecord(**record) for record in values["history"])
-            laboratory = cls(**values)
-            _check(laboratory)
+            content = file.read_bytes()
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WbcError(f"{file}: cannot be read ({error}). Remove the laboratory, and adapt again.") from error
-        return laboratory
-
-
-def _check(laboratory: Laboratory) -> None:
-    """Check what paths and comparisons depend on: a file that somebody edited may hold anything.
-
-    Raises:
-        ValueError: A value is not what it should be.
-    """
-    records = laboratory.history
-    types: tuple[tuple[type, Iterable[object]], ...] = (
-        (int, (laboratory.revision, *(record.cells for record in records))),
-        (bool, (laboratory.keep_cells, *(record.unlike for record in records))),
-        (float, (record.distance for record in records)),
-        (str, (laboratory.name, laboratory.made, laboratory.changed, laboratory.version)),
-        (str, (record.time for record in records)),
-    )
-    for of, values in types:
-        for value in values:
-            if type(value) is not of or value != value:
-                raise ValueError(f"{value!r} stands where a {of.__name__} should")
-    try:
-        normalise_laboratory(laboratory.name)
-    except WbcError as error:
-        raise ValueError(str(error)) from error
+        except OSError as error:
+            raise WbcError(f"{file}: cannot be read ({error}). {_ADVICE}") from error
+        name = f"{file}: cannot be read as a record"
+        if check_json(content, _Version, name, _ADVICE).format != _FORMAT:
+            raise WbcError(f"{file}: was written by another version of wbc_hf. Update the package.")
+        return check_json(content, cls, name, _ADVICE)
 
 
 def normalise_laboratory(name: str) -> str:

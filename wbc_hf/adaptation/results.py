@@ -1,8 +1,7 @@
 """Results of a domain adaptation."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
@@ -11,7 +10,7 @@ STATUSES = ("confident", "review", "unfamiliar", "not_a_cell")
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 # What `read_json` checks of a file that holds these.
-_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=0, le=10**9)]
 
@@ -26,7 +25,7 @@ class Diagnosis:
         consistency: Share of cells that get the same class in another view, 0 to 1.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     statuses: dict[str, _Share] | None
     confidence: _Share
@@ -44,7 +43,7 @@ class Scores:
         recall: Of each class by name, 0 to 1; None for one without cells.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     accuracy: _Share
     balanced_accuracy: _Share
@@ -78,7 +77,7 @@ class Adaptation:
         scores_after: Each cell predicted by a network that was adapted without it.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = STRICT
 
     model: str
     version: str
@@ -101,23 +100,6 @@ class Adaptation:
     temperature: float | None = None
     scores_before: Scores | None = None
     scores_after: Scores | None = None
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Adaptation":
-        """Read what `dataclasses.asdict` made, after JSON.
-
-        Raises:
-            KeyError, TypeError: It is something else, or of another version of this project.
-        """
-        nested = {
-            name: None if values[name] is None else of(**values[name])
-            for of, names in (
-                (Diagnosis, ("diagnosis_before", "diagnosis_after")),
-                (Scores, ("scores_before", "scores_after")),
-            )
-            for name in names
-        }
-        return cls(**{**values, **nested, "remarks": tuple(values["remarks"])})
 
     def is_complete(self) -> bool:
         """Whether the scores, if there are any, are of the classes that have labels, before and after."""

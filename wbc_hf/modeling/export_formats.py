@@ -83,6 +83,7 @@ class Export:
         check: None where no images were given to compare on.
         versions: Of the libraries that made it.
         made: When, in UTC, ISO 8601.
+        export_format: Of the file.
     """
 
     __pydantic_config__ = _STRICT
@@ -93,10 +94,11 @@ class Export:
     check: Check | None
     versions: Annotated[dict[ShownText, ShownText], Field(max_length=100)]
     made: ShownText
+    export_format: int = _FORMAT
 
     def save(self, folder: Path) -> None:
         """Write `export.json`."""
-        write_json(folder / EXPORT_FILE, {"export_format": _FORMAT} | asdict(self))
+        write_json(folder / EXPORT_FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> "Export":
@@ -111,21 +113,13 @@ class Export:
         advice = f"Remove {folder}, or export anew."
         if read_json(file, _AnyVersion, advice).export_format != _FORMAT:
             raise WbcError(f"{file}: was written by another version of wbc_hf. Update the package, or export anew.")
-        stored = read_json(file, _StoredExport, advice)
-        return cls(**{name: getattr(stored, name) for name in cls.__dataclass_fields__})
+        return read_json(file, cls, advice)
 
 
 class _AnyVersion(BaseModel):
     """`export.json` of any version."""
 
     export_format: int
-
-
-@dataclass(frozen=True)
-class _StoredExport(Export):
-    """`export.json` of this version."""
-
-    export_format: int = _FORMAT
 
 
 def find_export(folder: Path, weights: str | None) -> Path | None:

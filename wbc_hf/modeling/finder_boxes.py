@@ -1,12 +1,11 @@
 """What the finder's network puts out, as boxes; and the configuration that says how its outputs are read."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # Height and width of the input must be multiples of the deepest stride.
@@ -44,13 +43,7 @@ class FinderConfig:
     @classmethod
     def load(cls, folder: Path) -> "FinderConfig":
         """Read the `config.json` that `FinderNetwork.save` wrote."""
-        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        return cls(**{name: _as_tuple(value) for name, value in values.items()})
-
-
-def _as_tuple(value: Any) -> Any:
-    """Lists, which JSON has, as tuples."""
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+        return TypeAdapter(cls).validate_json((folder / CONFIG_FILE).read_bytes())
 
 
 def decode(
