@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     )
     from wbc_hf.inference.evaluating import evaluate_predictor
     from wbc_hf.inference.exporting import MAX_FALL, describe_export, export_model
-    from wbc_hf.inference.finder_backends import RunFinder, load_finder
+    from wbc_hf.inference.finder_backends import load_finder
     from wbc_hf.inference.heat_maps import heat_map, overlay
     from wbc_hf.inference.jobs import Job, ray_session, run_as_actor
     from wbc_hf.inference.prediction_rows import NUMBER, check_columns, describe_left_out
     from wbc_hf.inference.predictor import BATCH_SIZE, ModelIdentity, Prediction, Predictor, batches
     from wbc_hf.inference.reference_cells import Neighbour, ReferenceCells
-    from wbc_hf.inference.sources import ImagePlace, ImageSources, open_file, open_images
+    from wbc_hf.inference.sources import ImagePlace, ImageSources, map_ahead, open_file, open_images
     from wbc_hf.inference.training_data import read_training_data
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "Prediction",
     "Predictor",
     "ReferenceCells",
-    "RunFinder",
     "batches",
     "check_bulk",
     "check_columns",
@@ -50,6 +49,7 @@ __all__ = [
     "heat_map",
     "load_described",
     "load_finder",
+    "map_ahead",
     "open_file",
     "open_images",
     "overlay",

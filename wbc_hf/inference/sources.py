@@ -9,13 +9,13 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
@@ -39,6 +39,9 @@ from wbc_hf.data import (
     walk_folder,
 )
 from wbc_hf.errors import UnreadableImageError, WbcError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 PARQUET_SUFFIX = ".parquet"
 _SUFFIXES = SUFFIXES | {PARQUET_SUFFIX}
@@ -173,16 +176,17 @@ def open_images(places: Iterable[ImagePlace]) -> Iterator[NamedSource | Unreadab
         elif kind:
             yield from (NamedSource(place.path, place.path) for place in some)
         else:
-            yield from _fetch_ahead(place.path for place in some)
+            yield from map_ahead(_fetch, (place.path for place in some), _ROWS)
 
 
-def _fetch_ahead(addresses: Iterable[str]) -> Iterator[NamedSource | UnreadableImageError]:
-    coming: deque[Future[NamedSource | UnreadableImageError]] = deque()
-    pool = ThreadPoolExecutor(_ROWS)
+def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """Yield what a function returns for each item, in order, while threads work on as many of the next."""
+    coming: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(threads)
     try:
-        for address in addresses:
-            coming.append(pool.submit(_fetch, address))
-            if len(coming) > _ROWS:
+        for item in items:
+            coming.append(pool.submit(function, item))
+            if len(coming) > threads:
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()

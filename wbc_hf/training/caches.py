@@ -8,9 +8,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +24,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from wbc_hf.data import Augmentation, LaboratoryStyles, Leucocytes, OtherLaboratories
 from wbc_hf.errors import WbcError
 from wbc_hf.files import TEMPORARY_FILES, open_atomically
+from wbc_hf.inference import map_ahead
 from wbc_hf.modeling import Normalise, cropped_edge, digest_weights, frozen_output
 from wbc_hf.training.transforms import EvaluationTransform, TrainingTransform, augment, row_numbers, view_seeds
 
@@ -285,6 +284,7 @@ class _File:
         """
         if self.path.exists():
             return
+        starts, threads = range(0, len(self.rows), _BATCH_SIZE), min(_MAX_THREADS, os.cpu_count() or 1)
         header = {"descr": self.dtype.str, "fortran_order": False, "shape": (len(self.rows), *self.shape)}
         try:
             with (
@@ -292,7 +292,7 @@ class _File:
                 tqdm(total=len(self.rows), desc=f"Caching {self.kind}", unit="image", delay=2, leave=False) as bar,
             ):
                 np.lib.format.write_array_header_2_0(file, header)
-                for batch in _prepare_ahead(self.rows, transform):
+                for batch in map_ahead(lambda at: transform(self.rows[at : at + _BATCH_SIZE]), starts, threads):
                     values = compute(batch)
                     # Not through a memory map: on a full disk, that ends the process without a message.
                     file.write(values.tobytes())
@@ -320,16 +320,3 @@ def _shortage_of_room(folder: Path, *files: _File) -> str:
     if needed <= _SHARE_OF_FREE_SPACE * free:
         return ""
     return f"takes {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free"
-
-
-def _prepare_ahead(rows: Dataset, transform: Callable[[Rows], Rows]) -> Iterator[Rows]:
-    """Iterate over transformed batches, in order, while threads prepare the next ones."""
-    threads = min(_MAX_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future] = deque()
-        for start in range(0, len(rows), _BATCH_SIZE):
-            ahead.append(pool.submit(lambda at: transform(rows[at : at + _BATCH_SIZE]), start))
-            if len(ahead) > threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
