@@ -205,7 +205,7 @@ def bootstrap_intervals(
 
 
 def paired_difference(
-    references: np.ndarray, first: np.ndarray, second: np.ndarray, groups: Sequence[Hashable], *, seed: int = 0
+    references: np.ndarray, first: np.ndarray, second: np.ndarray, groups: Sequence[Hashable]
 ) -> dict[str, dict]:
     """Compare two models on the same images by a paired bootstrap: each resample is the same for both.
 
@@ -213,7 +213,6 @@ def paired_difference(
         references: True class indices, (n,), n >= 1.
         first, second: Class indices that the two models predict, (n,).
         groups: Group of each image.
-        seed: Random seed of the bootstrap.
 
     Returns:
         By headline figure except the ROC area, and "recall of <class>": `first`, `second` and `difference`, first -
@@ -221,7 +220,7 @@ def paired_difference(
         differs, because the models were never seen to part, or always, the interval leaves room for the cells that
         may do otherwise without one of them having been seen.
     """
-    weights = draw_groups(groups, seed=seed)
+    weights = draw_groups(groups)
     weights = np.concatenate([np.ones((1, len(references)), dtype=np.float32), weights])  # row 0: all as they are
     ours, theirs = (_with_recalls(*resampled_figures(references, given, weights)) for given in (first, second))
     unseen = _unseen_shares(references, groups)

@@ -54,9 +54,7 @@ def match_boxes(truth: Sequence[Box], found: Sequence[Box]) -> list[tuple[int, i
     return sorted(pairs.items())
 
 
-def detection_figures(
-    truth: Sequence[Sequence[Box]], found: Sequence[Sequence[Box]], *, seed: int = 0
-) -> DetectionFigures:
+def detection_figures(truth: Sequence[Sequence[Box]], found: Sequence[Sequence[Box]]) -> DetectionFigures:
     """Compute recall and false boxes a photograph, with 95 % confidence intervals by bootstrap over photographs.
 
     Where all resamples are alike, as where no cell was missed, the limits are exact ones.
@@ -64,20 +62,19 @@ def detection_figures(
     Args:
         truth: The true boxes of each photograph; one at least in all.
         found: The found boxes of each photograph.
-        seed: Random seed of the bootstrap.
     """
     pairs = [match_boxes(*boxes) for boxes in zip(truth, found, strict=True)]
     photographs = np.repeat(np.arange(len(truth)), [len(boxes) for boxes in truth])
     hits = np.concatenate([np.isin(np.arange(len(t)), [i for i, _ in p]) for t, p in zip(truth, pairs, strict=True)])
     false = np.array([len(boxes) - len(matched) for boxes, matched in zip(found, pairs, strict=True)])
-    false_interval = mean_interval(false.astype(float), draw_groups(range(len(truth)), seed=seed))
+    false_interval = mean_interval(false.astype(float), draw_groups(range(len(truth))))
     if len(truth) > 1 and (false == false[0]).all():
         false_interval = list(exact_rate_limits(int(false.sum()), len(truth)))
     return DetectionFigures(
         photographs=len(truth),
         cells=len(hits),
         found=float(hits.mean()),
-        found_interval=share_interval(hits, photographs.tolist(), draw_groups(photographs.tolist(), seed=seed)),
+        found_interval=share_interval(hits, photographs.tolist(), draw_groups(photographs.tolist())),
         false=float(false.mean()),
         false_interval=false_interval,
     )

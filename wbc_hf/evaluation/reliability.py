@@ -84,9 +84,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     return float(_calibration_errors(probabilities, labels, np.ones((1, len(labels))), bins)[0])
 
 
-def calibration_error_interval(
-    probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray, bins: int = BINS
-) -> Interval:
+def calibration_error_interval(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Interval:
     """Confidence interval of `expected_calibration_error`; `weights` from `draw_groups`, (resamples, n).
 
     Resampling adds noise, which can only increase a mean of distances: the values over the resamples are shifted so
@@ -94,8 +92,8 @@ def calibration_error_interval(
     """
     if not len(weights):
         return None
-    values = _calibration_errors(probabilities, labels, weights, bins)
-    shifted = values - values.mean() + expected_calibration_error(probabilities, labels, bins)
+    values = _calibration_errors(probabilities, labels, weights, BINS)
+    shifted = values - values.mean() + expected_calibration_error(probabilities, labels)
     return percentile_interval(np.clip(shifted, 0, 1))
 
 

@@ -16,6 +16,7 @@ from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
 from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear import OTHER_COLOUR, CellType
 
+_EXAMPLE_SIDE = 192  # pixels
 SHOWN_CLASSES = 5  # bars under an answer: all five leucocytes, the likeliest of a model that knows more classes
 
 
@@ -39,14 +40,13 @@ def example_buttons(
     names: Sequence[str],
     images: Sequence[Image.Image],
     credit: str,
-    side: int = 192,
     elem_classes: str | None = None,
 ) -> gr.HTML:
-    """Add a button for each example: its picture, at most `side` pixels wide and high, with its name, and a credit.
+    """Add a button for each example: its picture with its name, and a credit.
 
     A click is an event with the button's `index`.
     """
-    urls = [thumbnail_url(image, side) for image in images]
+    urls = [thumbnail_url(image, _EXAMPLE_SIDE) for image in images]
     html = render("examples", caption=caption, credit=credit, examples=list(zip(names, urls, strict=True)))
     return gr.HTML(html, js_on_load=read_text("examples.js"), elem_classes=elem_classes)
 
