@@ -104,11 +104,7 @@ def adapt(
 
 
 def _load(model: str | Path, folder: Path) -> Predictor:
-    """Load a model into memory, where changed weights take effect at once.
-
-    Raises:
-        WbcError: The model cannot be adapted.
-    """
+    """Load a model into memory, where changed weights take effect at once."""
     from transformers import ResNetForImageClassification
 
     from wbc_hf.modeling import load_classifier, load_processor

@@ -114,11 +114,7 @@ def _read(path: Path) -> Image.Image | UnreadableImageError:
 
 
 def _labelled_files(folder: Path) -> list[FolderImage] | None:
-    """The files in class folders; None where no folder is named like a class.
-
-    Raises:
-        WbcError: There is no such folder, or pictures lie in sub-folders of which only some name a class.
-    """
+    """The files in class folders; None where no folder is named like a class."""
     if not folder.is_dir():
         raise WbcError(f"{folder}: is not a folder. Give a folder of pictures, or of class sub-folders with pictures.")
     if not has_class_folders(folder):

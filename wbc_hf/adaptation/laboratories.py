@@ -349,11 +349,7 @@ class Laboratories:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Keep other writers out. Readers need no lock, since whatever they read is replaced in one step.
-
-        Raises:
-            WbcError: The store cannot be written, or another process does not leave it.
-        """
+        """Keep other writers out. Readers need no lock, since whatever they read is replaced in one step."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with FileLock(self.folder / _LOCK, timeout=_LOCK_SECONDS):

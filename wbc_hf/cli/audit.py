@@ -64,11 +64,7 @@ def audit(
 
 
 def _load_model(model: str) -> "Predictor":
-    """Load a model, so that a mistake shows before the images are compared.
-
-    Raises:
-        WbcError: No such model, or it has other classes.
-    """
+    """Load a model, so that a mistake shows before the images are compared."""
     from transformers.utils.logging import disable_progress_bar
 
     from wbc_hf.evaluation import columns_of_classes
@@ -81,11 +77,7 @@ def _load_model(model: str) -> "Predictor":
 
 
 def _find_label_issues(predictor: "Predictor", leucocytes: "Leucocytes") -> "LabelIssues":
-    """The labels of all splits that a model doubts.
-
-    Raises:
-        WbcError: The model lacks a class of the set.
-    """
+    """The labels of all splits that a model doubts."""
     import numpy as np
     from datasets import concatenate_datasets
     from tqdm.auto import tqdm

@@ -206,11 +206,7 @@ def _count_archive(
 
 
 def _separate(files: list[Path]) -> tuple[list[Path], Path | None, tuple[UnreadableImageError, ...]]:
-    """Part photographs from slides: the photographs, or else the one slide; and the slides that are not read.
-
-    Raises:
-        WbcError: There are several slides and no photographs.
-    """
+    """Part photographs from slides: the photographs, or else the one slide; and the slides that are not read."""
     from wbc_hf.data import slide_kind
 
     # The folder beside a MIRAX file, and all files of a DICOM slide, are parts of one slide.

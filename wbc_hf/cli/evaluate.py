@@ -92,11 +92,7 @@ def evaluate(
 
 
 def _check_output(output: Path) -> None:
-    """Make the folder, so that a mistake shows before the images are classified.
-
-    Raises:
-        WbcError: It cannot be made, or holds a model, whose own report would be replaced, or matplotlib is missing.
-    """
+    """Make the folder, so that a mistake shows before the images are classified."""
     with needs_extra("figures"):
         import matplotlib  # noqa: F401
     if (output / "config.json").exists():

@@ -176,11 +176,7 @@ def _push(folder: Path, names: list[str], card: str, repo_id: str, private: bool
 
 
 def _continue_changes(card: str, checksums: str, api: HfApi, repo_id: str) -> str:
-    """The card with its new changes above those of the published card.
-
-    Raises:
-        WbcError: It has no new one, and is not what is published.
-    """
+    """The card with its new changes above those of the published card."""
     published = _published_text(api, repo_id, CARD_FILE)
     before, ours = read_changes(published), read_changes(card)
     new = [change for change in ours if change not in before]

@@ -243,11 +243,7 @@ def _check_target(model: str, folder: Path, format: ExportFormat, output: Path |
 
 
 def _load_data(folder: Path, dataset: str | None, precision: Precision) -> _ExportData | None:
-    """The set that was asked for, or the one of the training run; None where neither is known.
-
-    Raises:
-        WbcError: The set of the training run has changed since, or int8 is wanted of neither.
-    """
+    """The set that was asked for, or the one of the training run; None where neither is known."""
     seed, trained_on = 0, None
     specs: str | Sequence[str] | None = dataset
     if dataset is None and (file := find_file(folder, "run.json")) is not None:

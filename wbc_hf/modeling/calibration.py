@@ -358,11 +358,7 @@ class _Numbers(BaseModel):
 
 
 def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Arrays of the out-of-distribution score in float32, and members of laboratories where there are any.
-
-    Raises:
-        WbcError: They are missing, or values or shapes cannot be.
-    """
+    """Arrays of the out-of-distribution score in float32, and members of laboratories where there are any."""
     file = find_file(folder, REFERENCES_FILE)
     if file is None:
         raise WbcError(f"{folder}: has a {CALIBRATION_FILE} without {REFERENCES_FILE}. {_ADVICE}")
@@ -400,11 +396,7 @@ def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _members(file: Path, arrays: dict[str, np.ndarray], laboratories: int) -> np.ndarray:
-    """Number of the laboratory of each reference, each having some.
-
-    Raises:
-        WbcError: They do not go together with the references or the laboratories.
-    """
+    """Number of the laboratory of each reference, each having some."""
     members = arrays.get("laboratories")
     if (
         members is None

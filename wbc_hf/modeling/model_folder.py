@@ -178,11 +178,7 @@ def build_network(config: "PreTrainedConfig", folder: Path, *, new_head: bool = 
 
 
 def _skeleton(config: "PreTrainedConfig", folder: Path) -> "PreTrainedModel":
-    """The network without memory for its weights.
-
-    Raises:
-        WbcError: There is none of this configuration, or it is too large.
-    """
+    """The network without memory for its weights."""
     import torch
     from transformers import AutoModelForImageClassification
 

@@ -330,11 +330,7 @@ def _coherent(grid: Sequence[SlideField], good: Sequence[bool]) -> list[SlideFie
 
 
 def _measure_pixel_size(slide: Slide) -> float:
-    """Measure how wide a pixel is in µm by the red cells that lie alone.
-
-    Raises:
-        UnreadableImageError: There are too few of them.
-    """
+    """Measure how wide a pixel is in µm by the red cells that lie alone."""
     widths = []
     for green in _patches(slide):
         widths += _red_cell_widths(green)

@@ -179,11 +179,7 @@ class Access:
             raise HTTPException(403, "Other sites may not use this page. Start it with --allow-origin.")
 
     async def _check_user(self, scope: Scope, headers: Headers, path: str) -> str | None:
-        """The name of who is signed in; None where nobody has to be, or where it does not matter.
-
-        Raises:
-            HTTPException: 401, nobody is signed in.
-        """
+        """The name of who is signed in; None where nobody has to be, or where it does not matter."""
         if self._users is None:
             return None
         app = self._app
@@ -201,11 +197,7 @@ class Access:
         raise HTTPException(401, SIGN_IN)
 
     def _limited(self, receive: Receive, headers: Headers, path: str, visitor: str) -> Receive:
-        """Bound the body, before it is read where its size is said.
-
-        Raises:
-            HTTPException: 413 or 429, it is too large.
-        """
+        """Bound the body, before it is read where its size is said."""
         upload = path == UPLOAD
         limit = MAX_UPLOAD if upload else MAX_LOGIN if path == "/login" else MAX_BODY
         said = headers.get("content-length", "")

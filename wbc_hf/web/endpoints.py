@@ -379,11 +379,7 @@ class Endpoints:
     def _read_into(
         self, counter: CellCounter, pictures: object, show: object, corrections: object, reviewer: str
     ) -> list[dict]:
-        """Read pictures into a specimen and correct its cells. Returns the files that cannot be read.
-
-        Raises:
-            WbcError: No files, too many of them, or a correction that is not allowed.
-        """
+        """Read pictures into a specimen and correct its cells. Returns the files that cannot be read."""
         whole_field = check_choice("show", show, SHOWN) == FIELD
         labels = check_corrections("corrections", corrections)
         unreadable = []

@@ -202,9 +202,6 @@ def _columns_of_classes(path: Path, table: pd.DataFrame) -> list[str]:
     """The columns of a table with one for each class ("one-hot"); [] where fewer than two are named like classes.
 
     All columns of 0 and 1 are among them: a set may have classes that are not known here.
-
-    Raises:
-        WbcError: Columns that are named like classes hold something else.
     """
     named = [name for name in table.columns if class_index(name) is not None]
     if len(named) < 2:
@@ -220,11 +217,7 @@ def _columns_of_classes(path: Path, table: pd.DataFrame) -> list[str]:
 
 
 def _marked_classes(path: Path, table: pd.DataFrame, files: str, columns: list[str]) -> list[str | None]:
-    """The class of each row by the column that holds its 1; None of a row without one.
-
-    Raises:
-        WbcError: A row has several.
-    """
+    """The class of each row by the column that holds its 1; None of a row without one."""
     marked = table[columns].apply(lambda column: column.str.lower()).isin(_YES)
     several = marked.sum(axis=1) > 1
     if several.any():
