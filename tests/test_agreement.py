@@ -56,10 +56,10 @@ def test_readers_who_differ_by_more_than_chance_do_not_agree():
     first = dict.fromkeys(range(95), "neutrophil") | dict.fromkeys(range(95, 100), "monocyte")
     near = dict.fromkeys(range(90), "neutrophil") | dict.fromkeys(range(90, 100), "monocyte")
     far = dict.fromkeys(range(80), "neutrophil") | dict.fromkeys(range(80, 100), "monocyte")
-    assert compare_readers(first, near, ("A", "B")).agree
-    assert not compare_readers(first, far, ("A", "B")).agree
+    assert all(it.within for it in compare_readers(first, near, ("A", "B")).classes)
+    assert not all(it.within for it in compare_readers(first, far, ("A", "B")).classes)
 
 
 def test_nothing_in_common_is_no_agreement():
     agreement = compare_readers({1: "monocyte"}, {2: "monocyte"}, ("A", "B"))
-    assert (agreement.cells, agreement.kappa, agreement.classes, agreement.agree) == (0, None, (), False)
+    assert (agreement.cells, agreement.kappa, agreement.classes) == (0, None, ())

@@ -182,9 +182,6 @@ def _train(
         weights: (n,), in proportion to which cells are drawn.
         steps: Number of batches of `_BATCH` cells.
         rate: Peak learning rate.
-
-    Raises:
-        WbcError: The loss is not finite any more.
     """
     generator = torch.Generator().manual_seed(seed)
     augment = Augmentation(cropped_edge(processor))
@@ -194,8 +191,9 @@ def _train(
     soft_labels, sampling = torch.from_numpy(targets).float(), torch.from_numpy(weights)
     network.to(memory_format=training_memory_format(network))  # type: ignore[call-arg]
     network.train()
-    for layer in _batch_norms(network):
-        layer.eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
     for step in range(steps):
         chosen = torch.multinomial(sampling, _BATCH, replacement=True, generator=generator)
         seeds = np.stack([np.full(_BATCH, seed), np.full(_BATCH, step), np.arange(_BATCH)], axis=1)
@@ -235,10 +233,6 @@ def _network_input(
 ) -> torch.Tensor:
     normalised = Normalise(processor, images.device)(images)
     return normalised.contiguous(memory_format=training_memory_format(network)).to(network.device)
-
-
-def _batch_norms(network: ResNetForImageClassification) -> list[nn.BatchNorm2d]:
-    return [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 def _reweight(probabilities: np.ndarray, proportions: np.ndarray, power: float) -> np.ndarray:

@@ -76,8 +76,9 @@ class Task:
         predictor.resnet.eval()
         cells = self.cells if chosen is None else [self.cells[index] for index in chosen]
         logits, features = predictor.logits_and_features(view for cell in cells for view in cell.views)
-        first = np.cumsum([0, *(len(cell.framings) for cell in cells)])[:-1]
-        return mean_over_views(logits, first), features[first]
+        counts = np.array([len(cell.framings) for cell in cells])
+        first = np.cumsum(counts) - counts
+        return np.add.reduceat(logits, first) / counts[:, None], features[first]
 
     def calibration(
         self,
@@ -112,8 +113,3 @@ class Task:
             laboratory_distance=LaboratoryDistance.fit_one(scores, predicted),
             spans=() if before is None else before.spans,
         )
-
-
-def mean_over_views(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Mean of each cell's rows, (n, d), of the rows of all views, (m, d), by the first row of each cell, (n,)."""
-    return np.add.reduceat(values, first) / np.diff([*first, len(values)])[:, None]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from wbc_hf.data.loading import Leucocytes, leaked_test_images, load_leucocytes, with_painted
     from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
-    from wbc_hf.data.nuclei import cut_necks, disc_area, distance_inside, ellipse
+    from wbc_hf.data.nuclei import cut_necks, disc_area, distance_inside
     from wbc_hf.data.nucleus_views import frame, locate_nuclei
     from wbc_hf.data.painted_slides import PaintedSlide
     from wbc_hf.data.pixel_size import read_pixel_size
@@ -105,7 +105,6 @@ __all__ = [
     "describe",
     "disc_area",
     "distance_inside",
-    "ellipse",
     "find_near_duplicates",
     "find_pages",
     "find_pictures",

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from wbc_hf.data.reading import image_content, read_image
 from wbc_hf.errors import UnreadableImageError
-from wbc_hf.files import write_atomically
+from wbc_hf.files import sha256_of_file, write_atomically
 from wbc_hf.hardware import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -140,8 +140,7 @@ def _digest(row: Mapping) -> str | None:
     if content is None or not Path(content).is_file():
         return None
     try:
-        with Path(content).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_file(Path(content))
     except OSError:
         return None
 

@@ -347,13 +347,10 @@ def _check_structure(image: ImageFile.ImageFile, name: str) -> None:
         width, height = (image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
         if width * height > MAX_PIXELS:
             raise UnreadableImageError(name, f"is stored in tiles of {width} x {height} pixels: save it anew")
-        if image.tag_v2.get(_PLANAR) == _ONE_AFTER_ANOTHER and max(image.tag_v2[_BITS]) > 8 and _is_raw(image):
+        deep_planes = image.tag_v2.get(_PLANAR) == _ONE_AFTER_ANOTHER and max(image.tag_v2[_BITS]) > 8
+        if deep_planes and any(tile.codec_name == "raw" for tile in image.tile):
             # Pillow takes each byte for a pixel.
             raise UnreadableImageError(name, "stores channels of 16 bits one after another: save it compressed")
-
-
-def _is_raw(image: ImageFile.ImageFile) -> bool:
-    return any(tile.codec_name == "raw" for tile in image.tile)
 
 
 def _count_scans(jpeg: bytes) -> int:

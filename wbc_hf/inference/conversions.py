@@ -189,11 +189,7 @@ def _is_whole(path: Path) -> bool:
 
 def _checksum(path: Path) -> str:
     graph = path / GRAPH_FILES["openvino"]
-    digests = []
-    for part in (graph, graph.with_suffix(".bin")):
-        with part.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return " ".join(digests)
+    return " ".join(map(sha256_of_file, (graph, graph.with_suffix(".bin"))))
 
 
 def _publish(made: Path, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
 
 from wbc_hf.reports.texts import NONE_OF_THESE, reviewer_text
 from wbc_hf.smear import Action, Event
@@ -45,7 +46,8 @@ def earlier_reviews(history: Iterable[Event]) -> dict[int, list[str]]:
             continue
         text = f"{word_text(event.after)} ({reviewer_text(event.who)}, {event.time:%Y-%m-%d %H:%M} UTC)"
         said.setdefault(event.cell, []).append((event.after, text))
-    return {cell: earlier for cell, words in said.items() if (earlier := _texts(words[:-1]))}
+    earlier = {cell: [text for word, text in words[:-1] if word] for cell, words in said.items()}
+    return {cell: texts for cell, texts in earlier.items() if texts}
 
 
 def history_lines(history: Sequence[Event]) -> list[tuple[datetime, str]]:
@@ -53,19 +55,13 @@ def history_lines(history: Sequence[Event]) -> list[tuple[datetime, str]]:
 
     Accepting ninety cells at once is one act, and ninety lines would hide what else was done.
     """
-    lines: list[tuple[datetime, str]] = []
-    index = 0
-    while index < len(history):
-        run = [history[index]]
-        while index + len(run) < len(history) and _same_act(run[0], history[index + len(run)]):
-            run.append(history[index + len(run)])
-        lines.append((run[0].time, event_text(run[0]) if len(run) == 1 else _run_text(run)))
-        index += len(run)
-    return lines
+    runs = [list(run) for _, run in groupby(history, _act)]
+    return [(run[0].time, event_text(run[0]) if len(run) == 1 else _run_text(run)) for run in runs]
 
 
-def _same_act(first: Event, other: Event) -> bool:
-    return first.cell is not None and (first.action, first.who, first.time) == (other.action, other.who, other.time)
+def _act(event: Event) -> object:
+    """Equal of the events of cells that are one act."""
+    return event.number if event.cell is None else (event.action, event.who, event.time)
 
 
 def _run_text(run: Sequence[Event]) -> str:
@@ -78,7 +74,3 @@ def _run_text(run: Sequence[Event]) -> str:
         for change, numbers in by_word.items()
     )
     return f"{reviewer_text(run[0].who)}: {run[0].action.value}, {cells}"
-
-
-def _texts(words: Sequence[tuple[str, str]]) -> list[str]:
-    return [text for word, text in words if word]

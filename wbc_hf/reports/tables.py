@@ -123,12 +123,9 @@ def _probabilities(prediction: Prediction) -> dict[str, float]:
     return {prediction.label: prediction.probability} | dict(prediction.alternatives)
 
 
-def _review_time(cell: Cell) -> str:
-    return "" if cell.review is None else cell.review.time.isoformat(timespec="seconds")
-
-
 def _row(cell: Cell, picture: Picture, labels: list[str], places: bool) -> list[object]:
     probabilities, place = _probabilities(cell.prediction), picture.place
+    reviewed = "" if cell.review is None else cell.review.time.isoformat(timespec="seconds")
     on_slide = [""] * 5 if place is None else [place.slide, *place.on_slide(cell.box)]
     return [
         *(cell.number, picture.name, cell.picture, *cell.box, *(on_slide if places else ())),
@@ -136,7 +133,7 @@ def _row(cell: Cell, picture: Picture, labels: list[str], places: bool) -> list[
         *(round(cell.prediction.probability, 6), cell.prediction.status),
         *(round(probabilities[label], 6) if label in probabilities else "" for label in labels),
         "" if cell.duplicate_of is None else cell.duplicate_of,
-        *(cell.reviewer, _review_time(cell), "yes" if cell.corrected else "no"),
+        *(cell.reviewer, reviewed, "yes" if cell.corrected else "no"),
     ]
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from wbc_hf.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from wbc_hf.smear.agreement import Agreement, ClassAgreement, compare_readers, rumke_limits
+    from wbc_hf.smear.agreement import Agreement, compare_readers, rumke_limits
     from wbc_hf.smear.archive import count_archive
     from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells, count_found
     from wbc_hf.smear.cell_types import (
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         CellTypes,
         load_types,
     )
-    from wbc_hf.smear.cell_views import CellView, predict_cells
-    from wbc_hf.smear.change import Change, ChangedMeanwhileError, Journal
+    from wbc_hf.smear.cell_views import predict_cells
+    from wbc_hf.smear.change import Change, ChangedMeanwhileError
     from wbc_hf.smear.counting import CellCounter, count
     from wbc_hf.smear.differential import (
         DEFAULT_RANGES,
@@ -39,16 +39,15 @@ if TYPE_CHECKING:
         AboutRecord,
         CellRecord,
         CellTypeRecord,
-        EventRecord,
         PictureRecord,
         SlideRecord,
         describe_snapshot,
         load_document,
     )
     from wbc_hf.smear.finder import Finder, FoundCell, find_cells
-    from wbc_hf.smear.history import NONE_OF_FIVE, About, Action, Event, Removal, Signature, event_line
+    from wbc_hf.smear.history import NONE_OF_FIVE, About, Action, Event, Removal, Signature
     from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
-    from wbc_hf.smear.monolayer import FIELD_SIZE, Monolayer, SlideField, find_monolayer
+    from wbc_hf.smear.monolayer import Monolayer, SlideField, find_monolayer
     from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
     from wbc_hf.smear.picture_store import KeptPicture, PictureStore, read_pictures
     from wbc_hf.smear.review_order import next_to_teach
@@ -71,7 +70,6 @@ __all__ = [
     "CLASS_KEYS",
     "DEFAULT_RANGES",
     "ENOUGH_COUNTED",
-    "FIELD_SIZE",
     "LEUCOCYTES",
     "MAX_DOCUMENT_BYTES",
     "MEASURED",
@@ -94,17 +92,13 @@ __all__ = [
     "CellType",
     "CellTypeRecord",
     "CellTypes",
-    "CellView",
     "Change",
     "ChangedMeanwhileError",
-    "ClassAgreement",
     "Differential",
     "Event",
-    "EventRecord",
     "Finder",
     "Flag",
     "FoundCell",
-    "Journal",
     "KeptPicture",
     "LaboratoryCheck",
     "Monolayer",
@@ -140,7 +134,6 @@ __all__ = [
     "describe_snapshot",
     "differentiate",
     "differentiate_cells",
-    "event_line",
     "file_digest",
     "find_cells",
     "find_monolayer",

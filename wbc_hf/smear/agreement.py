@@ -54,11 +54,6 @@ class Agreement:
     kappa: float | None
     classes: tuple[ClassAgreement, ...]
 
-    @property
-    def agree(self) -> bool:
-        """Whether all percentages are within the limits."""
-        return bool(self.classes) and all(it.within for it in self.classes)
-
 
 def rumke_limits(count: int, total: int) -> tuple[int, int]:
     """95 % limits of a percentage after Rümke, in whole percent: exact binomial ones, rounded outwards."""

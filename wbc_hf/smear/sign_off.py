@@ -24,9 +24,8 @@ def open_points(snapshot: Snapshot, check: LaboratoryCheck) -> list[str]:
     points = []
     waiting, total = len(snapshot.cells_in(CellState.WAITING)), snapshot.differential.total
     if waiting:
-        points.append(
-            f"{waiting} cell{'s wait' if waiting > 1 else ' waits'} for review and {_are(waiting)} not counted"
-        )
+        wait = f"{waiting} cells wait for review and are" if waiting > 1 else "1 cell waits for review and is"
+        points.append(f"{wait} not counted")
     if total < ENOUGH_COUNTED:
         points.append(f"{total} cells are counted, fewer than {ENOUGH_COUNTED}")
     if not snapshot.specimen:
@@ -83,7 +82,3 @@ def amend(specimen: Specimen, name: str, reason: str) -> None:
     if not name or not reason or len(reason) > MAX_COMMENT:
         raise WbcError(f"Amending takes a name, and a reason of at most {MAX_COMMENT} characters.")
     specimen.amend(name, reason)
-
-
-def _are(count: int) -> str:
-    return "are" if count > 1 else "is"

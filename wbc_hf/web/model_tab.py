@@ -74,10 +74,7 @@ def describe_model(predictor: Predictor) -> dict:
     """
     identity, calibration = predictor.identity, predictor.calibration
     return {
-        "name": identity.name,
-        "version": identity.version,
-        "trained_on": identity.trained_on,
-        "software": identity.software,
+        **vars(identity),
         "labels": list(predictor.labels),
         "review_threshold": None if calibration is None else calibration.review_threshold,
         "metrics": None if predictor.folder is None else read_metrics(predictor.folder),
