@@ -73,7 +73,6 @@ SHOWN = 12  # cells of a class
 PITCH = (RIGHT - STRIP_LEFT - CELL) / (SHOWN - 1)  # from one cell to the next
 PIXELS_PER_POINT = 3  # of a cell, 216 to the inch
 LINE = 3.6
-_POINT = 25.4 / 72
 _ROUNDING = 0.01  # of widths that are added
 _HEAD_OF_TABLE, _FOOT_OF_TABLE = 4.8, 17.5
 _HEAD_OF_CELLS = 4.6

@@ -95,23 +95,27 @@ class Intake:
 
     def _look_at(self, slide: Upload) -> list[Upload | UnreadableImageError]:
         """The fields of a slide's monolayer; what is wrong with it; or itself, where reading was stopped meanwhile."""
-        specimen = self._session.specimen
         try:
-            specimen.catch_up()  # others may have read of this slide
-            self._session.check_room()
+            return self._fields_of(slide)
+        except _StoppedError:
+            return [slide]
+        except UnreadableImageError as error:
+            return [error]
+        except OSError as error:
+            return [UnreadableImageError(slide.name, not_opened(error))]
         except WbcError as error:  # once, and not for each of its fields
             return [UnreadableImageError(slide.name, f"is not read. {error}")]
+        finally:
+            self.look = None
+
+    def _fields_of(self, slide: Upload) -> list[Upload | UnreadableImageError]:
+        specimen = self._session.specimen
+        specimen.catch_up()  # others may have read of this slide
+        self._session.check_room()
         if specimen.slides:
-            try:
-                opened = open_slide(Path(str(slide.source)), slide.name)
-                if (known := _known(specimen.slides, opened)) is not None:
-                    return self._go_on(known, opened)
-            except UnreadableImageError as error:
-                return [error]
-            except OSError as error:
-                return [UnreadableImageError(slide.name, not_opened(error))]
-            except WbcError as error:
-                return [UnreadableImageError(slide.name, f"is not read. {error}")]
+            opened = open_slide(Path(str(slide.source)), slide.name)
+            if (known := _known(specimen.slides, opened)) is not None:
+                return self._go_on(known, opened)
 
         def show(done: int, total: int) -> None:
             self.look = slide.name, done, total
@@ -119,17 +123,8 @@ class Intake:
                 raise _StoppedError
 
         who = self._session.visitor, self._session.key
-        try:
-            monolayer, notes = look_at(slide, show, lambda pixels: turn(pixels, who))
-            specimen.add_slide(map_of(monolayer))
-        except _StoppedError:
-            return [slide]
-        except UnreadableImageError as error:
-            return [UnreadableImageError(slide.name, error.reason)]
-        except WbcError as error:
-            return [UnreadableImageError(slide.name, f"is not read. {error}")]
-        finally:
-            self.look = None
+        monolayer, notes = look_at(slide, show, lambda pixels: turn(pixels, who))
+        specimen.add_slide(map_of(monolayer))
         self.notes += notes
         self.remarks += [Remark(RemarkKind.UNREADABLE, each.name, each.reason) for each in monolayer.unreadable]
         return list(as_uploads(monolayer.fields))

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from PIL import Image
 from wbc_hf.data import (
     MAX_MEMBER_BYTES,
     ImageSource,
+    NamedSource,
     count_pixels,
     is_zip,
     read_image,
@@ -101,24 +102,19 @@ def unpack_upload(upload: Upload) -> list[Upload | UnreadableImageError]:
         _check_upload(upload)
     except UnreadableImageError as error:
         return [error]
-    if upload.field is not None:
-        return [upload]
-    return [
-        found if isinstance(found, UnreadableImageError) else replace(upload, source=found.source, name=found.name)
-        for found in unpack(upload.source, upload.name)
-    ]
+    return [upload] if upload.field is not None else list(_parts(upload, unpack(upload.source, upload.name)))
 
 
 def split_upload(upload: Upload) -> Iterator[Upload | UnreadableImageError]:
     """Yield the pages of a picture, and what is left out of it."""
-    if upload.field is not None:
-        yield upload
-        return
-    for found in split_pages(upload.source, upload.name):
-        if isinstance(found, UnreadableImageError):
-            yield found
-        else:
-            yield replace(upload, source=found.source, name=found.name)
+    return iter([upload]) if upload.field is not None else _parts(upload, split_pages(upload.source, upload.name))
+
+
+def _parts(
+    upload: Upload, found: Iterable[NamedSource | UnreadableImageError]
+) -> Iterator[Upload | UnreadableImageError]:
+    for part in found:
+        yield part if isinstance(part, UnreadableImageError) else replace(upload, source=part.source, name=part.name)
 
 
 def read_upload(upload: Upload) -> Image.Image:
