@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wbc_hf.files import open_atomically, own_temporary_folder, write_atomically, write_json
+from wbc_hf.files import TEMPORARY_FILES, open_atomically, own_temporary_folder, write_atomically, write_json
 
 
 @pytest.mark.parametrize("content", ["später", "später".encode()])
@@ -43,11 +43,10 @@ def test_an_exception_leaves_the_old_file_alone(tmp_path: Path, error: type[Base
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_temporary_file_lies_in_the_folder_named(tmp_path: Path):
-    (tmp_path / "work").mkdir()
-    with open_atomically(tmp_path / "value.txt", folder=tmp_path / "work"):
-        assert len(list((tmp_path / "work").glob(".*.tmp"))) == 1
-    assert os.listdir(tmp_path / "work") == []
+def test_the_temporary_file_lies_beside_the_file(tmp_path: Path):
+    with open_atomically(tmp_path / "value.txt"):
+        assert [path.match(TEMPORARY_FILES) for path in tmp_path.iterdir()] == [True]
+    assert os.listdir(tmp_path) == ["value.txt"]
     assert (tmp_path / "value.txt").read_bytes() == b""
 
 

@@ -175,18 +175,17 @@ def write_json(path: Path, value: object) -> None:
 
 
 @contextmanager
-def open_atomically(path: Path, *, folder: Path | None = None, sync: bool = True) -> Iterator[BinaryIO]:
+def open_atomically(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file for writing that replaces `path` at the end of the block; an exception leaves `path`.
 
     Args:
         path: The file to write.
-        folder: Where the temporary file lies, on the file system of `path`; by default the folder of `path`.
         sync: Flush to the disk first, so that no name survives a power cut without its content. Slow for gigabytes.
 
     Raises:
         OSError: It cannot be written.
     """
-    temporary = (folder or path.parent) / f".{path.name}.{uuid4().hex}.tmp"
+    temporary = path.parent / f".{path.name}.{uuid4().hex}.tmp"
     try:
         with temporary.open("wb") as file:
             yield file

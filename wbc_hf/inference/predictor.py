@@ -18,7 +18,7 @@ from wbc_hf import __version__
 from wbc_hf.data import DEFAULT_SPAN, ImageSource, may_be_stained_cell, read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hardware import has_gpu, usable_cores
-from wbc_hf.hub import PROCESSOR_FILE, WEIGHTS_FILE, fetch_model
+from wbc_hf.hub import PROCESSOR_FILE, WEIGHTS_FILE, fetch_model, find_weights
 from wbc_hf.inference.backends import BACKENDS, Backend, BackendName, OpenVinoBackend, TorchBackend, has_openvino
 from wbc_hf.inference.conversions import ConversionError, convert, converted, converted_network
 from wbc_hf.modeling import (
@@ -29,7 +29,6 @@ from wbc_hf.modeling import (
     digest_weights,
     find_export,
     find_graph,
-    has_weights,
     load_preprocessing,
     naming_errors,
     softmax,
@@ -191,8 +190,8 @@ class Predictor:
         folder = fetch_model(model)
         summarise_config(folder)  # says what is wrong with it before anything large is read
         preprocessing, calibration = load_preprocessing(folder), Calibration.load(folder)
-        # Computed now: the folder may hold other weights by the time that the version is asked for.
-        weights = digest_weights(folder) if has_weights(folder) else None
+        # None beside an export alone. Computed now: the folder may hold others when the version is asked for.
+        weights = digest_weights(folder) if find_weights(folder) else None
         on_torch = backend == "torch" or (
             backend == "auto" and weights is not None and (has_gpu() or not has_openvino())
         )
@@ -319,7 +318,7 @@ class Predictor:
             WbcError: Its folder holds an export without weights, or its weights have changed since they were loaded.
         """
         assert self.folder is not None  # what has no folder has its model in memory
-        if not has_weights(self.folder):
+        if not find_weights(self.folder):
             raise WbcError(
                 f"{self.folder}: holds an export without the weights. It can predict; heat maps and features of "
                 "the network need the folder that it was exported from."

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from wbc_hf.modeling.memory_format import training_memory_format
     from wbc_hf.modeling.model_folder import (
         digest_weights,
-        has_weights,
         load_classifier,
         load_config,
         load_preprocessing,
@@ -102,7 +101,6 @@ __all__ = [
     "fold_temperature",
     "freeze",
     "frozen_output",
-    "has_weights",
     "keep_frozen_in_eval",
     "load_classifier",
     "load_config",

@@ -193,15 +193,6 @@ def _skeleton(config: "PreTrainedConfig", folder: Path) -> "PreTrainedModel":
     return skeleton
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether a model folder has weights: a folder may hold an export alone.
-
-    Raises:
-        WbcError: Their index is broken, or names what is no file of the folder.
-    """
-    return bool(find_weights(folder))
-
-
 def read_weights(folder: Path) -> "dict[str, torch.Tensor]":
     """Read all tensors of a model's folder.
 
