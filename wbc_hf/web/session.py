@@ -142,23 +142,12 @@ class Session:
         self.laboratory: str | None = None
         self.adapted: Adapted | None = None
         self.cancelled = False
-        self.specimen = self.new_specimen()
-        self.key, self.meanwhile = _key_of(self.specimen), Meanwhile(self.specimen)
-        self.counter = CellCounter(predictor, self.specimen)
         self.full_pictures = FullPictures()
-        self.neighbours: dict[int, tuple[Neighbour, ...]] = {}
         self.version = self.ticket = 0
         self.lock = threading.RLock()
         self.readings = 0
-        self.unread: list[Upload | UnreadableImageError] = []
-        self.doubtful: list[int] = []
         self.stopped = False
-        # Numbers from 1; 0 for none.
-        self._picture = self._cell = 0
-        self._steps: list[_Step] = []
-        # By number of a picture that was read once more: the number that it got then.
-        self._read_again: dict[int, int] = {}
-        self._touched = False  # by a person, who then decides what is shown
+        self.take(self.new_specimen())
 
     @property
     def model(self) -> ModelIdentity:
@@ -170,7 +159,7 @@ class Session:
         return self._begin(self.user, self.predictor.identity)
 
     def take(self, specimen: Specimen) -> None:
-        """Show another specimen, one that was loaded, in place of the one so far.
+        """Show a specimen, the first one or one that was loaded, in place of the one so far.
 
         Raises:
             WbcError: Photographs are being read, which would end up in the other.
@@ -181,9 +170,15 @@ class Session:
             self.key, self.meanwhile = _key_of(specimen), Meanwhile(specimen)
             self.specimen, self.counter = specimen, CellCounter(self.predictor, specimen)
             self.full_pictures.clear()
-            self.neighbours, self._steps, self._read_again = {}, [], {}
-            self.unread, self.doubtful = [], []
-            self._picture, self._cell, self._touched = 0, 0, False
+            self.neighbours: dict[int, tuple[Neighbour, ...]] = {}
+            self.unread: list[Upload | UnreadableImageError] = []
+            self.doubtful: list[int] = []
+            # Numbers from 1; 0 for none.
+            self._picture = self._cell = 0
+            self._steps: list[_Step] = []
+            # By number of a picture that was read once more: the number that it got then.
+            self._read_again: dict[int, int] = {}
+            self._touched = False  # by a person, who then decides what is shown
             if specimen.pictures:
                 self.show_picture(1)
                 self.start_review()
