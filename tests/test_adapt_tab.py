@@ -10,19 +10,12 @@ from PIL import Image
 
 from tests.adapted_models import write_tiny_model
 from tests.test_session import waiting
-from wbc_hf.adaptation import Adaptation, Scores
+from wbc_hf.adaptation import Adaptation, Scores, only_reviewed
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 from wbc_hf.web import build_page
-from wbc_hf.web.adapt_tab import (
-    NO_CELLS,
-    TOO_FEW,
-    can_adapt,
-    render_adaptation,
-    render_cells,
-    reviewed_cells,
-)
+from wbc_hf.web.adapt_tab import NO_CELLS, TOO_FEW, can_adapt, render_adaptation, render_cells
 from wbc_hf.web.session import Session
 from wbc_hf.web.uploads import Upload
 
@@ -82,19 +75,19 @@ def test_counted_cells_that_a_person_named_are_learnt_from(session: Session):
     session.act("label", fourth, "basophil", "Ana")
     session.act("remove", session.specimen.cells[third - 1].picture)
 
-    assert [(cell.number, cell.label) for cell in reviewed_cells(session.specimen)] == [
+    assert [(cell.number, cell.label) for cell in only_reviewed(session.specimen.cells)] == [
         (first, "monocyte"),
         (fourth, "basophil"),
     ]
 
 
 def test_what_is_missing_is_said(session: Session):
-    assert NO_CELLS in render_cells(reviewed_cells(session.specimen))
+    assert NO_CELLS in render_cells(only_reviewed(session.specimen.cells))
     session.act("label", waiting(session)[0], "monocyte", "Ana")
-    html = render_cells(reviewed_cells(session.specimen))
+    html = render_cells(only_reviewed(session.specimen.cells))
     assert TOO_FEW in html and "<b>1 reviewed cell</b> of 1 picture." in html
     say_all(session)
-    html = render_cells(reviewed_cells(session.specimen))
+    html = render_cells(only_reviewed(session.specimen.cells))
     assert TOO_FEW not in html and "<b>8 reviewed cells</b> of 8 pictures." in html
     assert f'style="width:{100 * 4 // ENOUGH_CELLS}%' in html
 
@@ -105,7 +98,7 @@ def test_cells_of_a_single_picture_cannot_be_held_back(predictor: Predictor):
         field = paint_field([2, 2, 4, 4], width=480, height=360, seed=seed).image
         session.read(Upload(field, f"field {seed}.png"), is_field=True)
         say_all(session)
-        assert can_adapt(reviewed_cells(session.specimen)) == (seed == 2)
+        assert can_adapt(only_reviewed(session.specimen.cells)) == (seed == 2)
 
 
 def test_the_button_waits_for_enough_cells(page: Page):

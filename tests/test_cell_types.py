@@ -15,7 +15,7 @@ from scipy.stats import binom
 
 from tests.kept_specimens import MODEL, add_field, add_slide, new_cell, picture_bytes
 from tests.report_texts import misplaced_texts, texts_of
-from wbc_hf.adaptation import MIN_UNLABELLED, cells_to_learn, count_supply, is_reviewed
+from wbc_hf.adaptation import MIN_UNLABELLED, cells_to_learn, count_supply, only_reviewed
 from wbc_hf.data import load_leucocytes
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
@@ -304,7 +304,7 @@ def test_the_model_learns_nothing_from_them():
     for _ in range(2):
         add_field(specimen, *(large_cell(label, seed) for seed, label in enumerate((4, 4, 2, 3))))
     specimen.review_many({1: BAND, 2: "neutrophil", 3: ERYTHROBLAST, 5: "neutrophil"}, "Ana")
-    assert [cell.number for cell in specimen.cells if is_reviewed(cell)] == [2, 5]
+    assert [cell.number for cell in only_reviewed(specimen.cells)] == [2, 5]
     learned = cells_to_learn(specimen.cells, "S")
     assert [cell.label for cell in learned] == [4, None, 4, None, None, None]
     assert count_supply(specimen.cells, "S").reviewed == 2 and len(learned) < MIN_UNLABELLED

@@ -6,13 +6,7 @@ from wbc_hf.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from wbc_hf.adaptation.adaptation import ADAPTATION_FILE, adapt
-    from wbc_hf.adaptation.adaptation_cell import (
-        MIN_CELLS,
-        MIN_CLASSES,
-        MIN_UNLABELLED,
-        AdaptationCell,
-        enough_labelled,
-    )
+    from wbc_hf.adaptation.adaptation_cell import MIN_CELLS, MIN_CLASSES, MIN_UNLABELLED, AdaptationCell
     from wbc_hf.adaptation.card import describe_adaptation
     from wbc_hf.adaptation.laboratories import Laboratories, laboratories_folder
     from wbc_hf.adaptation.laboratory import CountRecord, Laboratory, normalise_laboratory
@@ -25,8 +19,8 @@ if TYPE_CHECKING:
         cells_to_learn,
         count_supply,
         gather_cells,
-        is_reviewed,
         labels_needed,
+        only_reviewed,
     )
 
 __all__ = [
@@ -49,12 +43,11 @@ __all__ = [
     "cells_to_learn",
     "count_supply",
     "describe_adaptation",
-    "enough_labelled",
     "gather_cells",
-    "is_reviewed",
     "labels_needed",
     "laboratories_folder",
     "normalise_laboratory",
+    "only_reviewed",
 ]
 
 __getattr__ = lazy_names(__name__)

@@ -26,9 +26,9 @@ _GOOD = 0.05  # share of wrong answers at which a differential is good
 _MOST_LABELS = 500
 
 
-def is_reviewed(cell: Cell) -> bool:
-    """Whether a person has given a cell that counts one of the five classes."""
-    return cell.state is CellState.COUNTED and cell.review is not None and cell.own is None
+def only_reviewed(cells: Iterable[Cell]) -> list[Cell]:
+    """The counted cells that a person has given one of the five classes."""
+    return [cell for cell in cells if cell.state is CellState.COUNTED and cell.review is not None and cell.own is None]
 
 
 def labels_needed(adaptation: Adaptation) -> str:

@@ -17,14 +17,14 @@ from wbc_hf.adaptation import (
     Adaptation,
     adapt,
     cells_to_learn,
-    enough_labelled,
-    is_reviewed,
+    count_supply,
+    only_reviewed,
 )
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 from wbc_hf.reports import RESEARCH_USE
-from wbc_hf.smear import Cell, Specimen
+from wbc_hf.smear import Cell
 from wbc_hf.web.adapting import ADAPTATIONS, adaptation_turn
 from wbc_hf.web.rendering import render, render_problem
 from wbc_hf.web.session import Sessions
@@ -94,18 +94,12 @@ class AdaptTab:
             yield render_adaptation(adaptation), gr.update(value=archive, visible=True)
 
     def _reviewed_cells(self, request: gr.Request) -> list[Cell]:
-        return reviewed_cells(self.sessions.of(request.session_hash).specimen)
-
-
-def reviewed_cells(specimen: Specimen) -> list[Cell]:
-    """The counted cells that a person has given one of the five classes, as in the export of reviewed cells."""
-    return [cell for cell in specimen.cells if is_reviewed(cell)]
+        return only_reviewed(self.sessions.of(request.session_hash).specimen.cells)
 
 
 def can_adapt(cells: Sequence[Cell]) -> bool:
-    """Whether the cells suffice to hold some back and to learn from the others."""
-    counts = Counter(cell.label for cell in cells if cell.label is not None)
-    return enough_labelled(counts) and len({cell.picture for cell in cells}) >= MIN_PICTURES
+    """Whether reviewed cells of a specimen suffice to hold some back and to learn from the others."""
+    return count_supply(cells, "").labels_suffice
 
 
 def render_cells(cells: Sequence[Cell]) -> str:

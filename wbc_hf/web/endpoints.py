@@ -16,7 +16,7 @@ import gradio as gr
 from gradio.utils import get_function_description
 from PIL import Image
 
-from wbc_hf.adaptation import Laboratories, cells_to_learn, gather_cells, is_reviewed
+from wbc_hf.adaptation import Laboratories, cells_to_learn, gather_cells, only_reviewed
 from wbc_hf.data import count_pixels
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor, ReferenceCells, heat_map, overlay
@@ -361,8 +361,7 @@ class Endpoints:
                     name, self.predictor, adapted.folder, adapted.adaptation, keep_cells=True if keep else None
                 ).name
                 if keep:
-                    reviewed = [cell for cell in specimen.cells if is_reviewed(cell)]
-                    self.kept.add_cells(kept, cells_to_learn(reviewed, specimen_key))
+                    self.kept.add_cells(kept, cells_to_learn(only_reviewed(specimen.cells), specimen_key))
         return {
             "laboratory": kept,
             "adaptation": json.loads(json.dumps(asdict(adapted.adaptation))),

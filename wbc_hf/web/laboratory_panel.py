@@ -18,8 +18,8 @@ from wbc_hf.adaptation import (
     cells_to_learn,
     count_supply,
     gather_cells,
-    is_reviewed,
     labels_needed,
+    only_reviewed,
 )
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import format_interval
@@ -191,8 +191,7 @@ class LaboratoryPanel:
                 keep_cells=True if keep_cells else None,
             )
             if keep_cells:
-                reviewed = [cell for cell in session.specimen.cells if is_reviewed(cell)]
-                self.laboratories.add_cells(name, cells_to_learn(reviewed, session.key))
+                self.laboratories.add_cells(name, cells_to_learn(only_reviewed(session.specimen.cells), session.key))
         except WbcError as error:
             return {self.note: render_problem("Not kept", str(error))}
         session.adapted.predictor.rename(laboratory.model_name(self.predictor.identity.name))
