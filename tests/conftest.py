@@ -1,8 +1,10 @@
 """What several test files share: a folder of painted cells, the command of a tiny run, and one such run."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +22,11 @@ os.environ["WBC_HF_LABORATORIES"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 import train
+from tests.adapted_models import write_tiny_model
 from tests.loopback_hub import LoopbackHub, connect
 from tests.postgresql_server import PostgresServer, serve_postgresql, why_none
 from tests.slide_files import paint, write_tiff
@@ -136,6 +140,39 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
         yield hub
 
 
+@pytest.fixture(scope="module")
+def unserved() -> Iterator[None]:
+    """Pages whose handlers alone are called. Gradio makes an app to serve each, thrice: most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradio.routes.App.create_app", lambda *_, **__: None)
+        yield
+
+
+@contextmanager
+def figures_undrawn() -> Iterator[None]:
+    """Empty pictures for the figures of a report: to draw them takes as long as to train a tiny network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "matplotlib.figure.Figure.savefig", lambda _, file, **__: Image.new("RGB", (1, 1)).save(file, "png")
+        )
+        yield
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    with figures_undrawn():
+        yield
+
+
+@pytest.fixture
+def brief_adaptation() -> Iterator[None]:
+    """Three batches a fold where a model is adapted to labelled cells: enough for what is done with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wbc_hf.adaptation.self_training._LEAST_STEPS", 3)
+        patch.setattr("wbc_hf.adaptation.self_training._STEPS_PER_LABEL", 0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgresServer]:
     """A PostgreSQL server of this run's own."""
@@ -149,6 +186,20 @@ def postgresql() -> Iterator[PostgresServer]:
 def seed() -> int:
     """Seed of what tests train or fit: `WBC_HF_TEST_SEED`, 0 by default. What they assert has to hold for any."""
     return _seed()
+
+
+def shared_folder(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], object]) -> Path:
+    """A folder that is filled once in a run: of its workers, the first to ask does it, and the others wait."""
+    root = factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / f"shared-{name}"
+    filled = folder.with_name(f"{folder.name}-filled")
+    with FileLock(f"{folder}.lock"):
+        if not filled.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that broke off
+            folder.mkdir()
+            fill(folder)
+            filled.touch()
+    return folder
 
 
 @dataclass(frozen=True)
@@ -170,8 +221,14 @@ class SlideFile:
 def slide_file(tmp_path_factory: pytest.TempPathFactory) -> SlideFile:
     """A slide of a millimetre, with twenty times the leucocytes of a healthy person."""
     painted = PaintedSlide(4096, 2560, seed=0, leucocytes=3, artefacts=1)
-    pixels = paint(painted)
-    return SlideFile(painted, pixels, write_tiff(tmp_path_factory.mktemp("slide") / "smear.tif", pixels))
+
+    def fill(folder: Path) -> None:
+        pixels = paint(painted)
+        np.save(folder / "pixels.npy", pixels)
+        write_tiff(folder / "smear.tif", pixels)
+
+    folder = shared_folder(tmp_path_factory, "slide", fill)
+    return SlideFile(painted, np.load(folder / "pixels.npy"), folder / "smear.tif")
 
 
 @dataclass(frozen=True)
@@ -192,22 +249,35 @@ class TinyRun:
 @pytest.fixture(scope="session")
 def folder_of_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty painted cells of 32 px in five class folders, of which 40 are to train on."""
-    root = tmp_path_factory.mktemp("cells")
-    labels = np.repeat(np.arange(len(CLASS_NAMES)), CELLS_PER_CLASS)
-    for index, (label, cell) in enumerate(zip(labels, paint_cells(labels, size=32, seed=0), strict=True)):
-        folder = root / CLASS_NAMES[label]
-        folder.mkdir(exist_ok=True)
-        Image.fromarray(cell).save(folder / f"{index:03d}.png")
-    return root
+
+    def fill(root: Path) -> None:
+        labels = np.repeat(np.arange(len(CLASS_NAMES)), CELLS_PER_CLASS)
+        for index, (label, cell) in enumerate(zip(labels, paint_cells(labels, size=32, seed=0), strict=True)):
+            folder = root / CLASS_NAMES[label]
+            folder.mkdir(exist_ok=True)
+            Image.fromarray(cell).save(folder / f"{index:03d}.png")
+
+    return shared_folder(tmp_path_factory, "cells", fill)
 
 
 @pytest.fixture(scope="session")
-def command(folder_of_cells: Path, seed: int) -> Command:
+def untrained_folder(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Path:
+    """A model to start from. It has one block a stage: of sixteen, a run converts and loads four times as long."""
+
+    def fill(folder: Path) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            write_tiny_model(folder)
+
+    return shared_folder(tmp_path_factory, "untrained", fill)
+
+
+@pytest.fixture(scope="session")
+def command(folder_of_cells: Path, untrained_folder: Path, seed: int) -> Command:
     """`command(output_dir, freeze="all")` → the words of a run of seconds: three epochs of five steps."""
     tiny = {
         "dataset": folder_of_cells,
-        "from_scratch": True,
-        "width": 0.0625,
+        "model": untrained_folder,
         "image_size": 32,
         "num_train_epochs": 3,
         "per_device_train_batch_size": 8,
@@ -225,12 +295,16 @@ def command(folder_of_cells: Path, seed: int) -> Command:
 @pytest.fixture(scope="session")
 def tiny_run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """The tiny command, run once without interruption."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    words = command(folder)
-    # `capsys` lives for one test only.
-    with pytest.MonkeyPatch.context() as patch:
-        printed: list[str] = []
-        patch.setattr("builtins.print", lambda *values, **_: printed.append(" ".join(map(str, values))))
-        patch.setattr("tqdm.auto.tqdm.write", lambda *values, **_: printed.append(" ".join(map(str, values[-1:]))))
-        train.main(words)
-    return TinyRun(words, folder, "\n".join(printed))
+
+    def fill(folder: Path) -> None:
+        # `capsys` lives for one test only.
+        with pytest.MonkeyPatch.context() as patch:
+            printed: list[str] = []
+            patch.setattr("builtins.print", lambda *values, **_: printed.append(" ".join(map(str, values))))
+            patch.setattr("tqdm.auto.tqdm.write", lambda *values, **_: printed.append(" ".join(map(str, values[-1:]))))
+            train.main(command(folder / "tiny"))
+        (folder / "output.txt").write_text("\n".join(printed), encoding="utf-8")
+
+    folder = shared_folder(tmp_path_factory, "run", fill)
+    output = (folder / "output.txt").read_text(encoding="utf-8")
+    return TinyRun(command(folder / "tiny"), folder / "tiny", output)

@@ -19,6 +19,8 @@ from wbc_hf.web.adapt_tab import NO_CELLS, TOO_FEW, can_adapt, render_adaptation
 from wbc_hf.web.session import Session
 from wbc_hf.web.uploads import Upload
 
+pytestmark = pytest.mark.usefixtures("unserved")
+
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:

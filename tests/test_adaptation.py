@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, pipeline
 
+from tests.adapted_models import build_tiny_model
 from tests.conftest import TinyRun
 from wbc_hf.adaptation import MIN_UNLABELLED, Adaptation, AdaptationCell, adapt, describe_adaptation
 from wbc_hf.adaptation.adaptation import _load, _new_folder
@@ -194,7 +195,7 @@ def test_pictures_that_cannot_be_used_are_named(unlabelled: Adapted, caplog: pyt
 
 def test_a_model_that_says_nothing_of_trust_can_be_adapted_and_is_told_that_it_did_not_help(tmp_path: Path):
     """Its last layer gives one class to everything, in every view, before and after."""
-    network, processor = build_from_scratch(0.0625, image_size=32)
+    network, processor = build_tiny_model()
     network.classifier[-1].bias.data[2] = 100.0
     network.save_pretrained(tmp_path / "plain")
     processor.save_pretrained(tmp_path / "plain")

@@ -528,6 +528,7 @@ def test_adapting_writes_a_model_beside_the_one_before_and_tells_what_changed(ti
     assert "exists already" in str(run("adapt", model, "--images", images).exception)
 
 
+@pytest.mark.usefixtures("brief_adaptation")
 def test_adapting_to_class_folders_with_an_output_of_ones_own(tiny_run: TinyRun, tmp_path: Path):
     for index, cell in enumerate(paint_cells([0, 0, 1, 1], size=48, seed=7)):
         folder = tmp_path / "images" / CLASS_NAMES[index // 2]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.adapted_models import build_tiny_model
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
@@ -17,7 +18,7 @@ from wbc_hf.smear import CellState, ReferenceRanges, count, counting, find_cells
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     """Not calibrated, so that every cell waits for review."""
-    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    return Predictor(*build_tiny_model(), name="tiny")
 
 
 @pytest.fixture(scope="module")

@@ -124,6 +124,7 @@ def test_a_student_is_an_ordinary_model_whose_card_names_its_teacher(
     version = Predictor.from_pretrained(tiny_run.folder).identity.version
     assert (record["teacher"]["name"], record["teacher"]["version"]) == (tiny_run.folder.name, version)
     assert record["teacher"]["unlabelled"] == 40
+    assert (record["base_model"], record["width"]) == (None, 0.0625)
     card = (student / "README.md").read_text()
     assert f"student of `{tiny_run.folder.name}`, version `{version}`" in card and "40 images without labels" in card
     assert str(tmp_path) not in card and str(folder_of_cells) not in card
@@ -135,10 +136,15 @@ def test_a_student_is_an_ordinary_model_whose_card_names_its_teacher(
 
 @pytest.mark.slow
 def test_a_student_that_falls_behind_is_refused(
-    folder_of_cells: Path, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder_of_cells: Path,
+    tiny_run: TinyRun,
+    untrained_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr("wbc_hf.training.distillation.MAX_FALL", -1.1)
-    error = distil(tiny_run.folder, folder_of_cells, *TINY, "--output_dir", tmp_path / "student").exception
+    words = [tiny_run.folder, folder_of_cells, "--model", untrained_folder, "--num_train_epochs=1", "--precision=fp32"]
+    error = distil(*words, "--output_dir", tmp_path / "student").exception
     assert isinstance(error, WbcError)
     assert "macro F1 on validation falls from" in str(error) and "Only checkpoints were written" in str(error)
     assert not (tmp_path / "student" / "config.json").exists()

@@ -13,11 +13,11 @@ from gradio.state_holder import SessionState
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from tests.adapted_models import build_tiny_model
 from tests.kept_specimens import MODEL, add_field, new_cell
 from wbc_hf.cli.serve import serve
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import EXPORTS
 from wbc_hf.smear import DEFAULT_RANGES, ChangedMeanwhileError, Specimen, amend, sign
 from wbc_hf.store import KeptSpecimen, SpecimenStore, State
@@ -28,12 +28,14 @@ from wbc_hf.web.operating import add_operation
 from wbc_hf.web.session import Session
 from wbc_hf.web.uploads import Upload
 
+pytestmark = pytest.mark.usefixtures("unserved")
+
 EVERY = "every state"
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    return Predictor(*build_tiny_model(), name="tiny")
 
 
 @pytest.fixture

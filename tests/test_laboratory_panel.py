@@ -28,6 +28,8 @@ from wbc_hf.web.laboratory_panel import ADAPT_AGAIN, NO_LABORATORY, REVIEW_FIRST
 from wbc_hf.web.session import Session
 from wbc_hf.web.specimen_tab import make_file
 
+pytestmark = pytest.mark.usefixtures("unserved")
+
 CELLS = [2, 4] * 6
 FOREIGN = LaboratoryDistance(np.zeros(20, np.int8), (1.0,), 1e-6)
 

@@ -11,10 +11,10 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
+from tests.adapted_models import build_tiny_model
 from wbc_hf.data import paint_cells
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.web import build_page, launch_page, users
 
 MANY = 8
@@ -23,7 +23,7 @@ LARGE = 24_000_000  # pixels
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    return Predictor(*build_tiny_model(), name="tiny")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from markupsafe import escape
 from PIL import Image
 from transformers import ResNetForImageClassification
 
-from tests.adapted_models import make_adapted, write_tiny_model
+from tests.adapted_models import build_tiny_model, make_adapted, write_tiny_model
 from wbc_hf.adaptation import SCORES, Adaptation, AdaptationCell, Laboratories, Scores
 from wbc_hf.data import PAINTED_TITLE, paint_cells, paint_field
 from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
@@ -58,7 +58,7 @@ NO_PICTURE_FORMAT = "is not a picture in a known format"
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    return Predictor(*build_tiny_model(), name="tiny")
 
 
 @pytest.fixture(scope="module")
@@ -717,6 +717,7 @@ def test_a_port_that_is_taken(predictor: Predictor):
 # ---- kept laboratories
 
 
+@pytest.mark.usefixtures("brief_adaptation")
 def test_programs_adapt_to_a_laboratory_keep_it_and_count_under_it(
     predictor: Predictor, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ):
@@ -750,6 +751,7 @@ def test_programs_adapt_to_a_laboratory_keep_it_and_count_under_it(
         page.close()
 
 
+@pytest.mark.usefixtures("brief_adaptation")
 def test_programs_adapt_to_kept_cells_too_wait_their_turn_and_hear_of_bad_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

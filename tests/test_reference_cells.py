@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.adapted_models import build_tiny_model
 from tests.conftest import CELLS_PER_CLASS
 from tests.tiny_sets import write_set
 from wbc_hf.data import read_image
@@ -14,12 +15,11 @@ from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor, reference_cells
 from wbc_hf.inference.reference_cells import ReferenceCells
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import build_from_scratch
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    return Predictor(*build_tiny_model(), name="tiny")
 
 
 @pytest.fixture(scope="module")

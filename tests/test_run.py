@@ -95,16 +95,16 @@ def test_a_run_writes_a_model_with_its_report(tiny_run: TinyRun):
     assert metrics["count"] == 10
 
 
-def test_the_record_makes_the_card(tiny_run: TinyRun, folder_of_cells: Path):
+def test_the_record_makes_the_card(tiny_run: TinyRun, folder_of_cells: Path, untrained_folder: Path):
     record = json.loads((tiny_run.folder / "run.json").read_text())
     metrics = json.loads((tiny_run.folder / "metrics.json").read_text())
     card = (tiny_run.folder / "README.md").read_text()
     assert render_card(record, metrics) == card
-    assert str(folder_of_cells) not in card
-    assert str(tiny_run.folder) not in card
+    for folder in (folder_of_cells, tiny_run.folder, untrained_folder):
+        assert str(folder) not in card
 
-    assert record["base_model"] is None
-    assert record["width"] == 0.0625
+    assert record["base_model"] == str(untrained_folder)
+    assert record["width"] is None
     assert record["image_size"] == 32
     assert record["steps"] == 15
     assert record["data"]["splits"]["train"] == dict.fromkeys(CLASS_NAMES, 8)
@@ -300,6 +300,7 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(tiny_run: Tiny
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("undrawn")
 def test_early_stopping_is_remembered(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A learning rate of 0 makes no evaluation better than the first, so the third of six epochs is the last."""
     changes = {"learning_rate": 0.0, "early_stopping_patience": 2, "num_train_epochs": 6, "freeze": "all"}
@@ -419,6 +420,7 @@ def test_two_processes_write_one_whole_folder(command: Command, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_other_classes_are_calibrated_on_alone(
     command: Command, folder_of_cells: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -439,6 +441,7 @@ def test_other_classes_are_calibrated_on_alone(
     }
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_class_alone_is_said(
     command: Command, folder_of_cells: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

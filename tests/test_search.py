@@ -163,6 +163,7 @@ def test_a_search_writes_table_figure_and_record(searched: Path):
     assert record["freeze"] == best["freeze"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_run_is_the_one_that_the_best_values_give(searched: Path, command: Command, tmp_path: Path):
     """Trials leave nothing behind: weights, random state and caches are as if there had been none."""
     best = json.loads((searched / "run.json").read_text())["search"]["best"]

@@ -17,7 +17,7 @@ import pytest
 from optuna.trial import TrialState
 
 import train
-from tests.conftest import Command
+from tests.conftest import Command, figures_undrawn
 from tests.postgresql_server import PASSWORD, PostgresServer
 from tests.test_run import PROCESSES
 from wbc_hf.errors import WbcError
@@ -123,7 +123,7 @@ def test_a_password_comes_from_the_environment(postgresql: PostgresServer, monke
 
 
 @pytest.fixture
-def joining(command: Command, tmp_path: Path) -> Joining:
+def joining(command: Command, tmp_path: Path, undrawn: None) -> Joining:
     """`joining("one", storage)`: the words of a process with a folder of its own."""
 
     def words(name: str, storage: str, **changes: object) -> list[str]:
@@ -136,7 +136,8 @@ def joining(command: Command, tmp_path: Path) -> Joining:
 def first(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a process ran the first trial of a study; `trials.db` is the database. Not to be changed."""
     folder = tmp_path_factory.mktemp("first")
-    train.main(command(folder / "one", search=1, search_storage=sqlite(folder), **SHORT))
+    with figures_undrawn():
+        train.main(command(folder / "one", search=1, search_storage=sqlite(folder), **SHORT))
     return folder
 
 

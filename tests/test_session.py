@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.adapted_models import build_tiny_model
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Prediction, Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import EXPORTS
 from wbc_hf.smear import (
     DEFAULT_RANGES,
@@ -56,7 +56,7 @@ NONE_OF_THE_FIVE, NEVER_OR_CUT = len(CLASS_NAMES) + len(TYPES), len(CLASS_NAMES)
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     """Not calibrated, so that every cell waits for a person."""
-    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    return Predictor(*build_tiny_model(), name="tiny")
 
 
 @pytest.fixture(scope="module")

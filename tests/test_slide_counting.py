@@ -14,13 +14,13 @@ from PIL import Image
 from pypdf import PdfReader
 from typer.testing import CliRunner
 
+from tests.adapted_models import build_tiny_model
 from tests.conftest import SlideFile
 from tests.slide_files import write_svs, write_tiff
 from wbc_hf.cli import app
 from wbc_hf.data import paint_field
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import to_csv, to_json, to_pdf
 from wbc_hf.smear import (
     DEFAULT_RANGES,
@@ -46,7 +46,7 @@ FIELD = (640, 480)
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     """Not calibrated, so that every cell waits for review."""
-    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    return Predictor(*build_tiny_model(), name="tiny")
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import gradio as gr
 import pytest
 from PIL import Image
 
+from tests.adapted_models import build_tiny_model
 from tests.conftest import SlideFile
 from wbc_hf.data import paint_field
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import to_json
 from wbc_hf.smear import DEFAULT_RANGES, SlideMap, file_digest, sign
 from wbc_hf.web import build_page
@@ -23,13 +23,15 @@ from wbc_hf.web.slides import SlideFolder, check_given, find_rest
 from wbc_hf.web.specimen_tab import ALL, GOALS
 from wbc_hf.web.uploads import Upload
 
+pytestmark = pytest.mark.usefixtures("unserved")
+
 REQUEST = SimpleNamespace(session_hash="one", username=None)
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     """Not calibrated, so that every cell waits for review."""
-    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    return Predictor(*build_tiny_model(), name="tiny")
 
 
 @pytest.fixture

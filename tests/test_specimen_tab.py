@@ -18,13 +18,13 @@ import pytest
 from gradio.state_holder import SessionState, StateHolder
 from PIL import Image
 
+from tests.adapted_models import build_tiny_model
 from tests.kept_specimens import fill
 from tests.test_session import waiting
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.reports import EXPORTS
 from wbc_hf.smear import DEFAULT_RANGES, CellState
 from wbc_hf.web import build_page
@@ -35,10 +35,12 @@ from wbc_hf.web.session import Session, Sessions
 from wbc_hf.web.specimen_html import describe_gallery
 from wbc_hf.web.specimen_tab import ALL, GOALS, make_file, render_table
 
+pytestmark = pytest.mark.usefixtures("unserved")
+
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    return Predictor(*build_tiny_model(), name="tiny")
 
 
 class Tab:

@@ -23,13 +23,13 @@ from PIL import Image
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import event, inspect, text
 
+from tests.adapted_models import build_tiny_model
 from tests.conftest import SlideFile
 from tests.kept_specimens import MODEL, add_field, add_slide, fill, fill_from_slide, new_cell, picture_bytes, slides_of
 from tests.postgresql_server import PASSWORD, USER, PostgresServer
 from wbc_hf.data import paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.smear import (
     DEFAULT_RANGES,
     Action,
@@ -246,7 +246,7 @@ def test_what_others_add_meanwhile_is_numbered_before(store: SpecimenStore):
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     """Not calibrated, so that every cell waits for review."""
-    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    return Predictor(*build_tiny_model(), name="tiny")
 
 
 def counters_of(store: SpecimenStore, servers: int, predictor: Predictor) -> list[CellCounter]:
@@ -902,7 +902,7 @@ def test_pictures_of_a_database_are_read_together(postgresql: PostgresServer):
     opened = again(store)
     kept = opened.open(specimen.key)
     page = SimpleNamespace(key="key", specimen=kept)
-    predictor = Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    predictor = Predictor(*build_tiny_model(), name="tiny")
     snapshot, begun = kept.snapshot(MODEL, DEFAULT_RANGES), []
     event.listen(opened.database._engine, "begin", begun.append)
     for act in (

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.adapted_models import build_tiny_model
 from wbc_hf.data import paint_field
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.smear import DEFAULT_RANGES, CellState, Picture
 from wbc_hf.web import full_pictures
 from wbc_hf.web import session as session_module
@@ -24,7 +24,7 @@ from wbc_hf.web.uploads import Upload
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny")
+    return Predictor(*build_tiny_model(), name="tiny")
 
 
 @pytest.fixture(scope="module")

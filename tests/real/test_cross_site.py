@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from tests.adapted_models import build_tiny_model
 from wbc_hf.data import paint_cells
 from wbc_hf.inference import Predictor
-from wbc_hf.modeling import build_from_scratch
 from wbc_hf.web import build_page, launch_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
@@ -64,7 +64,7 @@ def site() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def address(site: int) -> Iterator[str]:
     """URL of a page for users, under a name, that one other site may use."""
-    page = build_page(Predictor(*build_from_scratch(0.0625, image_size=32), name="tiny"))
+    page = build_page(Predictor(*build_tiny_model(), name="tiny"))
     origins = [f"http://friend.example:{site}"]
     url = launch_page(page, "127.0.0.1", None, users=[("ana", "secret")], hosts=["lab.example"], origins=origins)
     yield f"http://lab.example:{urlsplit(url).port}/"
