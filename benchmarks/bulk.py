@@ -46,6 +46,7 @@ SLOWER = 0.1
 LEAST_RATIO = 1.7
 POLLING_SECONDS = 0.2
 PORT = 6399
+NODE_SECONDS = 25  # a node that cannot join gives up after twenty
 
 # The predictor itself over the same files: prints images/s without loading.
 DIRECT = """
@@ -108,10 +109,13 @@ def command(images: Path, model: str, output: Path, *more: str) -> list[str]:
     return [*words, *more]
 
 
-def start(words: Sequence[str], cores: set[int] | None = None) -> subprocess.Popen:
+def start(words: Sequence[str], cores: set[int] | None = None, **environment: str) -> subprocess.Popen:
     """Start in a new process group, on these cores where given."""
     pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, process_group=0, preexec_fn=pin)
+    environment = os.environ | environment
+    return subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, process_group=0, preexec_fn=pin
+    )
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -245,9 +249,9 @@ def run_nodes(images: Path, count: int, model: str, folder: Path) -> bool:
     address = f"127.0.0.1:{PORT}"
     head = [*ray, "--head", "--node-ip-address", "127.0.0.1", "--port", str(PORT), "--include-dashboard", "false"]
     with running([*head, "--num-cpus", "2"]):
-        time.sleep(10)
-        with running([*ray, "--address", address, "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]) as kill:
-            time.sleep(10)
+        # A head asks for a token by itself; a node that joins it brings one only where it is told to.
+        node = [*ray, "--address", address, "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
+        with running(node, RAY_AUTH_MODE="token") as kill:
             process = start(command(images, model, output, "--address", address))
             wait_for(process, output, count // 3)
             kill()
@@ -258,9 +262,9 @@ def run_nodes(images: Path, count: int, model: str, folder: Path) -> bool:
 
 
 @contextmanager
-def running(words: Sequence[str]):
+def running(words: Sequence[str], **environment: str):
     """Run a Ray node until the block ends; yields what kills it and all its processes at once."""
-    process = start(words)
+    process = start(words, **environment)
 
     def kill() -> None:
         with suppress(psutil.Error):
@@ -271,6 +275,9 @@ def running(words: Sequence[str]):
         process.wait()
 
     try:
+        time.sleep(NODE_SECONDS)
+        if process.poll() is not None:
+            sys.exit(f"The node did not start: {' '.join(words)}")
         yield kill
     finally:
         kill()
