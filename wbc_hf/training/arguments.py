@@ -170,9 +170,8 @@ class LeucocyteTrainingArguments(TrainingArguments):
     search: int = field(
         default=0,
         metadata={
-            "help": "First run this many short trials of other hyperparameters, compared on validation twice an "
-            "epoch, poor ones pruned; then train with the best. Varied: learning rate, batch (or half), --freeze "
-            "(no less), weight "
+            "help": "First run this many short trials of other hyperparameters, compared on validation, poor ones "
+            "pruned; then train with the best. Varied: learning rate, batch (or half), --freeze (no less), weight "
             "decay, label smoothing, and augmentation unless --cached_views fixes it. The first trial has the values "
             "given here. Table and plots: OUTPUT_DIR/search. Cheapest with --freeze and --cached_views."
         },

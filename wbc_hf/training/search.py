@@ -57,10 +57,7 @@ _STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned"}
 _FINISHED = tuple(_STATES)
 _COUNTED = (*_FINISHED, TrialState.RUNNING, TrialState.WAITING)
 _FIXED = "fixed_params"  # Optuna's attribute of a trial that was enqueued: its values
-# Trials are compared in the middle of each epoch and at its end, and go on while they are among the best third of
-# those that came as far: most of them end after half an epoch. The first ones are not pruned: a third needs values.
-_CHECKS_PER_EPOCH = 2
-_BEST_PERCENT = 100 / 3
+# Trials that are not pruned, since a median needs values.
 _STARTUP_TRIALS = 4
 _POLL_SECONDS = 1.0  # between two looks at the trials of other processes
 
@@ -248,8 +245,8 @@ def _open_study(arguments: Arguments) -> optuna.Study:
         study_name=training.search_study if training.search_storage else _STUDY_NAME,
         load_if_exists=True,
         direction="minimize" if metric_name(training) == "loss" else "maximize",
-        # Successive halving would stop a second trial that is worse than the first, and then never learn more of it.
-        pruner=optuna.pruners.PercentilePruner(_BEST_PERCENT, n_startup_trials=_STARTUP_TRIALS),
+        # Three epochs are one rung of successive halving, and no bracket of Hyperband; a median needs neither.
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP_TRIALS),
     )
     begun = study.get_trials(deepcopy=False)
     # With the same seed again, a resumed search would draw the values of the first trials again, and so would several
@@ -307,24 +304,12 @@ def _run_trial(study: optuna.Study, trial: optuna.Trial, arguments: Arguments, t
 
 
 class TrialCallback(EvaluationLines):
-    """Shows a bar, reports to the study twice an epoch, ends trials that are pruned or whose loss is not finite."""
+    """Shows a bar, reports every epoch to the study, and ends trials that are pruned or whose loss is not finite."""
 
     def __init__(self, trial: optuna.Trial, metric: str, epochs: int):
-        self.trial, self.metric, self.checks = trial, metric, _CHECKS_PER_EPOCH * epochs
+        self.trial, self.metric, self.epochs = trial, metric, epochs
         self.figures: list[float] = []
         self.state = TrialState.COMPLETE
-
-    def on_step_end(self, args, state, control, **kwargs):
-        # The end of an epoch is the Trainer's to evaluate.
-        due = round((len(self.figures) + 1) * state.max_steps / self.checks)
-        if (len(self.figures) + 1) % _CHECKS_PER_EPOCH and state.global_step >= due:
-            control.should_evaluate = True
-        super().on_step_end(args, state, control, **kwargs)
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        # The Trainer ends the epoch of a trial that was stopped within it, and would evaluate it once more.
-        control.should_evaluate &= self.state is TrialState.COMPLETE
-        super().on_epoch_end(args, state, control, **kwargs)
 
     def on_evaluate(self, args, state, control, **kwargs):
         metrics = kwargs["metrics"]
@@ -333,7 +318,7 @@ class TrialCallback(EvaluationLines):
             control.should_training_stop = True
             return
         self._report(metrics[f"eval_{self.metric}"])
-        if len(self.figures) < self.checks and self.trial.should_prune():
+        if len(self.figures) < self.epochs and self.trial.should_prune():
             self.state = TrialState.PRUNED
             control.should_training_stop = True
 
@@ -370,7 +355,7 @@ def _list_trials(study: optuna.Study, space: Space, metric: str) -> dict[int, Ro
         figures = [figure for figure in trial.intermediate_values.values() if math.isfinite(figure)]
         failure = trial.user_attrs.get(_FAILURE, "")
         rows[trial.number] = (
-            {"trial": number, "epochs": len(trial.intermediate_values) / _CHECKS_PER_EPOCH}
+            {"trial": number, "epochs": len(trial.intermediate_values)}
             | {metric: _better(metric)(figures) if figures else ""}
             | {name: _rounded(trial.params)[name] for name in space}
             | {"seconds": round(trial.duration.total_seconds(), 1) if trial.duration else ""}

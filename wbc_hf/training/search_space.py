@@ -74,7 +74,7 @@ def search_space(arguments: Arguments) -> Space:
 
 
 def trial_arguments(values: Values, arguments: Arguments) -> Arguments:
-    """Arguments of one trial: a few epochs with a schedule of their own, evaluated after each; nothing is saved."""
+    """Arguments of one trial: a few epochs with a schedule of their own, evaluated after each, nothing saved."""
     short = {
         "output_dir": str(Path(arguments.training.output_dir) / SEARCH_FOLDER),
         "num_train_epochs": arguments.training.search_epochs,
