@@ -24,7 +24,7 @@ IN_ORDER := --no-loadscope-reorder
 # Browser tests run one at a time: a page that waits for a processor looks like one that hangs.
 test: CHOSEN := and not long
 test-all: CHOSEN :=
-test: $(VENV)/.installed  ## Run the tests, in 12 minutes; both parts run and are reported, also where the first fails
+test: $(VENV)/.installed  ## Run the tests, in a quarter of an hour; both parts run and are reported, also where the first fails
 test-all: $(VENV)/.installed  ## The same with those that take more than seven seconds each
 test test-all:
 	@unit=passed; browser=passed; \
