@@ -16,10 +16,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from page_load import resident_mib
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import Error, Page, ViewportSize, sync_playwright
 
 from wbc_hf.cli import find_files
 
@@ -31,6 +33,22 @@ def start_page(model: str, port: int) -> subprocess.Popen:
     """Start the page in a process of its own, as people do."""
     command = [sys.executable, "app.py", "--model", model, "--port", str(port)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@contextmanager
+def page_in_browser(model: str, port: int, viewport: ViewportSize) -> Iterator[tuple[Page, subprocess.Popen]]:
+    """A page of a browser that has opened ours, and the process that serves it; both end with the block."""
+    server = start_page(model, port)
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport=viewport)
+            open_page(page, f"http://127.0.0.1:{port}")
+            yield page, server
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def open_page(page: Page, url: str) -> None:
@@ -87,24 +105,17 @@ def main() -> None:
     if len(arguments.fields) > 1:
         random.Random(0).shuffle(files)
     files = files[: arguments.count]
-    server = start_page(arguments.model, arguments.port)
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page(viewport=VIEWPORT)
-            for _ in range(arguments.repeats):
-                open_page(page, f"http://127.0.0.1:{arguments.port}")
-                page.wait_for_timeout(2 * MILLISECONDS)
-                first, last, pager = time_fields(page, files, arguments.every, server.pid)
-                print(
-                    f"{len(files)} fields: first after {first:.2f} s, all after {last:.2f} s ({pager}); "
-                    f"load {os.getloadavg()[0]:.1f}",
-                    flush=True,
-                )
-            browser.close()
-    finally:
-        server.terminate()
-        server.wait()
+    with page_in_browser(arguments.model, arguments.port, VIEWPORT) as (page, server):
+        for number in range(arguments.repeats):
+            if number:
+                open_page(page, page.url)
+            page.wait_for_timeout(2 * MILLISECONDS)
+            first, last, pager = time_fields(page, files, arguments.every, server.pid)
+            print(
+                f"{len(files)} fields: first after {first:.2f} s, all after {last:.2f} s ({pager}); "
+                f"load {os.getloadavg()[0]:.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ to the differential in which the server has counted it. Each way starts in the v
 
 import argparse
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from page_fields import MILLISECONDS, open_page, start_page
+from page_fields import MILLISECONDS, page_in_browser
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from wbc_hf.data import paint_field
 from wbc_hf.labels import CLASS_NAMES
@@ -142,21 +141,15 @@ def main() -> None:
     parser.add_argument("--phone", action="store_true", help="On a screen of 390 x 844 pixels.")
     parser.add_argument("--port", type=int, default=7868)
     arguments = parser.parse_args()
-    server = start_page(arguments.model, arguments.port)
-    try:
-        with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-            files = paint_fields(Path(folder), arguments.cells)
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page(viewport=PHONE if arguments.phone else DESKTOP)
-            open_page(page, f"http://127.0.0.1:{arguments.port}")
-            found = fill(page, files, arguments.cells)
-            print(f"{found} cells; load {os.getloadavg()[0]:.1f}")
-            print(f"{'milliseconds':<44}{'count':>6}{'median':>10}{'95 %':>10}{'most':>10}")
-            measure(page, arguments.relabels)
-            browser.close()
-    finally:
-        server.terminate()
-        server.wait()
+    viewport = PHONE if arguments.phone else DESKTOP
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        page_in_browser(arguments.model, arguments.port, viewport) as (page, _),
+    ):
+        found = fill(page, paint_fields(Path(folder), arguments.cells), arguments.cells)
+        print(f"{found} cells; load {os.getloadavg()[0]:.1f}")
+        print(f"{'milliseconds':<44}{'count':>6}{'median':>10}{'95 %':>10}{'most':>10}")
+        measure(page, arguments.relabels)
 
 
 if __name__ == "__main__":
