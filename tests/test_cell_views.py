@@ -79,16 +79,29 @@ def test_a_view_below_the_threshold_waits_for_review(field: Image.Image, boxes: 
     assert {view.prediction.status for view in predict_cells(predictor, field, boxes)} == {"review"}
 
 
-def test_in_doubt_the_prediction_is_the_mean_over_all_orientations(field: Image.Image, boxes: list):
-    predictor = predictor_of(field, boxes, 1.3, SPANS)
-    predictor.calibration = replace(predictor.calibration, review_threshold=1.0)
-    crops = [np.asarray(crop_cell(field, boxes[0], span)) for span in SPANS]
-    turned = [np.rot90(one, quarters) for crop in crops for one in (crop, crop[:, ::-1]) for quarters in range(4)]
+def mean_over(predictor: Predictor, crops: list[np.ndarray], mirrored: tuple[bool, ...]) -> np.ndarray:
+    """Normalised geometric mean of the probabilities of crops in all quarter turns, as they are and mirrored."""
+    turned = [np.rot90(crop[:, ::-1] if flip else crop, n) for crop in crops for flip in mirrored for n in range(4)]
     rows = np.log(predictor.probabilities([Image.fromarray(np.ascontiguousarray(one)) for one in turned]))
-    expected = np.exp(rows.mean(0)) / np.exp(rows.mean(0)).sum()
-    prediction = predict_cells(predictor, field, boxes[:1])[0].prediction
-    assert prediction.label == predictor.labels[expected.argmax()]
-    assert prediction.probability == pytest.approx(expected.max(), rel=1e-4)
+    return np.exp(rows.mean(0)) / np.exp(rows.mean(0)).sum()
+
+
+def test_in_doubt_the_prediction_is_the_mean_over_orientations(field: Image.Image, boxes: list):
+    predictor = predictor_of(field, boxes, 1.3, SPANS)
+    crops = [np.asarray(crop_cell(field, boxes[0], span)) for span in SPANS]
+    quarters = mean_over(predictor, crops, (False,))
+    plain = replace(predictor.calibration, review_threshold=1.0)
+    # Far from the threshold the quarter turns are enough, near it the mirror images are asked too.
+    for threshold, mirrored in (
+        (quarters.max() - 0.1, (False,)),
+        (quarters.max() + 0.01, (False, True)),
+        (quarters.max() - 0.01, (False, True)),
+    ):
+        predictor.calibration = replace(plain, tta_threshold=float(threshold))
+        expected = mean_over(predictor, crops, mirrored)
+        prediction = predict_cells(predictor, field, boxes[:1])[0].prediction
+        assert prediction.label == predictor.labels[expected.argmax()]
+        assert prediction.probability == pytest.approx(expected.max(), rel=1e-4)
     first = predictor.predict([crop_cell(field, boxes[0], span) for span in SPANS])
     assert prediction.distance == min(one.distance for one in first)
 

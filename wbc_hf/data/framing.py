@@ -36,8 +36,11 @@ def crop_cell(field: Image.Image, box: Box, span: float = DEFAULT_SPAN) -> Image
 
 
 def orientations(image: Image.Image) -> list[Image.Image]:
-    """A picture in all eight orientations of a square: as it is, then turned by quarters and mirrored."""
-    return [image, *(image.transpose(each) for each in Image.Transpose)]
+    """A picture in all eight orientations of a square: as it is, its three quarter turns, its four mirror images."""
+    it = Image.Transpose
+    turns = (it.ROTATE_90, it.ROTATE_180, it.ROTATE_270)
+    mirrors = (it.FLIP_LEFT_RIGHT, it.FLIP_TOP_BOTTOM, it.TRANSPOSE, it.TRANSVERSE)
+    return [image, *(image.transpose(each) for each in (*turns, *mirrors))]
 
 
 def framings_within(field: Image.Image, box: Box, spans: Sequence[float]) -> tuple[Framing, ...]:

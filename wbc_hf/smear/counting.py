@@ -3,6 +3,7 @@
 import io
 import logging
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -386,7 +387,7 @@ def _encode_preview(image: Image.Image) -> bytes:
 
 def _encode_crop(crop: Image.Image) -> bytes:
     """PNG, without loss, since people may train on it."""
-    return _encode(crop, CROP_SIDE, "PNG", compress_level=3)
+    return _encode(crop, CROP_SIDE, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def _encode(image: Image.Image, side: int, format: str, **options: int) -> bytes:

@@ -40,7 +40,13 @@ function change(action, numbers, value = null) {
     changes.push({action, numbers, value, ticket: ++ticket});
     if (action !== 'cell') { selected.clear(); anchor = 0; }
     draw();
-    send();
+    afterFrame(send);
+}
+
+// What a person did is on the screen before Gradio begins to send it, which takes longer. A hidden page has no frames.
+function afterFrame(then) {
+    const late = setTimeout(then, 100);
+    requestAnimationFrame(() => setTimeout(() => { clearTimeout(late); then(); }));
 }
 
 // One after the other: an undo must not overtake what it undoes.
@@ -210,7 +216,9 @@ function want(number) {
 
 function put(number, url) {
     const picture = elements.get(number)?.querySelector('img');
-    if (picture && !picture.src) picture.src = url;
+    if (!picture || picture.src) return;
+    picture.src = url;
+    watcher.unobserve(elements.get(number));
 }
 
 function ask() {
