@@ -101,6 +101,7 @@ def review_threshold(
     *,
     weights: np.ndarray | None = None,
     target: float = TARGET_ACCURACY,
+    least: int = 1,
 ) -> tuple[float, bool]:
     """Choose the probability below which a person should review a prediction.
 
@@ -112,6 +113,7 @@ def review_threshold(
         correct: Whether its prediction was correct, bool (n,).
         weights: Of the images in that accuracy, (n,); by default they count alike.
         target: Accuracy, 0 to 1.
+        least: Number of predictions that a threshold has to accept.
 
     Returns:
         The threshold, and whether it reaches the target.
@@ -121,7 +123,7 @@ def review_threshold(
     weight = np.ones(len(order)) if weights is None else weights[order]
     accuracy = np.cumsum(weight * correct[order]) / np.cumsum(weight)
     reached = np.flatnonzero(accuracy >= target)
-    if not len(reached):
+    if not len(reached) or reached[-1] + 1 < least:
         return lowest, False
     return max(lowest, float(confidence[order[reached[-1]]])), True
 

@@ -19,6 +19,8 @@ TARGET_ELSEWHERE = 0.95
 # Accuracy of predictions that all orientations together need not confirm. It is higher, since their mean ranks the
 # others better: with two laboratories setting the thresholds of the third, more is accepted and no less of it right.
 TARGET_AT_ONCE = 0.97
+# Predictions that a threshold has to accept: of fewer all may be right by luck.
+_LEAST_ACCEPTED = 20
 # Share of the cells of a laboratory that may be unfamiliar because of its stain and its camera alone.
 UNFAMILIAR_ELSEWHERE = 0.1
 
@@ -72,7 +74,7 @@ def recalibrate(calibration: Calibration, left_out: Sequence[LeftOut]) -> tuple[
     familiar = distances <= farthest
     at_once, averaged = (softmax(each[familiar] / factor, axis=1) for each in (logits, tta_logits))
     labels, weights, like_home = labels[familiar], weights[familiar], distances[familiar] <= 1
-    fit = partial(review_threshold, weights=weights)
+    fit = partial(review_threshold, weights=weights, least=_LEAST_ACCEPTED)
     right = at_once.argmax(1) == labels
     threshold, reached = fit(at_once.max(1), right, target=TARGET_ELSEWHERE)
     below, found = fit(at_once.max(1), right, target=TARGET_AT_ONCE)
