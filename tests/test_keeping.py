@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -152,7 +153,12 @@ def test_signing_says_what_stands_against_it_and_locks(predictor: Predictor, sto
     page.act("open", specimen.key)
     assert "1 cell waits for review" in page.sign()
     assert "gives a name" in page.sign("few cells", reviewer="")
-    assert "Signed by <b>Dr. Roe</b>" in page.sign("few cells")
+    signed = page.sign("few cells")
+    assert "Signed by <b>Dr. Roe</b>" in signed
+    # Neither card nor gallery offers what would be refused.
+    assert "Signed: a review can be changed once" in signed and '"signed":true' in signed
+    reviewing = re.findall(r'<button[^>]*data-action="(?:label|withdraw|undo)"[^>]*>', signed)
+    assert reviewing and all(button.endswith(" disabled>") for button in reviewing)
     assert (store.find().items[0].state, specimen.about.patient) == (State.SIGNED, "P-1")
     with pytest.raises(WbcError, match="can only be amended"):
         page.session.act("label", 1, "monocyte", "Ana")
@@ -206,7 +212,7 @@ def said_of(page: Page, number: int) -> list[tuple[str, str]]:
 def test_whoever_comes_second_is_told_and_overrules_nobody_unseen(pages: tuple[Page, Page]):
     ana, ben = pages
     label(ben, 100, "basophil", "Ben")
-    assert "Ben: reviewed, cell 100: nobody’s word → basophil" in label(ana, 1, "monocyte", "Ana")  # of another cell
+    assert "Ben: reviewed, cell 100: not reviewed → basophil" in label(ana, 1, "monocyte", "Ana")  # of another cell
     assert "by others" not in label(ana, 2, "monocyte", "Ana")
     label(ben, 100, "eosinophil", "Ben")
     told = label(ana, 100, "monocyte", "Ana")

@@ -45,13 +45,15 @@ def test_nothing_is_said_where_nothing_stands_against_it(specimen: Specimen):
     assert specimen.about.signature.name == "Dr. Roe"
 
 
-def test_what_stands_against_it_is_said_and_needs_a_comment():
+def test_what_stands_against_it_is_said_and_needs_a_reason():
     specimen = Specimen()
     add_field(specimen, new_cell(), new_cell(status="review"))
     points = open_points(take_snapshot(specimen), LaboratoryCheck(Origin.ANOTHER, 20, 3.0))
     assert [point.split()[0] for point in points] == ["1", "1", "the", "the", "no"]
     with pytest.raises(WbcError, match="why it is signed nevertheless: 1 cell waits for review"):
         sign(specimen, points, "Dr. Roe")
+    with pytest.raises(WbcError, match=r"gives a name.*why it is signed nevertheless"):
+        sign(specimen, points, "")  # all that is missing, at once
     assert specimen.about.signature is None
     sign(specimen, points, "Dr. Roe", "leucopenia")
     assert "leucopenia; known then: 1 cell waits" in specimen.history[-1].after
@@ -138,7 +140,7 @@ def test_pdf_shows_signature_numbers_and_history(specimen: Specimen):
     assert "Neutrophil: 99" in cells and "None of the five, by a person: not counted: 1" in cells
     for said in ("P-1", "O-2", "3 a", "haemolytic", "seen twice", "S 17"):
         assert said in history
-    assert "Ana: reviewed, cell 1: nobody’s word → basophil" in history
+    assert "Ana: reviewed, cell 1: not reviewed → basophil" in history
     assert "Ben: reviewed, cell 1: basophil → none of the five" in history
     assert "Dr. Roe: signed" in history
 

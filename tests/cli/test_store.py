@@ -51,8 +51,8 @@ def test_specimens_are_listed_and_found(store: SpecimenStore, specimen: KeptSpec
 def test_a_specimen_is_shown_with_its_history(store: SpecimenStore, specimen: KeptSpecimen):
     said = run("show", store.name, specimen.key).output
     assert "S 17" in said and "2 pictures, 6 cells" in said
-    assert "Ana: reviewed, cell 2: nobody’s word → monocyte" in said
-    assert "Ben: reviewed, cells 2: monocyte → none of the five; cells 3: nobody’s word → basophil" in said
+    assert "Ana: reviewed, cell 2: not reviewed → monocyte" in said
+    assert "Ben: reviewed, cells 2: monocyte → none of the five; cells 3: not reviewed → basophil" in said
 
 
 def test_a_specimen_is_removed_once_a_person_says_so(store: SpecimenStore, specimen: KeptSpecimen):

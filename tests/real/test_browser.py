@@ -370,6 +370,35 @@ def test_the_gallery_begins_with_what_is_most_unsure_or_goes_by_number(page: "sy
 
 
 @DESKTOP_FIRST
+def test_a_resting_mouse_names_one_cell_and_further_keys_are_for_the_card(page: "sync_api.Page", fields: list[Path]):
+    _examine(page, fields[:1], "Field 1 of 1")
+    waiting = page.locator(".wbc-cell.wbc-waiting")
+    count, under = waiting.count(), waiting.last
+    first = int(under.get_attribute("data-number"))
+    under.hover()
+    page.keyboard.press("a")
+    sync_api.expect(page.locator(f".wbc-card[data-number='{first}']")).to_have_count(0)
+    assert [int(it.get_attribute("data-number")) for it in page.locator(".wbc-cell.wbc-reviewed").all()] == [first]
+    page.keyboard.press("a")
+    sync_api.expect(waiting).to_have_count(count - 2)
+
+    # On a cell that is accepted already it leads to one that waits.
+    _cell(page, first).click()
+    page.locator(f".wbc-card[data-number='{first}']").wait_for()
+    page.locator("h1").hover()
+    for left in reversed(range(count - 2)):
+        page.locator(".wbc-card").get_by_role("button", name="Next that waits").click()
+        page.locator(".wbc-card").get_by_role("button", name="Accept").wait_for()
+        page.keyboard.press("a")
+        sync_api.expect(waiting).to_have_count(left)
+        _cell(page, first).click()
+        page.locator(f".wbc-card[data-number='{first}']").wait_for()
+        page.locator("h1").hover()
+    page.locator(".wbc-card", has_text="No cell waits for review.").get_by_role("link", name="To the reports").click()
+    sync_api.expect(page.get_by_role("button", name="Report (PDF)")).to_be_in_viewport()
+
+
+@DESKTOP_FIRST
 def test_the_end_of_a_review_says_how_little_a_few_cells_are(page: "sync_api.Page", fields: list[Path]):
     _examine(page, fields, "Field 1 of 2")
     said, accept = page.locator(".wbc-gallery > [role=status]"), page.locator("[data-do=accept-column]:visible")

@@ -7,7 +7,7 @@ from itertools import groupby
 from wbc_hf.reports.texts import NONE_OF_THESE, reviewer_text
 from wbc_hf.smear import Action, Event
 
-_NO_WORD = "nobody’s word"
+_NO_WORD = "not reviewed"
 # What a review of a cell consists of; the last of them holds.
 _REVIEWS = (Action.REVIEWED, Action.WITHDRAWN, Action.UNDONE)
 

@@ -44,20 +44,21 @@ def sign(specimen: Specimen, points: list[str], name: str, comment: str = "", se
         specimen: The specimen.
         points: What `open_points` said; the history keeps it.
         name: Who stands for it.
-        comment: Why, where points are open.
+        comment: The reason, where points are open.
         seen: Number of the last event that the signer and the points know of; by default whatever there is.
 
     Raises:
         ChangedMeanwhileError: More was done since.
-        WbcError: No name, points are open and no comment says why, or it is signed already.
+        WbcError: No name, points are open and no reason is given, or it is signed already.
     """
     name, comment = escape_surrogates(name.strip()), escape_surrogates(comment.strip())
-    if not name:
-        raise WbcError("Whoever signs gives a name, under “Reviewed by”.")
     if not specimen.pictures:
         raise WbcError("There is nothing to sign: the specimen has no picture.")
+    missing = [] if name else ["Whoever signs gives a name, under “Reviewed by”."]
     if points and not comment:
-        raise WbcError(f"Say in the comment why it is signed nevertheless: {'; '.join(points)}.")
+        missing.append(f"Give the reason why it is signed nevertheless: {'; '.join(points)}.")
+    if missing:
+        raise WbcError(" ".join(missing))
     if len(comment) > MAX_COMMENT:
         raise WbcError(f"The comment has {len(comment)} characters, at most {MAX_COMMENT} are kept.")
     known = f"known then: {'; '.join(points)}" if points else ""

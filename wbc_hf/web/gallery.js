@@ -37,6 +37,7 @@ function forget() {
 }
 
 function change(action, numbers, value = null) {
+    if (given.signed && action !== 'cell') { say('Signed: a review can be changed once the specimen is opened by “Amend”.'); return; }
     changes.push({action, numbers, value, ticket: ++ticket});
     if (action !== 'cell') { selected.clear(); anchor = 0; }
     draw();
@@ -98,7 +99,7 @@ function draw() {
     columns.forEach(({section, list}, index) => {
         arrange(list, of[index].sort(compare).map(cell => elements.get(cell.number)));
         const members = [...cells.values()].filter(cell => cell.column === index);
-        section.querySelector('h3 b').textContent = members.length;
+        section.querySelector('h3 b').textContent = of[index].length;
         if ('onlyFilled' in section.dataset) section.hidden = !members.length;
         const accept = section.querySelector('[data-do=accept-column]');
         if (accept) fill(accept, members.filter(cell => cell.state === 'waiting').length);
@@ -352,11 +353,19 @@ root.addEventListener('focusin', event => {
 });
 root.addEventListener('pointermove', () => { byKeyboard = false; });
 
+// Where the mouse was when a key acted on the cell under it. That cell moves to another column, so until the mouse moves
+// whatever lies under it then is not meant.
+let mouse = '', spent = '';
+document.addEventListener('pointermove', event => { mouse = `${event.clientX} ${event.clientY}`; }, true);
+root.addEventListener('wheel', () => { spent = ''; }, {passive: true});
+
+function hovered() { return mouse === spent ? null : root.querySelector('.wbc-cell:hover'); }
+
 // A key reviews the cell under the mouse, or the one that the keyboard is at; if it is selected, or none is there, all
 // that are selected. Says whether the key was meant for the gallery.
 wbc.galleryKey = event => {
     if (!given || !root.offsetParent || event.repeat) return false;
-    const it = byKeyboard ? cellOf(document.activeElement) : root.querySelector('.wbc-cell:hover');
+    const it = byKeyboard ? cellOf(document.activeElement) : hovered();
     const number = it ? Number(it.dataset.number) : 0;
     const numbers = selected.size && (!it || selected.has(number)) ? [...selected] : it ? [number] : [];
     const key = event.key.toLowerCase();
@@ -364,6 +373,7 @@ wbc.galleryKey = event => {
     const place = wbc.classKeys.indexOf(key);
     if (!numbers.length || (place < 0 && key !== 'a' && key !== 'u')) return false;
     const open = numbers.filter(other => !FIXED.includes(cells.get(other).state));
+    if (!byKeyboard) spent = mouse;
     if (key === 'a') accept(open);
     else if (place >= 0) move(open, columns[place].value);
     else if (open.length === 1 && cells.get(open[0]).reviewed) change('withdraw', open);

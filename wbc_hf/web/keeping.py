@@ -74,7 +74,7 @@ class Keeping:
                     for name in FIELDS
                 ]
             with gr.Row():
-                self.reason = gr.Textbox("", label="Comment of whoever signs or amends", max_length=500, scale=4)
+                self.reason = gr.Textbox("", label="Reason for signing or amending", max_length=500, scale=4)
                 self.sign = gr.Button("Sign", size="md", variant="primary", scale=1, min_width=110)
                 self.amend = gr.Button("Amend", size="md", scale=1, min_width=110, visible=False)
                 self.second = gr.Button("Second reading", size="md", scale=1, min_width=110, visible=False)
@@ -109,7 +109,7 @@ class Keeping:
         for field in self._written.values():
             field.blur(self.on_field, given, [self.signed, *self._written.values()], **hidden)
         self.sign.click(self.on_sign, [*given, self.reason], [*results, *self.outputs], **AT_ONCE)
-        self.amend.click(self.on_amend, [*given, self.reason], self.outputs, **AT_ONCE)
+        self.amend.click(self.on_amend, [*given, self.reason], [*results, *self.outputs], **AT_ONCE)
         if self.store is None:
             return
         self.second.click(self.on_second_reading, session, [*results, *self.outputs], **AT_ONCE)
@@ -242,7 +242,7 @@ class Keeping:
             return self._refresh(session) | {self.signed: render_problem("Not done", told)}
         except WbcError as error:
             return {self.signed: render_problem("Not done", str(error))}
-        return self.state_of(session) | {self.list: self.render_list(user=user)}
+        return self._refresh(session) | {self.list: self.render_list(user=user)}
 
     def _sign(
         self, session: Session, who: str, name: str, leucocytes: str, fields: tuple[str, ...], reason: str

@@ -65,6 +65,8 @@ class View:
         in_full: Whether the picture is kept in full resolution, beside its preview.
         kept: Whether a store keeps the specimen.
         types: The laboratory's own.
+        next_waiting: Number of the cell to review next; None where none waits.
+        signed: Whether the specimen is signed, so that no review can be changed.
     """
 
     pictures: tuple[Picture, ...]
@@ -76,6 +78,8 @@ class View:
     in_full: bool
     kept: bool
     types: CellTypes
+    next_waiting: int | None
+    signed: bool
 
     @property
     def cells_of_picture(self) -> tuple[Cell, ...]:
@@ -213,6 +217,8 @@ class Session:
             self._picture in self.full_pictures,
             hasattr(self.specimen, "key"),
             self.types,
+            self._next_waiting(self._cell),
+            self.specimen.about.signature is not None,
         )
 
     @property

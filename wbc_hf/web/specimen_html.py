@@ -149,10 +149,9 @@ def render_card(view: View, neighbours: Sequence[Neighbour] = ()) -> str:
         picture=picture,
         status=status,
         tone=tone,
-        undo=view.undo,
+        view=view,
         never_counted=NEVER_COUNTED,
         names=names_of(view.types),
-        beside=view.beside,
         neighbours=neighbours,
     )
 
@@ -189,7 +188,8 @@ def describe_gallery(session: Session) -> str:
                 "version": session.version,
                 "ticket": session.ticket,
                 "chosen": view.cell and view.cell.number,
-                "undo": view.undo,
+                "undo": "" if view.signed else view.undo,
+                "signed": view.signed,
                 "reading": session.readings > 0,
                 "cells": [_summary(cell, columns) for cell in view.cells],
             },

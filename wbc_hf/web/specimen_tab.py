@@ -146,7 +146,7 @@ class SpecimenTab:
                 self.reviewer = _text_field("Reviewed by", "your name", 80)
             self.signed_in = gr.HTML()
             self.keeping.lay_out_signing()
-            with gr.Row(elem_classes="wbc-exports"):
+            with gr.Row(elem_classes="wbc-exports", elem_id="wbc-reports"):
                 self.exports = [gr.Button(export.title, size="sm", min_width=200) for export in EXPORTS]
             self.refusal = gr.HTML()
         self.sent, self.thumbnails = gr.JSON(visible=False), gr.JSON(visible=False)
@@ -565,4 +565,4 @@ def make_file(
 
 
 def _text_field(label: str, placeholder: str, max_length: int) -> gr.Textbox:
-    return gr.Textbox("", label=label, placeholder=placeholder, max_length=max_length, min_width=110)
+    return gr.Textbox("", label=label, placeholder=placeholder, max_length=max_length, min_width=150)
