@@ -1,5 +1,6 @@
 """The page: its handlers, its endpoints for programs, and its header."""
 
+import base64
 import io
 import json
 import shutil
@@ -131,11 +132,13 @@ def _given(upload: Upload) -> dict:
 
 def test_shows_the_answer_and_then_the_heat_map(predictor: Predictor, uploads: list[Upload]):
     tab, inputs = cell_tab(predictor), Inputs()
-    preview, answer = tab.on_picture(_given(uploads[0]), 1, inputs)
-    first, (again, explained) = answer["html"], tab.on_answered(inputs)
-    second = explained["html"]
+    answer = tab.on_picture(_given(uploads[0]), 1, inputs)
+    explained = tab.on_answered(inputs)
+    first, second = answer["html"], explained["html"]
 
-    assert preview.size == again.size == (40, 40)
+    assert answer["preview"] == explained["preview"]
+    with Image.open(io.BytesIO(base64.b64decode(answer["preview"].partition("base64,")[2]))) as preview:
+        assert preview.size == (40, 40)
     assert predictor.predict([uploads[0].source])[0].label.capitalize() in first
     assert "smear 1, Zelle 0.png <span>40 × 40 pixels" in first
     assert all(leucocyte.colour in first for leucocyte in LEUCOCYTES)
@@ -168,18 +171,17 @@ def test_shows_large_pictures_smaller(predictor: Predictor, cell: Image.Image, t
 
 def test_says_why_one_file_is_no_picture(predictor: Predictor, uploads: list[Upload]):
     tab, inputs = cell_tab(predictor), Inputs()
-    preview, answer = tab.on_picture(_given(uploads[3]), 1, inputs)
+    answer = tab.on_picture(_given(uploads[3]), 1, inputs)
 
-    assert preview is None
-    assert tab.on_answered(inputs) == (preview, answer)
+    assert answer["preview"] is None
+    assert tab.on_answered(inputs) == answer
     assert inputs.unexplained is None
     assert f"notes.jpg {NO_PICTURE_FORMAT}" in answer["html"]
 
 
 def test_waits_for_a_picture(predictor: Predictor):
-    preview, answer = cell_tab(predictor).on_picture(None, 1, Inputs())
-    assert preview is None
-    assert answer == {"number": 1, "html": render("empty", text=NO_PICTURE)}
+    answer = cell_tab(predictor).on_picture(None, 1, Inputs())
+    assert answer == {"number": 1, "html": render("empty", text=NO_PICTURE), "preview": None}
 
 
 class Waiting:
@@ -210,12 +212,12 @@ def test_the_newest_input_wins_over_answers_that_are_late(predictor: Predictor, 
         second, newest, third = (answer.result(60) for answer in later)
 
     assert first.result() == second == third == gr.skip()
-    assert newest[1]["number"] == 4 and uploads[4].name in newest[1]["html"]
+    assert newest["number"] == 4 and uploads[4].name in newest["html"]
     tab.predictor = predictor
     # Whichever of the four asks: their answers may have arrived in any order.
-    preview, answer = tab.on_answered(inputs)
+    answer = tab.on_answered(inputs)
     assert answer["number"] == 4 and uploads[4].name in answer["html"] and "Heat map" in answer["html"]
-    assert preview.size == newest[0].size
+    assert answer["preview"] == newest["preview"]
     assert tab.on_answered(inputs) == gr.skip()  # explained already
 
 
@@ -234,8 +236,8 @@ def test_a_picture_that_is_taken_away_gets_no_heat_map(predictor: Predictor, upl
     tab, inputs = cell_tab(predictor), Inputs()
     tab.on_picture(_given(uploads[0]), 1, inputs)
     tab.on_picture(None, 2, inputs)
-    preview, answer = tab.on_answered(inputs)
-    assert preview is None
+    answer = tab.on_answered(inputs)
+    assert answer["preview"] is None
     assert NO_PICTURE in answer["html"]
 
 

@@ -166,6 +166,27 @@ def test_the_newest_of_two_quick_examples_wins(page: "sync_api.Page", cells: lis
         page.get_by_text(NO_PICTURE).wait_for()
 
 
+@DESKTOP_FIRST
+def test_an_example_wins_over_a_picture_that_was_chosen_before_and_is_uploaded_later(
+    page: "sync_api.Page", cells: list[Path]
+):
+    page.get_by_role("tab", name="One cell").click()
+    held: list = []
+    page.route("**/upload*", lambda route: held.append(route))
+    page.evaluate(PASTE_JS, [cells[0].name, list(cells[0].read_bytes())])
+    page.wait_for_timeout(300)
+    page.get_by_role("button", name="Monocyte").click()
+    _wait_for_last(page, "Example monocyte")
+    with page.expect_response("**/upload*"):
+        held[0].continue_()
+    page.unroute("**/upload*")
+    page.wait_for_timeout(1000)
+    _wait_for_last(page, "Example monocyte")
+
+    page.evaluate(PASTE_JS, [cells[1].name, list(cells[1].read_bytes())])
+    _wait_for_last(page, cells[1].name)
+
+
 def _wait_for_last(page: "sync_api.Page", name: str) -> None:
     """Wait for the explained answer to a picture, and see that no other replaces it."""
     page.locator(".wbc-answer", has_text=name).locator(".wbc-heat img").wait_for()

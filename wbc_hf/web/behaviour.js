@@ -3,12 +3,22 @@
     const session = () => document.querySelector('.wbc-specimen:not(.hidden):has(.wbc-pager)');
     // What moves by arrow keys itself.
     const ownArrows = target => target.closest('input, [role=radiogroup], [role=tablist], [role=listbox], [role=dialog]');
-    let focused = null, busySince = 0, inputs = 0;
+    let focused = null, busySince = 0, inputs = 0, chosen = null;
 
     window.wbc = {
         // Inputs to "One cell" are numbered: answers to older ones are dropped.
         countInput() { return ++inputs; },
-        showNewest(preview, answer) { return answer?.number === inputs ? [preview, answer.html] : undefined; },
+        // A file is as new as the moment in which it was chosen, however long its upload took.
+        numberOf(file) {
+            const number = (file && chosen) ?? wbc.countInput();
+            chosen = null;
+            return number;
+        },
+        showNewest(answer) {
+            if (answer?.number !== inputs) return undefined;
+            const {preview} = answer;
+            return [preview && {path: preview, url: preview, meta: {_type: 'gradio.FileData'}}, answer.html];
+        },
         // Rendering again takes the focus away from what was clicked; whoever uses the keyboard wants to go on from there.
         remember(button) { focused = button === document.activeElement ? button.dataset.focus : null; },
         refocus() {
@@ -53,7 +63,7 @@
 
     // From the moment a picture is chosen, before it is uploaded, no older answer takes its place.
     for (const name of ['change', 'drop']) {
-        document.addEventListener(name, event => { if (event.target.closest('.wbc-picture')) wbc.countInput(); }, true);
+        document.addEventListener(name, event => { if (event.target.closest('.wbc-picture')) chosen = wbc.countInput(); }, true);
     }
 
     const uploadField = () =>

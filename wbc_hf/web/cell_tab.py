@@ -96,36 +96,34 @@ class CellTab:
                 examples = example_buttons("Or try one of these", names, images, CELL_CREDIT)
             with gr.Column():
                 result = gr.HTML(render("empty", text=NO_PICTURE))
-        preview, answer = gr.Image(format="png", visible=False), gr.JSON(visible=False)
+        answer = gr.JSON(visible=False)
         number, inputs = gr.Number(visible=False), gr.State(Inputs())
         options = AT_ONCE | {"trigger_mode": "multiple", "show_progress_on": result}
         events = (
             picture.input(
                 self.on_picture,
                 [picture, number, inputs],
-                [preview, answer],
-                js="file => [file, wbc.countInput(), null]",
+                answer,
+                js="file => [file, wbc.numberOf(file), null]",
                 preprocess=False,
                 **options,
             ),
-            examples.click(
-                self.on_example, [number, inputs], [preview, answer], js="() => [wbc.countInput(), null]", **options
-            ),
+            examples.click(self.on_example, [number, inputs], answer, js="() => [wbc.countInput(), null]", **options),
         )
         for event in events:
-            explained = event.then(self.on_answered, inputs, [preview, answer], **options)
+            explained = event.then(self.on_answered, inputs, answer, **options)
             for answered in (event, explained):
-                answered.then(None, [preview, answer], [picture, result], js="wbc.showNewest")
+                answered.then(None, answer, [picture, result], js="wbc.showNewest")
 
-    def on_picture(self, file: dict | None, number: int, inputs: Inputs) -> tuple | dict:
+    def on_picture(self, file: dict | None, number: int, inputs: Inputs) -> dict:
         """Answer the picture that was given, or say that there is none."""
         return self._answer_newest(read_uploads(file), number, inputs)
 
-    def on_example(self, event: gr.EventData, number: int, inputs: Inputs) -> tuple | dict:
+    def on_example(self, event: gr.EventData, number: int, inputs: Inputs) -> dict:
         """Answer one of the examples."""
         return self._answer_newest([self.examples[event.index]], number, inputs)
 
-    def on_answered(self, inputs: Inputs) -> tuple | dict:
+    def on_answered(self, inputs: Inputs) -> dict:
         """Give the newest answer once more, now with its heat map, which takes longer.
 
         Whichever answer the browser got last: two that are sent at nearly the same time may arrive in either order.
@@ -136,11 +134,11 @@ class CellTab:
                 return gr.skip()
             number, shown = newest
             if isinstance(shown, str):
-                return None, {"number": number, "html": shown}
+                return _numbered(number, shown)
             html = self.explain(shown) or render_answer(shown)
-            return gr.skip() if number < inputs.newest else (shown.answer.image, {"number": number, "html": html})
+            return gr.skip() if number < inputs.newest else _numbered(number, html, shown.answer.image)
 
-    def _answer_newest(self, uploads: Sequence[Upload], number: int, inputs: Inputs) -> tuple | dict:
+    def _answer_newest(self, uploads: Sequence[Upload], number: int, inputs: Inputs) -> dict:
         with inputs.counting:
             inputs.newest = max(inputs.newest, number)
         with inputs.computing:
@@ -151,8 +149,8 @@ class CellTab:
                 return gr.skip()
             inputs.unexplained = number, shown
             if isinstance(shown, str):
-                return None, {"number": number, "html": shown}
-            return shown.answer.image, {"number": number, "html": render_answer(shown)}
+                return _numbered(number, shown)
+            return _numbered(number, render_answer(shown), shown.answer.image)
 
     def answer(self, uploads: Sequence[Upload], number: int = 0) -> ShownAnswer | str:
         """Answer the first file, with a preview that a browser can show whatever the file's format.
@@ -194,6 +192,15 @@ class CellTab:
         except WbcError:
             return None  # not a ResNet, or another image processor: the answer stands without a map
         return render_answer(shown, heat)
+
+
+def _numbered(number: int, html: str, preview: Image.Image | None = None) -> dict:
+    """What the browser gets: number of the input, the answer, and a preview that it can show whatever the file is.
+
+    The preview is in the answer itself. Gradio would write it to the same file for each of the two answers to an input,
+    and a browser that reads the file while it is written again shows no picture at all.
+    """
+    return {"number": number, "html": html, "preview": preview and thumbnail_url(preview, PREVIEW_SIDE)}
 
 
 def render_answer(shown: ShownAnswer, heat: Image.Image | None = None) -> str:
