@@ -148,7 +148,7 @@ def write_cells(root: Path, labels: Sequence[int], folders: Sequence[int], seed:
         Image.fromarray(cell).save(folder / f"{index:02d}.png")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_finds_cells_in_the_wrong_folder(tmp_path: Path):
     """The model knows painted cells; two lie in the folder of another class, and no folder is the basophils'."""
     labels = [1 + index % 4 for index in range(60)]

@@ -93,6 +93,7 @@ def number(name: str) -> str:
     return re.search(r"\d{4}", name).group()
 
 
+@pytest.mark.long
 def test_the_files_are_of_every_kind_and_the_same_every_time(broken: Broken, tmp_path: Path):
     assert len(broken) == COUNT
     assert len({number(path.name) for path in broken}) == COUNT

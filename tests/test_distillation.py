@@ -112,7 +112,7 @@ def test_what_a_student_would_be_judged_by_is_no_unlabelled_image(folder_of_cell
 # ---- the command
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_student_is_an_ordinary_model_whose_card_names_its_teacher(
     folder_of_cells: Path, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

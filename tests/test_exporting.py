@@ -194,6 +194,7 @@ def test_what_falls_too_far_is_refused_and_nothing_is_written(model: Path, monke
     assert not (model / "openvino").exists()
 
 
+@pytest.mark.long
 def test_a_quantisation_that_went_wrong_is_refused(
     folder_of_cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

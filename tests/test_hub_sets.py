@@ -255,6 +255,7 @@ def labels(rows: list[list]) -> list[str]:
 # Sets that load
 
 
+@pytest.mark.long
 def test_rows_have_the_same_columns_from_everywhere(findings: dict[str, Any]):
     for name in LOADED:
         for found in stored_and_streamed(findings, name):

@@ -753,6 +753,7 @@ def test_programs_adapt_to_a_laboratory_keep_it_and_count_under_it(
         page.close()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("brief_adaptation")
 def test_programs_adapt_to_kept_cells_too_wait_their_turn_and_hear_of_bad_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

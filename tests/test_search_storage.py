@@ -327,6 +327,7 @@ def test_a_trial_counts_as_killed_when_it_is_silent_for_long(monkeypatch: pytest
     assert found() == [beats.number, silent.number]
 
 
+@pytest.mark.long
 def test_a_trial_that_was_given_to_another_changes_nothing(
     begun: str, joining: Joining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

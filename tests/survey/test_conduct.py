@@ -19,6 +19,7 @@ def call(*words: object) -> Result:
     return result
 
 
+@pytest.mark.long
 def test_one_command_makes_table_plot_and_answers(folder_of_cells: Path, tmp_path: Path):
     output = tmp_path / "survey"
     words = (folder_of_cells, "--laboratory", "painted=synthetic:5", "--most", 6, "--output", output)

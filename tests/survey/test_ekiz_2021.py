@@ -23,6 +23,7 @@ def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory, see
     return system
 
 
+@pytest.mark.long
 def test_tells_painted_cells_apart(fitted: Ekiz2021, cells: Cells) -> None:
     probabilities = fitted.predict_proba(cells.images)
     assert probabilities.shape == (len(cells.labels), len(CLASS_NAMES))

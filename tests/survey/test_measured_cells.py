@@ -31,6 +31,7 @@ def test_it_tells_painted_cells_apart(
     assert fitted.parameters > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_it_gives_the_same_answers_again_where_validation_lacks_a_class(system: type[System], tmp_path: Path):
     few = load_leucocytes("synthetic:12")

@@ -30,6 +30,7 @@ def fitted(leucocytes: Leucocytes, tmp_path_factory: pytest.TempPathFactory, see
     return systems
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", _LEAST)
 def test_tells_painted_cells_apart(fitted: dict[str, System], cells: Cells, name: str) -> None:
     probabilities = fitted[name].predict_proba(cells.images)

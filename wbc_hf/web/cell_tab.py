@@ -197,8 +197,8 @@ class CellTab:
 def _numbered(number: int, html: str, preview: Image.Image | None = None) -> dict:
     """What the browser gets: number of the input, the answer, and a preview that it can show whatever the file is.
 
-    The preview is in the answer itself. Gradio would write it to the same file for each of the two answers to an input,
-    and a browser that reads the file while it is written again shows no picture at all.
+    The preview is in the answer itself. Gradio would write it to the same file for each of the two answers to one
+    input, and a browser that reads the file while it is written again shows no picture at all.
     """
     return {"number": number, "html": html, "preview": preview and thumbnail_url(preview, PREVIEW_SIDE)}
 
