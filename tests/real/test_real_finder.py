@@ -12,7 +12,7 @@ from wbc_hf.evaluation import match_boxes
 from wbc_hf.smear import find_cells
 
 DATA = Path(os.environ.get("WBC_HF_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-PHOTOGRAPHS = 30
+PHOTOGRAPHS = 40
 CELLS = 40
 
 pytestmark = [
