@@ -103,6 +103,7 @@ def time_relabels(page: Page, count: int) -> tuple[list[float], list[float]]:
     fullest = others.nth(int(np.argmax(sizes)))
     drawn, counted = [], []
     for _ in range(count):
+        page.mouse.move(0, 0)  # a mouse that rests names one cell alone
         fullest.locator(".wbc-cell:not(.wbc-reviewed)").first.hover()
         page.keyboard.press(TARGET_KEY)
         page.wait_for_function("window.relabel.drawn && window.relabel.counted", timeout=60 * MILLISECONDS)

@@ -28,6 +28,7 @@ def test_systems_without_glibc_are_left_alone(call: Callable[[], None], monkeypa
     call()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_a_training_step_finds_the_memory_of_the_one_before():
     faults = {

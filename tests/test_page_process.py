@@ -115,6 +115,7 @@ def started(machine: Machine) -> Iterator[list[subprocess.Popen]]:
         process.wait()
 
 
+@pytest.mark.long
 def test_nobody_is_asked_where_a_model_is_converted(machine: Machine):
     words = [sys.executable, "-c", CONVERT_AND_PREDICT, str(machine.model), str(machine.cell)]
     done = subprocess.run(words, env=machine.variables, cwd=machine.home, capture_output=True, text=True, timeout=250)

@@ -353,13 +353,17 @@ root.addEventListener('focusin', event => {
 });
 root.addEventListener('pointermove', () => { byKeyboard = false; });
 
-// Where the mouse was when a key acted on the cell under it. That cell moves to another column, so until the mouse moves
-// whatever lies under it then is not meant.
-let mouse = '', spent = '';
-document.addEventListener('pointermove', event => { mouse = `${event.clientX} ${event.clientY}`; }, true);
-root.addEventListener('wheel', () => { spent = ''; }, {passive: true});
+// A key acts on the cell under the mouse, and that cell moves to another column: until the mouse moves, what lies under it
+// then is not meant. Browsers tell of moves also where the page moved under a mouse that rests.
+let mouse = '', spent = false;
+document.addEventListener('pointermove', ({clientX, clientY}) => {
+    const place = `${clientX} ${clientY}`;
+    if (place !== mouse) spent = false;
+    mouse = place;
+}, true);
+root.addEventListener('wheel', () => { spent = false; }, {passive: true});
 
-function hovered() { return mouse === spent ? null : root.querySelector('.wbc-cell:hover'); }
+function hovered() { return spent ? null : root.querySelector('.wbc-cell:hover'); }
 
 // A key reviews the cell under the mouse, or the one that the keyboard is at; if it is selected, or none is there, all
 // that are selected. Says whether the key was meant for the gallery.
@@ -373,7 +377,7 @@ wbc.galleryKey = event => {
     const place = wbc.classKeys.indexOf(key);
     if (!numbers.length || (place < 0 && key !== 'a' && key !== 'u')) return false;
     const open = numbers.filter(other => !FIXED.includes(cells.get(other).state));
-    if (!byKeyboard) spent = mouse;
+    spent ||= !byKeyboard;
     if (key === 'a') accept(open);
     else if (place >= 0) move(open, columns[place].value);
     else if (open.length === 1 && cells.get(open[0]).reviewed) change('withdraw', open);
