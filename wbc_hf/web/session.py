@@ -5,6 +5,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -65,7 +66,6 @@ class View:
         in_full: Whether the picture is kept in full resolution, beside its preview.
         kept: Whether a store keeps the specimen.
         types: The laboratory's own.
-        next_waiting: Number of the cell to review next; None where none waits.
         signed: Whether the specimen is signed, so that no review can be changed.
     """
 
@@ -78,7 +78,6 @@ class View:
     in_full: bool
     kept: bool
     types: CellTypes
-    next_waiting: int | None
     signed: bool
 
     @property
@@ -88,6 +87,11 @@ class View:
             return ()
         cells = (cell for cell in self.cells if cell.picture == self.picture.number)
         return tuple(cell for cell in cells if self.picture.removed or not cell.removed)
+
+    @cached_property
+    def next_waiting(self) -> int | None:
+        """Number of the next cell after the chosen one that waits for review; None where none does."""
+        return _next_of([cell.number for cell in _waiting(self.cells)], self.cell.number if self.cell else 0)
 
     @property
     def beside(self) -> tuple[int | None, int | None]:
@@ -217,7 +221,6 @@ class Session:
             self._picture in self.full_pictures,
             hasattr(self.specimen, "key"),
             self.types,
-            self._next_waiting(self._cell),
             self.specimen.about.signature is not None,
         )
 
@@ -500,8 +503,7 @@ class Session:
         if self.check.origin is Origin.ANOTHER:
             best = next_to_teach(cells)
             return None if best is None else best.number
-        waiting = [cell.number for cell in _waiting(cells)]
-        return next((other for other in waiting if other > number), waiting[0] if waiting else None)
+        return _next_of([cell.number for cell in _waiting(cells)], number)
 
 
 class Sessions:
@@ -568,6 +570,11 @@ class Sessions:
 def _key_of(specimen: Specimen) -> str:
     """What tells a specimen from all others: of one in a store the key there, so that it stays when it is reopened."""
     return str(getattr(specimen, "key", None) or uuid4().hex)
+
+
+def _next_of(numbers: Sequence[int], number: int) -> int | None:
+    """The first of ascending numbers that is greater than another one, else the first of all."""
+    return next((other for other in numbers if other > number), numbers[0] if numbers else None)
 
 
 def _waiting(cells: Sequence[Cell]) -> list[Cell]:
