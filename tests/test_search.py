@@ -171,6 +171,7 @@ def test_the_run_is_the_one_that_the_best_values_give(searched: Path, command: C
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (searched / "model.safetensors").read_bytes()
 
 
+@pytest.mark.long
 def test_the_same_seed_tries_the_same_values_in_a_line_each(
     searched: Path, given: MakeArguments, trainers: MakeTrainers, capsys: pytest.CaptureFixture[str]
 ):

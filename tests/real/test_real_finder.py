@@ -50,7 +50,7 @@ def test_nearly_all_boxed_leucocytes_are_found_and_little_else(name: str, least_
 
 @pytest.mark.parametrize("margin", [20, 80])
 def test_a_white_frame_hides_nothing(margin: int):
-    fields = photographs("bccd")
+    fields = photographs("bccd")[::2]
     lost = 0
     for field in fields:
         image = field.read()

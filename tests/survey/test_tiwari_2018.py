@@ -40,6 +40,7 @@ def test_tells_painted_cells_apart(fitted: dict[str, System], cells: Cells, name
     assert (probabilities.argmax(1) == cells.labels).mean() > _LEAST[name]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", _LEAST)
 def test_same_seed_gives_same_answers(
     fitted: dict[str, System], leucocytes: Leucocytes, name: str, tmp_path: Path, seed: int
