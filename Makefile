@@ -25,7 +25,7 @@ IN_ORDER := --no-loadscope-reorder
 # Browser tests wait for a page most of the time: two at once take three quarters of the time.
 test: CHOSEN := and not long
 test-all: CHOSEN :=
-test: $(VENV)/.installed  ## Run the tests, in twelve minutes; both parts run and are reported, also where the first fails
+test: $(VENV)/.installed  ## Run the tests, in some twelve minutes; both parts run and are reported, also where the first fails
 test-all: $(VENV)/.installed  ## The same with those that take more than four seconds each and are guarded in part by others
 test test-all:
 	@unit=passed; browser=passed; \
