@@ -174,7 +174,7 @@ def find_pages(source: ImageSource) -> Pages:
         if not isinstance(image, TiffImagePlugin.TiffImageFile):
             return Pages()
     except Exception:
-        return Pages()
+        return Pages()  # broken in any of many ways: reading it says so
     numbers = [0]
     for number in range(1, MAX_PAGES):
         try:
@@ -325,7 +325,7 @@ def _why_not_read(opened: BinaryIO | str | Path) -> str | None:
             # Of what has fewer, something else is wrong.
             return f"holds values of {bits} bits; save it with 8 or 16 bits per channel" if bits > _MOST_BITS else None
     except Exception:
-        return None
+        return None  # its tags are broken too: there is no better reason than Pillow's
 
 
 def _check_structure(image: ImageFile.ImageFile, name: str) -> None:

@@ -37,17 +37,14 @@ function forget() {
 }
 
 function change(action, numbers, value = null) {
-    if (given.signed && action !== 'cell') { say('Signed: a review can be changed once the specimen is opened by “Amend”.'); return; }
+    if (given.signed && action !== 'cell') { say(given.signed); return; }
     changes.push({action, numbers, value, ticket: ++ticket});
     if (action !== 'cell') { selected.clear(); anchor = 0; }
     draw();
-    afterFrame(send);
-}
-
-// What a person did is on the screen before Gradio begins to send it, which takes longer. A hidden page has no frames.
-function afterFrame(then) {
-    const late = setTimeout(then, 100);
-    requestAnimationFrame(() => setTimeout(() => { clearTimeout(late); then(); }));
+    // What a person did is on the screen before Gradio begins to send it, which takes longer. A hidden page has no frames;
+    // what is sent already is not sent again.
+    requestAnimationFrame(() => setTimeout(send));
+    setTimeout(send, 100);
 }
 
 // One after the other: an undo must not overtake what it undoes.

@@ -42,7 +42,7 @@ MAX_BYTES, MAX_BYTES_OF_ONE, MAX_BYTES_OF_ALL = 2**30, 2**31, 2**32
 MAX_SESSIONS = 256  # of one visitor; people of one laboratory may share an address, and reload their pages
 
 
-SIGNED = "This specimen is signed: it can only be amended, and nothing is read into it before."
+SIGNED = "This specimen is signed: it can only be amended, and nothing is read into it or changed before."
 NOT_KEPT = "is not kept in full resolution, for want of memory: give it once more"
 
 # Makes an empty specimen of a user, whose cells this model predicts.

@@ -24,7 +24,7 @@ from wbc_hf.smear import (
     read_pictures,
 )
 from wbc_hf.web.rendering import render, thumbnail_url
-from wbc_hf.web.session import Session, View
+from wbc_hf.web.session import SIGNED, Session, View
 from wbc_hf.web.status_text import STATUS_TEXTS
 
 THUMBNAIL_SIDE = 144  # pixels; shown at half of that, so that it is sharp on a fine screen, or at all of it
@@ -152,6 +152,7 @@ def render_card(view: View, neighbours: Sequence[Neighbour] = ()) -> str:
         view=view,
         never_counted=NEVER_COUNTED,
         names=names_of(view.types),
+        signed=SIGNED,
         neighbours=neighbours,
     )
 
@@ -174,7 +175,8 @@ def describe_gallery(session: Session) -> str:
     """Describe all cells as JSON for the gallery, without their images; "" where there is no picture.
 
     Of each cell: its number, column, state, tag, how unsure the model is, and whether a person reviewed it. Each text
-    has a higher `version` than those before it; `reading` says that more cells may come.
+    has a higher `version` than those before it; `reading` says that more cells may come, `signed` why no review can be
+    changed.
     """
     with session.lock:
         view = session.view
@@ -189,7 +191,7 @@ def describe_gallery(session: Session) -> str:
                 "ticket": session.ticket,
                 "chosen": view.cell and view.cell.number,
                 "undo": "" if view.signed else view.undo,
-                "signed": view.signed,
+                "signed": SIGNED if view.signed else "",
                 "reading": session.readings > 0,
                 "cells": [_summary(cell, columns) for cell in view.cells],
             },
