@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ def launch_page(
     try:
         app, url, _ = page.launch(
             server_name=host,
-            server_port=port,
+            server_port=_free_port(host) if port is None else port,
             theme=_theme(),
             css=read_text("style.css"),
             js=read_text("behaviour.js"),
@@ -121,6 +122,13 @@ def launch_page(
 
         mend_tools(page)
     return url
+
+
+def _free_port(host: str) -> int:
+    """A port that nothing listens at. Gradio would try one after the other, as another page may do just then."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as probe:
+        return probe.getsockname()[1]
 
 
 def _theme() -> gr.themes.Base:
