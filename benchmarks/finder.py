@@ -27,9 +27,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from wbc_hf.data import (
-    ARTEFACTS,
     KNOWN_FIELDS,
-    NOT_SMEAR,
     Box,
     find_pictures,
     paint_field,
@@ -40,7 +38,11 @@ from wbc_hf.default_model import DEFAULT_FINDER_FOLDER
 from wbc_hf.evaluation import exact_limits, exact_rate_limits, format_estimate, match_boxes
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear import Finder, FoundCell
-from wbc_hf.training.smear_variation import debris, record, restain
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))  # what trains the finder is not installed
+
+from finder_training.artefacts import ARTEFACTS, NOT_SMEAR
+from finder_training.smear_variation import debris, record, restain
 
 TITLES = {"bccd": "BCCD", "raabin": "Raabin", "chula": "Chulalongkorn"}
 SECTIONS = ("fields", "unseen", "painted", "artefacts", "crops", "not-smear", "time")

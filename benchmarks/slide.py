@@ -23,14 +23,16 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests are no package that is installed
+
+from tests.painted_slides import PaintedSlide
+
 TILE, STEP = 512, 4  # pixels; each level of the pyramid is a quarter as wide as the one before
 _LEVELS = 3
 _painted = None
 
 
 def start_painting(*arguments: object) -> None:
-    from wbc_hf.data import PaintedSlide
-
     global _painted
     cv2.setNumThreads(1)
     width, height, seed, leucocytes = arguments
@@ -79,7 +81,6 @@ def write_slide(path: Path, width: int, height: int, seed: int, leucocytes: floa
 
 def count(path: Path, leucocytes: int, truth: tuple[int, int, int, float]) -> None:
     """Count a slide, and print what each part took as JSON; in a process of its own."""
-    from wbc_hf.data import PaintedSlide
     from wbc_hf.default_model import choose_model
     from wbc_hf.hardware import use_one_blas_thread
     from wbc_hf.inference import Predictor
@@ -143,7 +144,6 @@ def peak_memory() -> float:
 
 def judge_monolayers(number: int, width: int, height: int, leucocytes: float) -> None:
     """Print for each of some painted slides the share of its chosen fields that lie in the monolayer."""
-    from wbc_hf.data import PaintedSlide
     from wbc_hf.smear import find_monolayer, open_slide
 
     right = chosen = 0

@@ -17,13 +17,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from finder_training.training import train_finder
+from finder_training.views import Example
 from wbc_hf.data import KNOWN_FIELDS, paint_field, read_image, segment_cell, split_boxed_fields
 from wbc_hf.default_model import DEFAULT_FINDER_FOLDER
 from wbc_hf.hub import copy_notice
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import FinderConfig
-from wbc_hf.training.finder import train_finder
-from wbc_hf.training.finder_views import Example
 
 # How often the photographs of a source are drawn, in relation to the others'.
 SHARES = {"bccd": 0.24, "raabin": 0.2, "chula": 0.2, "pbc": 0.12, "painted": 0.24}

@@ -28,9 +28,10 @@ from PIL import Image
 import train
 from tests.adapted_models import write_tiny_model
 from tests.loopback_hub import LoopbackHub, connect
+from tests.painted_slides import PaintedSlide
 from tests.postgresql_server import PostgresServer, serve_postgresql, why_none
 from tests.slide_files import paint, write_tiff
-from wbc_hf.data import PaintedSlide, paint_cells
+from wbc_hf.data import paint_cells
 from wbc_hf.labels import CLASS_NAMES
 
 CELLS_PER_CLASS = 12

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import tifffile
 
-from wbc_hf.data import PaintedSlide
+from tests.painted_slides import PaintedSlide
 
 TILE = 256
 LEVELS = (1, 4, 8)

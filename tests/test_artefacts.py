@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from wbc_hf.data import ARTEFACTS, NOT_SMEAR, paint_field
-from wbc_hf.training.smear_variation import debris, record, restain
+from finder_training.artefacts import ARTEFACTS, NOT_SMEAR
+from finder_training.smear_variation import debris, record, restain
+from wbc_hf.data import paint_field
 
 FIELD = paint_field([0, 1, 2, 3, 4], 320, 240, seed=3).image
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from wbc_hf.data import ARTEFACTS, NOT_SMEAR
+from finder_training.artefacts import ARTEFACTS, NOT_SMEAR
 from wbc_hf.data.synthetic import PaintedField, paint_field
 from wbc_hf.default_model import DEFAULT_FINDER_FOLDER
 from wbc_hf.errors import WbcError

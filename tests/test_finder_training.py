@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from finder_training.training import detection_loss, train_finder
+from finder_training.views import VIEW, Example, TrainingViews, make_targets
 from wbc_hf.data import paint_field
 from wbc_hf.modeling import FinderConfig, FinderNetwork, decode
-from wbc_hf.training.finder import detection_loss, train_finder
-from wbc_hf.training.finder_views import VIEW, Example, TrainingViews, make_targets
 
 CONFIG = FinderConfig()
 SMALL = FinderConfig(stem=4, widths=(8, 8, 8), depths=(1, 1, 1), deepest=8, neck=8)
@@ -96,7 +96,7 @@ def test_a_run_resumes_as_if_it_had_not_stopped(tmp_path: Path, seed: int, monke
             raise KeyboardInterrupt
         return detection_loss(*arguments)
 
-    monkeypatch.setattr("wbc_hf.training.finder.detection_loss", interrupted)
+    monkeypatch.setattr("finder_training.training.detection_loss", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_finder(examples, shares, tmp_path / "stopped", **options)
     monkeypatch.undo()

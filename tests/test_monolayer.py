@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import SlideFile
+from tests.painted_slides import PaintedSlide
 from tests.slide_files import paint, write_tiff
-from wbc_hf.data import PaintedSlide
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.smear import Monolayer, find_monolayer, open_slide
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from wbc_hf.data import PaintedSlide
-from wbc_hf.data.painted_slides import MONOLAYER
+from tests.painted_slides import MONOLAYER, PaintedSlide
 
 
 def test_a_part_is_painted_alike_in_whatever_tiles():

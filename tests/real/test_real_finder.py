@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wbc_hf.data import ARTEFACTS, KNOWN_FIELDS, Box, BoxedField, find_pictures, read_image, split_boxed_fields
+from finder_training.artefacts import ARTEFACTS
+from wbc_hf.data import KNOWN_FIELDS, Box, BoxedField, find_pictures, read_image, split_boxed_fields
 from wbc_hf.evaluation import match_boxes
 from wbc_hf.smear import find_cells
 

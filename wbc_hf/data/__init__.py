@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from wbc_hf.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from wbc_hf.data.artefacts import ARTEFACTS, NOT_SMEAR, Altered
     from wbc_hf.data.audit_page import write_audit_page
     from wbc_hf.data.auditing import DOUBTED_BELOW, LabelIssue, LabelIssues, audit, format_audit
     from wbc_hf.data.augmentation import Augmentation
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
     from wbc_hf.data.nuclei import cut_necks, disc_area, distance_inside
     from wbc_hf.data.nucleus_views import frame, locate_nuclei
-    from wbc_hf.data.painted_slides import PaintedSlide
     from wbc_hf.data.pixel_size import read_pixel_size
     from wbc_hf.data.plausibility import may_be_stained_cell
     from wbc_hf.data.reading import (
@@ -63,21 +61,18 @@ if TYPE_CHECKING:
     from wbc_hf.data.zip_files import MAX_MEMBER_BYTES, is_zip
 
 __all__ = [
-    "ARTEFACTS",
     "DEFAULT_SPAN",
     "DOUBTED_BELOW",
     "IMAGE_COLUMN",
     "KNOWN_FIELDS",
     "MAX_MEMBER_BYTES",
     "MAX_PIXELS",
-    "NOT_SMEAR",
     "NO_IMAGE",
     "NO_LABEL",
     "PAINTED_LABORATORY",
     "PAINTED_TITLE",
     "SUFFIXES",
     "WHOLE",
-    "Altered",
     "Augmentation",
     "Box",
     "BoxedField",
@@ -94,7 +89,6 @@ __all__ = [
     "NamedSource",
     "OtherClasses",
     "OtherLaboratories",
-    "PaintedSlide",
     "audit",
     "cell_mask",
     "check_new_folder",

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from wbc_hf.data import ARTEFACTS, NOT_SMEAR, Altered
+from finder_training.artefacts import ARTEFACTS, NOT_SMEAR, Altered
 from wbc_hf.modeling import FinderConfig
-from wbc_hf.training.smear_variation import debris, record, restain
+from finder_training.smear_variation import debris, record, restain
 
 VIEW = 288  # side of a training view in pixels of the network's input
 SMALLEST, LARGEST = 11.0, 170.0  # width of cells in training views, in pixels

@@ -17,7 +17,7 @@ from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
 from wbc_hf.hardware import has_fast_bf16, usable_cores
 from wbc_hf.modeling import FinderConfig, FinderNetwork, build_from_pretrained, training_memory_format
-from wbc_hf.training.finder_views import Example, TrainingViews
+from finder_training.views import Example, TrainingViews
 
 logger = logging.getLogger(__name__)
 
