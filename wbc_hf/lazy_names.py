@@ -12,8 +12,8 @@ from importlib import import_module
 def lazy_names(package: str) -> Callable[[str], object]:
     """Make the `__getattr__` of a package: each name under its `if TYPE_CHECKING` is imported when it is first used.
 
-    Type checkers and editors take the imports there for ordinary ones. No name may be that of a module of the
-    package, which Python would find in its place.
+    They are its `__all__` too, unless it has one. Type checkers and editors take the imports there for ordinary ones.
+    No name may be that of a module of the package, which Python would find in its place.
 
         if TYPE_CHECKING:
             from wbc_hf.data.reading import read_image
@@ -31,6 +31,7 @@ def lazy_names(package: str) -> Callable[[str], object]:
         if isinstance(node, ast.ImportFrom) and node.module is not None
         for alias in node.names
     }
+    module.__dict__.setdefault("__all__", sorted(homes))
 
     def import_name(name: str) -> object:
         if name not in homes:

@@ -9,15 +9,4 @@ if TYPE_CHECKING:
     from wbc_hf.data.layouts.class_folders import FolderImage, has_class_folders, scan_folder
     from wbc_hf.data.layouts.walking import find_pictures, is_document, is_folder, walk_folder
 
-__all__ = [
-    "FolderImage",
-    "find_pictures",
-    "folder_rows",
-    "has_class_folders",
-    "is_document",
-    "is_folder",
-    "scan_folder",
-    "walk_folder",
-]
-
 __getattr__ = lazy_names(__name__)
