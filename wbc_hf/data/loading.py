@@ -13,17 +13,10 @@ import PIL.Image
 from datasets import Dataset, DatasetDict, Features, Image, IterableDatasetDict, concatenate_datasets
 
 from wbc_hf.data.checks import OtherClasses, check_readable, count_contradictions, label_indices
-from wbc_hf.data.key_points import describe
 from wbc_hf.data.known_sets import KnownSet, known_by_file_names, known_by_spec, laboratory_name
 from wbc_hf.data.layouts import folder_rows
-from wbc_hf.data.near_duplicates import (
-    NearDuplicate,
-    find_near_duplicates,
-    group_images,
-    group_slides,
-    one_opencv_thread,
-)
-from wbc_hf.data.picture_checks import describe_pictures
+from wbc_hf.data.near_duplicates import NearDuplicate, find_near_duplicates, group_images, group_slides
+from wbc_hf.data.picture_checks import check_pictures
 from wbc_hf.data.reading import SUFFIXES, image_content, read_image
 from wbc_hf.data.rows import FEATURES
 from wbc_hf.data.sources import fetch_kaggle_set, hub_rows, painted_rows
@@ -284,8 +277,7 @@ def _finish(sets: Sequence[_ImageSet], seed: int, *, compare: bool, other_classe
     rows = sets[0].rows if len(sets) == 1 else concatenate_datasets([each.rows for each in sets])
     laboratories = np.repeat(np.arange(len(sets)), [len(each.rows) for each in sets])
     labels = np.concatenate([label_indices(each.rows["class_name"], each.spec, other_classes) for each in sets])
-    with one_opencv_thread():
-        checked = describe_pictures(rows, describe, ((labels >= 0) & compare).tolist())
+    checked = check_pictures(rows, ((labels >= 0) & compare).tolist())
     results, faults = checked.digests, checked.faults
     skipped = tuple(
         error
