@@ -89,10 +89,7 @@ def fold_temperature(model: "ResNetForImageClassification", temperature: float) 
 
 def undo_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities (n, classes) as they were before the temperature was folded in."""
-    import torch
-
-    logits = torch.from_numpy(np.log(np.maximum(probabilities, 1e-12))) * temperature
-    return logits.softmax(1).numpy()
+    return softmax(np.log(np.maximum(probabilities, 1e-12)) * temperature)
 
 
 def review_threshold(

@@ -193,20 +193,11 @@ def _skeleton(config: "PreTrainedConfig", folder: Path) -> "PreTrainedModel":
     return skeleton
 
 
-def read_weights(folder: Path) -> "dict[str, torch.Tensor]":
-    """Read all tensors of a model's folder.
+def read_weights(folder: Path, framework: str = "pt") -> dict[str, Any]:
+    """Read all tensors of a model's folder, as PyTorch ("pt") or NumPy ("np") has them.
 
     Raises:
         WbcError: There are none, a file is broken, two hold a tensor of the same name, or values are no numbers.
-    """
-    return _read_tensors(folder, "pt")
-
-
-def _read_tensors(folder: Path, framework: str) -> dict[str, Any]:
-    """Tensors as PyTorch ("pt") or NumPy ("np") has them.
-
-    Raises:
-        WbcError: As `read_weights`.
         TypeError, AttributeError: NumPy does not have their type.
     """
     files = find_weights(folder)
@@ -265,7 +256,7 @@ def _bytes_of(source: "Path | Mapping[str, torch.Tensor] | torch.nn.Module") -> 
     """The bytes of each tensor by its name."""
     if isinstance(source, Path):
         try:
-            arrays = _read_tensors(source, "np")
+            arrays = read_weights(source, "np")
             return {name: array.reshape(-1).view(np.uint8).data for name, array in arrays.items()}
         except (TypeError, AttributeError):
             source = read_weights(source)  # bfloat16, which NumPy does not have
