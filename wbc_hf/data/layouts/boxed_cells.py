@@ -13,7 +13,7 @@ from wbc_hf.data.box_files import CLASS_FILES, Box, read_coco, read_voc, read_yo
 from wbc_hf.data.framing import crop_cell
 from wbc_hf.data.known_sets import known_by_file_names
 from wbc_hf.data.layouts.class_folders import FolderImage
-from wbc_hf.data.layouts.walking import is_folder, is_picture, walk_folder
+from wbc_hf.data.layouts.walking import is_picture, list_files
 from wbc_hf.data.reading import read_image
 from wbc_hf.data.split_names import nearest_split
 from wbc_hf.errors import WbcError
@@ -47,7 +47,7 @@ def find_boxed_cells(root: Path) -> list[BoxedCell]:
     Raises:
         WbcError: A file of boxes cannot be read, belongs to no photograph, or has a class without a name.
     """
-    files = [Path(entry.path) for entry in walk_folder(root) if not is_folder(entry)]
+    files = list_files(root)
     photographs = [path for path in files if is_picture(path)]
     boxes = _read_boxes(root, files, photographs)
     if not boxes:

@@ -5,6 +5,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from datasets.exceptions import DatasetsError
 from wbc_hf.data.hub_sets import LABEL_COLUMNS, find_columns, find_group_column, group_name
 from wbc_hf.data.layouts.class_folders import FolderImage
 from wbc_hf.data.layouts.table_files import read_table
-from wbc_hf.data.layouts.walking import is_document, is_folder, is_picture, walk_folder
+from wbc_hf.data.layouts.walking import is_document, is_picture, list_files
 from wbc_hf.data.reading import image_content
 from wbc_hf.data.split_names import nearest_split, split_name
 from wbc_hf.errors import WbcError
@@ -42,7 +43,7 @@ def read_metadata(root: Path) -> list[FolderImage] | None:
     Raises:
         WbcError: A file cannot be read, lacks `file_name`, or its columns differ from those of another.
     """
-    files = [path for path in _files(root) if path.name in _METADATA_NAMES]
+    files = [path for path in list_files(root) if path.name in _METADATA_NAMES]
     if not files:
         return None
     is_csv = [path.suffix == ".csv" for path in files]
@@ -124,16 +125,12 @@ def read_label_table(root: Path) -> list[FolderImage] | None:
     Raises:
         WbcError: A table cannot be read.
     """
-    tables = [path for path in _files(root) if path.parent == root and path.suffix.lower() in _SEPARATED]
-    pictures = _Pictures(root) if tables else None
-    labelled: list[_Labelled] = []
-    names: list[str] = []
-    for path in tables:
-        assert pictures is not None
-        if found := _read_table(path, pictures):
-            labelled += found
-            names.append(path.name)
-    return _images(root, labelled, ", ".join(names)) if labelled else None
+    tables = [path for path in list_files(root) if path.parent == root and path.suffix.lower() in _SEPARATED]
+    if not tables:
+        return None
+    pictures = _Pictures(root)
+    found = {path.name: labelled for path in tables if (labelled := _read_table(path, pictures))}
+    return _images(root, list(chain(*found.values())), ", ".join(found)) if found else None
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ class _Pictures:
     def __init__(self, root: Path):
         self.root = root
         self._by_name: dict[str, set[Path]] = defaultdict(set)
-        for path in _files(root):
+        for path in list_files(root):
             if is_picture(path):
                 for name in (path.relative_to(root).as_posix(), path.name, path.stem):
                     self._by_name[name].add(path)
@@ -255,7 +252,7 @@ def _images(root: Path, labelled: Sequence[_Labelled], table: str) -> list[Folde
     if len(known) < len(images):
         path, times = known.most_common(1)[0]
         raise WbcError(f"{root}: {table} names {path.name} {times} times. One row a picture is needed.")
-    left_out = [path for path in _files(root) if not is_document(path.name) and path not in known]
+    left_out = [path for path in list_files(root) if not is_document(path.name) and path not in known]
     left_out = [path for path in left_out if path.name not in _METADATA_NAMES]
     if left_out:
         logger.warning(
@@ -266,7 +263,3 @@ def _images(root: Path, labelled: Sequence[_Labelled], table: str) -> list[Folde
             left_out[0].relative_to(root).as_posix(),
         )
     return images
-
-
-def _files(root: Path) -> list[Path]:
-    return [Path(entry.path) for entry in walk_folder(root) if not is_folder(entry)]
