@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wbc_hf.files import write_json
-from wbc_hf.modeling.finder_boxes import CONFIG_FILE, OUTPUTS, WEIGHTS_FILE, FinderConfig
+from wbc_hf.hub import CONFIG_FILE, WEIGHTS_FILE
+from wbc_hf.modeling.finder_boxes import OUTPUTS, FinderConfig
 
 _PRIOR = 0.01  # of a centre, before training
 
