@@ -223,20 +223,15 @@ def read_weights(folder: Path, framework: str = "pt") -> dict[str, Any]:
 
 def _is_sound(name: str, tensor: "torch.Tensor | np.ndarray") -> bool:
     """Whether all values are finite, and no variance is negative, whose root is no number."""
-    if isinstance(tensor, np.ndarray):
-        if tensor.dtype.kind == "V":  # bfloat16, which NumPy knows once another library has brought it
-            raise TypeError(f"{name}: {tensor.dtype} is read by PyTorch")
-        if tensor.dtype.kind != "f":
-            return tensor.dtype.kind != "c"
-        with np.errstate(over="ignore"):
-            single = tensor.astype(np.float32, copy=False)
-        finite, negative = bool(np.isfinite(single).all()), bool((single < 0).any())
-    else:
-        if not tensor.is_floating_point():
-            return not tensor.is_complex()
-        values = tensor.float()
-        finite, negative = bool(values.isfinite().all()), bool((values < 0).any())
-    return finite and not (name.endswith("running_var") and negative)
+    if not isinstance(tensor, np.ndarray):
+        tensor = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if tensor.dtype.kind == "V":  # bfloat16, which NumPy knows once another library has brought it
+        raise TypeError(f"{name}: {tensor.dtype} is read by PyTorch")
+    if tensor.dtype.kind != "f":
+        return tensor.dtype.kind != "c"
+    with np.errstate(over="ignore"):
+        single = tensor.astype(np.float32, copy=False)
+    return bool(np.isfinite(single).all()) and not (name.endswith("running_var") and bool((single < 0).any()))
 
 
 def digest_weights(source: "Path | Mapping[str, torch.Tensor] | torch.nn.Module") -> str:
