@@ -30,7 +30,9 @@ def predictor_of(field: Image.Image, boxes: list, span: float, spans: tuple[floa
     bare = Predictor(network, processor, "tiny")
     features = bare.logits_and_features([crop_cell(field, box, span) for box in boxes])[1]
     score = OutOfDistributionScore.fit(np.repeat(features, 5, axis=0))  # as many as neighbours count
-    return Predictor(network, processor, "tiny", Calibration(1, 0, True, 1, 4, "a", score, spans=spans))
+    return Predictor(
+        network, processor, "tiny", Calibration(1, 0, True, 1, 4, "a", out_of_distribution_score=score, spans=spans)
+    )
 
 
 @pytest.mark.parametrize("learned", SPANS)

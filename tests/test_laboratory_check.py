@@ -13,7 +13,7 @@ LIMIT = 0.4
 def calibration(limit: float | None = LIMIT) -> Calibration:
     score = OutOfDistributionScore.fit(np.random.default_rng(0).normal(size=(20, 8)))
     known = None if limit is None else LaboratoryDistance(np.zeros(20, np.int8), (1.0,), limit)
-    return Calibration(1.0, 0.9, True, 0.2, 100, "a", score, laboratory_distance=known)
+    return Calibration(1.0, 0.9, True, 0.2, 100, "a", out_of_distribution_score=score, laboratory_distance=known)
 
 
 def specimen(*pictures: list[float], status: str = "review", cut: bool = False) -> Specimen:

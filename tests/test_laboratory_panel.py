@@ -41,7 +41,9 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     network = write_tiny_model(folder)
     features = np.random.default_rng(0).random((20, sum(network.config.hidden_sizes[-3:])), dtype=np.float32)
     score = OutOfDistributionScore.fit(features)
-    Calibration(1.0, 1.0, False, 10.0, 20, "painted cells", score, laboratory_distance=FOREIGN).save(folder)
+    Calibration(
+        1.0, 1.0, False, 10.0, 20, "painted cells", out_of_distribution_score=score, laboratory_distance=FOREIGN
+    ).save(folder)
     return Predictor.from_pretrained(folder, "torch")
 
 

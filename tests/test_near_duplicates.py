@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from wbc_hf.data import paint_cells
+from wbc_hf.data import describe, paint_cells
 from wbc_hf.data.near_duplicates import (
     Link,
     NearDuplicate,
-    compare_images,
     find_near_duplicates,
     group_images,
     group_slides,
+    link_images,
 )
 
 Change = Callable[[Image.Image], Image.Image]
@@ -28,7 +28,7 @@ def cells() -> list[Image.Image]:
 
 
 def compare(images: list[Image.Image]) -> list[Link]:
-    return compare_images(len(images), images.__getitem__)
+    return link_images(len(images), lambda index: describe(images[index]))
 
 
 def rotated(angle: float, border: int, value: int = 0) -> Change:

@@ -726,7 +726,9 @@ def test_programs_adapt_to_a_laboratory_keep_it_and_count_under_it(
     folder = tmp_path_factory.mktemp("models") / "tiny"
     network = write_tiny_model(folder)
     features = np.random.default_rng(0).random((20, sum(network.config.hidden_sizes[-3:])), dtype=np.float32)
-    Calibration(1.0, 1.0, False, 10.0, 20, "painted", OutOfDistributionScore.fit(features)).save(folder)
+    Calibration(
+        1.0, 1.0, False, 10.0, 20, "painted", out_of_distribution_score=OutOfDistributionScore.fit(features)
+    ).save(folder)
     model, classes = Predictor.from_pretrained(folder, "torch"), [2, 4] * 4
     files = []
     for number, pixels in enumerate(paint_cells(classes, size=48, seed=4)):
@@ -761,7 +763,7 @@ def test_programs_adapt_to_kept_cells_too_wait_their_turn_and_hear_of_bad_input(
     network = write_tiny_model(tmp_path / "tiny")
     features = np.random.default_rng(0).random((20, sum(network.config.hidden_sizes[-3:])), dtype=np.float32)
     score = OutOfDistributionScore.fit(features)
-    Calibration(1.0, 1.0, False, 10.0, 20, "painted", score).save(tmp_path / "tiny")
+    Calibration(1.0, 1.0, False, 10.0, 20, "painted", out_of_distribution_score=score).save(tmp_path / "tiny")
     model = Predictor.from_pretrained(tmp_path / "tiny", "torch")
     adapted, store = make_adapted(model, tmp_path / "adapted"), Laboratories(tmp_path / "kept")
     store.keep("Ward 3", model, adapted.folder, adapted.adaptation, keep_cells=True)

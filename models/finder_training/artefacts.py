@@ -6,7 +6,7 @@ whole pictures without any smear: documents, noise, plain colours and drawn scen
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 
 import cv2
 import numpy as np
@@ -24,16 +24,28 @@ class Altered:
 
     Attributes:
         image: RGB uint8 (height, width, 3); frames make it larger.
-        offset: Where the upper left corner of the field lies in it: x, y in pixels.
         hidden: bool (height, width): pixels that no longer show the field.
+        offset: Where the upper left corner of the field lies in it: x, y in pixels.
     """
 
     image: np.ndarray
-    offset: tuple[int, int]
     hidden: np.ndarray
+    offset: tuple[int, int] = (0, 0)
 
 
 Artefact = Callable[[np.ndarray, np.random.Generator], Altered]
+
+
+def _drawn(draw: Callable[[np.ndarray, np.random.Generator, tuple[int, ...]], None]) -> Artefact:
+    """Make an artefact of what draws upon an image in a given colour: a black, white, pen's or any other one."""
+
+    @wraps(draw)
+    def alter(field: np.ndarray, rng: np.random.Generator) -> Altered:
+        image = field.copy()
+        draw(image, rng, _ink(rng))
+        return Altered(image, (image != field).any(2))
+
+    return alter
 
 
 def frame(field: np.ndarray, rng: np.random.Generator, colour: Sequence[int] | None = None) -> Altered:
@@ -48,7 +60,7 @@ def frame(field: np.ndarray, rng: np.random.Generator, colour: Sequence[int] | N
     image = cv2.copyMakeBorder(field, top, bottom, left, right, cv2.BORDER_CONSTANT, value=colour)
     hidden = np.ones(image.shape[:2], bool)
     hidden[top : top + field.shape[0], left : left + field.shape[1]] = False
-    return Altered(image, (left, top), hidden)
+    return Altered(image, hidden, (left, top))
 
 
 def eyepiece(field: np.ndarray, rng: np.random.Generator) -> Altered:
@@ -61,7 +73,7 @@ def eyepiece(field: np.ndarray, rng: np.random.Generator) -> Altered:
     softness = rng.uniform(1, 0.04 * width)
     light = np.clip(0.5 - distance / softness, 0, 1)[..., None]
     dark = rng.integers(0, 30)
-    return _overlaid(field, (field * light + dark * (1 - light)).astype(np.uint8), light[..., 0] < 0.3)
+    return Altered((field * light + dark * (1 - light)).astype(np.uint8), light[..., 0] < 0.3)
 
 
 def vignette(field: np.ndarray, rng: np.random.Generator) -> Altered:
@@ -72,7 +84,7 @@ def vignette(field: np.ndarray, rng: np.random.Generator) -> Altered:
     fall = np.clip(np.hypot(x - centre[0], y - centre[1]) / 1.4, 0, 1.2) ** rng.uniform(1, 3)
     strength = rng.uniform(0.1, 0.6) * np.clip(1 + rng.uniform(-0.6, 0.6, 3), 0.2, None)
     shade = 1 - np.clip(strength, 0, 0.85) * fall[..., None]
-    return _overlaid(field, np.clip(field * shade, 0, 255).astype(np.uint8), np.zeros((height, width), bool))
+    return Altered(np.clip(field * shade, 0, 255).astype(np.uint8), np.zeros((height, width), bool))
 
 
 def banner(field: np.ndarray, rng: np.random.Generator) -> Altered:
@@ -84,61 +96,49 @@ def banner(field: np.ndarray, rng: np.random.Generator) -> Altered:
     ink = 255 - image[rows][0, 0].astype(int)
     _text(image, rng, (int(rng.uniform(0, 0.5) * field.shape[1]), rows.stop - height // 4), height / 40, ink.tolist())
     hidden[rows] = True
-    return _overlaid(field, image, hidden)
+    return Altered(image, hidden)
 
 
-def caption(field: np.ndarray, rng: np.random.Generator) -> Altered:
+@_drawn
+def caption(image: np.ndarray, rng: np.random.Generator, colour: tuple[int, ...]) -> None:
     """Words upon the field in any colour."""
-
-    def draw(image: np.ndarray, colour: tuple[int, ...]) -> None:
-        for _ in range(rng.integers(1, 4)):
-            place = (rng.uniform(0, 0.8, 2) * image.shape[1::-1] + 10).astype(int).tolist()
-            _text(image, rng, place, rng.uniform(0.3, 1.4) * len(image) / 480, colour)
-
-    return _drawn(field, rng, draw)
+    for _ in range(rng.integers(1, 4)):
+        place = (rng.uniform(0, 0.8, 2) * image.shape[1::-1] + 10).astype(int).tolist()
+        _text(image, rng, place, rng.uniform(0.3, 1.4) * len(image) / 480, colour)
 
 
-def scale_bar(field: np.ndarray, rng: np.random.Generator) -> Altered:
+@_drawn
+def scale_bar(image: np.ndarray, rng: np.random.Generator, colour: tuple[int, ...]) -> None:
     """A scale bar with its length."""
-
-    def draw(image: np.ndarray, colour: tuple[int, ...]) -> None:
-        height, width = image.shape[:2]
-        x, y = int(rng.uniform(0.03, 0.7) * width), int(rng.choice([0.06, 0.94]) * height)
-        end = min(width - 2, x + int(rng.uniform(0.08, 0.3) * width))
-        cv2.line(image, (x, y), (end, y), colour, max(1, int(rng.uniform(0.004, 0.015) * height)))
-        _text(image, rng, (x, y - 6 if y > height / 2 else y + 18), height / 960, colour)
-
-    return _drawn(field, rng, draw)
+    height, width = image.shape[:2]
+    x, y = int(rng.uniform(0.03, 0.7) * width), int(rng.choice([0.06, 0.94]) * height)
+    end = min(width - 2, x + int(rng.uniform(0.08, 0.3) * width))
+    cv2.line(image, (x, y), (end, y), colour, max(1, int(rng.uniform(0.004, 0.015) * height)))
+    _text(image, rng, (x, y - 6 if y > height / 2 else y + 18), height / 960, colour)
 
 
-def arrows(field: np.ndarray, rng: np.random.Generator) -> Altered:
+@_drawn
+def arrows(image: np.ndarray, rng: np.random.Generator, colour: tuple[int, ...]) -> None:
     """One to four arrows."""
-
-    def draw(image: np.ndarray, colour: tuple[int, ...]) -> None:
-        size = np.array(image.shape[1::-1])
-        for _ in range(rng.integers(1, 5)):
-            start = rng.uniform(0.05, 0.95, 2) * size
-            end = start + rng.uniform(-0.2, 0.2, 2) * size
-            width = max(1, int(rng.uniform(0.003, 0.014) * len(image)))
-            cv2.arrowedLine(image, _point(start), _point(end), colour, width, tipLength=rng.uniform(0.15, 0.4))
-
-    return _drawn(field, rng, draw)
+    size = np.array(image.shape[1::-1])
+    for _ in range(rng.integers(1, 5)):
+        start = rng.uniform(0.05, 0.95, 2) * size
+        end = start + rng.uniform(-0.2, 0.2, 2) * size
+        width = max(1, int(rng.uniform(0.003, 0.014) * len(image)))
+        cv2.arrowedLine(image, _point(start), _point(end), colour, width, tipLength=rng.uniform(0.15, 0.4))
 
 
-def drawn_boxes(field: np.ndarray, rng: np.random.Generator) -> Altered:
+@_drawn
+def drawn_boxes(image: np.ndarray, rng: np.random.Generator, colour: tuple[int, ...]) -> None:
     """Rectangles and circles, as programs and people draw them round cells."""
-
-    def draw(image: np.ndarray, colour: tuple[int, ...]) -> None:
-        size = np.array(image.shape[1::-1])
-        for _ in range(rng.integers(1, 5)):
-            corner, side = rng.uniform(0, 0.8, 2) * size, rng.uniform(0.1, 0.35, 2) * size
-            width = max(1, int(rng.uniform(0.002, 0.012) * len(image)))
-            if rng.random() < 0.6:
-                cv2.rectangle(image, _point(corner), _point(corner + side), colour, width)
-            else:
-                cv2.ellipse(image, _point(corner + side / 2), _point(side / 2), 0, 0, 360, colour, width)
-
-    return _drawn(field, rng, draw)
+    size = np.array(image.shape[1::-1])
+    for _ in range(rng.integers(1, 5)):
+        corner, side = rng.uniform(0, 0.8, 2) * size, rng.uniform(0.1, 0.35, 2) * size
+        width = max(1, int(rng.uniform(0.002, 0.012) * len(image)))
+        if rng.random() < 0.6:
+            cv2.rectangle(image, _point(corner), _point(corner + side), colour, width)
+        else:
+            cv2.ellipse(image, _point(corner + side / 2), _point(side / 2), 0, 0, 360, colour, width)
 
 
 def pen_marks(field: np.ndarray, rng: np.random.Generator) -> Altered:
@@ -152,7 +152,7 @@ def pen_marks(field: np.ndarray, rng: np.random.Generator) -> Altered:
     colour = np.array(_ink(rng))
     cover = cv2.GaussianBlur(strokes, (0, 0), rng.uniform(0.5, 4)).astype(np.float32)[..., None] / 255
     cover *= rng.uniform(0.7, 1)
-    return _overlaid(field, (field * (1 - cover) + colour * cover).astype(np.uint8), strokes > 0)
+    return Altered((field * (1 - cover) + colour * cover).astype(np.uint8), strokes > 0)
 
 
 ARTEFACTS: dict[str, Artefact] = {
@@ -168,18 +168,6 @@ ARTEFACTS: dict[str, Artefact] = {
     "drawn boxes": drawn_boxes,
     "pen": pen_marks,
 }
-
-
-def _overlaid(field: np.ndarray, image: np.ndarray, hidden: np.ndarray) -> Altered:
-    return Altered(image, (0, 0), hidden)
-
-
-def _drawn(
-    field: np.ndarray, rng: np.random.Generator, draw: Callable[[np.ndarray, tuple[int, ...]], None]
-) -> Altered:
-    image = field.copy()
-    draw(image, _ink(rng))
-    return _overlaid(field, image, (image != field).any(2))
 
 
 def _ink(rng: np.random.Generator) -> tuple[int, ...]:

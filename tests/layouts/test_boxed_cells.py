@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.tiny_sets import write_yolo
 from wbc_hf.data import crop_cell, load_leucocytes, paint_field, read_image
-from wbc_hf.data.layouts import folder_rows
 from wbc_hf.data.layouts.boxed_cells import cut_cells, find_boxed_cells
+from wbc_hf.data.layouts.choose_layout import folder_rows
 from wbc_hf.errors import WbcError
 from wbc_hf.labels import CLASS_NAMES
 

@@ -11,7 +11,7 @@ from PIL import Image as PillowImage
 
 from tests.tiny_sets import picture
 from wbc_hf.data import load_leucocytes
-from wbc_hf.data.layouts import folder_rows
+from wbc_hf.data.layouts.choose_layout import folder_rows
 from wbc_hf.errors import WbcError
 
 FEATURES = Features({"image": Image(), "label": ClassLabel(names=["eos", "mono"]), "patient": Value("string")})

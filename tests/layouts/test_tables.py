@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_sets import write_set
-from wbc_hf.data.layouts import folder_rows
+from wbc_hf.data.layouts.choose_layout import folder_rows
 from wbc_hf.errors import WbcError
 
 TYPES = ("eos", "mono", "neutrophil")

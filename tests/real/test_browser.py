@@ -1128,7 +1128,9 @@ def _wary_predictor(folder: Path) -> Predictor:
         features = np.random.default_rng(0).random((20, sum(network.config.hidden_sizes[-3:])), dtype=np.float32)
         distance = LaboratoryDistance(np.zeros(20, np.int8), (1.0,), 1e-6)
         score = OutOfDistributionScore.fit(features)
-        Calibration(1.0, 1.0, False, 10.0, 20, "painted", score, laboratory_distance=distance).save(folder)
+        Calibration(
+            1.0, 1.0, False, 10.0, 20, "painted", out_of_distribution_score=score, laboratory_distance=distance
+        ).save(folder)
     return Predictor.from_pretrained(folder, "torch")
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from wbc_hf.data import read_image
-from wbc_hf.data.near_duplicates import compare_images
+from wbc_hf.data import describe, read_image
+from wbc_hf.data.near_duplicates import link_images
 
 DATA = Path(os.environ.get("WBC_HF_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -19,7 +19,7 @@ pytestmark = [
 
 
 def found_among(files: list[Path]) -> set[tuple[str, str]]:
-    links = compare_images(len(files), lambda index: read_image(files[index]))
+    links = link_images(len(files), lambda index: describe(read_image(files[index])))
     return {tuple(sorted((files[first].name, files[second].name))) for first, second, *_ in links}
 
 
@@ -42,7 +42,7 @@ def test_changed_images_of_real_cells(name: str):
     images = [read_image(path) for path in folder[:: len(folder) // 12][:12]]
     turned = [ImageOps.mirror(image).rotate(33, Image.Resampling.BICUBIC, fillcolor="white") for image in images]
     every = [*images, *turned]
-    links = compare_images(len(every), every.__getitem__)
+    links = link_images(len(every), lambda index: describe(every[index]))
     right = {(index, index + 12) for index in range(12)}
     found = {link[:2] for link in links}
     # A false join is worse than a missed pair: some crops of BCCD hold hardly more key points than are asked for.

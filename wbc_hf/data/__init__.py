@@ -25,15 +25,8 @@ if TYPE_CHECKING:
     from wbc_hf.data.key_points import KeyPoints, describe, match
     from wbc_hf.data.known_sets import PAINTED_LABORATORY, PAINTED_TITLE
     from wbc_hf.data.laboratory_styles import LaboratoryStyles, measure_styles, remove_cell
-    from wbc_hf.data.layouts import (
-        FolderImage,
-        find_pictures,
-        has_class_folders,
-        is_document,
-        is_folder,
-        scan_folder,
-        walk_folder,
-    )
+    from wbc_hf.data.layouts.class_folders import FolderImage, has_class_folders, scan_folder
+    from wbc_hf.data.layouts.walking import find_pictures, is_document, is_folder, walk_folder
     from wbc_hf.data.loading import Leucocytes, leaked_test_images, load_leucocytes, with_painted
     from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
     from wbc_hf.data.nuclei import cut_necks, disc_area, distance_inside

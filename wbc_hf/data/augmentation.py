@@ -49,7 +49,8 @@ class Augmentation:
         result = self._move(images.float() / 255, uniform[:, :6])
         result = self._stain(result, uniform[:, 6:13])
         result = self._blur(result, uniform[:, 13])
-        return self._noise(result, uniform[:, 14], [int(rng.integers(2**62)) for rng in drawn]).clamp_(0, 1)
+        seeds_of_noise = [int(rng.integers(2**62)) for rng in drawn]
+        return sensor_noise(result, 0.02 * self.strength * uniform[:, 14].abs(), seeds_of_noise).clamp_(0, 1)
 
     def _centre_crop(self, images: torch.Tensor) -> torch.Tensor:
         top, left = ((side - self.size) // 2 for side in images.shape[2:])
@@ -80,10 +81,6 @@ class Augmentation:
         if chosen.any():
             images[chosen] = blur(images[chosen], 1.2 * self.strength * u[chosen].clamp_min(1e-3), _BLUR_TAPS)
         return images
-
-    def _noise(self, images: torch.Tensor, u: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-        """Sensor noise with a standard deviation of up to 0.02."""
-        return sensor_noise(images, 0.02 * self.strength * u.abs(), seeds)
 
 
 def turn_and_stretch(angle: torch.Tensor, mirror: torch.Tensor, stretch: torch.Tensor) -> torch.Tensor:

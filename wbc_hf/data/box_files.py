@@ -68,19 +68,15 @@ def read_voc(path: Path) -> list[tuple[str, Box]]:
         WbcError: The file is not there, or not of that form.
     """
     try:
-        boxes = [
-            (one.findtext("name", "").strip(), cast(Box, tuple(_corner(one, corner) for corner in _CORNERS)))
-            for one in ElementTree.parse(path).iter("object")
-        ]
+        boxes = []
+        for one in ElementTree.parse(path).iter("object"):
+            corners = tuple(round(float(one.findtext(f"bndbox/{corner}", ""))) for corner in _CORNERS)
+            boxes.append((one.findtext("name", "").strip(), cast(Box, corners)))
     except (FileNotFoundError, ElementTree.ParseError, ValueError) as error:
         raise WbcError(
             f"{path}: boxes cannot be read ({error}). Expected is XML of Pascal VOC. Mend it or remove its photograph."
         ) from error
     return _with_area(path, boxes)
-
-
-def _corner(one: ElementTree.Element, name: str) -> int:
-    return round(float(one.findtext(f"bndbox/{name}", "")))
 
 
 def read_coco(path: Path) -> dict[str, list[tuple[str, Box]]] | None:
@@ -113,11 +109,10 @@ def read_coco(path: Path) -> dict[str, list[tuple[str, Box]]] | None:
 
 def _with_area(path: Path, boxes: list[tuple[Label, Box]]) -> list[tuple[Label, Box]]:
     """The boxes without those that have no area, as of a slip of the mouse; each of these is a warning."""
-    for _, box in boxes:
-        if not _has_area(box):
+    kept = []
+    for label, box in boxes:
+        if box[0] < box[2] and box[1] < box[3]:
+            kept.append((label, box))
+        else:
             logger.warning("%s: the box %s (left, top, right, bottom) has no area and is left out.", path, box)
-    return [(label, box) for label, box in boxes if _has_area(box)]
-
-
-def _has_area(box: Box) -> bool:
-    return box[0] < box[2] and box[1] < box[3]
+    return kept

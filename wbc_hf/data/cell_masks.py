@@ -161,12 +161,9 @@ def _cell_round(nucleus: np.ndarray, densities: np.ndarray) -> tuple[np.ndarray,
     cost[steps < last + 1] = _NEVER
     outline = _closed_path(cost)
     rim = np.arange(_RAYS)
-    if edge[rim, outline].mean() >= _LEAST_EDGE:
-        corners = np.column_stack([across[rim, outline], down[rim, outline]])
-        outlined = True
-    else:
-        corners = np.column_stack([x + _CIRCLE * radius * np.cos(angles), y + _CIRCLE * radius * np.sin(angles)])
-        outlined = False
+    outlined = bool(edge[rim, outline].mean() >= _LEAST_EDGE)
+    away = steps[outline] if outlined else _CIRCLE * radius
+    corners = np.column_stack([x + away * np.cos(angles), y + away * np.sin(angles)])
     cell = cv2.fillPoly(np.zeros(nucleus.shape, np.uint8), [corners.round().astype(np.int32)], 1)
     return (cell > 0) | nucleus, outlined
 

@@ -62,10 +62,15 @@ def read_boxed_fields(folder: Path, classes: Sequence[int] = (0,)) -> list[Boxed
     Raises:
         WbcError: No photographs there, or one without readable boxes.
     """
-    paths = _find_photographs(folder)
-    if (folder / "boxes").is_dir():
-        return [BoxedField(path, _yolo_boxes(folder / "boxes" / f"{path.stem}.txt", path, classes)) for path in paths]
-    return [BoxedField(path, _voc_boxes(folder / "annotations" / f"{path.stem}.xml")) for path in paths]
+    fields = []
+    for path in _find_photographs(folder):
+        if (folder / "boxes").is_dir():
+            numbered = read_yolo(folder / "boxes" / f"{path.stem}.txt", path)
+            boxes = [box for number, box in numbered if number in classes]
+        else:
+            boxes = [box for name, box in read_voc(folder / "annotations" / f"{path.stem}.xml") if name == _LEUCOCYTE]
+        fields.append(BoxedField(path, tuple(boxes)))
+    return fields
 
 
 def _find_photographs(folder: Path) -> list[Path]:
@@ -127,14 +132,6 @@ def _two_thirds(fields: Sequence[BoxedField]) -> set[str]:
         if number % 3 != 1
         for name in together
     }
-
-
-def _yolo_boxes(path: Path, photograph: Path, classes: Sequence[int]) -> tuple[Box, ...]:
-    return tuple(box for number, box in read_yolo(path, photograph) if number in classes)
-
-
-def _voc_boxes(path: Path) -> tuple[Box, ...]:
-    return tuple(box for name, box in read_voc(path) if name == _LEUCOCYTE)
 
 
 def _overlaps(path: Path) -> list[set[str]]:

@@ -127,19 +127,8 @@ def _matches(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndar
     # whole numbers up to 2 ** 24, and these are below 128 * 255 ** 2. numpy's product would wake threads for it, which
     # wait busily: where the processor has other work, that took three times as long.
     first, second = first.astype(np.float32), second.astype(np.float32)
-    squares = (
-        (first**2).sum(1)[:, None]
-        + (second**2).sum(1)
-        - 2
-        * cv2.gemm(
-            first,
-            second,
-            1,
-            None,  # type: ignore[call-overload]
-            0,
-            flags=cv2.GEMM_2_T,
-        )
-    )
+    products = cv2.gemm(first, second, 1, None, 0, flags=cv2.GEMM_2_T)  # type: ignore[call-overload]
+    squares = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2 * products
     partner = squares.argmin(axis=1)
     mutual = squares.argmin(axis=0)[partner] == np.arange(len(first))
     nearest, next_nearest = np.partition(squares, 1, axis=1)[:, :2].T

@@ -13,8 +13,8 @@ class KnownSet:
     Attributes:
         title: Name with authors and year.
         laboratory: Short name of the laboratory.
-        homepage: Where it is published.
-        licence: SPDX name where there is one, otherwise what the publisher says.
+        homepage: Where it is published; None where that is unknown.
+        licence: SPDX name where there is one, otherwise what the publisher says; None where it is unknown.
         spec: Argument of `load_leucocytes`; None where it is downloaded by hand and given as a folder.
         subfolder: The folder in the download that holds the class folders.
         file_pattern: Regular expression of its file names, by which a folder of it gets the right credits. What images
@@ -25,8 +25,8 @@ class KnownSet:
 
     title: str
     laboratory: str
-    homepage: str
-    licence: str
+    homepage: str | None
+    licence: str | None
     spec: str | None = None
     subfolder: str = "."
     file_pattern: str | None = None
@@ -113,9 +113,9 @@ def known_by_spec(spec: str) -> KnownSet | None:
     return next((known for known in KNOWN_SETS if known.spec == spec), None)
 
 
-def laboratory_name(spec: str, known: KnownSet | None) -> str:
-    """Short name of a set's laboratory: of a known set its own, else the last part of its spec."""
-    return known.laboratory if known else Path(spec.split(":")[-1]).expanduser().resolve().name
+def laboratory_name(spec: str) -> str:
+    """Short name of the laboratory of a set that is not known: the last part of its spec."""
+    return Path(spec.split(":")[-1]).expanduser().resolve().name
 
 
 def known_by_file_names(names: Sequence[str]) -> KnownSet | None:

@@ -5,25 +5,20 @@ import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 from datasets import Dataset, DatasetDict, Features, Image, IterableDatasetDict, concatenate_datasets
 
 from wbc_hf.data.checks import OtherClasses, check_readable, count_contradictions, label_indices
-from wbc_hf.data.key_points import describe
 from wbc_hf.data.known_sets import KnownSet, known_by_file_names, known_by_spec, laboratory_name
-from wbc_hf.data.layouts import folder_rows
-from wbc_hf.data.near_duplicates import (
-    NearDuplicate,
-    find_near_duplicates,
-    group_images,
-    group_slides,
-    one_opencv_thread,
-)
-from wbc_hf.data.picture_checks import describe_pictures
+from wbc_hf.data.layouts.choose_layout import folder_rows
+from wbc_hf.data.near_duplicates import NearDuplicate, find_near_duplicates, group_images, group_slides
+from wbc_hf.data.picture_checks import check_pictures
 from wbc_hf.data.reading import SUFFIXES, image_content, read_image
 from wbc_hf.data.rows import FEATURES
 from wbc_hf.data.sources import fetch_kaggle_set, hub_rows, painted_rows
@@ -124,10 +119,16 @@ class Leucocytes(DatasetDict):
 
     def with_splits(self, **splits: Dataset) -> "Leucocytes":
         """Copy with other rows in some splits, of the same provenance."""
-        changed = Leucocytes(self | splits)
-        changed.provenance, changed.near_duplicates = self.provenance, self.near_duplicates
-        changed.faults, changed.others = self.faults, self.others
+        changed = copy(self)
+        changed.update(splits)
         return changed
+
+    def with_more_to_train_on(self, rows: Dataset, digests: str) -> "Leucocytes":
+        """Copy with more training rows, whose content goes into the fingerprint in the form of digests."""
+        mixed = self.with_splits(train=concatenate_datasets([self["train"], rows]))
+        fingerprint = hashlib.sha256((self.provenance.fingerprint + digests).encode()).hexdigest()
+        mixed.provenance = dataclasses.replace(self.provenance, fingerprint=fingerprint)
+        return mixed
 
 
 def load_leucocytes(
@@ -180,12 +181,11 @@ def load_leucocytes(
 
 @dataclass(frozen=True)
 class _ImageSet:
-    """The unchecked rows of one set, the known set that it is, if any, and its laboratory."""
+    """The unchecked rows of one set, and what is known of it."""
 
     spec: str
     rows: Dataset
-    known: KnownSet | None
-    laboratory: str
+    known: KnownSet
 
 
 def _check_streams(specs: Sequence[str]) -> None:
@@ -228,18 +228,19 @@ def _read_set(spec: str, seed: int) -> _ImageSet:
         known = known_by_file_names([name for name in rows["source"] if Path(name).suffix.lower() in SUFFIXES])
     else:
         rows = hub_rows(spec)
-    return _ImageSet(spec, rows, known, laboratory_name(spec, known))
+    unknown = KnownSet(title=spec, laboratory=laboratory_name(spec), homepage=None, licence=None)
+    return _ImageSet(spec, rows, known or unknown)
 
 
 def _name_apart(sets: Sequence[_ImageSet]) -> list[_ImageSet]:
     """Number laboratories of the same name, and put their names before the groups and sources of several sets."""
     if len(sets) == 1:
         return list(sets)
-    shared = Counter(each.laboratory for each in sets)
+    shared = Counter(each.known.laboratory for each in sets)
     seen: Counter[str] = Counter()
     named = []
     for each in sets:
-        laboratory = each.laboratory
+        laboratory = each.known.laboratory
         if shared[laboratory] > 1:
             seen[laboratory] += 1
             laboratory = f"{laboratory} {seen[laboratory]}"
@@ -249,7 +250,7 @@ def _name_apart(sets: Sequence[_ImageSet]) -> list[_ImageSet]:
         features = Features({name: each.rows.features[name] for name in beside})
         rows = each.rows.remove_columns(list(beside))
         rows = concatenate_datasets([rows, Dataset.from_dict(beside, features=features)], axis=1)
-        named.append(_ImageSet(each.spec, rows, each.known, laboratory))
+        named.append(_ImageSet(each.spec, rows, dataclasses.replace(each.known, laboratory=laboratory)))
     return named
 
 
@@ -259,12 +260,8 @@ def with_painted(leucocytes: Leucocytes, per_class: int, seed: int = 0) -> Leuco
     Painted cells show what tells the types apart without what the images of one laboratory have in common.
     """
     painted = load_leucocytes(f"synthetic:{per_class}", seed=seed)
-    cells = concatenate_datasets([leucocytes["train"], *(painted[split] for split in SPLITS)])
-    mixed = leucocytes.with_splits(train=cells)
-    fingerprints = leucocytes.provenance.fingerprint + painted.provenance.fingerprint
-    fingerprint = hashlib.sha256(fingerprints.encode()).hexdigest()
-    mixed.provenance = dataclasses.replace(leucocytes.provenance, fingerprint=fingerprint)
-    return mixed
+    cells = concatenate_datasets([painted[split] for split in SPLITS])
+    return leucocytes.with_more_to_train_on(cells, painted.provenance.fingerprint)
 
 
 def leaked_test_images(leucocytes: Leucocytes) -> np.ndarray:
@@ -284,8 +281,7 @@ def _finish(sets: Sequence[_ImageSet], seed: int, *, compare: bool, other_classe
     rows = sets[0].rows if len(sets) == 1 else concatenate_datasets([each.rows for each in sets])
     laboratories = np.repeat(np.arange(len(sets)), [len(each.rows) for each in sets])
     labels = np.concatenate([label_indices(each.rows["class_name"], each.spec, other_classes) for each in sets])
-    with one_opencv_thread():
-        checked = describe_pictures(rows, describe, ((labels >= 0) & compare).tolist())
+    checked = check_pictures(rows, ((labels >= 0) & compare).tolist())
     results, faults = checked.digests, checked.faults
     skipped = tuple(
         error
@@ -298,7 +294,7 @@ def _finish(sets: Sequence[_ImageSet], seed: int, *, compare: bool, other_classe
     others = np.flatnonzero(is_readable & (labels < 0)) if other_classes == "none_of_these" else None
     readable = rows.select(kept)
     sources, named, given = (list(readable[name]) for name in ("source", "group", "split"))
-    labels, digests = labels[kept], [str(results[index]) for index in kept]
+    labels, laboratories, digests = labels[kept], laboratories[kept], [str(results[index]) for index in kept]
 
     def read(index: int) -> PIL.Image.Image:
         return read_image(image_content(readable[index]["image"]))
@@ -307,17 +303,21 @@ def _finish(sets: Sequence[_ImageSet], seed: int, *, compare: bool, other_classe
     near_duplicates = find_near_duplicates(digests, sources, read, compare=compare, described=checked.described)
     groups = group_images(sources, named, near_duplicates)
     together = group_slides(sources, groups)
-    splits, test_given = _assign_splits(given, labels, laboratories[kept], together, specs, seed)
+    splits, test_given = _assign_splits(given, labels, laboratories, together, specs, seed)
     across = _count_groups_across(splits, groups, spec)
     for number, each in enumerate(sets):
-        own = {name: indices[laboratories[kept][indices] == number] for name, indices in splits.items()}
+        own = {name: indices[laboratories[indices] == number] for name, indices in splits.items()}
         _warn_of_missing_classes(own, labels, each.spec)
 
-    names = _name_test_sets([sets[i].laboratory for i in laboratories[kept]], readable["test_set"], splits["test"])
+    names = [sets[number].known.laboratory for number in laboratories.tolist()]
+    names = _name_test_sets(names, readable["test_set"], splits["test"])
     beside: dict[str, Sequence | np.ndarray] = {"label": labels, "group": groups, "laboratory": names}
     result = Leucocytes(_take(rows, kept, splits, beside))
     result.provenance = Provenance(
-        origins=tuple(_origin(each, given) for each, given in zip(sets, test_given, strict=True)),
+        origins=tuple(
+            Origin(each.known.laboratory, each.spec, each.known.title, each.known.licence, each.known.homepage, given)
+            for each, given in zip(sets, test_given, strict=True)
+        ),
         skipped=skipped,
         groups_across=across,
         contradictions=contradictions,
@@ -343,18 +343,6 @@ def _name_test_sets(laboratories: Sequence[str], test_sets: Sequence[str | None]
     return apart
 
 
-def _origin(each: _ImageSet, given_splits: bool) -> Origin:
-    known = each.known
-    return Origin(
-        laboratory=each.laboratory,
-        spec=each.spec,
-        title=known.title if known else each.spec,
-        licence=known.licence if known else None,
-        homepage=known.homepage if known else None,
-        given_splits=given_splits,
-    )
-
-
 def _take(
     rows: Dataset, kept: np.ndarray, splits: dict[str, np.ndarray], beside: Mapping[str, Sequence | np.ndarray]
 ) -> dict[str, Dataset]:
@@ -363,12 +351,8 @@ def _take(
     No image is copied: the splits are lists of row numbers into one table, that of the source with columns more.
     (Columns joined to a selection of rows would make datasets write all of them anew, pictures and all.)
     """
-    columns = {}
-    for name, values in beside.items():
-        column = np.full(len(rows), 0 if name == "label" else None, dtype=np.int64 if name == "label" else object)
-        column[kept] = values
-        columns[name] = column.tolist()
-    joined = Dataset.from_dict(columns, features=Features({name: FEATURES[name] for name in columns}))
+    columns = pd.DataFrame(beside, index=kept).reindex(range(len(rows)))
+    joined = Dataset.from_pandas(columns, Features({name: FEATURES[name] for name in columns}), preserve_index=False)
     rows = rows.select_columns(["image", "source"]).cast_column("image", Image())
     whole = concatenate_datasets([rows, joined], axis=1).select_columns(list(FEATURES))
     return {name: whole.select(kept[splits[name]]) for name in SPLITS}
@@ -384,26 +368,18 @@ def _assign_splits(
 ) -> tuple[dict[str, np.ndarray], list[bool]]:
     """Keep given splits and split the missing ones off the training images; and whether each test split is given.
 
-    Sets that lack the same splits are split together, so that what they share stays together.
-
-    Args:
-        given: Split of each image, None where its set has none.
-        labels: Class indices.
-        laboratories: Indices into `specs`.
-        groups: What has to stay together.
-        specs: Of the sets.
-        seed: Random seed.
+    Sets that lack the same splits are split together, so that what they share stays together: images of one of the
+    `groups`. `laboratories` are indices into `specs`, and `given` is None where a set has no splits.
     """
     members = {name: np.flatnonzero([split == name for split in given]) for name in SPLITS}
-    lacking: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for number, spec in enumerate(specs):
-        named = {given[i] for i in np.flatnonzero(laboratories == number).tolist()}
-        lacking[_missing_splits(named, spec)].append(number)
+    lacking = [
+        _missing_splits({given[i] for i in np.flatnonzero(laboratories == number).tolist()}, spec)
+        for number, spec in enumerate(specs)
+    ]
     # A class of one laboratory is a stratum.
     strata = laboratories * len(CLASS_NAMES) + labels
-    for missing, numbers in lacking.items():
-        if not missing:
-            continue
+    for missing in filter(None, dict.fromkeys(lacking)):
+        numbers = [number for number, splits in enumerate(lacking) if splits == missing]
         fractions = {name: FRACTIONS[name] for name in missing}
         fractions = {"train": 1 - sum(fractions.values())} | fractions
         to_split = np.array([split in (None, "train") for split in given]) & np.isin(laboratories, numbers)
@@ -418,8 +394,7 @@ def _assign_splits(
             f"{' '.join(specs)}: {len(given)} images in {len(set(groups))} groups leave {' and '.join(empty)} empty; "
             "at least three distinct cells of a class are needed."
         )
-    test_given = {number: "test" not in missing for missing, numbers in lacking.items() for number in numbers}
-    return members, [test_given[number] for number in range(len(specs))]
+    return members, ["test" not in missing for missing in lacking]
 
 
 def _missing_splits(named: set[str | None], spec: str) -> tuple[str, ...]:

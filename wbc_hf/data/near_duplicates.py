@@ -172,22 +172,12 @@ def one_opencv_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def compare_images(count: int, read: Callable[[int], Image.Image]) -> list[Link]:
+def link_images(count: int, key_points: Callable[[int], KeyPoints]) -> list[Link]:
     """Compare all images of a set by their key points. The same images in the same order give the same pairs.
 
     Args:
         count: Number of images.
-        read: Gives the image of an index as RGB; called from several threads, once for each index.
-    """
-    return link_images(count, lambda index: describe(read(index)))
-
-
-def link_images(count: int, key_points: Callable[[int], KeyPoints]) -> list[Link]:
-    """Compare all images of a set, as `compare_images` does, by key points that may be known.
-
-    Args:
-        count: Number of images.
-        key_points: Gives those of an index; called from several threads, once for each index.
+        key_points: Gives those of the image of an index; called from several threads, once for each index.
     """
     with one_opencv_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         described = pool.map(key_points, range(count))

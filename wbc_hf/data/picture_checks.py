@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import PIL.Image
@@ -19,6 +19,8 @@ from datasets import Dataset
 from pydantic import TypeAdapter, ValidationError
 from tqdm.auto import tqdm
 
+from wbc_hf.data.key_points import KeyPoints, describe
+from wbc_hf.data.near_duplicates import one_opencv_thread
 from wbc_hf.data.reading import image_content, read_image
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.files import sha256_of_file, write_atomically
@@ -27,7 +29,6 @@ from wbc_hf.hardware import cache_folder
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 # Raise it whenever `read_image` refuses other pictures, or `picture_fault` finds others.
 VERSION = 1
@@ -44,39 +45,28 @@ _Findings = dict[str, _Finding]  # by digest
 
 
 @dataclass(frozen=True)
-class CheckedPictures(Generic[T]):
+class CheckedPictures:
     """What is known of the pictures of a set.
 
     Attributes:
         digests: For each row the SHA-256 of its bytes, or the error where it is unreadable.
         faults: By source, what is wrong with a picture that can be read.
-        described: By digest, what was made of pictures when they were opened; none of those that were known.
+        described: By digest, the key points of pictures that were opened; none of those that were known.
     """
 
     digests: list[str | UnreadableImageError]
     faults: dict[str, str]
-    described: dict[str, T]
+    described: dict[str, KeyPoints]
 
 
-def check_pictures(rows: Dataset) -> CheckedPictures:
+def check_pictures(rows: Dataset, described: Sequence[bool] | None = None) -> CheckedPictures:
     """Open every picture once, those of known content not at all.
 
     Args:
         rows: With undecoded `image` and `source`.
+        described: Of which rows to find the key points while the picture is decoded; by default of none.
     """
-    return describe_pictures(rows, lambda _: None, [False] * len(rows))
-
-
-def describe_pictures(
-    rows: Dataset, describe: Callable[[PIL.Image.Image], T], wanted: Sequence[bool]
-) -> CheckedPictures[T]:
-    """Open every picture once, those of known content not at all, and describe it while it is decoded.
-
-    Args:
-        rows: With undecoded `image` and `source`.
-        describe: Takes an RGB picture; called in threads.
-        wanted: Of which rows.
-    """
+    wanted = described or [False] * len(rows)
     digests = _each(range(len(rows)), lambda index: _digest(rows[index]), "Reading files")
     path = _cache_file([digest for digest in digests if digest])
     known = _read_findings(path)
@@ -87,9 +77,10 @@ def describe_pictures(
             to_open[digest] = index
     # A file without a digest cannot be read: opening it says why.
     opened = [*to_open.values(), *(index for index, digest in enumerate(digests) if digest is None)]
-    seen = _each(opened, lambda index: _look(rows[index], describe, wanted[index]), "Reading images")
+    with one_opencv_thread():
+        seen = _each(opened, lambda index: _look(rows[index], wanted[index]), "Reading images")
     looked = dict(zip(opened, seen, strict=True))
-    described = {digest: made for digest, index in to_open.items() if (made := looked[index][1]) is not None}
+    key_points = {digest: made for digest, index in to_open.items() if (made := looked[index][1]) is not None}
     found = {digest: known[digest] if digest in known else looked[to_open[digest]][0] for digest in digests if digest}
     if found.keys() - known.keys():
         _write_findings(path, found)
@@ -103,7 +94,7 @@ def describe_pictures(
         results.append(digest)
         if fault is not None:
             faults[source] = fault
-    return CheckedPictures(results, faults, described)
+    return CheckedPictures(results, faults, key_points)
 
 
 def picture_fault(grey: np.ndarray) -> str | None:
@@ -145,12 +136,12 @@ def _digest(row: Mapping) -> str | None:
         return None
 
 
-def _look(row: Mapping, describe: Callable[[PIL.Image.Image], T], wanted: bool) -> tuple[_Finding, T | None]:
+def _look(row: Mapping, described: bool) -> tuple[_Finding, KeyPoints | None]:
     try:
         image = read_image(image_content(row["image"]), name=row["source"])
     except UnreadableImageError as error:
         return (error.reason, None), None
-    return (None, picture_fault(np.asarray(image.convert("L")))), describe(image) if wanted else None
+    return (None, picture_fault(np.asarray(image.convert("L")))), describe(image) if described else None
 
 
 def _cache_file(digests: list[str]) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 import pi_heif
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
-from wbc_hf.data.slide_kinds import MAX_PHOTOGRAPH, SLIDE_SUFFIXES, why_no_photograph
+from wbc_hf.data.slide_kinds import MAX_PHOTOGRAPH, SLIDE_SUFFIXES, tiff_directories, why_no_photograph
 from wbc_hf.data.zip_files import read_member
 from wbc_hf.errors import UnreadableImageError
 
@@ -85,7 +85,6 @@ _TILE_WIDTH, _TILE_HEIGHT, _SUBFILE = 322, 323, 254  # TIFF tags
 _BITS, _SAMPLE_FORMAT, _FLOAT, _MOST_BITS = 258, 339, 3, 16
 _PLANAR, _ONE_AFTER_ANOTHER = 284, 2
 _FLOATING = "holds floating-point values; save it with 8 or 16 bits per channel"
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Pillow keeps the upper byte of 16-bit colours, whichever byte comes first in the file.
 _16_BIT = re.compile(r"(?P<channels>RGB|RGBA|RGBX);16(?P<order>[BLN])")
 _SMALLER_OR_MASK = 5  # bits of the last: a smaller copy of another page, or a mask of it
@@ -117,12 +116,8 @@ def read_image(source: ImageSource | None, name: str | None = None) -> Image.Ima
     Raises:
         UnreadableImageError: Not an image, broken, of a kind that cannot be classified, or of an impossible size.
     """
-    if isinstance(source, (str, Path, FilePart)):
-        name = name or str(source)
-    elif isinstance(source, Image.Image):
-        name = name or getattr(source, "filename", None) or "image"
-    else:
-        name = name or "image"
+    own_name = str(source) if isinstance(source, (str, Path, FilePart)) else getattr(source, "filename", None)
+    name = name or own_name or "image"
     try:
         return _read(source, name)
     except UnreadableImageError as error:
@@ -313,17 +308,12 @@ def _why_not_read(opened: BinaryIO | str | Path) -> str | None:
     try:
         with opened if isinstance(opened, io.BytesIO) else open(str(opened), "rb") as file:
             file.seek(0)
-            header = file.read(16)
-            if not header.startswith(_TIFF_STARTS):
-                return None
-            tags = TiffImagePlugin.ImageFileDirectory_v2(header if b"+" in header[2:4] else header[:8])
-            file.seek(tags.next)
-            tags.load(file)
-            if _FLOAT in tags.get(_SAMPLE_FORMAT, ()):
-                return _FLOATING
-            bits = max(tags.get(_BITS, (1,)))
-            # Of what has fewer, something else is wrong.
-            return f"holds values of {bits} bits; save it with 8 or 16 bits per channel" if bits > _MOST_BITS else None
+            tags = next(tiff_directories(file), {})
+        if _FLOAT in tags.get(_SAMPLE_FORMAT, ()):
+            return _FLOATING
+        bits = max(tags.get(_BITS, (1,)))
+        # Of what has fewer, something else is wrong.
+        return f"holds values of {bits} bits; save it with 8 or 16 bits per channel" if bits > _MOST_BITS else None
     except Exception:
         return None  # its tags are broken too: there is no better reason than Pillow's
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
+from typing import Any, BinaryIO
 
 from PIL import TiffImagePlugin
 
@@ -52,7 +52,8 @@ def why_no_photograph(path: str | os.PathLike) -> str | None:
 
 def _is_slide(path: str | os.PathLike) -> bool:
     try:
-        directories = list(islice(_directories(Path(path)), _DIRECTORIES))
+        with open(path, "rb") as file:
+            directories = list(islice(tiff_directories(file), _DIRECTORIES))
     except Exception:  # whatever is wrong with it, `read_image` says so
         return False
     if not directories:
@@ -68,18 +69,17 @@ def _is_slide(path: str | os.PathLike) -> bool:
     return min(width, height) >= _LEAST_SIDE and _TILE_WIDTH in first and copies
 
 
-def _directories(path: Path) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]:
-    """The directories of a TIFF, one a page; nothing is decoded."""
-    with path.open("rb") as file:
-        header = file.read(16)
-        if header[:2] not in (b"II", b"MM"):
-            return
-        big = header[2:4] in (b"+\0", b"\0+")
-        tags = TiffImagePlugin.ImageFileDirectory_v2(header if big else header[:8])
-        seen = set()
-        while tags.next and tags.next not in seen:
-            seen.add(tags.next)
-            file.seek(tags.next)
-            tags.load(file)
-            # Loading again would empty it.
-            yield dict(tags)  # type: ignore[misc]
+def tiff_directories(file: BinaryIO) -> Iterator[dict[int, Any]]:
+    """The directories of a TIFF, one a page, as values by tag; nothing is decoded. Of any other file there is none."""
+    header = file.read(16)
+    if header[:2] not in (b"II", b"MM"):
+        return
+    big = header[2:4] in (b"+\0", b"\0+")
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header if big else header[:8])
+    seen = set()
+    while tags.next and tags.next not in seen:
+        seen.add(tags.next)
+        file.seek(tags.next)
+        tags.load(file)
+        # Loading again would empty it.
+        yield dict(tags)

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.fft import dct
 
 from wbc_hf.data.augmentation import STAINS, blur, sensor_noise, turn_and_stretch
 from wbc_hf.data.laboratory_styles import LaboratoryStyles, density_over_background, widen_masks
@@ -25,12 +26,7 @@ _RESTAINED = 0.5  # share of images, of several laboratories
 _PASTED = 0.75  # share of images, of several laboratories
 _BLOCK = 8
 # Discrete cosine transform of a block, and JPEG's luminance quantisation table at quality 50: ITU-T T.81, Annex K.1.
-_COSINES = torch.tensor(
-    [
-        [math.sqrt((2 if row else 1) / _BLOCK) * math.cos(math.pi * (n + 0.5) * row / _BLOCK) for n in range(8)]
-        for row in range(8)
-    ]
-)
+_COSINES = torch.from_numpy(dct(np.eye(_BLOCK), axis=0, norm="ortho")).float()
 # fmt: off
 _STEPS = torch.tensor([
     [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
@@ -145,10 +141,7 @@ class OtherLaboratories:
     def _stain(self, density: torch.Tensor, background: torch.Tensor, draws: _Draws) -> torch.Tensor:
         """Amounts and hues of the stains, contrast, and another background: images from optical densities.
 
-        Args:
-            density: Over the background, (n, 3, size * size).
-            background: (n, 3).
-            draws: Random numbers.
+        These are over the background, (n, 3, size * size), and of the background, (n, 3).
         """
         strength, count = 0.5 * self.strength, len(density)
         stains = STAINS.to(density.device)

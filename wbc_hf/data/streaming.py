@@ -85,7 +85,7 @@ class _Converter:
 
     def __init__(self, spec: str, split: str, columns: HubColumns):
         self.spec, self.split, self.columns = spec, split, columns
-        self.laboratory = laboratory_name(spec, None)
+        self.laboratory = laboratory_name(spec)
         self.seen = self.unreadable = self.warnings = 0
 
     def __call__(self, rows: dict[str, list], indices: list[int]) -> dict[str, list]:

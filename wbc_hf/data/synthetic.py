@@ -244,9 +244,8 @@ def draw_leucocytes(labels: np.ndarray, rngs: list[np.random.Generator]) -> Tabl
     low, high = np.moveaxis(np.array(list(MORPHOLOGY.values()), np.float32)[:, labels], -1, 0)
     cells = dict(zip(MORPHOLOGY, low + _uniform(rngs, len(MORPHOLOGY)).T * (high - low), strict=True))
     cells["granule_stains"] = GRANULE_STAINS[labels].astype(np.float32)
-    cells["granules_on_nucleus"] = (labels == BASOPHIL).astype(
-        np.float32
-    )  # only a basophil's are seen upon the nucleus
+    # Only a basophil's are seen upon the nucleus.
+    cells["granules_on_nucleus"] = (labels == BASOPHIL).astype(np.float32)
     cells["granule_places"] = _uniform(rngs, MAX_GRANULES, 3)
     cells["vacuole_places"] = _uniform(rngs, MAX_VACUOLES, 3)
     return cells | _chain_lobes(cells, _uniform(rngs, MAX_LOBES, 4))
@@ -495,9 +494,8 @@ def photograph(stains: np.ndarray, smear: Table, rngs: list[np.random.Generator]
     n, _, height, width = stains.shape
     hue = smear["hue"]
     # An eosinophil's granules are orange-red on every smear.
-    shift = np.stack([hue, hue, 0.3 * hue, smear["red_cell_hue"]], axis=1)[..., None] * np.array(
-        [1, 0, -2], np.float32
-    )
+    shift = np.stack([hue, hue, 0.3 * hue, smear["red_cell_hue"]], axis=1)[..., None]
+    shift = shift * np.array([1, 0, -2], np.float32)
     strength = np.stack([smear[stain.name.lower()] for stain in Stain], axis=1)[..., None]
     absorbance = ABSORBANCE * (1 + shift) * strength
     passing = np.exp(-absorbance.swapaxes(1, 2) @ stains.reshape(n, len(Stain), -1)).reshape(n, 3, height, width)

@@ -1,7 +1,5 @@
 """Training images without labels, for a student that learns from a teacher's predictions."""
 
-import dataclasses
-import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +8,7 @@ import PIL.Image
 from datasets import Dataset, Image, concatenate_datasets
 
 from wbc_hf.data.checks import MAX_WARNINGS
-from wbc_hf.data.layouts import find_pictures
+from wbc_hf.data.layouts.walking import find_pictures
 from wbc_hf.data.loading import Leucocytes
 from wbc_hf.data.near_duplicates import find_near_duplicates, group_images
 from wbc_hf.data.picture_checks import check_pictures
@@ -55,11 +53,7 @@ def with_unlabelled(leucocytes: Leucocytes, folders: Sequence[str | Path]) -> Le
         rows = rows.select(sorted(set(range(len(rows))) - set(seen)))
     if not len(rows):
         raise WbcError(f"--unlabelled {' '.join(map(str, folders))}: no image is left to learn from.")
-    mixed = leucocytes.with_splits(train=concatenate_datasets([leucocytes["train"], rows]))
-    parts = (leucocytes.provenance.fingerprint, *sorted(known))
-    fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    mixed.provenance = dataclasses.replace(leucocytes.provenance, fingerprint=fingerprint)
-    return mixed
+    return leucocytes.with_more_to_train_on(rows, "\n".join(["", *sorted(known)]))
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -85,15 +79,13 @@ def _undecoded(rows: Dataset) -> Dataset:
 
 def _seen_in(held_out: Dataset, rows: Dataset, digests: Sequence[str]) -> list[int]:
     """Numbers of those of the rows that show a cell of an image that is held out."""
-    files = [_undecoded(each) for each in (held_out, rows)]
-    count = len(held_out)
+    pictures, count = concatenate_datasets([_undecoded(held_out), _undecoded(rows)]), len(held_out)
     # Names of both may be alike.
     names = [f"held out/{source}" for source in held_out["source"]] + [f"/{source}" for source in rows["source"]]
-    held_digests = [str(digest) for digest in check_pictures(files[0]).digests]
+    held_digests = [str(digest) for digest in check_pictures(_undecoded(held_out)).digests]
 
     def read(index: int) -> PIL.Image.Image:
-        part, number = (files[0], index) if index < count else (files[1], index - count)
-        return read_image(image_content(part[number]["image"]))
+        return read_image(image_content(pictures[index]["image"]))
 
     pairs = find_near_duplicates([*held_digests, *digests], names, read)
     groups = group_images(names, [None] * len(names), pairs)

@@ -5,12 +5,12 @@ The temperature is folded into the classifier, so every program that loads the w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -39,7 +39,7 @@ _ADVICE = (
     f"Fetch the model again, or remove {CALIBRATION_FILE} and {REFERENCES_FILE}: it then predicts without a status."
 )
 _Positive = Annotated[float, Field(gt=0, le=1e6)]
-_ARRAYS = ("out_of_distribution_score", "laboratory_distance")
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def fit_temperature(
@@ -89,10 +89,7 @@ def fold_temperature(model: "ResNetForImageClassification", temperature: float) 
 
 def undo_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities (n, classes) as they were before the temperature was folded in."""
-    import torch
-
-    logits = torch.from_numpy(np.log(np.maximum(probabilities, 1e-12))) * temperature
-    return logits.softmax(1).numpy()
+    return softmax(np.log(np.maximum(probabilities, 1e-12)) * temperature)
 
 
 def review_threshold(
@@ -146,7 +143,27 @@ def calibrated_threshold(confidence: np.ndarray, target: float) -> tuple[float, 
 
 
 @dataclass(frozen=True)
-class Calibration:
+class _Numbers:
+    """All of a `Calibration` but its arrays, as `wbc.json` may hold it."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    temperature: Annotated[float, Field(gt=0, le=10_000)]
+    review_threshold: _Share
+    target_reached: bool
+    out_of_distribution_threshold: OutOfDistributionThreshold
+    fitted_on: Annotated[int, Field(ge=1, le=10**9)]
+    trained_on: ShownText
+    left_out: Annotated[tuple[ShownText, ...], Field(max_length=100)] = ()
+    # A crop takes memory by their square.
+    spans: Annotated[tuple[Annotated[float, Field(ge=0.1, le=50)], ...], Field(max_length=20)] = ()
+    tta_below: _Share | None = None
+    tta_threshold: _Share | None = None
+    tta_distance: _Share = 0.0
+
+
+@dataclass(frozen=True)
+class Calibration(_Numbers):
     """Thresholds by which a model's predictions are accepted, and what they were fitted on.
 
     Attributes:
@@ -170,19 +187,8 @@ class Calibration:
             a cell of a field is looked at. None in models of earlier versions.
     """
 
-    temperature: float
-    review_threshold: float
-    target_reached: bool
-    out_of_distribution_threshold: float
-    fitted_on: int
-    trained_on: str
-    out_of_distribution_score: OutOfDistributionScore
-    left_out: tuple[str, ...] = ()
-    laboratory_distance: LaboratoryDistance | None = None
-    spans: tuple[float, ...] = ()
-    tta_below: float | None = None
-    tta_threshold: float | None = None
-    tta_distance: float = 0.0
+    out_of_distribution_score: OutOfDistributionScore = field(kw_only=True)
+    laboratory_distance: LaboratoryDistance | None = field(default=None, kw_only=True)
 
     @classmethod
     def fit(
@@ -278,7 +284,7 @@ class Calibration:
     @property
     def numbers(self) -> dict:
         """All fields but the arrays: what goes into JSON."""
-        return {name: value for name, value in vars(self).items() if name not in _ARRAYS}
+        return _numbers_of(self)
 
     def save(self, folder: Path) -> None:
         """Write `wbc.json` and `wbc.safetensors`."""
@@ -310,19 +316,18 @@ class Calibration:
             return None
         if read_json(file, _AnyVersion, _ADVICE).format != _FORMAT:
             raise WbcError(f"{file}: was written by another version of wbc_hf. Update the package.")
-        numbers = read_json(file, _Numbers, _ADVICE)
-        stored = _read_arrays(folder)
-        score = OutOfDistributionScore(*(stored[name] for name in ("mean", "components", "references")))
+        stored = read_json(file, _Stored, _ADVICE)
+        arrays = _read_arrays(folder)
+        score = OutOfDistributionScore(*(arrays[name] for name in ("mean", "components", "references")))
         distance = None
-        if numbers.laboratory_scales is not None and numbers.laboratory_limit is not None:
-            members = _members(folder / REFERENCES_FILE, stored, len(numbers.laboratory_scales))
-            distance = LaboratoryDistance(members, numbers.laboratory_scales, numbers.laboratory_limit)
-        names = cls.__dataclass_fields__.keys() - set(_ARRAYS)
-        return cls(
-            **{name: getattr(numbers, name) for name in names},
-            out_of_distribution_score=score,
-            laboratory_distance=distance,
-        )
+        if stored.laboratory_scales is not None and stored.laboratory_limit is not None:
+            members = _members(folder / REFERENCES_FILE, arrays, len(stored.laboratory_scales))
+            distance = LaboratoryDistance(members, stored.laboratory_scales, stored.laboratory_limit)
+        return cls(**_numbers_of(stored), out_of_distribution_score=score, laboratory_distance=distance)
+
+
+def _numbers_of(numbers: _Numbers) -> dict:
+    return {each.name: getattr(numbers, each.name) for each in fields(_Numbers)}
 
 
 class _AnyVersion(BaseModel):
@@ -331,32 +336,17 @@ class _AnyVersion(BaseModel):
     format: int
 
 
-class _Numbers(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class _Stored(_Numbers):
     """`wbc.json` of this version."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
     format: int
-    temperature: Annotated[float, Field(gt=0, le=10_000)]
-    review_threshold: Annotated[float, Field(ge=0, le=1)]
-    tta_below: Annotated[float, Field(ge=0, le=1)] | None = None
-    tta_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    tta_distance: Annotated[float, Field(ge=0, le=1)] = 0.0
-    target_reached: bool
-    out_of_distribution_threshold: OutOfDistributionThreshold
-    fitted_on: Annotated[int, Field(ge=1, le=10**9)]
-    trained_on: ShownText
-    left_out: Annotated[tuple[ShownText, ...], Field(max_length=100)] = ()
-    # A crop takes memory by their square.
-    spans: Annotated[tuple[Annotated[float, Field(ge=0.1, le=50)], ...], Field(max_length=20)] = ()
     laboratory_scales: Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=127)] | None = None
     laboratory_limit: _Positive | None = None
 
-    @model_validator(mode="after")
-    def _both_or_none(self) -> "_Numbers":
+    def __post_init__(self) -> None:
         if (self.laboratory_scales is None) != (self.laboratory_limit is None):
             raise ValueError("laboratory_scales and laboratory_limit should both be there, or none of them")
-        return self
 
 
 def _read_arrays(folder: Path) -> dict[str, np.ndarray]:

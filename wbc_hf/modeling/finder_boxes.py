@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+from wbc_hf.hub import CONFIG_FILE
+
 # Height and width of the input must be multiples of the deepest stride.
 MULTIPLE = 32
 # Channels of the output: heat (logit), offset of the centre in x and y (strides), width and height (log of strides).

@@ -6,7 +6,6 @@ among themselves, as in feature pyramid networks (Lin et al. 2017, arXiv:1612.03
 need not be known.
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +15,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from wbc_hf.modeling.finder_boxes import CONFIG_FILE, OUTPUTS, WEIGHTS_FILE, FinderConfig
+from wbc_hf.files import write_json
+from wbc_hf.hub import CONFIG_FILE, WEIGHTS_FILE
+from wbc_hf.modeling.finder_boxes import OUTPUTS, FinderConfig
 
 _PRIOR = 0.01  # of a centre, before training
 
@@ -105,7 +106,7 @@ class FinderNetwork(nn.Module):
     def save(self, folder: Path) -> None:
         """Write `config.json` and the weights in half precision."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / CONFIG_FILE, asdict(self.config))
         weights = {
             name: (value.half() if value.is_floating_point() else value).contiguous()
             for name, value in self.state_dict().items()

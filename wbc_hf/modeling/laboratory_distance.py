@@ -77,13 +77,8 @@ class LaboratoryDistance:
         Args:
             distances: To all references, (n, m), as `OutOfDistributionScore.distances` gives them.
         """
-        return np.min(
-            [
-                mean_of_nearest(distances[:, self.members == number]) / scale
-                for number, scale in enumerate(self.scales)
-            ],
-            axis=0,
-        )
+        of_each = [mean_of_nearest(distances[:, self.members == k]) / scale for k, scale in enumerate(self.scales)]
+        return np.min(of_each, axis=0)
 
 
 def drop_limit(distances: np.ndarray, labels: np.ndarray, laboratories: Sequence[str] = ()) -> float:

@@ -193,20 +193,11 @@ def _skeleton(config: "PreTrainedConfig", folder: Path) -> "PreTrainedModel":
     return skeleton
 
 
-def read_weights(folder: Path) -> "dict[str, torch.Tensor]":
-    """Read all tensors of a model's folder.
+def read_weights(folder: Path, framework: str = "pt") -> dict[str, Any]:
+    """Read all tensors of a model's folder, as PyTorch ("pt") or NumPy ("np") has them.
 
     Raises:
         WbcError: There are none, a file is broken, two hold a tensor of the same name, or values are no numbers.
-    """
-    return _read_tensors(folder, "pt")
-
-
-def _read_tensors(folder: Path, framework: str) -> dict[str, Any]:
-    """Tensors as PyTorch ("pt") or NumPy ("np") has them.
-
-    Raises:
-        WbcError: As `read_weights`.
         TypeError, AttributeError: NumPy does not have their type.
     """
     files = find_weights(folder)
@@ -232,20 +223,15 @@ def _read_tensors(folder: Path, framework: str) -> dict[str, Any]:
 
 def _is_sound(name: str, tensor: "torch.Tensor | np.ndarray") -> bool:
     """Whether all values are finite, and no variance is negative, whose root is no number."""
-    if isinstance(tensor, np.ndarray):
-        if tensor.dtype.kind == "V":  # bfloat16, which NumPy knows once another library has brought it
-            raise TypeError(f"{name}: {tensor.dtype} is read by PyTorch")
-        if tensor.dtype.kind != "f":
-            return tensor.dtype.kind != "c"
-        with np.errstate(over="ignore"):
-            single = tensor.astype(np.float32, copy=False)
-        finite, negative = bool(np.isfinite(single).all()), bool((single < 0).any())
-    else:
-        if not tensor.is_floating_point():
-            return not tensor.is_complex()
-        values = tensor.float()
-        finite, negative = bool(values.isfinite().all()), bool((values < 0).any())
-    return finite and not (name.endswith("running_var") and negative)
+    if not isinstance(tensor, np.ndarray):
+        tensor = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if tensor.dtype.kind == "V":  # bfloat16, which NumPy knows once another library has brought it
+        raise TypeError(f"{name}: {tensor.dtype} is read by PyTorch")
+    if tensor.dtype.kind != "f":
+        return tensor.dtype.kind != "c"
+    with np.errstate(over="ignore"):
+        single = tensor.astype(np.float32, copy=False)
+    return bool(np.isfinite(single).all()) and not (name.endswith("running_var") and bool((single < 0).any()))
 
 
 def digest_weights(source: "Path | Mapping[str, torch.Tensor] | torch.nn.Module") -> str:
@@ -265,7 +251,7 @@ def _bytes_of(source: "Path | Mapping[str, torch.Tensor] | torch.nn.Module") -> 
     """The bytes of each tensor by its name."""
     if isinstance(source, Path):
         try:
-            arrays = _read_tensors(source, "np")
+            arrays = read_weights(source, "np")
             return {name: array.reshape(-1).view(np.uint8).data for name, array in arrays.items()}
         except (TypeError, AttributeError):
             source = read_weights(source)  # bfloat16, which NumPy does not have

@@ -147,10 +147,8 @@ def frozen_output(model: ResNetForImageClassification, depth: str, pixel_values:
 
     After the last stage it is pooled, (n, channels, 1, 1), since nothing between it and the head changes either.
     """
-    hidden = pixel_values
     blocks = _blocks(model)
-    for block in blocks[: FREEZE_DEPTHS.index(depth)]:
-        hidden = block(hidden)
+    hidden = torch.nn.Sequential(*blocks[: FREEZE_DEPTHS.index(depth)])(pixel_values)
     return model.resnet.pooler(hidden) if FREEZE_DEPTHS.index(depth) >= len(blocks) else hidden
 
 
@@ -160,11 +158,7 @@ def skip_frozen(model: ResNetForImageClassification, depth: str) -> None:
     Their weights stay in place, so the model is saved whole. (Pooling a second time changes nothing.)
     """
     for block in _blocks(model)[: FREEZE_DEPTHS.index(depth)]:
-        block.forward = _identity
-
-
-def _identity(hidden: torch.Tensor) -> torch.Tensor:
-    return hidden
+        block.forward = torch.nn.Identity().forward
 
 
 def _blocks(model: ResNetForImageClassification) -> list[torch.nn.Module]:

@@ -12,7 +12,8 @@ from PIL import Image
 from wbc_hf.data.box_files import CLASS_FILES, Box, read_coco, read_voc, read_yolo, read_yolo_classes
 from wbc_hf.data.framing import crop_cell
 from wbc_hf.data.known_sets import known_by_file_names
-from wbc_hf.data.layouts.walking import is_folder, is_picture, walk_folder
+from wbc_hf.data.layouts.class_folders import FolderImage
+from wbc_hf.data.layouts.walking import is_picture, list_files
 from wbc_hf.data.reading import read_image
 from wbc_hf.data.split_names import nearest_split
 from wbc_hf.errors import WbcError
@@ -22,27 +23,18 @@ logger = logging.getLogger(__name__)
 _FOLDERS_OF_BOXES = frozenset({"boxes", "labels", "annotations"})
 
 
-@dataclass(frozen=True)
-class BoxedCell:
-    """One cell in a photograph.
+@dataclass(frozen=True, kw_only=True)
+class BoxedCell(FolderImage):
+    """One cell in a photograph, whose file is `path` and whose name is `group`.
+
+    `source` is the name of the photograph, and the number of the cell in it, from 0, in order of the file, or of
+    YOLO's classes.
 
     Attributes:
-        source: Name of the photograph, and the number of the cell in it, from 0, in order of the file, or of YOLO's
-            classes.
-        photograph: File of the photograph.
         box: Of the cell.
-        class_name: As the boxes' classes are called.
-        split, test_set: As of `FolderImage`.
-        group: Name of the photograph.
     """
 
-    source: str
-    photograph: Path
     box: Box
-    class_name: str
-    split: str | None
-    test_set: str | None
-    group: str
 
 
 def find_boxed_cells(root: Path) -> list[BoxedCell]:
@@ -55,7 +47,7 @@ def find_boxed_cells(root: Path) -> list[BoxedCell]:
     Raises:
         WbcError: A file of boxes cannot be read, belongs to no photograph, or has a class without a name.
     """
-    files = [Path(entry.path) for entry in walk_folder(root) if not is_folder(entry)]
+    files = list_files(root)
     photographs = [path for path in files if is_picture(path)]
     boxes = _read_boxes(root, files, photographs)
     if not boxes:
@@ -75,7 +67,7 @@ def find_boxed_cells(root: Path) -> list[BoxedCell]:
         name = photograph.stem if stems.count(photograph.stem) == 1 else relative.with_suffix("").as_posix()
         split, test_set = nearest_split(relative.parts[:-1])
         cells += [
-            BoxedCell(f"{name}_{index}.png", photograph, box, class_name, split, test_set, relative.as_posix())
+            BoxedCell(photograph, f"{name}_{index}.png", class_name, split, relative.as_posix(), test_set, box=box)
             for index, (class_name, box) in enumerate(of_one)
         ]
     return cells
@@ -83,7 +75,7 @@ def find_boxed_cells(root: Path) -> list[BoxedCell]:
 
 def cut_cells(cells: Sequence[BoxedCell]) -> Iterator[Image.Image]:
     """Cut cells out of their photographs, each framed as `crop_cell` does: RGB, one a cell."""
-    for photograph, together in groupby(cells, lambda cell: cell.photograph):
+    for photograph, together in groupby(cells, lambda cell: cell.path):
         image = read_image(photograph)
         yield from (crop_cell(image, cell.box) for cell in together)
 

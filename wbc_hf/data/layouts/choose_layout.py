@@ -5,13 +5,11 @@ from pathlib import Path
 from datasets import Dataset, Image
 
 from wbc_hf.data.layouts.boxed_cells import cut_cells, find_boxed_cells
-from wbc_hf.data.layouts.class_folders import has_class_folders, scan_folder
+from wbc_hf.data.layouts.class_folders import FolderImage, has_class_folders, scan_folder
 from wbc_hf.data.layouts.saved import read_saved
 from wbc_hf.data.layouts.tables import read_label_table, read_metadata
 from wbc_hf.data.layouts.walking import check_folder
-from wbc_hf.data.rows import make_rows
-
-_COLUMNS = ("class_name", "split", "test_set", "group", "source")
+from wbc_hf.data.rows import TEXT_FEATURES, make_rows
 
 
 def folder_rows(root: Path) -> Dataset:
@@ -26,17 +24,16 @@ def folder_rows(root: Path) -> Dataset:
     if (rows := read_saved(root)) is not None:
         return rows
     check_folder(root)
-    if (rows := read_metadata(root)) is not None:
-        return rows
-    if not has_class_folders(root):
+    images = read_metadata(root)
+    if images is None and not has_class_folders(root):
         if cells := find_boxed_cells(root):
-            return make_rows(
-                {"image": Image().encode_example(picture)} | {name: getattr(cell, name) for name in _COLUMNS}
-                for cell, picture in zip(cells, cut_cells(cells), strict=True)
-            )
-        if (rows := read_label_table(root)) is not None:
-            return rows
-    return make_rows(
-        {"image": {"path": str(file.path), "bytes": None}} | {name: getattr(file, name) for name in _COLUMNS}
-        for file in scan_folder(root)
-    )
+            pictures = map(Image().encode_example, cut_cells(cells))
+            return make_rows(map(_row, pictures, cells))
+        images = read_label_table(root)
+    if images is None:
+        images = scan_folder(root)
+    return make_rows(_row({"path": str(image.path), "bytes": None}, image) for image in images)
+
+
+def _row(picture: object, image: FolderImage) -> dict[str, object]:
+    return {"image": picture, **{name: getattr(image, name) for name in TEXT_FEATURES}}

@@ -20,15 +20,16 @@ METADATA_FILE = "metadata.csv"
 
 @dataclass(frozen=True)
 class FolderImage:
-    """One file in a class folder, not opened yet.
+    """One file of a set in a folder, not opened yet.
 
     Attributes:
         path: The file.
         source: Its path relative to the folder that was given.
-        class_name: Name of the class folder as it is.
-        split: "train", "validation" or "test", or None where no folder on the way to the file names a split.
-        group: Group in `metadata.csv`, or the folder of the patient; None where there is neither.
-        test_set: Name of the folder of its test split where it is one of several ("Test-B"), or None.
+        class_name: Name of the class folder, or the class in a table, as it is.
+        split: "train", "validation" or "test", or None where neither a folder on the way to the file names a split
+            nor a table.
+        group: Group in a table, or the folder of the patient; None where there is neither.
+        test_set: Name of its test split where it is one of several ("Test-B"), or None.
     """
 
     path: Path

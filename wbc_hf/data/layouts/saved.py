@@ -8,7 +8,7 @@ from datasets import Dataset, DatasetDict, Image, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
 from wbc_hf.data.hub_sets import table_rows
-from wbc_hf.data.layouts.walking import is_folder, is_picture, walk_folder
+from wbc_hf.data.layouts.walking import is_picture, list_files
 from wbc_hf.errors import WbcError
 from wbc_hf.hub import check_cache_is_writable
 
@@ -26,8 +26,8 @@ def read_saved(root: Path) -> Dataset | None:
         return _rows(root, lambda: load_from_disk(str(root)))
     if root.is_file() and root.suffix.lower() == PARQUET_SUFFIX:
         return _rows(root, lambda: load_dataset("parquet", data_files=str(root)))
-    files = [entry.path for entry in walk_folder(root) if not is_folder(entry)] if root.is_dir() else []
-    if any(path.lower().endswith(PARQUET_SUFFIX) for path in files) and not any(map(is_picture, files)):
+    files = list_files(root) if root.is_dir() else []
+    if any(path.suffix.lower() == PARQUET_SUFFIX for path in files) and not any(map(is_picture, files)):
         # Its splits are told by the names of files and folders, or by the card beside them, as on the Hub.
         return _rows(root, lambda: load_dataset(str(root)))
     return None

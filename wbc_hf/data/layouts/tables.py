@@ -5,17 +5,18 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
-from datasets import Dataset, Image, load_dataset
+from datasets import Image, load_dataset
 from datasets.exceptions import DatasetsError
 
 from wbc_hf.data.hub_sets import LABEL_COLUMNS, find_columns, find_group_column, group_name
+from wbc_hf.data.layouts.class_folders import FolderImage
 from wbc_hf.data.layouts.table_files import read_table
-from wbc_hf.data.layouts.walking import is_document, is_folder, is_picture, walk_folder
+from wbc_hf.data.layouts.walking import is_document, is_picture, list_files
 from wbc_hf.data.reading import image_content
-from wbc_hf.data.rows import make_rows
 from wbc_hf.data.split_names import nearest_split, split_name
 from wbc_hf.errors import WbcError
 from wbc_hf.hub import check_cache_is_writable
@@ -33,8 +34,8 @@ _MOST = 0.5
 _YES, _NO = frozenset({"1", "1.0", "true"}), frozenset({"0", "0.0", "false", ""})
 
 
-def read_metadata(root: Path) -> Dataset | None:
-    """Rows of the pictures that `metadata.csv`, `.jsonl` or `.parquet` files label; None where none has labels.
+def read_metadata(root: Path) -> list[FolderImage] | None:
+    """The pictures that `metadata.csv`, `.jsonl` or `.parquet` files label; None where none has labels.
 
     `file_name` is relative to the file, and leads to nothing outside of its folder. The group is in one of
     `GROUP_COLUMNS`, the split in a column `split` or the name of a folder.
@@ -42,13 +43,13 @@ def read_metadata(root: Path) -> Dataset | None:
     Raises:
         WbcError: A file cannot be read, lacks `file_name`, or its columns differ from those of another.
     """
-    files = [path for path in _files(root) if path.name in _METADATA_NAMES]
+    files = [path for path in list_files(root) if path.name in _METADATA_NAMES]
     if not files:
         return None
     is_csv = [path.suffix == ".csv" for path in files]
     if all(is_csv):
         labelled = [each for path in files for each in _read_metadata_csv(path)]
-        return _rows(root, labelled, files[0].name) if labelled else None
+        return _images(root, labelled, files[0].name) if labelled else None
     return _read_with_imagefolder(root, files)
 
 
@@ -88,7 +89,7 @@ def _inside(table: Path, name: str) -> Path:
     return table.parent / relative
 
 
-def _read_with_imagefolder(root: Path, files: Sequence[Path]) -> Dataset | None:
+def _read_with_imagefolder(root: Path, files: Sequence[Path]) -> list[FolderImage] | None:
     """What `datasets`' imagefolder reads of `metadata.jsonl` and `.parquet` files; None where they have no labels."""
     try:
         table = load_dataset("imagefolder", data_files=[str(path.absolute()) for path in files], split="train")
@@ -112,11 +113,11 @@ def _read_with_imagefolder(root: Path, files: Sequence[Path]) -> Dataset | None:
         _Labelled(path, columns.class_name(value), group_name(group), split)
         for path, value, group, split in zip(paths, table[columns.label], groups, given, strict=True)
     ]
-    return _rows(root, labelled, files[0].name)
+    return _images(root, labelled, files[0].name)
 
 
-def read_label_table(root: Path) -> Dataset | None:
-    """Rows of the pictures that tables in `root` name and label; None where there is no such table.
+def read_label_table(root: Path) -> list[FolderImage] | None:
+    """The pictures that tables in `root` name and label; None where there is no such table.
 
     Which column names pictures (by path, name, or name without ending) and which classes is told by what stands in
     them, and is said. Two tables called after splits hold these.
@@ -124,16 +125,12 @@ def read_label_table(root: Path) -> Dataset | None:
     Raises:
         WbcError: A table cannot be read.
     """
-    tables = [path for path in _files(root) if path.parent == root and path.suffix.lower() in _SEPARATED]
-    pictures = _Pictures(root) if tables else None
-    labelled: list[_Labelled] = []
-    names: list[str] = []
-    for path in tables:
-        assert pictures is not None
-        if found := _read_table(path, pictures):
-            labelled += found
-            names.append(path.name)
-    return _rows(root, labelled, ", ".join(names)) if labelled else None
+    tables = [path for path in list_files(root) if path.parent == root and path.suffix.lower() in _SEPARATED]
+    if not tables:
+        return None
+    pictures = _Pictures(root)
+    found = {path.name: labelled for path in tables if (labelled := _read_table(path, pictures))}
+    return _images(root, list(chain(*found.values())), ", ".join(found)) if found else None
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ class _Pictures:
     def __init__(self, root: Path):
         self.root = root
         self._by_name: dict[str, set[Path]] = defaultdict(set)
-        for path in _files(root):
+        for path in list_files(root):
             if is_picture(path):
                 for name in (path.relative_to(root).as_posix(), path.name, path.stem):
                     self._by_name[name].add(path)
@@ -243,14 +240,19 @@ def _best_column(table: pd.DataFrame, names: Iterable[str], fits: Callable[[str]
     return best
 
 
-def _rows(root: Path, labelled: Sequence[_Labelled], table: str) -> Dataset:
-    """Rows of what a table labels; says how many pictures have no label there."""
-    used = [each for each in labelled if each.class_name is not None]
-    known = {each.path for each in used}
-    if len(known) < len(used):
-        path, times = Counter(each.path for each in used).most_common(1)[0]
+def _images(root: Path, labelled: Sequence[_Labelled], table: str) -> list[FolderImage]:
+    """What a table labels; says how many pictures have no label there."""
+    images = []
+    for each in labelled:
+        if each.class_name is not None:
+            parts = each.path.relative_to(root).parts
+            split, test_set = nearest_split([*parts[:-1], *([each.split] if each.split else [])])
+            images.append(FolderImage(each.path, "/".join(parts), each.class_name, split, each.group, test_set))
+    known = Counter(image.path for image in images)
+    if len(known) < len(images):
+        path, times = known.most_common(1)[0]
         raise WbcError(f"{root}: {table} names {path.name} {times} times. One row a picture is needed.")
-    left_out = [path for path in _files(root) if not is_document(path.name) and path not in known]
+    left_out = [path for path in list_files(root) if not is_document(path.name) and path not in known]
     left_out = [path for path in left_out if path.name not in _METADATA_NAMES]
     if left_out:
         logger.warning(
@@ -260,22 +262,4 @@ def _rows(root: Path, labelled: Sequence[_Labelled], table: str) -> Dataset:
             table,
             left_out[0].relative_to(root).as_posix(),
         )
-    rows = []
-    for each in used:
-        parts = each.path.relative_to(root).parts
-        split, test_set = nearest_split([*parts[:-1], *([each.split] if each.split else [])])
-        rows.append(
-            {
-                "image": {"path": str(each.path), "bytes": None},
-                "class_name": each.class_name,
-                "split": split,
-                "test_set": test_set,
-                "group": each.group,
-                "source": "/".join(parts),
-            }
-        )
-    return make_rows(rows)
-
-
-def _files(root: Path) -> list[Path]:
-    return [Path(entry.path) for entry in walk_folder(root) if not is_folder(entry)]
+    return images

@@ -62,6 +62,11 @@ def _walk(folder: str, above: frozenset[str]) -> Iterator[os.DirEntry[str]]:
             yield from _walk(entry.path, within)
 
 
+def list_files(folder: Path) -> list[Path]:
+    """List all files that `walk_folder` finds below a folder."""
+    return [Path(entry.path) for entry in walk_folder(folder) if not is_folder(entry)]
+
+
 def is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a folder or a link to one; a link to itself is none."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
@@ -85,7 +90,7 @@ def find_pictures(folder: Path) -> list[Path]:
     Raises:
         WbcError: There is none, or a folder may not be read.
     """
-    found = [Path(entry.path) for entry in walk_folder(folder) if not is_folder(entry) and not is_document(entry.name)]
+    found = [path for path in list_files(folder) if not is_document(path.name)]
     if not found:
         raise WbcError(f"{folder}: no pictures in this folder ({', '.join(sorted(SUFFIXES))}).")
     return found
