@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -22,11 +22,8 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 SEED_HELP = "Random seed."
 
 
-class OtherClasses(StrEnum):
-    """What becomes of images of other classes than the five."""
-
-    REFUSE = "refuse"
-    LEAVE_OUT = "leave_out"
+# What becomes of images of other classes than the five.
+OtherClasses = Literal["refuse", "leave_out"]
 
 
 @contextmanager
@@ -112,7 +109,7 @@ def hide_progress_bars() -> None:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """End with exit status 130 where a bulk job is interrupted, and say how to go on."""
+    """End with exit status 130 where a job that keeps what is done is interrupted, and say how to go on."""
     try:
         yield
     except KeyboardInterrupt:
