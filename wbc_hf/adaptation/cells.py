@@ -82,9 +82,6 @@ def read_fields(folder: Path, predictor: Predictor, progress: ProgressCallback) 
         predictor: Of the model that is adapted, which names the framings.
         progress: Callback.
 
-    Returns:
-        The cells, and the number of photographs that cannot be read.
-
     Raises:
         WbcError: It is not a folder, or holds no photographs.
     """
