@@ -16,7 +16,6 @@ from wbc_hf.reports.terminal import to_text
 from wbc_hf.reports.texts import (
     FEW_CELLS,
     FLAG_TEXTS,
-    NONE_OF_THESE,
     RESEARCH_USE,
     WORST_CASE,
     file_stem,
@@ -96,7 +95,6 @@ __all__ = [
     "EXPORTS",
     "FEW_CELLS",
     "FLAG_TEXTS",
-    "NONE_OF_THESE",
     "RESEARCH_USE",
     "WORST_CASE",
     "Export",

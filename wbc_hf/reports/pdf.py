@@ -19,7 +19,7 @@ from fpdf.fonts import TTFFont
 
 from wbc_hf.evaluation import format_figure, format_interval
 from wbc_hf.labels import LEUCOCYTES, Leucocyte
-from wbc_hf.reports.fonts import FOLDER, FontFile, find_fonts, more_fonts
+from wbc_hf.reports.fonts import FOLDER, FontFile, find_fonts
 from wbc_hf.reports.letters import (
     clusters,
     code_points,
@@ -225,9 +225,24 @@ class ReportPage(FPDF):
     def put(
         self, x: float, y: float, text: str, size: float = 8, *, align: str = "L", bold: bool = False, ink: str = INK
     ) -> None:
-        """Write a line of text with its baseline at `y`, and its left end, centre or right end at `x`."""
+        """Write a line of text with its baseline at `y`, and its left end, centre or right end at `x`.
+
+        Where numbers stand for letters, the letters can be copied.
+        """
         self._style(size, bold, ink)
-        self._put_line(x, y, text, align)
+        runs = self._runs(keep_figures_out(visible(text).rstrip()), note=True)
+        if len(runs) == 1 and runs[0][1] == "":
+            self._draw_text(x, y, runs[0][0], align)
+            return
+        widths = [self._width_of(shown) for shown, _ in runs]
+        x -= {"L": 0.0, "C": sum(widths) / 2, "R": sum(widths)}[align]
+        for (shown, said), width in zip(runs, widths, strict=True):
+            if said:
+                self._out(f"/Span <</ActualText <FEFF{said.encode('utf-16-be').hex().upper()}>>> BDC")
+            self._draw_text(x, y, shown, "L")
+            if said:
+                self._out("EMC")
+            x += width
 
     def put_lines(
         self,
@@ -260,8 +275,7 @@ class ReportPage(FPDF):
         """
         for line in self.wrap(text, width, size, bold=bold):
             y = self.next_line(y) if flows else y
-            self._style(size, bold, ink)
-            self._put_line(x, y, line, "L")
+            self.put(x, y, line, size, bold=bold, ink=ink)
             y += leading or LINE
         return y
 
@@ -326,22 +340,6 @@ class ReportPage(FPDF):
         self.set_font("DejaVu", "B" if bold else "", size)
         self.set_text_color(ink)
 
-    def _put_line(self, x: float, y: float, text: str, align: str) -> None:
-        """Write a line in the style that is set; where numbers stand for letters, the letters can be copied."""
-        runs = self._runs(keep_figures_out(visible(text).rstrip()), note=True)
-        if len(runs) == 1 and runs[0][1] == "":
-            self._draw_text(x, y, runs[0][0], align)
-            return
-        widths = [self._width_of(shown) for shown, _ in runs]
-        x -= {"L": 0.0, "C": sum(widths) / 2, "R": sum(widths)}[align]
-        for (shown, said), width in zip(runs, widths, strict=True):
-            if said:
-                self._out(f"/Span <</ActualText <FEFF{said.encode('utf-16-be').hex().upper()}>>> BDC")
-            self._draw_text(x, y, shown, "L")
-            if said:
-                self._out("EMC")
-            x += width
-
     def _draw_text(self, x: float, y: float, text: str, align: str) -> None:
         width = {"L": WIDTH, "C": 2 * x, "R": x}[align]
         self.set_xy(x if align == "L" else 0, y - 0.3 * self.font_size)
@@ -399,14 +397,14 @@ class ReportPage(FPDF):
             self.asked_fonts = True
             letters = letters.union(*map(visible, set(user_texts(self._snapshot))))
         letters = self._without_those_of(("dejavu", *self._more.values()), set(without_variants("".join(letters))))
-        self._nowhere |= find_fonts(letters, more_fonts(), self._use)
+        self._nowhere |= find_fonts(letters, self._use)
 
     def _use(self, font: FontFile) -> Collection[int]:
         """Take a font into the document, and return the Unicode numbers of its letters; none where it is unusable."""
         if font not in self._more:
             family = f"more{len(self._more)}"
             try:
-                self.add_font(family, "", font.path, collection_font_number=font.index)
+                self.add_font(family, "", font.path, collection_font_number=font.number)
             except Exception as error:  # the font is the user's, and whatever is wrong with it another may do
                 logger.warning("%s: this font cannot be used, another is looked for: %r", font.path, error)
                 return ()

@@ -35,12 +35,6 @@ def draw_own_types(page: "ReportPage", differential: Differential, left: float, 
     """Draw a line for each type that was found, in two columns, and what has to be known of them; return the new `y`.
 
     What does not fit on a page goes on on the next.
-
-    Args:
-        page: Of the report.
-        differential: Of the specimen.
-        left: Margin of the page.
-        y: Where to begin.
     """
     lines = [_line_of(share) for share in differential.own_shares]
     lines += [_Line(it.own, it.count, it.value, it.limits, "per 100") for it in differential.beside]

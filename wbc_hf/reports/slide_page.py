@@ -21,14 +21,7 @@ _CAPTION = (
 
 
 def draw_slide(page: "ReportPage", snapshot: Snapshot, slide: SlideMap, left: float, right: float) -> None:
-    """Draw a page with the thumbnail of a slide, the fields of its monolayer, and the places of its cells.
-
-    Args:
-        page: Of the report; a new one is begun.
-        snapshot: Of the specimen.
-        slide: One of its slides.
-        left, right: Margins of the page.
-    """
+    """Draw a new page with the thumbnail of a slide, the fields of its monolayer, and the places of its cells."""
     if len(page.wrap(slide.name, right - left, 13, bold=True)) <= _HEADING_LINES:
         y = page.begin(slide.name) + 2
     else:
