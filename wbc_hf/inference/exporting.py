@@ -27,7 +27,7 @@ from wbc_hf.data import load_leucocytes, may_be_stained_cell, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import Evaluation, columns_of_classes, evaluate
 from wbc_hf.files import read_json
-from wbc_hf.hub import fetch_model, find_file
+from wbc_hf.hub import copy_notice, fetch_model, find_file
 from wbc_hf.inference.backends import Backend, OpenVinoBackend, TorchBackend
 from wbc_hf.inference.predictor import batches
 from wbc_hf.inference.training_data import TrainingData
@@ -360,6 +360,7 @@ def _assemble_folder(folder: Path, made: Path) -> Path:
     for name in _COMPANIONS:
         if (file := find_file(folder, name)) is not None:
             shutil.copyfile(file, alone / name)
+    copy_notice(folder, alone)
     made.rename(alone / made.name)
     return alone
 
