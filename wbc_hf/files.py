@@ -79,13 +79,7 @@ def read_json(path: Path, schema: type[T], advice: str) -> T:
 
 
 def check_json(content: bytes, schema: type[T], name: str, advice: str) -> T:
-    """Check the content of a JSON file against a schema, as `read_json` does.
-
-    Args:
-        content: Of the file.
-        schema: As for `read_json`.
-        name: Of the file, which messages begin with.
-        advice: As for `read_json`.
+    """Check the content of a JSON file against a schema, as `read_json` does. Messages begin with the file's name.
 
     Raises:
         WbcError: It is no JSON, or does not fit. The message names the first values.

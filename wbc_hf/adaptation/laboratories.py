@@ -309,10 +309,6 @@ class Laboratories:
             history = (*laboratory.history, record)[-MAX_HISTORY:]
             replace(laboratory, history=history).save(self._folder_of(name) / RECORD_FILE)
 
-    def drift(self, name: str) -> str | None:
-        """When the present run of unlike specimens of a laboratory began: see `Laboratory.drift`."""
-        return self.show(name).drift()
-
     # ---- the folder
 
     def tidy(self) -> None:

@@ -8,8 +8,9 @@ import typer
 
 from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, hide_progress_bars, make_output_folder
 from wbc_hf.errors import WbcError
+from wbc_hf.files import write_json
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.safe_text import json_text, say
+from wbc_hf.safe_text import say
 
 if TYPE_CHECKING:
     from wbc_hf.data import LabelIssues, Leucocytes
@@ -56,8 +57,7 @@ def audit(
         record = dataclasses.asdict(found)
         if found.label_issues is None:
             del record["label_issues"]
-        content = json_text(record, indent=2)
-        (output / "audit.json").write_text(content + "\n", encoding="utf-8")
+        write_json(output / "audit.json", record)
         write_audit_page(found, leucocytes, output / "audit.html")
     if resplit is not None:
         write_clean_split(leucocytes, resplit, seed)

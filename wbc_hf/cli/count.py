@@ -314,7 +314,7 @@ def _report_laboratory(
     if check.origin is Origin.MIXED:
         say(f"wbc-hf: {TWO_LABORATORIES}", error=True)
     elif check.origin is Origin.ANOTHER:
-        since = None if name is None else store.drift(name)
+        since = None if name is None else store.show(name).drift()
         known = "that the model has learned" if name is None else f"of {name} as it was kept"
         supply = count_supply(cells, "specimen", () if name is None else store.list_cells(name))
         can = "to them" if supply.suffices else f"to {MIN_UNLABELLED} cells or more"

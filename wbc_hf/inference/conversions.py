@@ -143,9 +143,7 @@ def _convert(network: "PreTrainedModel", preprocessing: Preprocessing, name: str
 def converted_finder(folder: Path, config: FinderConfig) -> "Path | openvino.Model":
     """Get the converted graph of a finder's network from the cache, converting it if needed.
 
-    Args:
-        folder: As `FinderNetwork.save` writes it.
-        config: Of that network.
+    The folder is as `FinderNetwork.save` writes it.
     """
 
     def make() -> "openvino.Model":

@@ -99,9 +99,7 @@ class Fact(NamedTuple):
 def draw_report(snapshot: Snapshot, draw_more: Callable[["ReportPage", Snapshot, bool], None]) -> bytes:
     """Draw the report, see `wbc_hf.reports.to_pdf`.
 
-    Args:
-        snapshot: The specimen.
-        draw_more: Draws the pages after the first, which says whether it shows cells.
+    `draw_more` draws the pages after the first, and is given whether that shows cells.
     """
     page = ReportPage(snapshot)
     try:
@@ -257,21 +255,10 @@ class ReportPage(FPDF):
         leading: float | None = None,
         flows: bool = False,
     ) -> float:
-        """Write a text on as many lines as it takes, the first with its baseline at `y`.
+        """Write a text on as many lines of at most `width` as it takes, the first with its baseline at `y`.
 
-        Args:
-            x: Left end.
-            y: Of the first line.
-            text: The text.
-            width: Of a line, at most.
-            size: Of the letters.
-            bold: As well.
-            ink: As well.
-            leading: From line to line; by default `LINE`.
-            flows: Whether it goes on on the next page where this one ends.
-
-        Returns:
-            The baseline of a line after the last.
+        They are `leading` apart, by default `LINE`; with `flows` they go on on the next page where this one ends.
+        Returns the baseline of a line after the last.
         """
         for line in self.wrap(text, width, size, bold=bold):
             y = self.next_line(y) if flows else y
@@ -364,9 +351,7 @@ class ReportPage(FPDF):
     def _runs(self, text: str, *, note: bool) -> list[tuple[str, str]]:
         """What is drawn, in parts: letters and ""; or the Unicode numbers of letters that no font has, and those.
 
-        Args:
-            text: A line, or a part of one.
-            note: Whether the page is to say what the numbers are.
+        With `note` the page will say what the numbers are.
         """
         if text.isascii():
             return [(text, "")]

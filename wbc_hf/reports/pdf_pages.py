@@ -20,10 +20,7 @@ _ROW = 18.0
 def draw_more(page: ReportPage, snapshot: Snapshot, shows_cells: bool) -> None:
     """Add as many pages as slides, cells and history take; none where the first says everything.
 
-    Args:
-        page: Of the report.
-        snapshot: The specimen.
-        shows_cells: Whether the first page shows the first cells of each class.
+    `shows_cells` tells whether the first page shows the first cells of each class.
     """
     groups = _groups(snapshot)
     # The reading of pictures and slides is left out: the JSON export holds it.
