@@ -41,8 +41,7 @@ def to_pdf(snapshot: Snapshot) -> bytes:
     """
     with needs_extra("pdf"):
         from wbc_hf.reports.pdf import draw_report
-        from wbc_hf.reports.pdf_pages import draw_more
-    return draw_report(snapshot, draw_more)
+    return draw_report(snapshot)
 
 
 @dataclass(frozen=True)
