@@ -55,17 +55,14 @@ def read_cells(folder: Path, progress: ProgressCallback) -> tuple[list[Adaptatio
             logger.warning("Left out %s: shows no stained cell.", paths[index])
             not_cells += 1
     left_out = LeftOut(len(paths) - not_cells - len(usable), not_cells)
-    if labelled is None:
-        return [
-            AdaptationCell(image, None, str(paths[index])) for index, image in zip(usable, images, strict=True)
-        ], left_out
-    progress("Finding near-duplicates", 1)
-    kept = [labelled[index] for index in usable]
-    groups = _group(kept, images)
-    return [
-        AdaptationCell(image, class_index(file.class_name), group)
-        for image, file, group in zip(images, kept, groups, strict=True)
-    ], left_out
+    labels: list[int | None] = [None] * len(images)
+    groups = [str(paths[index]) for index in usable]
+    if labelled is not None:
+        progress("Finding near-duplicates", 1)
+        kept = [labelled[index] for index in usable]
+        labels = [class_index(file.class_name) for file in kept]
+        groups = _group(kept, images)
+    return [AdaptationCell(*cell) for cell in zip(images, labels, groups, strict=True)], left_out
 
 
 def read_fields(folder: Path, predictor: Predictor, progress: ProgressCallback) -> tuple[list[AdaptationCell], int]:

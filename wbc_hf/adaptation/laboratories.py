@@ -63,11 +63,7 @@ class Laboratories:
     """
 
     def __init__(self, folder: Path | None = None):
-        """Open a store.
-
-        Args:
-            folder: By default `laboratories_folder`.
-        """
+        """Open a store, by default that in `laboratories_folder`."""
         self.folder = laboratories_folder() if folder is None else folder.expanduser()
 
     def names(self) -> tuple[str, ...]:
@@ -179,11 +175,7 @@ class Laboratories:
         return laboratory
 
     def load(self, name: str, base: Predictor) -> Predictor:
-        """The adapted model of a laboratory, in memory, on the library that its base runs on.
-
-        Args:
-            name: Of the laboratory.
-            base: The model that it was adapted from.
+        """The adapted model of a laboratory, in memory, on the library that its base, the model before, runs on.
 
         Raises:
             WbcError: There is no such laboratory, it was adapted from another model than `base`, or it is broken.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wbc_hf.cli.shared import MODEL_HELP, SEED_HELP, exit_if_unreadable, hide_progress_bars
+from wbc_hf.cli.shared import MODEL_HELP, exit_if_unreadable, hide_progress_bars
 from wbc_hf.default_model import choose_model
 from wbc_hf.safe_text import say
 
@@ -26,7 +26,7 @@ def adapt(
         Path | None,
         typer.Option(help="New folder for the adapted model; by default MODEL-adapted, beside a model folder."),
     ] = None,
-    seed: Annotated[int, typer.Option(help=SEED_HELP)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Adapt a model to another laboratory's stain and camera, from some of its cells.
 

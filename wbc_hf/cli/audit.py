@@ -43,12 +43,18 @@ def audit(
     """
     from wbc_hf.data import audit as audit_set
     from wbc_hf.data import check_new_folder, format_audit, load_leucocytes, write_audit_page, write_clean_split
+    from wbc_hf.evaluation import columns_of_classes
+    from wbc_hf.inference import Predictor
 
     if resplit is not None:
         check_new_folder(resplit)
     if output is not None:
         make_output_folder(output)
-    predictor = None if model is None else _load_model(model)
+    predictor = None
+    if model is not None:  # now, so that a mistake shows before the images are compared
+        hide_progress_bars()
+        predictor = Predictor.from_pretrained(model)
+        columns_of_classes(predictor.labels)
     leucocytes = load_leucocytes(specs, other_classes=other_classes, seed=seed)
     label_issues = None if predictor is None else _find_label_issues(predictor, leucocytes)
     found = dataclasses.replace(audit_set(leucocytes), label_issues=label_issues)
@@ -61,17 +67,6 @@ def audit(
         write_audit_page(found, leucocytes, output / "audit.html")
     if resplit is not None:
         write_clean_split(leucocytes, resplit, seed)
-
-
-def _load_model(model: str) -> "Predictor":
-    """Load a model, so that a mistake shows before the images are compared."""
-    from wbc_hf.evaluation import columns_of_classes
-    from wbc_hf.inference import Predictor
-
-    hide_progress_bars()
-    predictor = Predictor.from_pretrained(model)
-    columns_of_classes(predictor.labels)
-    return predictor
 
 
 def _find_label_issues(predictor: "Predictor", leucocytes: "Leucocytes") -> "LabelIssues":

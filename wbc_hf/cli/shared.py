@@ -19,7 +19,6 @@ MODEL_HELP = "Model folder or Hub id. Default: the variable WBC_HF_MODEL, else t
 ADDRESS_HELP = "Ray cluster to run on, such as auto or 10.0.0.1:6379. Default: RAY_ADDRESS, else this machine alone."
 OTHER_CLASSES_HELP = "Images of other classes than the five: an error, or left out."
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
-SEED_HELP = "Random seed."
 
 
 # What becomes of images of other classes than the five.
