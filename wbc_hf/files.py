@@ -136,14 +136,10 @@ def sha256_of_folder(folder: Path) -> str:
 
 
 def make_folder(folder: Path, way_out: str) -> None:
-    """Make a folder unless it is there.
-
-    Args:
-        folder: Its parents are made too.
-        way_out: What to do where that cannot be done, a sentence.
+    """Make a folder and its parents unless they are there.
 
     Raises:
-        WbcError: It cannot be made, or may not be written to.
+        WbcError: It cannot be made, or may not be written to; the message ends with `way_out`, what to do then.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

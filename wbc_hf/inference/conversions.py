@@ -44,10 +44,7 @@ class ConversionError(WbcError):
 def converted(folder: Path, weights: str, preprocessing: Preprocessing) -> "Path | openvino.Model":
     """Get the converted graph of a model from the cache, converting it if needed.
 
-    Args:
-        folder: Of the model.
-        weights: Digest of the weights in it, as `digest_weights` gives it.
-        preprocessing: Of its images.
+    `weights` is the digest of those in the folder, as `digest_weights` gives it.
 
     Returns:
         The file of the graph; the graph itself where no file can be written.
@@ -65,11 +62,7 @@ def converted_network(
 ) -> "Path | openvino.Model":
     """Get the converted graph of a network in memory from the cache, converting it if needed.
 
-    Args:
-        network: Any image classifier.
-        weights: Digest of its weights, as `digest_weights` gives it.
-        preprocessing: Of its images.
-        name: What errors call it.
+    `weights` is the digest of its weights, as `digest_weights` gives it, and `name` what errors call it.
 
     Raises:
         ConversionError: It cannot be converted.
