@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pypdf import PageObject, PdfReader
 
-from wbc_hf.reports.pdf import BOTTOM, FOOT, HEIGHT
+from wbc_hf.reports.report_page import BOTTOM, FOOT, HEIGHT
 
 
 def texts_of(page: PageObject) -> list[tuple[str, float]]:

@@ -119,7 +119,7 @@ def test_bfloat16_weights_are_checked_whatever_else_is_imported(tmp_path: Path):
         digest_weights(tmp_path)
 
 
-@pytest.mark.skipif(not hardware._processor_flags(), reason="Linux on x86 says what its processor can do")
+@pytest.mark.skipif(not hardware.processor_says("flags"), reason="Linux on x86 says what its processor can do")
 def test_bf16_is_where_torch_finds_it():
     capabilities = torch.cpu.get_capabilities()
     fast = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))

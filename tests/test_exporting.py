@@ -155,10 +155,12 @@ def assert_near(found: np.ndarray, wanted: np.ndarray, precision: str) -> None:
 
 
 def test_a_folder_of_its_own_answers_without_weights(model: Path, cells: list[Image.Image], tmp_path: Path):
+    (model / "NOTICE").write_text("The licence of weights that others made.")
     folder, _ = export_model(model, "openvino", "fp32", output=tmp_path / "exports" / "small")
     alone = tmp_path / "exports" / "small"
     assert folder == alone / "openvino"
     expected = {"config.json", "preprocessor_config.json", "wbc.json", "wbc.safetensors", "README.md", "metrics.json"}
+    expected |= {"NOTICE"}
     assert files_in(alone) == expected | {f"openvino/{name}" for name in ("model.xml", "model.bin", "export.json")}
     assert not list((tmp_path / "exports").glob(".export-*"))
     before, after = Predictor.from_pretrained(model, backend="torch"), Predictor.from_pretrained(alone)

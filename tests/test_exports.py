@@ -26,6 +26,7 @@ from wbc_hf.reports import (
     FLAG_TEXTS,
     RESEARCH_USE,
     file_name,
+    report_page,
     to_cell_folder,
     to_csv,
     to_fhir,
@@ -33,7 +34,6 @@ from wbc_hf.reports import (
     to_pdf,
 )
 from wbc_hf.reports import fhir as fhir_module
-from wbc_hf.reports import pdf as pdf_module
 from wbc_hf.reports.fonts import find_fonts
 from wbc_hf.reports.letters import clusters, keep_figures_out, pieces
 from wbc_hf.reports.texts import safe_name, time_text
@@ -496,7 +496,7 @@ def _unknown(start: int, count: int) -> str:
 
 def test_fonts_are_looked_through_once_for_all_names_of_a_report(monkeypatch: pytest.MonkeyPatch):
     looks = []
-    monkeypatch.setattr(pdf_module, "find_fonts", lambda *rest: looks.append(rest[0]) or find_fonts(*rest))
+    monkeypatch.setattr(report_page, "find_fonts", lambda *rest: looks.append(rest[0]) or find_fonts(*rest))
     specimen = Specimen(_unknown(0, 9))
     specimen.add_picture("a.png", (48, 48), b"", [_new(3, PAINTED[3])] * 3, is_field=False)
     specimen.describe(_unknown(10, 9), patient=_unknown(20, 9), order=_unknown(30, 9), comment=_unknown(40, 9))
@@ -514,7 +514,7 @@ def test_fonts_are_looked_through_once_for_all_names_of_a_report(monkeypatch: py
 )
 @pytest.mark.parametrize("width", [25.0, 60.0])
 def test_no_line_is_wider_than_its_place(empty_snapshot: Snapshot, name: str, width: float):
-    page = pdf_module.ReportPage(empty_snapshot)
+    page = report_page.ReportPage(empty_snapshot)
     lines = page.wrap(name, width, 8)
     assert "".join(lines) == name
     assert len(lines) > 1 and not page.fits(name, width, 8)
@@ -522,7 +522,7 @@ def test_no_line_is_wider_than_its_place(empty_snapshot: Snapshot, name: str, wi
 
 
 def test_a_single_letter_fits_only_where_it_has_room(empty_snapshot: Snapshot):
-    page = pdf_module.ReportPage(empty_snapshot)
+    page = report_page.ReportPage(empty_snapshot)
     assert page.fits("W", 5, 8) and not page.fits("W", 1, 8)
 
 

@@ -5,8 +5,9 @@ The six public names are imported when they are first used: `import wbc_hf` itse
 
 import os
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from wbc_hf.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from wbc_hf.adaptation import adapt
@@ -24,20 +25,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-_HOMES = {
-    "Predictor": "wbc_hf.inference",
-    "adapt": "wbc_hf.adaptation",
-    "count": "wbc_hf.smear",
-    "evaluate": "wbc_hf.evaluation",
-    "find_cells": "wbc_hf.smear",
-    "load_leucocytes": "wbc_hf.data",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__)
 
 
 def __dir__() -> list[str]:

@@ -79,13 +79,7 @@ def read_json(path: Path, schema: type[T], advice: str) -> T:
 
 
 def check_json(content: bytes, schema: type[T], name: str, advice: str) -> T:
-    """Check the content of a JSON file against a schema, as `read_json` does.
-
-    Args:
-        content: Of the file.
-        schema: As for `read_json`.
-        name: Of the file, which messages begin with.
-        advice: As for `read_json`.
+    """Check the content of a JSON file against a schema, as `read_json` does. Messages begin with the file's name.
 
     Raises:
         WbcError: It is no JSON, or does not fit. The message names the first values.
@@ -142,14 +136,10 @@ def sha256_of_folder(folder: Path) -> str:
 
 
 def make_folder(folder: Path, way_out: str) -> None:
-    """Make a folder unless it is there.
-
-    Args:
-        folder: Its parents are made too.
-        way_out: What to do where that cannot be done, a sentence.
+    """Make a folder and its parents unless they are there.
 
     Raises:
-        WbcError: It cannot be made, or may not be written to.
+        WbcError: It cannot be made, or may not be written to; the message ends with `way_out`, what to do then.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -39,8 +39,8 @@ def has_fast_bf16(device: str | None = None) -> bool:
         device = "cuda" if has_gpu() else "cpu"
     if device == "cpu" and platform.machine().lower() not in ("x86_64", "amd64"):
         return False
-    if device == "cpu" and (flags := _processor_flags()):
-        return not flags.isdisjoint({"amx_bf16", "avx512_bf16"})
+    if device == "cpu" and (flags := processor_says("flags")):
+        return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags.split())
     import torch
 
     if device == "cuda":
@@ -50,14 +50,14 @@ def has_fast_bf16(device: str | None = None) -> bool:
 
 
 @cache
-def _processor_flags() -> frozenset[str]:
-    """What the processor can do, as Linux on x86 says it, without importing PyTorch for that; else nothing."""
+def processor_says(what: str) -> str:
+    """What Linux says of the first processor, "model name" or, on x86, "flags"; elsewhere nothing."""
     try:
-        with open("/proc/cpuinfo") as file:
-            line = next((line for line in file if line.startswith("flags")), "")
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            line = next((line for line in file if line.startswith(what)), "")
     except OSError:
-        return frozenset()
-    return frozenset(line.partition(":")[2].split())
+        return ""
+    return line.partition(":")[2].strip()
 
 
 def usable_cores() -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from wbc_hf.hardware import usable_cores
+from wbc_hf.hardware import processor_says, usable_cores
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -28,7 +28,7 @@ def source_commit() -> str | None:
 def describe_machine() -> dict[str, str | int | None]:
     """Processor, number of cores for this process, GPU or None, and operating system. Names no computer."""
     return {
-        "processor": _processor(),
+        "processor": processor_says("model name") or platform.processor(),
         "cores": usable_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
@@ -38,12 +38,3 @@ def describe_machine() -> dict[str, str | int | None]:
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(_REPOSITORY), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -310,14 +310,14 @@ def test_counts_are_recorded_and_the_last_thousand_kept(
 ):
     monkeypatch.setattr(laboratories, "MAX_HISTORY", 3)
     kept(store, first)
-    assert store.drift(NAME) is None
+    assert store.show(NAME).drift() is None
     for number, unlike in enumerate((False, False, True, True)):
         store.record_count(NAME, np.int64(number), np.float32(0.5), np.bool_(unlike))
     history = store.show(NAME).history
     assert [record.cells for record in history] == [1, 2, 3]
-    assert store.drift(NAME) == history[1].time
+    assert store.show(NAME).drift() == history[1].time
     store.record_count(NAME, 9, 0.1, False)
-    assert store.drift(NAME) is None
+    assert store.show(NAME).drift() is None
 
 
 # ---- whatever breaks off

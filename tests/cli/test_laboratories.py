@@ -53,7 +53,7 @@ def test_laboratories_are_listed(store: Laboratories):
     assert result.exit_code == 0
     heading, first, second = result.output.splitlines()
     assert " ".join(heading.split()) == "laboratory model adapted cells counted unlike since pictures size"
-    today, began = store.show(NAME).changed[:10], (store.drift(NAME) or "")[:10]
+    today, began = store.show(NAME).changed[:10], (store.show(NAME).drift() or "")[:10]
     assert " ".join(first.split()[:-2]) == f"BCCD tiny {today} 20 0 – 0"
     assert " ".join(second.split()[:-2]) == f"{NAME} tiny {today} 20 3 {began} 6"
     assert second.endswith(" MB")
@@ -77,7 +77,7 @@ def test_a_laboratory_is_shown(store: Laboratories, model: AdaptedModel):
     assert facts["adapted model"].startswith(f"version {model.version}, wbc_hf ")
     assert facts["learned from"] == "18 cells with labels, 2 without"
     assert facts["counted"].startswith("3 specimens, last 20")
-    assert facts["unlike since"] == store.drift(NAME)[:16].replace("T", " ") + " UTC"
+    assert facts["unlike since"] == store.show(NAME).drift()[:16].replace("T", " ") + " UTC"
     assert facts["pictures"] == "basophil 1, eosinophil 1, lymphocyte 1, monocyte 1, neutrophil 2"
     assert facts["folder"] == str(store.folder)
     assert "balanced accuracy" in result.output

@@ -78,7 +78,7 @@ def adapt(
         labels = np.array([-1 if cell.label is None else cell.label for cell in cells], dtype=np.int64)
         check_cells(labels, left_out)
         identity = predictor.identity
-        task = Task.of(predictor, cells, labels, seed, progress)
+        task = Task(predictor, cells, labels, seed, progress)
         calibration, facts = adapt_few_shot(task) if (labels >= 0).any() else adapt_unsupervised(task)
         adaptation = Adaptation(
             model=identity.name,

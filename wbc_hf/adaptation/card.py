@@ -87,19 +87,15 @@ def _heading(adaptation: Adaptation) -> str:
     return f"on {adaptation.held_back} held-back cells" if adaptation.labelled else f"on {adaptation.cells} cells"
 
 
-def _rows(adaptation: Adaptation) -> list[tuple[str, str, str]]:
+def _rows(adaptation: Adaptation) -> list[tuple[str, ...]]:
     """Name, value before and value after of each figure."""
     if adaptation.labelled and adaptation.scores_before and adaptation.scores_after:
-        before, after = adaptation.scores_before, adaptation.scores_after
+        both = adaptation.scores_before, adaptation.scores_after
         return [
-            (
-                title,
-                format_estimate(getattr(before, name), before.intervals[name]),
-                format_estimate(getattr(after, name), after.intervals[name]),
-            )
+            (title, *(format_estimate(getattr(scores, name), scores.intervals[name]) for scores in both))
             for name, title in SCORES.items()
         ] + [
-            (f"recall of {name}", format_figure(before.recall[name]), format_figure(after.recall[name]))
+            (f"recall of {name}", *(format_figure(scores.recall[name]) for scores in both))
             for name, count in adaptation.labelled.items()
             if count
         ]

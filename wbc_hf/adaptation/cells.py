@@ -2,8 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +23,13 @@ from wbc_hf.data import (
 )
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hardware import usable_cores
-from wbc_hf.inference import Predictor
+from wbc_hf.inference import Predictor, map_ahead
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.smear import find_cells, predict_cells
 
 logger = logging.getLogger(__name__)
+
+_MOST_THREADS = 8  # each holds a photograph, which may have 50 million pixels
 
 
 @dataclass(frozen=True)
@@ -45,31 +46,23 @@ def read_cells(folder: Path, progress: ProgressCallback) -> tuple[list[Adaptatio
     paths = find_pictures(folder) if labelled is None else [file.path for file in labelled]
     usable: list[int] = []
     images: list[Image.Image] = []
-    unreadable = not_cells = 0
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for index, image in enumerate(pool.map(_read, paths)):
-            progress("Reading the pictures", index / len(paths))
-            if isinstance(image, UnreadableImageError):
-                logger.warning("Left out %s", image)
-                unreadable += 1
-            elif not may_be_stained_cell(image):
-                logger.warning("Left out %s: shows no stained cell.", paths[index])
-                not_cells += 1
-            else:
-                usable.append(index)
-                images.append(image)
-    left_out = LeftOut(unreadable, not_cells)
-    if labelled is None:
-        return [
-            AdaptationCell(image, None, str(paths[index])) for index, image in zip(usable, images, strict=True)
-        ], left_out
-    progress("Finding near-duplicates", 1)
-    kept = [labelled[index] for index in usable]
-    groups = _group(kept, images)
-    return [
-        AdaptationCell(image, class_index(file.class_name), group)
-        for image, file, group in zip(images, kept, groups, strict=True)
-    ], left_out
+    not_cells = 0
+    for index, image in _read_pictures(paths, "Reading the pictures", progress):
+        if may_be_stained_cell(image):
+            usable.append(index)
+            images.append(image)
+        else:
+            logger.warning("Left out %s: shows no stained cell.", paths[index])
+            not_cells += 1
+    left_out = LeftOut(len(paths) - not_cells - len(usable), not_cells)
+    labels: list[int | None] = [None] * len(images)
+    groups = [str(paths[index]) for index in usable]
+    if labelled is not None:
+        progress("Finding near-duplicates", 1)
+        kept = [labelled[index] for index in usable]
+        labels = [class_index(file.class_name) for file in kept]
+        groups = _group(kept, images)
+    return [AdaptationCell(*cell) for cell in zip(images, labels, groups, strict=True)], left_out
 
 
 def read_fields(folder: Path, predictor: Predictor, progress: ProgressCallback) -> tuple[list[AdaptationCell], int]:
@@ -82,28 +75,30 @@ def read_fields(folder: Path, predictor: Predictor, progress: ProgressCallback) 
         predictor: Of the model that is adapted, which names the framings.
         progress: Callback.
 
-    Returns:
-        The cells, and the number of photographs that cannot be read.
-
     Raises:
         WbcError: It is not a folder, or holds no photographs.
     """
-    cells, unreadable = [], 0
+    cells, readable = [], 0
     paths = find_pictures(folder)
-    for index, path in enumerate(paths):
-        progress("Finding the cells", index / len(paths))
-        field = _read(path)
-        if isinstance(field, UnreadableImageError):
-            logger.warning("Left out %s", field)
-            unreadable += 1
-            continue
+    for index, field in _read_pictures(paths, "Finding the cells", progress):
+        readable += 1
         boxes = [cell.box for cell in find_cells(field) if not cell.cut]
         cells += [
-            AdaptationCell(view.image, None, str(path), view.framings)
+            AdaptationCell(view.image, None, str(paths[index]), view.framings)
             for view in predict_cells(predictor, field, boxes, look_again=False)
             if may_be_stained_cell(view.image)
         ]
-    return cells, unreadable
+    return cells, len(paths) - readable
+
+
+def _read_pictures(paths: Sequence[Path], step: str, progress: ProgressCallback) -> Iterator[tuple[int, Image.Image]]:
+    """Yield the pictures that can be read, with their numbers; a warning names each other one."""
+    for index, picture in enumerate(map_ahead(_read, paths, min(usable_cores(), _MOST_THREADS))):
+        progress(step, index / len(paths))
+        if isinstance(picture, UnreadableImageError):
+            logger.warning("Left out %s", picture)
+        else:
+            yield index, picture
 
 
 def _read(path: Path) -> Image.Image | UnreadableImageError:

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from transformers import ResNetForImageClassification
 
 from wbc_hf.adaptation.cells import count_classes
-from wbc_hf.adaptation.progress import ProgressCallback, subprogress
+from wbc_hf.adaptation.progress import subprogress
 from wbc_hf.adaptation.results import SCORES, Scores
 from wbc_hf.adaptation.self_training import fine_tune
 from wbc_hf.adaptation.task import Task
@@ -42,7 +42,7 @@ def adapt_few_shot(task: Task) -> tuple[Calibration, dict]:
     task.progress("Predicting the cells", 0)
     before, _ = task.logits_and_features(held)
     after = _cross_validate(task, folds)
-    _fine_tune(task, network, np.arange(len(labels)), "Adapting to all cells", _report(task, len(folds), len(folds)))
+    _fine_tune(task, network, np.arange(len(labels)), "Adapting to all cells", len(folds), len(folds))
 
     # Errors in a class that a fold could not learn say nothing about the network that learns all classes.
     unseen = any(not set(labels[fold]) <= set(labels[rest]) for rest, fold in folds)
@@ -122,21 +122,18 @@ def _cross_validate(task: Task, folds: Sequence[tuple[np.ndarray, np.ndarray]]) 
     for step, (rest, fold) in enumerate(folds):
         network = copy.deepcopy(task.network)
         what = f"Adapting without the cells held back, {step + 1} of {len(folds)}"
-        _fine_tune(task, network, rest, what, _report(task, step, len(folds)))
+        _fine_tune(task, network, rest, what, step, len(folds))
         predictor = Predictor(network, task.predictor.processor, task.predictor.name)
         logits.append(task.logits_and_features(fold, predictor)[0])
     return np.concatenate(logits)
 
 
-def _report(task: Task, step: int, folds: int) -> ProgressCallback:
-    """Callback of one of the fine-tunings: each fold's, and the last one on all cells."""
-    steps = folds + 1
-    return subprogress(task.progress, 0.05 + 0.9 * step / steps, 0.05 + 0.9 * (step + 1) / steps)
-
-
 def _fine_tune(
-    task: Task, network: ResNetForImageClassification, chosen: np.ndarray, what: str, report: ProgressCallback
+    task: Task, network: ResNetForImageClassification, chosen: np.ndarray, what: str, step: int, folds: int
 ) -> None:
+    """Fine-tune without one of the folds, or, as the last of the steps, on all cells."""
+    steps = folds + 1
+    report = subprogress(task.progress, 0.05 + 0.9 * step / steps, 0.05 + 0.9 * (step + 1) / steps)
     base = copy.deepcopy(network.state_dict())
     views = np.isin(task.cell_of, chosen)
     fine_tune(

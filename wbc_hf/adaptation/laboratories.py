@@ -4,13 +4,14 @@ import logging
 import os
 import re
 import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -19,7 +20,6 @@ from wbc_hf.adaptation.laboratory import CountRecord, Laboratory, laboratory_fol
 from wbc_hf.adaptation.results import Adaptation
 from wbc_hf.adaptation.reviewed_cells import (
     KeptCell,
-    count_reviewed_cells,
     list_reviewed_cells,
     read_reviewed_cells,
     write_reviewed_cell,
@@ -27,6 +27,7 @@ from wbc_hf.adaptation.reviewed_cells import (
 from wbc_hf.errors import WbcError
 from wbc_hf.files import TEMPORARY_FILES, write_atomically
 from wbc_hf.inference import Predictor
+from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import CALIBRATION_FILE, REFERENCES_FILE, Calibration, digest_weights
 
 if TYPE_CHECKING:
@@ -62,11 +63,7 @@ class Laboratories:
     """
 
     def __init__(self, folder: Path | None = None):
-        """Open a store.
-
-        Args:
-            folder: By default `laboratories_folder`.
-        """
+        """Open a store, by default that in `laboratories_folder`."""
         self.folder = laboratories_folder() if folder is None else folder.expanduser()
 
     def names(self) -> tuple[str, ...]:
@@ -178,11 +175,7 @@ class Laboratories:
         return laboratory
 
     def load(self, name: str, base: Predictor) -> Predictor:
-        """The adapted model of a laboratory, in memory, on the library that its base runs on.
-
-        Args:
-            name: Of the laboratory.
-            base: The model that it was adapted from.
+        """The adapted model of a laboratory, in memory, on the library that its base, the model before, runs on.
 
         Raises:
             WbcError: There is no such laboratory, it was adapted from another model than `base`, or it is broken.
@@ -262,7 +255,8 @@ class Laboratories:
         Raises:
             WbcError: There is no such laboratory.
         """
-        return count_reviewed_cells(self._existing(name) / _CELLS)
+        counts = Counter(cell.label for cell in self.list_cells(name))
+        return {of_class: counts[label] for label, of_class in enumerate(CLASS_NAMES)}
 
     def forget_cells(self, name: str) -> None:
         """Remove the reviewed cells of a laboratory, and keep no more until it is asked for again.
@@ -306,10 +300,6 @@ class Laboratories:
             record = CountRecord(_now(), int(cells), float(distance), bool(unlike))  # NumPy's go into no JSON
             history = (*laboratory.history, record)[-MAX_HISTORY:]
             replace(laboratory, history=history).save(self._folder_of(name) / RECORD_FILE)
-
-    def drift(self, name: str) -> str | None:
-        """When the present run of unlike specimens of a laboratory began: see `Laboratory.drift`."""
-        return self.show(name).drift()
 
     # ---- the folder
 
@@ -393,15 +383,14 @@ def _write_revision(revision: Path, base: "Weights", weights: "Weights", adapted
     """Write a model to a temporary folder, and rename that."""
     from wbc_hf.adaptation.weight_difference import save_difference
 
-    temporary = revision.with_name(f".{revision.name}.{uuid4().hex}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        save_difference(base, weights, temporary / DIFFERENCE_FILE)
+    revision.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=revision.parent) as temporary:
+        made = Path(temporary) / revision.name
+        made.mkdir()
+        save_difference(base, weights, made / DIFFERENCE_FILE)
         for name in (CALIBRATION_FILE, REFERENCES_FILE):
-            write_atomically(temporary / name, (adapted / name).read_bytes())
-        temporary.rename(revision)
-    finally:
-        _remove_tree(temporary)
+            write_atomically(made / name, (adapted / name).read_bytes())
+        made.rename(revision)
 
 
 def _tidy(folder: Path, revision: int | None) -> None:

@@ -78,18 +78,12 @@ def read_reviewed_cells(folder: Path) -> list[AdaptationCell]:
     Raises:
         UnreadableImageError: A file is broken. The error names it.
     """
-    return [
-        AdaptationCell(read_image(file), label, _group_of(file), _framings_of(file))
-        for label, name in enumerate(CLASS_NAMES)
-        for file in _files(folder / name)
-    ]
+    return [AdaptationCell(read_image(file), it.label, it.group, _framings_of(file)) for file, it in _files(folder)]
 
 
 def list_reviewed_cells(folder: Path) -> list[KeptCell]:
     """The cells of a folder by the names of their files, in order of class and digest. Nothing is read."""
-    return [
-        KeptCell(label, _group_of(file)) for label, name in enumerate(CLASS_NAMES) for file in _files(folder / name)
-    ]
+    return [cell for _, cell in _files(folder)]
 
 
 def add_kept_cells(cells: Sequence[AdaptationCell], kept: Sequence[AdaptationCell]) -> list[AdaptationCell]:
@@ -125,18 +119,10 @@ def add_kept_cells(cells: Sequence[AdaptationCell], kept: Sequence[AdaptationCel
     ]
 
 
-def count_reviewed_cells(folder: Path) -> dict[str, int]:
-    """Number of cells of each class by name."""
-    return {name: sum(1 for _ in _files(folder / name)) for name in CLASS_NAMES}
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    # Temporary files begin with a dot.
-    yield from sorted(file for file in folder.glob("*.png") if not file.name.startswith("."))
-
-
-def _group_of(file: Path) -> str:
-    return file.stem.partition("-")[2]
+def _files(folder: Path) -> Iterator[tuple[Path, KeptCell]]:
+    for label, name in enumerate(CLASS_NAMES):
+        for file in sorted(folder.glob(f"{name}/[!.]*.png")):  # temporary files begin with a dot
+            yield file, KeptCell(label, file.stem.partition("-")[2])
 
 
 def _framings_of(file: Path) -> tuple[Framing, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,8 +27,6 @@ class Task:
     Attributes:
         predictor: Of the model, whose network is changed in place.
         cells: Of the other laboratory, n.
-        squares: Their views, uint8 (m, 3, edge, edge).
-        cell_of: Index of the cell of each view, int64 (m,), ascending.
         labels: int64 (n,), -1 where unknown.
         seed: Random seed.
         progress: Callback.
@@ -35,25 +34,19 @@ class Task:
 
     predictor: Predictor
     cells: Sequence[AdaptationCell]
-    squares: torch.Tensor
-    cell_of: np.ndarray
     labels: np.ndarray
     seed: int
     progress: ProgressCallback
 
-    @classmethod
-    def of(
-        cls,
-        predictor: Predictor,
-        cells: Sequence[AdaptationCell],
-        labels: np.ndarray,
-        seed: int,
-        progress: ProgressCallback,
-    ) -> "Task":
-        """Read the views of the cells."""
-        squares = centre_squares((view for cell in cells for view in cell.views), predictor.processor)
-        cell_of = np.repeat(np.arange(len(cells)), [len(cell.framings) for cell in cells])
-        return cls(predictor, cells, squares, cell_of, labels, seed, progress)
+    @cached_property
+    def squares(self) -> torch.Tensor:
+        """The views of the cells, uint8 (m, 3, edge, edge)."""
+        return centre_squares((view for cell in self.cells for view in cell.views), self.predictor.processor)
+
+    @property
+    def cell_of(self) -> np.ndarray:
+        """Index of the cell of each view, int64 (m,), ascending."""
+        return np.repeat(np.arange(len(self.cells)), [len(cell.framings) for cell in self.cells])
 
     @property
     def network(self) -> ResNetForImageClassification:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder
+from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, hide_progress_bars, make_output_folder
 from wbc_hf.errors import WbcError
+from wbc_hf.files import write_json
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.safe_text import json_text, say
+from wbc_hf.safe_text import say
 
 if TYPE_CHECKING:
     from wbc_hf.data import LabelIssues, Leucocytes
@@ -26,7 +27,7 @@ def audit(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for audit.json and audit.html.")] = None,
     resplit: Annotated[Path | None, typer.Option(help="New folder for a clean split of the files.")] = None,
-    other_classes: Annotated[OtherClasses, typer.Option(help=OTHER_CLASSES_HELP)] = OtherClasses.REFUSE,
+    other_classes: Annotated[OtherClasses, typer.Option(help=OTHER_CLASSES_HELP)] = "refuse",
     seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
 ) -> None:
     """Audit a data set: near-duplicates, contradictory labels, bad images, classes too small to evaluate.
@@ -42,13 +43,19 @@ def audit(
     """
     from wbc_hf.data import audit as audit_set
     from wbc_hf.data import check_new_folder, format_audit, load_leucocytes, write_audit_page, write_clean_split
+    from wbc_hf.evaluation import columns_of_classes
+    from wbc_hf.inference import Predictor
 
     if resplit is not None:
         check_new_folder(resplit)
     if output is not None:
         make_output_folder(output)
-    predictor = None if model is None else _load_model(model)
-    leucocytes = load_leucocytes(specs, other_classes=other_classes.value, seed=seed)
+    predictor = None
+    if model is not None:  # now, so that a mistake shows before the images are compared
+        hide_progress_bars()
+        predictor = Predictor.from_pretrained(model)
+        columns_of_classes(predictor.labels)
+    leucocytes = load_leucocytes(specs, other_classes=other_classes, seed=seed)
     label_issues = None if predictor is None else _find_label_issues(predictor, leucocytes)
     found = dataclasses.replace(audit_set(leucocytes), label_issues=label_issues)
     say(format_audit(found))
@@ -56,24 +63,10 @@ def audit(
         record = dataclasses.asdict(found)
         if found.label_issues is None:
             del record["label_issues"]
-        content = json_text(record, indent=2)
-        (output / "audit.json").write_text(content + "\n", encoding="utf-8")
+        write_json(output / "audit.json", record)
         write_audit_page(found, leucocytes, output / "audit.html")
     if resplit is not None:
         write_clean_split(leucocytes, resplit, seed)
-
-
-def _load_model(model: str) -> "Predictor":
-    """Load a model, so that a mistake shows before the images are compared."""
-    from transformers.utils.logging import disable_progress_bar
-
-    from wbc_hf.evaluation import columns_of_classes
-    from wbc_hf.inference import Predictor
-
-    disable_progress_bar()
-    predictor = Predictor.from_pretrained(model)
-    columns_of_classes(predictor.labels)
-    return predictor
 
 
 def _find_label_issues(predictor: "Predictor", leucocytes: "Leucocytes") -> "LabelIssues":
@@ -84,7 +77,6 @@ def _find_label_issues(predictor: "Predictor", leucocytes: "Leucocytes") -> "Lab
 
     from wbc_hf.data import LabelIssues, read_image
     from wbc_hf.evaluation import columns_of_classes, find_label_issues
-    from wbc_hf.inference import batches
 
     rows = concatenate_datasets(list(leucocytes.values()))
     columns = columns_of_classes(predictor.labels)
@@ -94,12 +86,8 @@ def _find_label_issues(predictor: "Predictor", leucocytes: "Leucocytes") -> "Lab
             f"{predictor.name}: does not know the class {', '.join(lacking)} of this set, and would doubt each such "
             f"label. A model of {', '.join(CLASS_NAMES)} is needed."
         )
-    answers = []
-    with tqdm(desc="Predicting", total=len(rows), unit="image", delay=2, leave=False) as bar:
-        for batch in batches(rows):
-            answers.append(predictor.probabilities(read_image(row["image"]) for row in batch) @ columns)
-            bar.update(len(batch))
-    labels, probabilities = np.array(rows["label"]), np.concatenate(answers)
+    images = (read_image(row["image"]) for row in tqdm(rows, "Predicting", unit="image", delay=2, leave=False))
+    labels, probabilities = np.array(rows["label"]), predictor.probabilities(images) @ columns
     return LabelIssues(
         model=predictor.identity.name,
         trained_on=predictor.identity.trained_on,

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,27 +19,11 @@ if TYPE_CHECKING:
     from wbc_hf.inference import Predictor
     from wbc_hf.smear import CellCounter, Picture, Snapshot
 
-
 INTERRUPTED = 130  # exit status, as of every program that Ctrl+C ends
 _BESIDE = "is a whole slide among photographs, which are another specimen. Count it by itself"
 
-
-class Shows(StrEnum):
-    """What each image shows."""
-
-    AUTO = "auto"
-    FIELD = "field"
-    CELL = "cell"
-
-
-class Format(StrEnum):
-    """A table on the terminal, or one of the page's exports."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
-    PDF = "pdf"
-    FHIR = "fhir"
+Shows = Literal["auto", "field", "cell"]
+Format = Literal["table", "csv", "json", "pdf", "fhir"]
 
 
 def count(
@@ -53,7 +36,7 @@ def count(
         ),
     ],
     model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
-    show: Annotated[Shows, typer.Option(help="What each image shows: a field, one cell, or find out.")] = Shows.AUTO,
+    show: Annotated[Shows, typer.Option(help="What each image shows: a field, one cell, or find out.")] = "auto",
     specimen: Annotated[
         str,
         typer.Option(
@@ -88,7 +71,7 @@ def count(
     ranges: Annotated[
         Path | None, typer.Option(help="Reference ranges in percent: YAML, `neutrophil: [39, 75]`.")
     ] = None,
-    format: Annotated[Format, typer.Option(help="Format of the result.")] = Format.TABLE,
+    format: Annotated[Format, typer.Option(help="Format of the result.")] = "table",
     output: Annotated[
         Path | None, typer.Option(help="File to write it to; required for PDF. A folder for an archive (extra bulk).")
     ] = None,
@@ -138,13 +121,13 @@ def count(
                 f"--{wrong[0]}: is for one smear; --output {output} is a folder, for an archive. Name a file, or "
                 "adapt a model first (wbc-hf adapt) and give it by --model."
             )
-        if format is not Format.TABLE:
+        if format != "table":
             raise WbcError(f"--format {format}: is for one smear. An archive is written to {output} as Parquet.")
         _count_archive(paths, choose_model(model), output, specimen or "specimen", show, address)
         return
     if address is not None:
         raise WbcError(f"--address {address}: is for an archive. Name a folder for it with --output.")
-    if format is Format.PDF and output is None:
+    if format == "pdf" and output is None:
         raise WbcError("--format pdf: is not for a terminal. Name a file with --output.")
     if output is not None and not output.parent.is_dir():
         raise WbcError(f"{output}: its folder does not exist. Name a file in an existing folder.")
@@ -163,7 +146,7 @@ def count(
     else:
         unreadable = counter.add_images(
             _until(tqdm(files, desc="Counting", unit="image", delay=2, leave=False), counter, leucocytes),
-            whole_fields=None if show is Shows.AUTO else show is Shows.FIELD,
+            whole_fields=None if show == "auto" else show == "field",
         )
         _report_kinds(counter.specimen.pictures, show)
     if adapt:
@@ -188,7 +171,7 @@ def count(
 
 def _is_folder(output: Path, format: Format) -> bool:
     """Whether results are of an archive: a table for people goes into a file with a suffix."""
-    return output.is_dir() or (format is Format.TABLE and not output.suffix and not output.exists())
+    return output.is_dir() or (format == "table" and not output.suffix and not output.exists())
 
 
 def _count_archive(
@@ -196,7 +179,7 @@ def _count_archive(
 ) -> None:
     from wbc_hf.smear import count_archive
 
-    whole_fields = None if show is Shows.AUTO else show is Shows.FIELD
+    whole_fields = None if show == "auto" else show == "field"
     with resumable():
         done = count_archive(sources, model, output, column=column, whole_fields=whole_fields, address=address)
     say(f"{done.specimens} specimens with {done.cells} cells counted: {output}")
@@ -301,14 +284,14 @@ def _report_kinds(pictures: Sequence["Picture"], show: Shows) -> None:
     """Say on standard error where images look like something else than --show says, or where there are both kinds."""
     otherwise = [picture for picture in pictures if picture.read_otherwise]
     if 2 * len(otherwise) > len(pictures):
-        seen, right = ("one cell each", Shows.CELL) if show is Shows.FIELD else ("a whole field each", Shows.FIELD)
+        seen, right = ("one cell each", "cell") if show == "field" else ("a whole field each", "field")
         say(
             f"wbc-hf: {len(otherwise)} of {len(pictures)} images look as if they showed {seen}: --show {right} reads "
             "them so, and --show auto finds out.",
             error=True,
         )
     cells = [picture for picture in pictures if not picture.is_field]
-    if show is Shows.AUTO and 0 < len(cells) < len(pictures):
+    if show == "auto" and 0 < len(cells) < len(pictures):
         say(
             f"wbc-hf: {len(cells)} of {len(pictures)} images were read as pictures of one cell, the others as fields; "
             "--show field or --show cell reads all alike.",
@@ -331,7 +314,7 @@ def _report_laboratory(
     if check.origin is Origin.MIXED:
         say(f"wbc-hf: {TWO_LABORATORIES}", error=True)
     elif check.origin is Origin.ANOTHER:
-        since = None if name is None else store.drift(name)
+        since = None if name is None else store.show(name).drift()
         known = "that the model has learned" if name is None else f"of {name} as it was kept"
         supply = count_supply(cells, "specimen", () if name is None else store.list_cells(name))
         can = "to them" if supply.suffices else f"to {MIN_UNLABELLED} cells or more"
@@ -349,7 +332,7 @@ def _write(snapshot: "Snapshot", format: Format, output: Path | None) -> None:
     """Write a snapshot to a file, or to standard output."""
     from wbc_hf.reports import EXPORTS, to_text
 
-    if format is Format.TABLE:
+    if format == "table":
         content = to_text(snapshot).encode()
     else:
         content = next(export for export in EXPORTS if export.key == format).make(snapshot)

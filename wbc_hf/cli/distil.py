@@ -1,6 +1,5 @@
 """`wbc-hf distil`: a small student that learns the predictions of a fine-tuned model."""
 
-from itertools import takewhile
 from typing import Annotated
 
 import typer
@@ -39,6 +38,4 @@ def distil(
     """
     if teacher.startswith("-") or dataset.startswith("-"):
         raise WbcError("wbc-hf distil TEACHER DATASET: these come first, then the arguments of `wbc-hf train`.")
-    more = list(takewhile(lambda word: not word.startswith("-"), context.args))
-    rest = context.args[len(more) :]
-    run_training([*_DEFAULTS, f"--teacher={teacher}", "--dataset", dataset, *more, *rest])
+    run_training([*_DEFAULTS, f"--teacher={teacher}", "--dataset", dataset, *context.args])

@@ -1,13 +1,12 @@
 """`wbc-hf evaluate`: how good a model is on labelled images."""
 
 import logging
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder
+from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, hide_progress_bars, make_output_folder
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.safe_text import say
 
@@ -17,14 +16,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
-class Split(StrEnum):
-    """Which images `evaluate` classifies."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
-    ALL = "all"
+Split = Literal["train", "validation", "test", "all"]
 
 
 def evaluate(
@@ -35,8 +27,8 @@ def evaluate(
     ],
     split: Annotated[
         Split, typer.Option(help="Which of its images; all, if the model was not trained on any of them.")
-    ] = Split.TEST,
-    other_classes: Annotated[OtherClasses, typer.Option(help=OTHER_CLASSES_HELP)] = OtherClasses.REFUSE,
+    ] = "test",
+    other_classes: Annotated[OtherClasses, typer.Option(help=OTHER_CLASSES_HELP)] = "refuse",
     seed: Annotated[int, typer.Option(help="Random seed of the split, for data without a test split.")] = 0,
     compare: Annotated[
         str | None, typer.Option(help="Another model folder or Hub id, for paired differences on the same images.")
@@ -61,27 +53,26 @@ def evaluate(
     with figures of its own.
     """
     from datasets import concatenate_datasets
-    from transformers.utils.logging import disable_progress_bar
 
     from wbc_hf.data import leaked_test_images, load_leucocytes
     from wbc_hf.evaluation import REPORT_PAGE, EvaluatedSet, format_comparison
     from wbc_hf.hardware import use_one_blas_thread
     from wbc_hf.inference import Predictor, evaluate_predictor
 
-    disable_progress_bar()
+    hide_progress_bars()
     use_one_blas_thread()
     if output is not None:
         _check_output(output)
     predictor = Predictor.from_pretrained(model)
     other = None if compare is None else Predictor.from_pretrained(compare)
-    leucocytes = load_leucocytes(data, other_classes=other_classes.value, seed=seed)
-    rows = concatenate_datasets(list(leucocytes.values())) if split is Split.ALL else leucocytes[split]
+    leucocytes = load_leucocytes(data, other_classes=other_classes, seed=seed)
+    rows = concatenate_datasets(list(leucocytes.values())) if split == "all" else leucocytes[split]
     trained_on = _was_trained_on(predictor, leucocytes, split)
     if other is not None:
         _was_trained_on(other, leucocytes, split)
-    leaked = leaked_test_images(leucocytes) if trained_on and split is Split.TEST else None
+    leaked = leaked_test_images(leucocytes) if trained_on and split == "test" else None
     provenance = leucocytes.provenance
-    evaluated = EvaluatedSet(provenance.spec, split.value, seed, provenance.fingerprint)
+    evaluated = EvaluatedSet(provenance.spec, split, seed, provenance.fingerprint)
     evaluation = evaluate_predictor(predictor, rows, output, leaked=leaked, data=evaluated, other=other)
     say(f"{model} on {provenance.spec}, split {split}\n\n{evaluation}\n")
     if other is not None:
@@ -108,7 +99,7 @@ def _was_trained_on(predictor: "Predictor", leucocytes: "Leucocytes", split: Spl
     if data is None:
         return False
     if data.fingerprint == leucocytes.provenance.fingerprint:
-        if split is not Split.TEST:
+        if split != "test":
             logger.warning(
                 "%s: %s was trained on images of this set; only --split test tells how good it is.",
                 leucocytes.provenance.spec,

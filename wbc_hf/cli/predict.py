@@ -3,9 +3,8 @@
 import csv
 import sys
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,12 +17,7 @@ if TYPE_CHECKING:
     from wbc_hf.inference import Predictor
 
 
-class Format(StrEnum):
-    """How predictions are printed."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
+Format = Literal["table", "csv", "json"]
 
 
 def predict(
@@ -35,7 +29,7 @@ def predict(
         ),
     ],
     model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
-    format: Annotated[Format, typer.Option(help="How to print predictions.")] = Format.TABLE,
+    format: Annotated[Format, typer.Option(help="How to print predictions.")] = "table",
     output: Annotated[
         Path | None,
         typer.Option(help="Write predictions to Parquet files in this folder; for very many images (extra bulk)."),
@@ -99,10 +93,10 @@ def _rows(predictor: "Predictor", files: list[Path], unreadable: list[Unreadable
 def _predict_many(sources: list[str], model: str, format: Format, output: Path, address: str | None) -> None:
     from wbc_hf.inference import predict_many
 
-    if format is Format.JSON:
+    if format == "json":
         raise WbcError(f"--format json: is for the terminal. --output {output} gets Parquet, and with csv a file too.")
     with resumable():
-        written = predict_many(sources, model, output, as_csv=format is Format.CSV, address=address)
+        written = predict_many(sources, model, output, as_csv=format == "csv", address=address)
     say(f"{written.images} images classified: {output}")
     if written.unreadable:
         say(
@@ -131,4 +125,4 @@ def _print_json(rows: Iterable[dict], labels: Iterable[str]) -> None:
     say(json_text(list(rows), indent=2))
 
 
-_PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv, Format.JSON: _print_json}
+_PRINTERS = {"table": _print_table, "csv": _print_csv, "json": _print_json}

@@ -147,7 +147,7 @@ def serve(
         kept = Laboratories(laboratories) if laboratories is not None or host in _THIS_MACHINE else None
         if kept is not None:
             _tidy(kept)
-        specimens = None if store is None else open_store(store, store_quota)
+        specimens = None if store is None else _open_store(store, store_quota)
         page = build_page(
             predictor,
             ranges=reference_ranges,
@@ -176,16 +176,8 @@ def serve(
         page.block_thread()
 
 
-def open_store(place: Path | str, quota: float | None) -> "SpecimenStore":
-    """Open a store of specimens, and say where it can only be read.
-
-    Args:
-        place: Folder or address of the store.
-        quota: Most GB of pictures to keep; None for any number.
-
-    Raises:
-        WbcError: It cannot be opened, or a package is missing.
-    """
+def _open_store(place: str, quota: float | None) -> "SpecimenStore":
+    """Open a store of specimens with a quota in GB, and say where it can only be read."""
     with needs_extra("store"):
         from wbc_hf.store import SpecimenStore
     opened = SpecimenStore(place, None if quota is None else round(quota * 1e9))

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -19,14 +19,10 @@ MODEL_HELP = "Model folder or Hub id. Default: the variable WBC_HF_MODEL, else t
 ADDRESS_HELP = "Ray cluster to run on, such as auto or 10.0.0.1:6379. Default: RAY_ADDRESS, else this machine alone."
 OTHER_CLASSES_HELP = "Images of other classes than the five: an error, or left out."
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
-SEED_HELP = "Random seed."
 
 
-class OtherClasses(StrEnum):
-    """What becomes of images of other classes than the five."""
-
-    REFUSE = "refuse"
-    LEAVE_OUT = "leave_out"
+# What becomes of images of other classes than the five.
+OtherClasses = Literal["refuse", "leave_out"]
 
 
 @contextmanager
@@ -112,7 +108,7 @@ def hide_progress_bars() -> None:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """End with exit status 130 where a bulk job is interrupted, and say how to go on."""
+    """End with exit status 130 where a job that keeps what is done is interrupted, and say how to go on."""
     try:
         yield
     except KeyboardInterrupt:

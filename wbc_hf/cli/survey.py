@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wbc_hf.cli.shared import make_output_folder
+from wbc_hf.cli.shared import make_output_folder, resumable
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.safe_text import say
 
@@ -45,11 +45,8 @@ def survey(
     if output.exists():  # else it is made once the sets are found
         make_output_folder(output)
     plan = Plan(spec, tuple(_named_set(given) for given in laboratory or ()), most, seed)
-    try:
+    with resumable():
         failed = conduct(plan, system or (), fields, output)
-    except KeyboardInterrupt:
-        say("wbc-hf: stopped. What is finished is kept: the same command resumes there.", error=True)
-        raise typer.Exit(130) from None
     if failed:
         say(f"wbc-hf: failed: {', '.join(failed)}. The others are done; the same command tries again.", error=True)
         raise typer.Exit(1)

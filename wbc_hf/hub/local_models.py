@@ -23,11 +23,17 @@ def fetch_model(model: str | Path) -> Path:
             those that `push_folder` published.
     """
     folder = Path(model).expanduser()
-    if folder.exists():
-        return _check_folder(folder)
-    from wbc_hf.hub.fetching import fetch_from_hub
+    if not folder.exists():
+        from wbc_hf.hub.fetching import fetch_from_hub
 
-    return fetch_from_hub(str(model))
+        return fetch_from_hub(str(model))
+    if not folder.is_dir():
+        raise WbcError(f"{folder}: a file, where the folder of a model is expected. Pass the folder it lies in.")
+    if not (folder / CONFIG_FILE).is_file():
+        raise WbcError(
+            f"{folder}: has no {CONFIG_FILE}, so it is not the folder of a model. Pass the folder that training wrote."
+        )
+    return folder
 
 
 def copy_notice(model: Path, derived: Path) -> bool:
@@ -36,13 +42,3 @@ def copy_notice(model: Path, derived: Path) -> bool:
     if notice is not None:
         shutil.copyfile(notice, derived / NOTICE_FILE)
     return notice is not None
-
-
-def _check_folder(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise WbcError(f"{folder}: a file, where the folder of a model is expected. Pass the folder it lies in.")
-    if not (folder / CONFIG_FILE).is_file():
-        raise WbcError(
-            f"{folder}: has no {CONFIG_FILE}, so it is not the folder of a model. Pass the folder that training wrote."
-        )
-    return folder

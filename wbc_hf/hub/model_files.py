@@ -45,11 +45,7 @@ class _WeightsIndex(BaseModel):
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Find a regular file of a model's folder; None where there is none of the name.
-
-    Args:
-        folder: Of the model.
-        name: Of the file, relative to it.
+    """Find a regular file of a model's folder by its relative name; None where there is none.
 
     Raises:
         WbcError: It is a link to what lies elsewhere, or no regular file. Only in huggingface_hub's cache, where each

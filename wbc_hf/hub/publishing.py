@@ -94,7 +94,17 @@ def push_folder(folder: Path, repo_id: str, *, private: bool = False, changes: s
     again = f"wbc-hf push {folder} {repo_id}" + (" --private" if private else "")
     again += "" if changes is None else f" --changes {shlex.quote(changes)}"
     with _explain_failure(repo_id, f"The model in {folder} is whole and unchanged. To push it again: {again}"):
-        return _push(folder, names, card, repo_id, private)
+        _check_card(card, folder / CARD_FILE, ModelCard)
+        api = HfApi()
+        url = _make_repository(api, repo_id, "model", private)
+        checksums = format_checksums(folder, names)
+        card = _continue_changes(card, checksums, api, repo_id)
+        additions = [CommitOperationAdd(name, folder / name) for name in names if name != CARD_FILE]
+        additions.append(CommitOperationAdd(CARD_FILE, card.encode()))
+        additions.append(CommitOperationAdd(CHECKSUMS_FILE, checksums.encode()))
+        # Not `upload_folder`: with Xet it commits in several steps, and a break between two leaves half a model.
+        api.create_commit(repo_id, additions, commit_message="Publish model with wbc-hf")
+    return url
 
 
 def push_space(folder: Path, repo_id: str, *, private: bool = False) -> str:
@@ -159,20 +169,6 @@ def _card_with_changes(folder: Path, repo_id: str, changes: str | None) -> str:
     if not read_changes(card):
         raise WbcError(f'{path}: has no "## Changes" that say what this version is. Say it with --changes "TEXT".')
     return card
-
-
-def _push(folder: Path, names: list[str], card: str, repo_id: str, private: bool) -> str:
-    _check_card(card, folder / CARD_FILE, ModelCard)
-    api = HfApi()
-    url = _make_repository(api, repo_id, "model", private)
-    checksums = format_checksums(folder, names)
-    card = _continue_changes(card, checksums, api, repo_id)
-    additions = [CommitOperationAdd(name, folder / name) for name in names if name != CARD_FILE]
-    additions.append(CommitOperationAdd(CARD_FILE, card.encode()))
-    additions.append(CommitOperationAdd(CHECKSUMS_FILE, checksums.encode()))
-    # Not `upload_folder`: with Xet it commits in several steps, and a break between two leaves half a model.
-    api.create_commit(repo_id, additions, commit_message="Publish model with wbc-hf")
-    return url
 
 
 def _continue_changes(card: str, checksums: str, api: HfApi, repo_id: str) -> str:

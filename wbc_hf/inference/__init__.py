@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from wbc_hf.inference.heat_maps import heat_map, overlay
     from wbc_hf.inference.jobs import Job, ray_session, run_as_actor
     from wbc_hf.inference.prediction_rows import NUMBER, check_columns, describe_left_out
-    from wbc_hf.inference.predictor import BATCH_SIZE, ModelIdentity, Prediction, Predictor, batches
+    from wbc_hf.inference.predictor import BATCH_SIZE, ModelIdentity, Prediction, Predictor, batches, map_ahead
     from wbc_hf.inference.reference_cells import Neighbour, ReferenceCells
-    from wbc_hf.inference.sources import ImagePlace, ImageSources, map_ahead, open_file, open_images
+    from wbc_hf.inference.sources import ImagePlace, ImageSources, open_file, open_images
     from wbc_hf.inference.training_data import read_training_data
 
 __all__ = [

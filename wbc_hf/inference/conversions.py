@@ -17,7 +17,7 @@ from wbc_hf import __version__
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.files import sha256_of_file
 from wbc_hf.hardware import cache_folder
-from wbc_hf.hub import WEIGHTS_FILE
+from wbc_hf.hub import CONFIG_FILE, WEIGHTS_FILE
 from wbc_hf.modeling import GRAPH_FILES, FinderConfig, Preprocessing
 
 if TYPE_CHECKING:
@@ -44,10 +44,7 @@ class ConversionError(WbcError):
 def converted(folder: Path, weights: str, preprocessing: Preprocessing) -> "Path | openvino.Model":
     """Get the converted graph of a model from the cache, converting it if needed.
 
-    Args:
-        folder: Of the model.
-        weights: Digest of the weights in it, as `digest_weights` gives it.
-        preprocessing: Of its images.
+    `weights` is the digest of those in the folder, as `digest_weights` gives it.
 
     Returns:
         The file of the graph; the graph itself where no file can be written.
@@ -56,7 +53,8 @@ def converted(folder: Path, weights: str, preprocessing: Preprocessing) -> "Path
         ConversionError: It cannot be converted.
         WbcError: The folder's files cannot be used.
     """
-    return cached_graph(_digest(folder, weights, preprocessing), lambda: convert(folder, preprocessing))
+    key = _key(weights, (folder / CONFIG_FILE).read_bytes(), preprocessing)
+    return cached_graph(key, lambda: convert(folder, preprocessing))
 
 
 def converted_network(
@@ -64,17 +62,13 @@ def converted_network(
 ) -> "Path | openvino.Model":
     """Get the converted graph of a network in memory from the cache, converting it if needed.
 
-    Args:
-        network: Any image classifier.
-        weights: Digest of its weights, as `digest_weights` gives it.
-        preprocessing: Of its images.
-        name: What errors call it.
+    `weights` is the digest of its weights, as `digest_weights` gives it, and `name` what errors call it.
 
     Raises:
         ConversionError: It cannot be converted.
     """
-    config = network.config.to_json_string().encode()
-    return cached_graph(_digest_of(weights, config, preprocessing), lambda: _convert(network, preprocessing, name))
+    key = _key(weights, network.config.to_json_string().encode(), preprocessing)
+    return cached_graph(key, lambda: _convert(network, preprocessing, name))
 
 
 def cached_graph(key: str, make: "Callable[[], openvino.Model]") -> "Path | openvino.Model":
@@ -142,9 +136,7 @@ def _convert(network: "PreTrainedModel", preprocessing: Preprocessing, name: str
 def converted_finder(folder: Path, config: FinderConfig) -> "Path | openvino.Model":
     """Get the converted graph of a finder's network from the cache, converting it if needed.
 
-    Args:
-        folder: As `FinderNetwork.save` writes it.
-        config: Of that network.
+    The folder is as `FinderNetwork.save` writes it.
     """
 
     def make() -> "openvino.Model":
@@ -156,28 +148,14 @@ def converted_finder(folder: Path, config: FinderConfig) -> "Path | openvino.Mod
         return finder_to_openvino(network)
 
     weights = sha256_of_file(folder / WEIGHTS_FILE)
-    digest = hashlib.sha256(repr(config).encode())
-    digest.update(weights.encode())
-    return cached_graph(_finish(digest), make)
+    return cached_graph(_key(weights, repr(config).encode()), make)
 
 
-def _digest(folder: Path, weights: str, preprocessing: Preprocessing) -> str:
-    """Digest of everything that the graph depends on: weights, configuration, preprocessing and library versions."""
-    return _digest_of(weights, (folder / "config.json").read_bytes(), preprocessing)
-
-
-def _digest_of(weights: str, config: bytes, preprocessing: Preprocessing) -> str:
-    digest = hashlib.sha256(weights.encode())
-    digest.update(config)
-    digest.update(repr((preprocessing.mean, preprocessing.std, preprocessing.shape)).encode())
-    return _finish(digest)
-
-
-def _finish(digest: "hashlib._Hash") -> str:
-    """Add the versions of the programs that make a graph."""
-    programs = (__version__, *map(version, ("openvino", "torch", "transformers")))
-    digest.update(" ".join(map(str, (_VERSION, *programs))).encode())
-    return digest.hexdigest()[:32]
+def _key(weights: str, config: bytes, preprocessing: Preprocessing | None = None) -> str:
+    """Digest of everything that a graph depends on, also of the versions of the programs that make it."""
+    pixels = None if preprocessing is None else (preprocessing.mean, preprocessing.std, preprocessing.shape)
+    programs = (_VERSION, __version__, *map(version, ("openvino", "torch", "transformers")))
+    return hashlib.sha256(repr((weights, config, pixels, programs)).encode()).hexdigest()[:32]
 
 
 def _is_whole(path: Path) -> bool:

@@ -22,6 +22,7 @@ from wbc_hf.evaluation import (
 )
 from wbc_hf.inference.predictor import Predictor, batches
 
+_KNOWN = ("label", "source", "group", "laboratory")  # columns of a row that are kept
 _THUMBNAIL = (160, 160)
 
 
@@ -51,11 +52,8 @@ def evaluate_predictor(
     """
     columns = columns_of_classes(predictor.labels)
     others_columns = None if other is None else columns_of_classes(other.labels)
-    labels: list[int] = []
-    names: list[str] = []
-    groups: list[str] = []
+    known: list[dict] = []
     statuses: list[str] = []
-    laboratories: list[str] = []
     probabilities: list[np.ndarray] = []
     others_given: list[np.ndarray] = []
     mistakes: dict[int, Image] = {}
@@ -71,14 +69,12 @@ def evaluate_predictor(
         for row, image, answer in zip(batch, images, answers, strict=True):
             if answer.argmax() != row["label"]:
                 image.thumbnail(_THUMBNAIL)
-                mistakes[len(labels)] = image
-            labels.append(row["label"])
-            names.append(row["source"])
-            groups.append(row["group"])
-            laboratories.append(row["laboratory"])
+                mistakes[len(known)] = image
+            known.append({name: row[name] for name in _KNOWN})
         probabilities.append(answers)
         statuses += batch_statuses
     seconds = time.perf_counter() - started - others_seconds
+    labels, names, groups, laboratories = ([row[name] for row in known] for name in _KNOWN)
     evaluation = evaluate(
         labels,
         np.concatenate(probabilities or [np.zeros((0, columns.shape[1]))]),

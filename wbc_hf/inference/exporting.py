@@ -27,9 +27,10 @@ from wbc_hf.data import load_leucocytes, may_be_stained_cell, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import Evaluation, columns_of_classes, evaluate
 from wbc_hf.files import read_json
-from wbc_hf.hub import fetch_model, find_file
+from wbc_hf.hub import copy_notice, fetch_model, find_file
 from wbc_hf.inference.backends import Backend, OpenVinoBackend, TorchBackend
-from wbc_hf.inference.predictor import BATCH_SIZE
+from wbc_hf.inference.predictor import batches
+from wbc_hf.inference.training_data import TrainingData
 from wbc_hf.modeling import (
     CROP,
     GRAPH_FILES,
@@ -66,15 +67,11 @@ class _RunArguments(BaseModel):
     streaming: bool
 
 
-class _RunData(BaseModel):
-    fingerprint: str | None
-
-
 class _Run(BaseModel):
     """What is read of the `run.json` of a training."""
 
     arguments: _RunArguments
-    data: _RunData
+    data: TrainingData
 
 
 @dataclass(frozen=True)
@@ -154,7 +151,7 @@ def export_model(
             precision=precision,
             weights=digest_weights(folder),
             check=check,
-            versions={name: version(name) for name in ("wbc_hf", "torch", *_packages(format, precision), "openvino")},
+            versions={name: version(name) for name in ("wbc_hf", "torch", *_packages(format, precision))},
             made=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         export.save(made)
@@ -184,7 +181,7 @@ def write_graph(
         crops: For int8, what it is calibrated on: n of what `preprocessing` gives.
     """
     shape = preprocessing.shape
-    parts = [] if crops is None else _parts(crops)
+    parts = [] if crops is None else np.split(crops, range(_CALIBRATION_BATCH, len(crops), _CALIBRATION_BATCH))
     if file.suffix == ".xml":
         converted = to_openvino(graph, shape)
         if precision == "int8":
@@ -211,19 +208,15 @@ def _quantise(model: Any, inputs: list) -> Any:
         return nncf.quantize(model, nncf.Dataset(inputs), subset_size=len(inputs))
 
 
-def _parts(crops: np.ndarray) -> list[np.ndarray]:
-    return [crops[start : start + _CALIBRATION_BATCH] for start in range(0, len(crops), _CALIBRATION_BATCH)]
-
-
 def _packages(format: ExportFormat, precision: Precision) -> list[str]:
     onnx = ["onnx"] if format == "onnx" else []
     # nncf runs an ONNX model to see its activations.
     runtime = ["onnxruntime"] if onnx and precision == "int8" else []
-    return onnx + runtime + (["nncf"] if precision == "int8" else [])
+    return [*onnx, *runtime, *(["nncf"] if precision == "int8" else []), "openvino"]
 
 
 def _check_packages(format: ExportFormat, precision: Precision) -> None:
-    missing = [name for name in (*_packages(format, precision), "openvino") if importlib.util.find_spec(name) is None]
+    missing = [name for name in _packages(format, precision) if importlib.util.find_spec(name) is None]
     if missing:
         raise WbcError(
             f"--format {format} --precision {precision}: needs {' and '.join(missing)}. Install what exporting needs: "
@@ -285,17 +278,15 @@ def _check(
     names = cast("dict[int, str]", graph.model.config.id2label)
     columns = columns_of_classes([names[index] for index in range(len(names))])
     reference = TorchBackend(graph, exact=True)
+    references, exported = [], []
     may_be_cell: list[bool] = []
-    answers: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {"before": [], "after": []}
-    with tqdm(total=len(data.validation), desc="Checking", unit="image", delay=2, leave=False) as bar:
-        for rows in data.validation.iter(BATCH_SIZE):
-            images = [read_image(image) for image in rows["image"]]
-            crops = np.stack([preprocessing.crop(image) for image in images])
-            answers["before"].append(reference.run(crops))
-            answers["after"].append(backend.run(crops))
-            may_be_cell += [may_be_stained_cell(image) for image in images]
-            bar.update(len(images))
-    before, after = (_concatenate(parts) for parts in answers.values())
+    for rows in batches(tqdm(data.validation, desc="Checking", unit="image", delay=2, leave=False)):
+        images = [read_image(row["image"]) for row in rows]
+        crops = np.stack([preprocessing.crop(image) for image in images])
+        references.append(reference.run(crops))
+        exported.append(backend.run(crops))
+        may_be_cell += map(may_be_stained_cell, images)
+    before, after = _concatenate(references), _concatenate(exported)
     threshold = None
     adapted = calibration
     if calibrated_on and calibration is not None and before.features is not None and after.features is not None:
@@ -369,6 +360,7 @@ def _assemble_folder(folder: Path, made: Path) -> Path:
     for name in _COMPANIONS:
         if (file := find_file(folder, name)) is not None:
             shutil.copyfile(file, alone / name)
+    copy_notice(folder, alone)
     made.rename(alone / made.name)
     return alone
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,20 +39,15 @@ def load_finder(folder: Path, backend: BackendName = "auto") -> tuple[FinderConf
     on_torch = backend == "torch" or (backend == "auto" and (has_gpu() or not has_openvino()))
     try:
         config = FinderConfig.load(folder)
-        start: Callable[[], RunFinder]
-        if on_torch:
-            start = partial(_on_torch, _load_network(folder))
+        if not on_torch:
+            graph = converted_finder(folder, config)
         else:
-            start = partial(_on_openvino, converted_finder(folder, config))
+            from wbc_hf.modeling import FinderNetwork
+
+            network = FinderNetwork.load(folder)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise WbcError(f"{folder}: holds no finder that can be loaded ({error}).") from error
-    return config, start()
-
-
-def _load_network(folder: Path) -> "FinderNetwork":
-    from wbc_hf.modeling import FinderNetwork
-
-    return FinderNetwork.load(folder)
+    return config, _on_torch(network) if on_torch else _on_openvino(graph)
 
 
 def _on_torch(network: "FinderNetwork") -> RunFinder:

@@ -159,11 +159,7 @@ class Job:
                     self.folder.rmdir()
 
     def claim(self, entries: Mapping[str, object], messages: Mapping[str, str]) -> None:
-        """Begin or resume the job.
-
-        Args:
-            entries: What results depend on, as for `Manifest`.
-            messages: As for `Manifest`.
+        """Begin or resume the job. Entries, on which the results depend, and messages are as for `Manifest`.
 
         Raises:
             WbcError: The folder holds results of other entries.

@@ -3,8 +3,9 @@
 import copy
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 BATCH_SIZE = 32
 # Batches that are read and prepared while the model works on one.
@@ -103,16 +105,6 @@ class _Prepared:
     may_be_cell: bool
 
 
-@dataclass(frozen=True)
-class _Classified:
-    """What is known of each image of a batch: probabilities (n, classes), and what `Prediction` says of the others."""
-
-    probabilities: np.ndarray
-    statuses: list[str]
-    distances: list[float | None]
-    laboratory_distances: list[float | None]
-
-
 class Predictor:
     """An image classifier with its image processor and thresholds. Safe to be called from several threads at once.
 
@@ -159,7 +151,11 @@ class Predictor:
             self._model_type, names = summarise_config(folder)
         else:
             self.model = model.eval()
-            self.backend = backend or _on_torch(model, self._preprocessing)
+            if backend is None:
+                from wbc_hf.modeling import InferenceGraph
+
+                backend = TorchBackend(InferenceGraph(model, self._preprocessing))
+            self.backend = backend
             self._model_type, names = model.config.model_type, cast("dict[int, str]", model.config.id2label)
         self.labels = tuple(escape_surrogates(names[index]) for index in sorted(names))
         if twice := [label for label, count in Counter(self.labels).items() if count > 1]:
@@ -226,6 +222,9 @@ class Predictor:
     ) -> "Predictor":
         """The export in a folder within the model's."""
         export = Export.load(exported)
+        threshold = None if export.check is None else export.check.out_of_distribution_threshold
+        if calibration is not None and threshold is not None:  # the one that fits the export's features
+            calibration = replace(calibration, out_of_distribution_threshold=threshold)
         graph = find_graph(exported, export.format)
         with naming_errors(graph):
             backend = OpenVinoBackend(graph, exact=export.precision == "fp32", quantised=export.precision == "int8")
@@ -233,7 +232,7 @@ class Predictor:
             None,
             preprocessing,
             name,
-            adapt_calibration(calibration, export),
+            calibration,
             folder=exported.parent,
             weights=export.weights,
             backend=backend,
@@ -343,16 +342,14 @@ class Predictor:
             name = self.folder.resolve().name
         trained_on = None if self.calibration is None else self.calibration.trained_on
         trained_on = trained_on and escape_surrogates(trained_on)
-        return ModelIdentity(escape_surrogates(name), self._version(), trained_on, f"wbc_hf {__version__}")
+        # Of the weights alone: the same for every copy of a model, whatever its path and backend.
+        version = (self._weights or digest_weights(self.model))[:12]
+        return ModelIdentity(escape_surrogates(name), version, trained_on, f"wbc_hf {__version__}")
 
     def rename(self, name: str) -> None:
         """Give the model another name, no folder or Hub id, in its identity from now on."""
         self.name = name
         self.__dict__.pop("identity", None)
-
-    def _version(self) -> str:
-        """From the weights alone: the same for every copy of a model, whatever its path and backend."""
-        return (self._weights or digest_weights(self.model))[:12]
 
     def probabilities(self, images: Iterable[Image.Image]) -> np.ndarray:
         """Probabilities of each class for RGB images as `read_image` gives them.
@@ -418,28 +415,36 @@ class Predictor:
         """
         probabilities, statuses = [np.zeros((0, len(self.labels)), dtype=np.float32)], []
         for batch in batches(images):
-            classified = self._classify([self._prepare(image) for image in batch])
-            probabilities.append(classified.probabilities)
-            statuses += classified.statuses
+            of_batch, predictions = self._classify([self._prepare(image) for image in batch])
+            probabilities.append(of_batch)
+            statuses += [one.status for one in predictions]
         return np.concatenate(probabilities), statuses
 
     def _prepare(self, image: Image.Image) -> _Prepared:
         return _Prepared(self._preprocessing.crop(image), self.calibration is None or may_be_stained_cell(image))
 
-    def _classify(self, prepared: Sequence[_Prepared]) -> _Classified:
+    def _classify(self, prepared: Sequence[_Prepared]) -> tuple[np.ndarray, list[Prediction]]:
+        """Probabilities, float32 (n, classes), and predictions of n images."""
         count = len(prepared)
         if not count:  # a batch in which no picture can be read
-            return _Classified(np.zeros((0, len(self.labels)), dtype=np.float32), [], [], [])
+            return np.zeros((0, len(self.labels)), dtype=np.float32), []
         logits, features = self.backend.run(np.stack([one.crop for one in prepared]))
         self._check_finite(logits)
         probabilities = softmax(logits)
-        if self.calibration is None or features is None:
-            return _Classified(probabilities, ["uncalibrated"] * count, [None] * count, [None] * count)
-        may_be_cell = [one.may_be_cell for one in prepared]
-        distances, of_laboratories = self.calibration.measure(features)
-        statuses = self.calibration.statuses(probabilities.max(1), distances, may_be_cell)
-        laboratory_distances = [None] * count if of_laboratories is None else of_laboratories.tolist()
-        return _Classified(probabilities, statuses, distances.tolist(), laboratory_distances)
+        statuses: Sequence[str] = ["uncalibrated"] * count
+        distances: Sequence[float | None] = [None] * count
+        laboratory_distances = distances
+        if self.calibration is not None and features is not None:
+            measured, of_laboratories = self.calibration.measure(features)
+            may_be_cell = [one.may_be_cell for one in prepared]
+            statuses = self.calibration.statuses(probabilities.max(1), measured, may_be_cell)
+            distances = measured.tolist()
+            if of_laboratories is not None:
+                laboratory_distances = of_laboratories.tolist()
+        facts = zip(statuses, distances, laboratory_distances, strict=True)
+        return probabilities, [
+            self._prediction(of_image, *known) for of_image, known in zip(probabilities, facts, strict=True)
+        ]
 
     def predict(self, sources: Iterable[ImageSource]) -> list[Prediction]:
         """Classify images, given as paths, bytes, arrays or PIL images.
@@ -463,25 +468,15 @@ class Predictor:
         remaining = iter(sources)
         first = list(islice(remaining, 2))
         if len(first) == 1:
-            one = self._read(first[0])
-            yield self._prediction(self._classify([one]), 0) if isinstance(one, _Prepared) else one
-            return
-        remaining = chain(first, remaining)
-        waiting: deque[Future[_Prepared | UnreadableImageError]] = deque()
-        try:
-            while True:
-                missing = (1 + _AHEAD) * BATCH_SIZE - len(waiting)
-                waiting.extend(self._readers.submit(self._read, source) for source in islice(remaining, missing))
-                if not waiting:
-                    return
-                batch = [waiting.popleft().result() for _ in range(min(BATCH_SIZE, len(waiting)))]
-                classified = self._classify([one for one in batch if isinstance(one, _Prepared)])
-                rows = iter(range(len(classified.statuses)))
+            read = (self._read(source) for source in first)
+        else:
+            read = map_ahead(self._read, chain(first, remaining), _AHEAD * BATCH_SIZE, self._readers)
+        with closing(read):
+            for batch in batches(read):
+                _, predictions = self._classify([one for one in batch if isinstance(one, _Prepared)])
+                coming = iter(predictions)
                 for one in batch:
-                    yield self._prediction(classified, next(rows)) if isinstance(one, _Prepared) else one
-        finally:
-            for future in waiting:
-                future.cancel()
+                    yield next(coming) if isinstance(one, _Prepared) else one
 
     @cached_property
     def _readers(self) -> ThreadPoolExecutor:
@@ -494,29 +489,11 @@ class Predictor:
         except UnreadableImageError as error:
             return error
 
-    def _prediction(self, classified: _Classified, row: int) -> Prediction:
-        probabilities = classified.probabilities[row]
+    def _prediction(
+        self, probabilities: np.ndarray, status: str, distance: float | None, laboratory_distance: float | None
+    ) -> Prediction:
         ranked = [(self.labels[index], float(probabilities[index])) for index in np.argsort(-probabilities)]
-        return Prediction(
-            *ranked[0],
-            alternatives=tuple(ranked[1:]),
-            status=classified.statuses[row],
-            distance=classified.distances[row],
-            laboratory_distance=classified.laboratory_distances[row],
-        )
-
-
-def _on_torch(model: "PreTrainedModel", preprocessing: Preprocessing) -> TorchBackend:
-    from wbc_hf.modeling import InferenceGraph
-
-    return TorchBackend(InferenceGraph(model, preprocessing))
-
-
-def adapt_calibration(calibration: Calibration | None, export: Export) -> Calibration | None:
-    """A model's calibration with the out-of-distribution threshold that fits its export's features."""
-    if calibration is None or export.check is None or export.check.out_of_distribution_threshold is None:
-        return calibration
-    return replace(calibration, out_of_distribution_threshold=export.check.out_of_distribution_threshold)
+        return Prediction(*ranked[0], tuple(ranked[1:]), status, distance, laboratory_distance)
 
 
 def batches(rows: Iterable[T], size: int = BATCH_SIZE) -> Iterator[list[T]]:
@@ -524,3 +501,24 @@ def batches(rows: Iterable[T], size: int = BATCH_SIZE) -> Iterator[list[T]]:
     remaining = iter(rows)
     while batch := list(islice(remaining, size)):
         yield batch
+
+
+def map_ahead(
+    function: Callable[[T], R], items: Iterable[T], ahead: int, pool: ThreadPoolExecutor | None = None
+) -> Generator[R]:
+    """Yield what a function returns for each item, in order, while threads work on the next `ahead` of them.
+
+    Threads of `pool`, by default as many as items ahead. Ending the iteration early cancels what was not begun.
+    """
+    coming: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(ahead) if pool is None else nullcontext(pool) as threads:
+        try:
+            for item in items:
+                coming.append(threads.submit(function, item))
+                if len(coming) > ahead:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()

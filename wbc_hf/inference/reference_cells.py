@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from wbc_hf.data import read_image
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.inference.predictor import BATCH_SIZE, Predictor
+from wbc_hf.inference.predictor import Predictor, batches
 from wbc_hf.labels import CLASS_NAMES, class_index
 
 if TYPE_CHECKING:
@@ -82,22 +82,21 @@ class ReferenceCells:
         from wbc_hf.data import scan_folder
 
         images = _choose(scan_folder(folder), folder)
-        labels, names, thumbnails, features, broken = [], [], [], [], []
-        with tqdm(total=len(images), desc="Reading reference cells", unit="image", delay=2, leave=False) as bar:
-            for start in range(0, len(images), BATCH_SIZE):
-                batch = []
-                for image in images[start : start + BATCH_SIZE]:
-                    try:
-                        batch.append((image, read_image(image.path, image.source)))
-                    except UnreadableImageError as error:
-                        broken.append(error)
-                    bar.update()
-                if batch:
-                    features.append(predictor.logits_and_features([picture for _, picture in batch])[1])
-                for image, picture in batch:
-                    labels.append(CLASS_NAMES[cast(int, class_index(image.class_name))])
-                    names.append(image.source)
-                    thumbnails.append(_thumbnail(picture))
+        labels, names, features, broken = [], [], [], []
+        thumbnails: list[bytes] = []
+        for batch in batches(tqdm(images, desc="Reading reference cells", unit="image", delay=2, leave=False)):
+            pictures = []
+            for image in batch:
+                try:
+                    pictures.append(read_image(image.path, image.source))
+                except UnreadableImageError as error:
+                    broken.append(error)
+                    continue
+                labels.append(CLASS_NAMES[cast(int, class_index(image.class_name))])
+                names.append(image.source)
+            if pictures:
+                features.append(predictor.logits_and_features(pictures)[1])
+                thumbnails += map(_thumbnail, pictures)
         if broken:
             logger.warning(
                 "%s: %d reference cells cannot be read and are left out: %s.",

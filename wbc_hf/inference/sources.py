@@ -8,14 +8,12 @@ import hashlib
 import os
 import re
 import stat
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import Any, BinaryIO, ClassVar, TypeVar
+from typing import Any, BinaryIO, ClassVar
 from urllib.parse import urlsplit
 
 import fsspec
@@ -39,9 +37,7 @@ from wbc_hf.data import (
     walk_folder,
 )
 from wbc_hf.errors import UnreadableImageError, WbcError
-
-T = TypeVar("T")
-R = TypeVar("R")
+from wbc_hf.inference.predictor import map_ahead
 
 PARQUET_SUFFIX = ".parquet"
 _SUFFIXES = SUFFIXES | {PARQUET_SUFFIX}
@@ -177,21 +173,6 @@ def open_images(places: Iterable[ImagePlace]) -> Iterator[NamedSource | Unreadab
             yield from (NamedSource(place.path, place.path) for place in some)
         else:
             yield from map_ahead(_fetch, (place.path for place in some), _ROWS)
-
-
-def map_ahead(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """Yield what a function returns for each item, in order, while threads work on as many of the next."""
-    coming: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for item in items:
-            coming.append(pool.submit(function, item))
-            if len(coming) > threads:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _fetch(address: str) -> NamedSource | UnreadableImageError:

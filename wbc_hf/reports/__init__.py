@@ -16,7 +16,6 @@ from wbc_hf.reports.terminal import to_text
 from wbc_hf.reports.texts import (
     FEW_CELLS,
     FLAG_TEXTS,
-    NONE_OF_THESE,
     RESEARCH_USE,
     WORST_CASE,
     file_stem,
@@ -42,8 +41,7 @@ def to_pdf(snapshot: Snapshot) -> bytes:
     """
     with needs_extra("pdf"):
         from wbc_hf.reports.pdf import draw_report
-        from wbc_hf.reports.pdf_pages import draw_more
-    return draw_report(snapshot, draw_more)
+    return draw_report(snapshot)
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,6 @@ __all__ = [
     "EXPORTS",
     "FEW_CELLS",
     "FLAG_TEXTS",
-    "NONE_OF_THESE",
     "RESEARCH_USE",
     "WORST_CASE",
     "Export",

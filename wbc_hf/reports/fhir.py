@@ -187,6 +187,12 @@ class _Bundle:
             **self.context,
         }
 
+    def _measured(self, name: str, code: Resource, value: float | None, unit: Resource) -> Resource:
+        observation = self._observation(name, code)
+        if value is None:
+            return observation | {"dataAbsentReason": _NOT_COUNTED}
+        return observation | {"valueQuantity": _quantity(value, unit)}
+
     def _counted(self) -> Resource:
         snapshot = self.snapshot
         reviewed = snapshot.reviewed
@@ -220,11 +226,7 @@ class _Bundle:
     def _percent(self, share: Share) -> Resource:
         text = f"{share.label.capitalize()}s per 100 leucocytes"
         code = _loinc(CODES[share.label][0], text) if share.own is None else _own_code(share.own)
-        observation = self._observation(f"{share.label} percent", code)
-        if share.percent is None:
-            observation["dataAbsentReason"] = _NOT_COUNTED
-        else:
-            observation["valueQuantity"] = _quantity(share.percent, _PERCENT)
+        observation = self._measured(f"{share.label} percent", code, share.percent, _PERCENT)
         if share.flag in _INTERPRETATIONS:
             coding = _coding(f"{_TERMINOLOGY}/v3-ObservationInterpretation", *_INTERPRETATIONS[share.flag])
             observation["interpretation"] = [{"coding": [coding]}]
@@ -244,20 +246,15 @@ class _Bundle:
         return observation
 
     def _per_hundred(self, it: PerHundred) -> Resource:
-        observation = self._observation(_name_beside(it.own), _own_code(it.own))
-        if it.value is None:
-            observation["dataAbsentReason"] = _NOT_COUNTED
-        else:
-            observation["valueQuantity"] = _quantity(it.value, _PER_HUNDRED)
+        observation = self._measured(_name_beside(it.own), _own_code(it.own), it.value, _PER_HUNDRED)
         count = {"code": {"text": "Cells of this type counted"}, "valueInteger": it.count}
         observation["component"] = [count, *(_limits(it.limits, _PER_HUNDRED) if it.limits else ())]
         return observation
 
     def _leucocytes(self, total: float) -> Resource:
         code = _loinc(TOTAL_COUNT, "Leucocytes per volume, as given with the specimen")
-        observation = self._observation("leucocytes", code)
+        observation = self._measured("leucocytes", code, total, _PER_LITRE)
         del observation["device"]  # not measured by the model
-        observation["valueQuantity"] = _quantity(total, _PER_LITRE)
         return observation
 
     def _corrected(self, count: float) -> Resource:
@@ -266,8 +263,7 @@ class _Bundle:
         # That code is of a correction for erythroblasts alone.
         erythroblasts = all(it.code and (it.code.system, it.code.code) == (LOINC, ERYTHROBLASTS) for it in included)
         code = _loinc(CORRECTED_COUNT, _text(text)) if erythroblasts else {"text": _text(text)}
-        observation = self._observation("corrected leucocytes", code)
-        observation["valueQuantity"] = _quantity(count, _PER_LITRE)
+        observation = self._measured("corrected leucocytes", code, count, _PER_LITRE)
         sources = ["leucocytes", *map(_name_beside, included)]
         observation["derivedFrom"] = [self._reference(name) for name in sources]
         return observation
@@ -277,8 +273,7 @@ class _Bundle:
         text = f"{label.capitalize()}s per volume"
         # The code of a type of the laboratory's own is that of its share.
         code = _loinc(CODES[label][1], text) if share.own is None else {"text": f"{label.capitalize()} per volume"}
-        observation = self._observation(f"{label} absolute", code)
-        observation["valueQuantity"] = _quantity(absolute.value, _PER_LITRE)
+        observation = self._measured(f"{label} absolute", code, absolute.value, _PER_LITRE)
         total = "corrected leucocytes" if corrected else "leucocytes"
         observation["derivedFrom"] = [self._reference(f"{label} percent"), self._reference(total)]
         observation["component"] = _limits(absolute.limits, _PER_LITRE)

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Collection, Iterator, Set
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import uharfbuzz
 
@@ -19,34 +19,27 @@ _OUTLINES = {"glyf", "CFF ", "CBDT"}  # what fpdf2 embeds
 _RESTRICTED, _ALLOWED = 0x2, 0xC  # bits of fsType: no embedding, unless one of the others allows it (OpenType, OS/2)
 
 
-@dataclass(frozen=True)
-class FontFile:
-    """A font.
-
-    Attributes:
-        path: Its file.
-        index: Which of the fonts in that file.
-    """
+class FontFile(NamedTuple):
+    """A file, and which of the fonts in it."""
 
     path: Path
-    index: int
+    number: int
 
 
-def find_fonts(letters: Set[str], folder: str, use: Callable[[FontFile], Collection[int]]) -> set[str]:
+def find_fonts(letters: Set[str], use: Callable[[FontFile], Collection[int]]) -> set[str]:
     """Find fonts that have letters, as few as a look in a fixed order finds; those that may not be embedded are left.
 
     Nothing is remembered: a font may be installed, or removed, at any time.
 
     Args:
         letters: Single characters.
-        folder: Of more fonts; "" for none.
         use: Takes a font that is found, and returns the Unicode numbers of its letters: none where it is unusable.
 
     Returns:
         The letters that no usable font has.
     """
     missing = set(map(ord, letters))
-    for path in _files(folder):
+    for path in _files():
         if not missing:
             break
         font, known = _best_face(path, missing)
@@ -55,9 +48,10 @@ def find_fonts(letters: Set[str], folder: str, use: Callable[[FontFile], Collect
     return set(map(chr, missing))
 
 
-def _files(folder: str) -> Iterator[Path]:
+def _files() -> Iterator[Path]:
     from matplotlib.font_manager import findSystemFonts  # slow to import, and seldom needed
 
+    folder = os.environ.get(FOLDER)
     own = sorted(map(Path, findSystemFonts([folder])), key=_rank) if folder else []
     yield from own
     yield from sorted(set(map(Path, findSystemFonts())) - set(own), key=_rank)
@@ -101,8 +95,3 @@ def _fits(face: uharfbuzz.Face, letters: set[int]) -> int:
     if any(0xAC00 <= letter <= 0xD7A3 for letter in letters):
         return int(name.endswith(" KR"))
     return int(name.endswith(" JP" if any(0x3041 <= letter <= 0x30FF for letter in letters) else " SC"))
-
-
-def more_fonts() -> str:
-    """The folder that the environment names; "" for none."""
-    return os.environ.get(FOLDER, "")

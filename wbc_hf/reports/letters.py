@@ -78,8 +78,7 @@ def pieces(text: str) -> Iterator[str]:
     """Words, each with the spaces after it; in Chinese, Japanese and Korean single letters: a line ends between."""
     piece = ""
     for cluster in clusters(text):
-        wide = unicodedata.east_asian_width(cluster[0]) in ("W", "F")
-        if piece and not cluster.isspace() and (wide or piece[-1].isspace() or _is_wide(piece)):
+        if piece and not cluster.isspace() and (_is_wide(cluster) or piece[-1].isspace() or _is_wide(piece)):
             yield piece
             piece = ""
         piece += cluster

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from wbc_hf.labels import LEUCOCYTES
 from wbc_hf.reports.history import history_lines
-from wbc_hf.reports.pdf import CELL, FAINT, INK, LEFT, LINE, RIGHT, SHOWN, ReportPage
+from wbc_hf.reports.report_page import CELL, FAINT, INK, LEFT, LINE, RIGHT, SHOWN, ReportPage
 from wbc_hf.reports.slide_page import draw_slide
 from wbc_hf.reports.texts import time_text
 from wbc_hf.smear import Action, Cell, CellState, Event, Snapshot
@@ -20,10 +20,7 @@ _ROW = 18.0
 def draw_more(page: ReportPage, snapshot: Snapshot, shows_cells: bool) -> None:
     """Add as many pages as slides, cells and history take; none where the first says everything.
 
-    Args:
-        page: Of the report.
-        snapshot: The specimen.
-        shows_cells: Whether the first page shows the first cells of each class.
+    `shows_cells` tells whether the first page shows the first cells of each class.
     """
     groups = _groups(snapshot)
     # The reading of pictures and slides is left out: the JSON export holds it.
@@ -34,7 +31,7 @@ def draw_more(page: ReportPage, snapshot: Snapshot, shows_cells: bool) -> None:
     five, others = counts[: len(LEUCOCYTES)], counts[len(LEUCOCYTES) :]
     on_first_page = shows_cells and max(five) <= SHOWN and not any(others)
     for slide in snapshot.slides:
-        draw_slide(page, snapshot, slide, LEFT, RIGHT)
+        draw_slide(page, snapshot, slide)
     if not on_first_page:
         _draw_cells(page, groups)
     if acts or facts:

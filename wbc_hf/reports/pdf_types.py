@@ -2,19 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from wbc_hf.evaluation import format_figure, format_interval
+from wbc_hf.reports.report_page import FAINT, LEFT, ReportPage
 from wbc_hf.reports.texts import own_types_notes
 from wbc_hf.smear import CellType, Differential, Share
-
-if TYPE_CHECKING:
-    from wbc_hf.reports.pdf import ReportPage
 
 _HEAD, _ROW, _COLUMN = 4.4, 4.2, 91.0  # heights of the titles and of a line, and from one column to the next
 _NAME, _LONG_NAME = 26.0, 91.0  # widths of names; long ones leave room for a single column
 _SMALL, _LEADING = 6.2, 3.0
-_FAINT = "#6b7280"
 
 
 @dataclass(frozen=True)
@@ -31,16 +27,10 @@ class _Line:
         return self.own.name.capitalize()
 
 
-def draw_own_types(page: "ReportPage", differential: Differential, left: float, y: float) -> float:
+def draw_own_types(page: ReportPage, differential: Differential, y: float) -> float:
     """Draw a line for each type that was found, in two columns, and what has to be known of them; return the new `y`.
 
     What does not fit on a page goes on on the next.
-
-    Args:
-        page: Of the report.
-        differential: Of the specimen.
-        left: Margin of the page.
-        y: Where to begin.
     """
     lines = [_line_of(share) for share in differential.own_shares]
     lines += [_Line(it.own, it.count, it.value, it.limits, "per 100") for it in differential.beside]
@@ -48,46 +38,46 @@ def draw_own_types(page: "ReportPage", differential: Differential, left: float, 
         return y
     found, absent = [it for it in lines if it.count], [it for it in lines if not it.count]
     short = all(page.fits(it.title, _NAME, 7.5, bold=True) for it in found)
-    y = _draw_head(page, left, y)
-    y = _draw_columns(page, found, left, y) if short else _draw_column(page, found, left, y)
+    y = _draw_head(page, y)
+    y = _draw_columns(page, found, y) if short else _draw_column(page, found, y)
     notes = own_types_notes(differential)
     if absent:
         notes.append(f"Looked for and not found: {', '.join(map(_absence, absent))}")
     y += 3
     for note in notes:
-        y = page.put_lines(left, y, note, 2 * _COLUMN - 4, _SMALL, leading=_LEADING, flows=True)
+        y = page.put_lines(LEFT, y, note, 2 * _COLUMN - 4, _SMALL, leading=_LEADING, flows=True)
     return y
 
 
-def _draw_columns(page: "ReportPage", lines: Sequence[_Line], left: float, y: float) -> float:
+def _draw_columns(page: ReportPage, lines: Sequence[_Line], y: float) -> float:
     """On each page as many as it has room for, down the first column and then down the second."""
     while lines:
         rows = min((len(lines) + 1) // 2, max(1, int((page.bottom - y) / _ROW)))
         here, lines = lines[: 2 * rows], lines[2 * rows :]
         rows = (len(here) + 1) // 2
         for index, line in enumerate(here):
-            _draw_line(page, line, left + _COLUMN * (index // rows), y + _ROW * (index % rows), _NAME)
+            _draw_line(page, line, LEFT + _COLUMN * (index // rows), y + _ROW * (index % rows), _NAME)
         y += _ROW * rows
         if lines:
-            y = _draw_head(page, left, page.bottom)
+            y = _draw_head(page, page.bottom)
     return y
 
 
-def _draw_column(page: "ReportPage", lines: Sequence[_Line], left: float, y: float) -> float:
+def _draw_column(page: ReportPage, lines: Sequence[_Line], y: float) -> float:
     for line in lines:
         height = _ROW * len(page.wrap(line.title, _LONG_NAME, 7.5, bold=True))
         if y + height > page.bottom:
-            y = _draw_head(page, left, page.bottom)
-        _draw_line(page, line, left, y, _LONG_NAME)
+            y = _draw_head(page, page.bottom)
+        _draw_line(page, line, LEFT, y, _LONG_NAME)
         y += height
     return y
 
 
-def _draw_head(page: "ReportPage", left: float, y: float) -> float:
+def _draw_head(page: ReportPage, y: float) -> float:
     """Draw the titles, with room for a line below them."""
     y = page.room(y, _HEAD + _ROW)
-    page.put(left, y + 2.6, "Types of the laboratory’s own, named by a person", 8, bold=True)
-    page.put(left + 2 * _COLUMN - 4, y + 2.6, "% of the counted cells, or per 100 of them", 6.2, align="R", ink=_FAINT)
+    page.put(LEFT, y + 2.6, "Types of the laboratory’s own, named by a person", 8, bold=True)
+    page.put(LEFT + 2 * _COLUMN - 4, y + 2.6, "% of the counted cells, or per 100 of them", 6.2, align="R", ink=FAINT)
     return y + _HEAD
 
 
@@ -98,7 +88,7 @@ def _line_of(share: Share) -> _Line:
     return _Line(share.own, share.count, share.percent, limits, "%", absolute)
 
 
-def _draw_line(page: "ReportPage", line: _Line, x: float, y: float, width: float) -> None:
+def _draw_line(page: ReportPage, line: _Line, x: float, y: float, width: float) -> None:
     """Draw a type, whose name has that width and takes more lines where it is wider."""
     base = y + 3
     page.dot(x + 1.2, y + 2, 1, line.own.colour)

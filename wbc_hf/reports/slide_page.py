@@ -2,13 +2,10 @@
 
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from wbc_hf.labels import LEUCOCYTES
+from wbc_hf.reports.report_page import LEFT, RIGHT, ReportPage
 from wbc_hf.smear import Cell, CellState, SlideMap, Snapshot
-
-if TYPE_CHECKING:
-    from wbc_hf.reports.pdf import ReportPage
 
 _FIELD_READ, _FIELD_NOT_READ = "#0f766e", "#9ca3af"
 _WAITING, _DOT = "#b45309", 0.9
@@ -20,39 +17,32 @@ _CAPTION = (
 )
 
 
-def draw_slide(page: "ReportPage", snapshot: Snapshot, slide: SlideMap, left: float, right: float) -> None:
-    """Draw a page with the thumbnail of a slide, the fields of its monolayer, and the places of its cells.
-
-    Args:
-        page: Of the report; a new one is begun.
-        snapshot: Of the specimen.
-        slide: One of its slides.
-        left, right: Margins of the page.
-    """
-    if len(page.wrap(slide.name, right - left, 13, bold=True)) <= _HEADING_LINES:
+def draw_slide(page: ReportPage, snapshot: Snapshot, slide: SlideMap) -> None:
+    """Draw a new page with the thumbnail of a slide, the fields of its monolayer, and the places of its cells."""
+    if len(page.wrap(slide.name, RIGHT - LEFT, 13, bold=True)) <= _HEADING_LINES:
         y = page.begin(slide.name) + 2
     else:
-        y = page.put_lines(left, page.begin("Slide") + 2, slide.name, right - left, 7.5, flows=True)
+        y = page.put_lines(LEFT, page.begin("Slide") + 2, slide.name, RIGHT - LEFT, 7.5, flows=True)
         y = page.room(y, _LEAST_PICTURE)
-    y = page.put_lines(left, y, "  ·  ".join(_facts(snapshot, slide)), right - left, 7.5)
-    top = page.put_lines(left, y, _CAPTION, right - left) - 1
-    scale = min((right - left) / slide.size[0], (page.bottom - 10 - top) / slide.size[1])
-    page.image(io.BytesIO(slide.thumbnail), left, top, slide.size[0] * scale, slide.size[1] * scale)
+    y = page.put_lines(LEFT, y, "  ·  ".join(_facts(snapshot, slide)), RIGHT - LEFT, 7.5)
+    top = page.put_lines(LEFT, y, _CAPTION, RIGHT - LEFT) - 1
+    scale = min((RIGHT - LEFT) / slide.size[0], (page.bottom - 10 - top) / slide.size[1])
+    page.image(io.BytesIO(slide.thumbnail), LEFT, top, slide.size[0] * scale, slide.size[1] * scale)
     read = {picture.name for picture in snapshot.pictures if picture.place and not picture.removed}
     for number, (x0, y0, x1, y1) in enumerate(slide.fields, 1):
         ink = _FIELD_READ if f"{slide.name}, field {number}" in read else _FIELD_NOT_READ
-        page.frame(left + x0 * scale, top + y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale, ink)
+        page.frame(LEFT + x0 * scale, top + y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale, ink)
     colours = {leucocyte.name: leucocyte.colour for leucocyte in LEUCOCYTES}
     colours |= {cell.own.name: cell.own.colour for cell in snapshot.cells if cell.own is not None}
     for cell, x, y in _places(snapshot, slide):
         if cell.state in (CellState.COUNTED, CellState.BESIDE) and cell.label in colours:
-            page.dot(left + x * scale, top + y * scale, _DOT, colours[cell.label])
+            page.dot(LEFT + x * scale, top + y * scale, _DOT, colours[cell.label])
         elif cell.state is CellState.WAITING:
-            page.ring(left + x * scale, top + y * scale, _DOT, _WAITING)
-    _draw_legend(page, left, top + slide.size[1] * scale + 6, colours)
+            page.ring(LEFT + x * scale, top + y * scale, _DOT, _WAITING)
+    _draw_legend(page, top + slide.size[1] * scale + 6, colours)
 
 
-def _draw_legend(page: "ReportPage", left: float, y: float, colours: dict[str, str]) -> None:
+def _draw_legend(page: ReportPage, y: float, colours: dict[str, str]) -> None:
     fitting = [it for it in _LEGEND if all(page.fits(name, it[1] - 4, 7) for name in colours)]
     columns, pitch = (fitting or _LEGEND[-1:])[0]
     entries = list(colours.items())
@@ -61,7 +51,7 @@ def _draw_legend(page: "ReportPage", left: float, y: float, colours: dict[str, s
         lines = max(len(page.wrap(name, pitch - 4, 7)) for name, _ in row)
         y = page.next_line(y, 4 * (lines - 1))
         for column, (name, colour) in enumerate(row):
-            x = left + pitch * column
+            x = LEFT + pitch * column
             page.dot(x + 1, y - 1, _DOT, colour)
             page.put_lines(x + 3, y, name, pitch - 4, leading=4)
         y += 4 * lines

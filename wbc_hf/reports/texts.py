@@ -64,21 +64,13 @@ def reviewer_text(reviewer: str) -> str:
 
 
 def time_text(time: datetime) -> str:
-    """A time in UTC, with local time beside it where that differs: `… 23:30:00 UTC (25 Nov, 00:30 CET)`.
-
-    Args:
-        time: With its time zone.
-    """
+    """A time with its zone, in UTC, with local time beside it where that differs: `… 23:30:00 UTC (00:30 CET)`."""
     said, local = f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC", local_text(time)
     return f"{said} ({local})" if local else said
 
 
 def local_text(time: datetime) -> str:
-    """The local time of a time, `25 Nov, 00:30 CET`, with the day where it is another; "" where it is UTC.
-
-    Args:
-        time: With its time zone.
-    """
+    """The local time of a time with its zone, `25 Nov, 00:30 CET`, its day where that differs; "" where it is UTC."""
     utc, local = time.astimezone(UTC), time.astimezone()
     if local.utcoffset() == timedelta(0):
         return ""

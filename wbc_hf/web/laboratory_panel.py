@@ -243,7 +243,7 @@ class LaboratoryPanel:
                 return f"Counted under {session.laboratory}.", "good"
             since = None
             with suppress(WbcError):  # removed meanwhile
-                since = self.laboratories.drift(session.laboratory)
+                since = self.laboratories.show(session.laboratory).drift()
             when = "" if since is None else f", since {since[:10]}"
             advice = ADAPT_AGAIN if self._supply(session).suffices else REVIEW_FIRST
             return CHANGED.format(name=session.laboratory, when=when, advice=advice), "caution"
