@@ -7,7 +7,7 @@ from PIL import Image
 
 from wbc_hf.inference import ModelIdentity, Prediction
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.smear import Cell, Picture, Place, SlideMap, Specimen
+from wbc_hf.smear import Cell, Change, Picture, Place, SlideMap, Specimen
 
 MODEL = ModelIdentity("wbc-tiny", "0123456789ab", "Painted cells", "wbc_hf 0.0")
 
@@ -32,6 +32,11 @@ def add_field(specimen: Specimen, *cells: Cell, name: str = "field.jpg") -> Pict
     """Add a field with these cells."""
     preview = picture_bytes("JPEG", len(specimen.pictures))
     return specimen.add_picture(name, (640, 480), preview, cells, is_field=True, pixel_size=0.1)
+
+
+def replace_cells(specimen: Specimen, *cells: Cell) -> None:
+    """Put other cells in the place of those with their numbers, as nobody does."""
+    specimen._commit(Change(cells=cells))
 
 
 def add_slide(specimen: Specimen, name: str = "smear.svs") -> SlideMap:

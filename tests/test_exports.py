@@ -73,7 +73,7 @@ def _take_snapshot(specimen: Specimen, model: ModelIdentity = MODEL) -> Snapshot
 def _specimen(name: str = "S 17") -> Specimen:
     """Four fields of 15 cells, 12 of each class, and one with a cut cell, a copy and one that waits."""
     specimen = Specimen(name)
-    specimen.leucocyte_count = 6.5
+    specimen.describe(leucocyte_count=6.5)
     for field in range(4):
         images = enumerate(PAINTED[15 * field : 15 * field + 15])
         specimen.add_picture(
@@ -87,7 +87,7 @@ def _specimen(name: str = "S 17") -> Specimen:
 def _without_waiting(snapshot: Snapshot) -> Snapshot:
     """As if the cells that wait had been seen before."""
     specimen = Specimen(snapshot.specimen)
-    specimen.leucocyte_count = snapshot.differential.leucocyte_count
+    specimen.describe(leucocyte_count=snapshot.differential.leucocyte_count)
     cells = [cell for cell in snapshot.cells if cell.state is not CellState.WAITING]
     specimen.add_picture("all.jpg", (640, 480), b"", cells, is_field=True)
     return _take_snapshot(specimen)
@@ -716,7 +716,8 @@ def test_fhir_holds_any_name(hostile_snapshot: Snapshot):
 
 def test_fhir_differs_where_the_snapshot_differs(snapshot: Snapshot, empty_snapshot: Snapshot):
     identifiers = {
-        json.loads(to_fhir(one))["id"] for one in (snapshot, empty_snapshot, replace(snapshot, specimen="S 18"))
+        json.loads(to_fhir(one))["id"]
+        for one in (snapshot, empty_snapshot, replace(snapshot, about=replace(snapshot.about, name="S 18")))
     }
     assert len(identifiers) == 3
 

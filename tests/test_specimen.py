@@ -146,7 +146,7 @@ def test_names_a_class_that_is_none():
 
 def test_a_snapshot_holds_one_moment():
     specimen = _specimen(_new("neutrophil"), _new(), _new(status="review"), _new(cut=True), _new(duplicate_of=1))
-    specimen.leucocyte_count = 6.5
+    specimen.describe(leucocyte_count=6.5)
     specimen.review(1, "eosinophil", "B")
     specimen.review(2, None, "A")
     snapshot = _take_snapshot(specimen)

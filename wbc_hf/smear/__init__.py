@@ -63,7 +63,7 @@ if TYPE_CHECKING:
         unread_fields,
     )
     from wbc_hf.smear.slides import NO_PYRAMID, Slide, companions, file_digest, open_slide
-    from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
+    from wbc_hf.smear.snapshot import Contents, Picture, Place, SlideMap, Snapshot
     from wbc_hf.smear.specimen import Specimen
 
 __all__ = [
@@ -94,6 +94,7 @@ __all__ = [
     "CellTypes",
     "Change",
     "ChangedMeanwhileError",
+    "Contents",
     "Differential",
     "Event",
     "Finder",

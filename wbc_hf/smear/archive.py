@@ -176,7 +176,7 @@ class _Counter:
         counter = CellCounter(self._predictor, Specimen(row["specimen"]))
         pictures = _readable(map(ImagePlace.from_row, row["pictures"]), unreadable)
         unreadable += counter.add_images(pictures, whole_fields=self._whole_fields)
-        found, cells = counter.specimen.contents()
+        found, cells = counter.specimen.pictures, counter.specimen.cells
         names = {picture.number: picture.name for picture in found}
         about = {NUMBER: row[NUMBER], "specimen": row["specimen"]}
         table = pa.Table.from_pylist([about | _cell_row(cell, names[cell.picture]) for cell in cells], _CELL)

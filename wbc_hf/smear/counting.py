@@ -26,7 +26,7 @@ from wbc_hf.smear.finder import FoundCell, find_cells
 from wbc_hf.smear.monolayer import SlideField
 from wbc_hf.smear.overlaps import FieldIndex, FieldKeyPoints, describe_field, describe_preview, match_cells
 from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
-from wbc_hf.smear.snapshot import Picture, Place, Snapshot
+from wbc_hf.smear.snapshot import Contents, Picture, Place, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
 logger = logging.getLogger(__name__)
@@ -200,10 +200,10 @@ class CellCounter:
             preview = _encode_preview(image)
 
             def add() -> Picture:
-                pictures, cells = self.specimen.contents()
-                if (before := _at_place(pictures, place)) is not None:
+                contents = self.specimen.contents
+                if (before := _at_place(contents.pictures, place)) is not None:
                     return before
-                known = _boxes_on(place.slide, pictures, cells)
+                known = _boxes_on(place.slide, contents)
                 new = [
                     index
                     for index, cell in enumerate(found)
@@ -218,7 +218,7 @@ class CellCounter:
                     kind=PictureKind.FIELD,
                     pixel_size=field.pixel_size,
                     place=place,
-                    seen=len(pictures),
+                    seen=len(contents.pictures),
                 )
 
             return _between_others(add)
@@ -282,15 +282,15 @@ class CellCounter:
         """
         duplicates: dict[int, int] = {}
         stand_ins: dict[int, int] = {}
-        pictures, cells = self.specimen.contents()
-        self._add_fields_of_others(pictures)
+        contents = self.specimen.contents
+        self._add_fields_of_others(contents.pictures)
         overlaps = self._fields.add(key_points)
         self._numbers.append(None)
         for overlap in overlaps:
             # A cell that the border of the earlier field cuts off was not counted there.
             earlier = [
                 cell
-                for cell in cells
+                for cell in contents.cells
                 if cell.picture == self._numbers[overlap.earlier]
                 and cell.state is not CellState.CUT
                 and not (cell.removed and cell.cut and cell.review is None)
@@ -298,7 +298,8 @@ class CellCounter:
             for new, old in match_cells(boxes, [cell.box for cell in earlier], overlap).items():
                 found = stand_ins if earlier[old].removed else duplicates
                 found.setdefault(new, earlier[old].duplicate_of or earlier[old].number)
-        return len(pictures), duplicates, {new: old for new, old in stand_ins.items() if new not in duplicates}
+        stand_ins = {new: old for new, old in stand_ins.items() if new not in duplicates}
+        return len(contents.pictures), duplicates, stand_ins
 
 
 def _between_others(add: Callable[[], Picture]) -> Picture:
@@ -316,10 +317,10 @@ def _at_place(pictures: Iterable[Picture], place: Place) -> Picture | None:
     return next((it for it, at in found if at is not None and (at.slide, at.x, at.y) == wanted), None)
 
 
-def _boxes_on(slide: str, pictures: Iterable[Picture], cells: Iterable[Cell]) -> list[Box]:
+def _boxes_on(slide: str, contents: Contents) -> list[Box]:
     """Boxes of the cells of a slide, in its pixels."""
-    places = {it.number: it.place for it in pictures if it.place is not None and it.place.slide == slide}
-    return [places[cell.picture].on_slide(cell.box) for cell in cells if cell.picture in places]
+    places = {it.number: it.place for it in contents.pictures if it.place is not None and it.place.slide == slide}
+    return [places[cell.picture].on_slide(cell.box) for cell in contents.cells if cell.picture in places]
 
 
 def _same_cell(first: Box, second: Box) -> bool:

@@ -34,7 +34,7 @@ from wbc_hf.smear.cell_types import MAX_TYPES, OTHER_COLOUR, CellType, check_cod
 from wbc_hf.smear.history import MAX_LINE, About, Action, Event, Removal, Signature
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import KeptPicture, read_pictures
-from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
+from wbc_hf.smear.snapshot import Contents, Picture, Place, SlideMap, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
 FORMAT = 2
@@ -470,13 +470,16 @@ def load_document(content: bytes, name: str, specimen: Specimen, who: str = "") 
     small += [(it.image, "PNG", f"{name}: cell {it.number}") for it in document.cells]
     small += [(it.thumbnail, "JPEG", f"{name}: slide {it.name}") for it in document.slides]
     _check_pictures(small, name)
-    pictures = [it.picture(it.preview) for it in document.pictures]
-    cells = [it.cell(it.image) for it in document.cells]
-    slides = [it.slide(it.thumbnail) for it in document.slides]
-    removals = {it.number: removal for it in document.pictures if (removal := it.removal()) is not None}
     about = document.about.model_copy(update={"signature": None, "model": model, "second_of": ""})
-    history = [it.event() for it in document.history]
-    specimen.load(about.about(), pictures, cells, removals, history, who, name, slides)
+    contents = Contents(
+        about.about(),
+        tuple(it.picture(it.preview) for it in document.pictures),
+        tuple(it.cell(it.image) for it in document.cells),
+        {it.number: removal for it in document.pictures if (removal := it.removal()) is not None},
+        tuple(it.event() for it in document.history),
+        tuple(it.slide(it.thumbnail) for it in document.slides),
+    )
+    specimen.load(contents, who, name)
     return identity
 
 

@@ -1,11 +1,13 @@
 """What was done to a specimen: by whom, when, and what it was before. Nothing in it is changed or taken out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 
 from wbc_hf.inference import ModelIdentity
+from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear.cell import Review
 
 # In place of a class: a person said that the cell is none of the five.
@@ -41,7 +43,7 @@ class Event:
     """One thing that was done to a specimen.
 
     Attributes:
-        number: From 1, without gaps.
+        number: From 1, without gaps; 0 until the specimen assigns it.
         time: When, in UTC.
         who: Name of the person; "" where none was given.
         action: What was done.
@@ -125,33 +127,9 @@ class Removal:
     went: frozenset[int]
 
 
-class EventMaker:
-    """Numbers the events of one change.
-
-    Args:
-        last: Number of the last event before.
-        who: Whose change it is.
-        loaded: Events of a file that come before.
-    """
-
-    def __init__(self, last: int, who: str, loaded: Sequence[Event] = ()):
-        self.events = list(loaded)
-        self._next, self._who, self._time = last + 1, who, datetime.now(UTC)
-
-    def add(
-        self,
-        action: Action,
-        *,
-        cell: int | None = None,
-        picture: int | None = None,
-        field: str = "",
-        before: str = "",
-        after: str = "",
-    ) -> None:
-        """Add an event, see `Event`."""
-        event = Event(self._next, self._time, self._who, action, cell, picture, field, before, after)
-        self.events.append(event)
-        self._next += 1
+def events_by(who: str) -> partial[Event]:
+    """What makes the events of one act of a person, without numbers."""
+    return partial(Event, 0, datetime.now(UTC), escape_surrogates(who.strip()))
 
 
 def word_of(review: Review | None) -> str:

@@ -1,4 +1,4 @@
-"""A specimen at one moment: every export is made from a snapshot, so that all of them agree."""
+"""A specimen at one moment: what is kept of it, and the snapshot that every export is made from, so that all agree."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,34 +106,46 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A specimen at one moment.
+class Contents:
+    """All that is kept of a specimen.
 
     Attributes:
-        specimen: The laboratory's identifier; may be empty.
-        time: When it was made, in UTC.
-        model: The model that classified the cells.
-        pictures: All, removed ones included.
-        cells: All, in whatever state.
-        differential: Of the counted cells.
-        unreadable: Files that `count` could not read: `name` and `reason` of each.
-        slides: Those that fields are of.
-        about: What else is known of the specimen.
-        history: What was done to it, in order.
+        about: What is known of it beside its pictures and cells.
+        pictures: All, removed ones included, in the order of their numbers.
+        cells: All, in whatever state, in the order of their numbers.
         removals: What went with each picture that was taken out, by its number.
+        history: What was done to it, in order.
+        slides: Those that fields are of.
     """
 
-    specimen: str
+    about: About = field(default_factory=About)
+    pictures: tuple[Picture, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    removals: Mapping[int, Removal] = field(default_factory=dict)
+    history: tuple[Event, ...] = ()
+    slides: tuple[SlideMap, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot(Contents):
+    """A specimen at one moment, with its differential.
+
+    Attributes:
+        time: When it was made, in UTC.
+        model: The model that classified the cells.
+        differential: Of the counted cells.
+        unreadable: Files that `count` could not read: `name` and `reason` of each.
+    """
+
     time: datetime
     model: ModelIdentity
-    pictures: tuple[Picture, ...]
-    cells: tuple[Cell, ...]
     differential: Differential
     unreadable: tuple[UnreadableImageError, ...] = ()
-    slides: tuple[SlideMap, ...] = ()
-    about: About = field(default_factory=About)
-    history: tuple[Event, ...] = ()
-    removals: Mapping[int, Removal] = field(default_factory=dict)
+
+    @property
+    def specimen(self) -> str:
+        """The laboratory's identifier; may be empty."""
+        return self.about.name
 
     @property
     def reviewers(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import Connection, Table, insert, select, update
@@ -11,21 +12,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 from wbc_hf.errors import WbcError
 from wbc_hf.files import check_json
 from wbc_hf.smear import (
-    About,
     AboutRecord,
     CellRecord,
     CellState,
     Change,
+    Contents,
     Event,
     KeptPicture,
-    Picture,
     PictureRecord,
-    Removal,
     SlideRecord,
 )
 from wbc_hf.store.database import Database
 from wbc_hf.store.pictures import SpecimenPictures
-from wbc_hf.store.reading import Contents
 from wbc_hf.store.tables import CELLS, EVENTS, PICTURES, SLIDES, SPECIMENS
 from wbc_hf.store.work_list import State, folded, state_after
 
@@ -54,98 +52,62 @@ class SpecimenJournal:
     def __init__(self, database: Database, key: str, owner: str, pictures: SpecimenPictures, check_room: CheckRoom):
         self._database, self._key, self._owner, self._file = database, key, owner, pictures
         self._check_room = check_room
-        self._forget()
+        self.revision = 0
 
-    def _forget(self) -> None:
-        self.revision = self._bytes = self._slides = 0
-        self._state = State.NEW
-        self._about = About()
-        self._pictures: dict[int, Picture] = {}
-        self._removals: dict[int, Removal] = {}
-        self._states: dict[int, CellState] = {}
-        self._counts: Counter[CellState] = Counter()
-
-    def catch_up(self, kept: Contents) -> None:
-        """Take note of what the store holds, in place of what was known."""
-        self._forget()
-        change = Change(tuple(kept.pictures), tuple(kept.cells), about=kept.about, slides=tuple(kept.slides))
-        self._note(change, kept.removals, kept.state, kept.size)
-        self.revision = kept.revision
-
-    def __call__(self, change: Change) -> None:
+    def __call__(self, change: Change, before: Contents) -> None:
         """Write a change, all of it or nothing.
 
         Raises:
             NotNewestError: Another process changed the specimen.
             WbcError: It cannot be written, or the specimen was deleted.
         """
-        about = change.about or self._about
-        small = [it.small for it in change.pictures if it.number not in self._pictures]
-        small += [it.crop for it in change.cells if it.number not in self._states]
-        small += [it.small for it in change.slides]
         # A specimen keeps its pictures before it tells its journal.
-        fresh = [it for it in small if isinstance(it, KeptPicture)]
-        size = sum(len(content) for content in fresh)
-        known: dict[int, Removal | None] = {**self._removals, **change.removals}
-        removals = {number: removal for number, removal in known.items() if removal is not None}
-        state = State.SIGNED if about.signature is not None else state_after(self._state, change.events)
+        fresh = [it for it in change.new_pictures(before) if isinstance(it, KeptPicture)]
+        size = sum(map(len, fresh))
+        after = change.made_to(before)
         if fresh:
             self._file.sync()
-        row = _row(about, state, change, self._counts + self._more(change)) | {
-            "pictures": len(self._pictures) + sum(it.number not in self._pictures for it in change.pictures),
-            "cells": len(self._states) + sum(it.number not in self._states for it in change.cells),
-            "bytes": self._bytes + size,
-        }
         with self._database.writing() as connection:
-            self._check_newest(connection)
+            newest = self._newest(connection)
             if fresh:
                 self._check_room(connection, size)
-            if state is not State.SIGNED:  # signing comes last, and amending first: what is signed takes nothing
+            row = _row(newest, change, before, after) | {"bytes": newest.get("bytes", 0) + size}
+            if row["state"] != State.SIGNED:  # signing comes last, and amending first: what is signed takes nothing
                 self._write_specimen(connection, row)
             if fresh:
                 self._file.write(connection, fresh)
             if change.slides:
-                numbered = enumerate(change.slides, self._slides + 1)
+                numbered = enumerate(change.slides, len(before.slides) + 1)
                 rows = [self._record(SLIDES, number, SlideRecord.of(it), it.small) for number, it in numbered]
                 connection.execute(insert(SLIDES), rows)
-            self._write_pictures(connection, change, removals)
+            rows = []
+            for number in sorted({*change.removals, *(it.number for it in change.pictures)}):
+                picture = after.pictures[number - 1]
+                record = PictureRecord.of(picture, after.removals.get(number))
+                rows.append(self._record(PICTURES, number, record, picture.small))
+            _insert_or_replace(connection, PICTURES, rows)
             rows = [self._record(CELLS, it.number, CellRecord.of(it), it.crop) for it in change.cells]
             _insert_or_replace(connection, CELLS, rows)
             if change.events:
                 connection.execute(insert(EVENTS), [_event_row(self._key, event) for event in change.events])
-            if state is State.SIGNED:
+            if row["state"] == State.SIGNED:
                 self._write_specimen(connection, row)
         self._file.forget_written(fresh)
-        self._note(change, removals, state, self._bytes + size)
         self.revision += 1
 
-    def _more(self, change: Change) -> Counter[CellState]:
-        """By how many cells more, or fewer, are in each state."""
-        more: Counter[CellState] = Counter()
-        for cell in change.cells:
-            more[cell.state] += 1
-            if (before := self._states.get(cell.number)) is not None:
-                more[before] -= 1
-        return more
+    def _newest(self, connection: Connection) -> dict[str, Any]:
+        """The row of the specimen, empty of a new one, which nobody else changes until the end of the transaction.
 
-    def _note(self, change: Change, removals: dict[int, Removal], state: State, size: int) -> None:
-        self._counts.update(self._more(change))
-        self._about = change.about or self._about
-        self._pictures |= {picture.number: picture for picture in change.pictures}
-        self._states |= {cell.number: cell.state for cell in change.cells}
-        self._slides += len(change.slides)
-        self._removals, self._state, self._bytes = removals, state, size
-
-    def _check_newest(self, connection: Connection) -> None:
-        """Check that nobody changed the specimen elsewhere, and let nobody do so until the end of the transaction."""
-        query = select(SPECIMENS.c.revision).where(SPECIMENS.c.key == self._key).with_for_update()
-        found = connection.execute(query).scalar_one_or_none()
-        if found is None and self.revision == 0:
-            return
-        if found is None:
+        Raises:
+            NotNewestError: Somebody changed the specimen elsewhere.
+        """
+        query = select(SPECIMENS).where(SPECIMENS.c.key == self._key).with_for_update()
+        found = connection.execute(query).mappings().first()
+        if found is None and self.revision:
             raise WbcError("This specimen was deleted. What you did last was not kept.")
-        if found != self.revision:
+        if found is not None and found["revision"] != self.revision:
             raise NotNewestError("This specimen was changed elsewhere. What you did last was not kept.")
+        return dict(found or {})
 
     def _write_specimen(self, connection: Connection, row: dict) -> None:
         if self.revision == 0:
@@ -154,15 +116,6 @@ class SpecimenJournal:
             return
         known = SPECIMENS.c.key == self._key
         connection.execute(update(SPECIMENS).where(known).values(**row, revision=self.revision + 1))
-
-    def _write_pictures(self, connection: Connection, change: Change, removals: dict[int, Removal]) -> None:
-        known = self._pictures | {picture.number: picture for picture in change.pictures}
-        numbers = {*change.removals, *(picture.number for picture in change.pictures)}
-        rows = [
-            self._record(PICTURES, number, PictureRecord.of(known[number], removals.get(number)), known[number].small)
-            for number in sorted(numbers)
-        ]
-        _insert_or_replace(connection, PICTURES, rows)
 
     def _record(self, table: Table, number: int, record: BaseModel, small: bytes | KeptPicture) -> dict:
         """A row of a table of records, and where its picture lies."""
@@ -180,18 +133,24 @@ def _insert_or_replace(connection: Connection, table: Table, rows: list[dict]) -
         connection.execute(statement.on_conflict_do_update(index_elements=["specimen", "number"], set_=replaced), rows)
 
 
-def _row(about: About, state: State, change: Change, counts: Counter[CellState]) -> dict:
-    time = change.events[-1].time if change.events else datetime.now(UTC)
+def _row(newest: dict[str, Any], change: Change, before: Contents, after: Contents) -> dict[str, Any]:
+    """What the row of a specimen says after a change, without the bytes of its pictures."""
+    about, time = after.about, change.events[-1].time if change.events else datetime.now(UTC)
+    earlier = state_after(State(newest.get("state", State.NEW)), change.events)
+    more = Counter(cell.state for cell in change.cells)
+    more.subtract(before.cells[it.number - 1].state for it in change.cells if it.number <= len(before.cells))
     return {
-        "state": state.value,
+        "state": (earlier if about.signature is None else State.SIGNED).value,
         "changed": time.isoformat(timespec="microseconds"),
         "about": _json(AboutRecord.of(about), "this specimen"),
         "name": about.name,
         "signed_by": about.signature.name if about.signature else "",
         "search": folded(" ".join((about.name, about.patient, about.order, about.slide, about.comment))),
         "amended": about.amended,
-        "counted": counts[CellState.COUNTED],
-        "waiting": counts[CellState.WAITING],
+        "pictures": len(after.pictures),
+        "cells": len(after.cells),
+        "counted": newest.get("counted", 0) + more[CellState.COUNTED],
+        "waiting": newest.get("waiting", 0) + more[CellState.WAITING],
     }
 
 

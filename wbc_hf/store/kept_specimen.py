@@ -11,7 +11,7 @@ from wbc_hf.inference import ModelIdentity
 from wbc_hf.smear import Action, Cell, Review, Signature, Specimen
 from wbc_hf.store.database import Database
 from wbc_hf.store.journal import CheckRoom, NotNewestError, SpecimenJournal
-from wbc_hf.store.reading import missing, read_contents
+from wbc_hf.store.reading import missing, read_specimen
 from wbc_hf.store.tables import SPECIMENS
 
 _ATTEMPTS = 100  # to act between two acts of others
@@ -103,10 +103,10 @@ class KeptSpecimen(Specimen):
 
     def _read_again(self) -> None:
         with self._database.reading() as connection:
-            it = read_contents(connection, self.key, self._kept_pictures)
+            it = read_specimen(connection, self.key, self._kept_pictures)
         self._kept_pictures.continue_at(it.end)
-        self._kept_journal.catch_up(it)
-        self._fill(it.about, it.pictures, it.cells, it.removals, it.history, it.slides)
+        self._kept_journal.revision = it.revision
+        self.contents, self.size = it.contents, it.size
 
     # Acts that hold whatever others did meanwhile.
     describe = _on_newest(Specimen.describe)
@@ -135,9 +135,8 @@ class KeptSpecimen(Specimen):
     ) -> list[Cell]:
         """Replace reviews, see `Specimen.set_reviews`; by default of what is known here."""
         if expected is None:
-            with self._lock:
-                known = len(self._cells)
-                expected = {it: self._cells[it - 1].review for it in reviews if 1 <= it <= known}
+            cells = self.cells
+            expected = {it: cells[it - 1].review for it in reviews if 1 <= it <= len(cells)}
         return _set_reviews(self, reviews, who, action, expected)
 
 
