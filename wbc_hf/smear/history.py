@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
 
 from wbc_hf.inference import ModelIdentity
 from wbc_hf.safe_text import escape_surrogates
+from wbc_hf.smear.bounded import MAX_EVENTS, MAX_TEXT, Line, Number, Positive, Time
 from wbc_hf.smear.cell import Review
 
 # In place of a class: a person said that the cell is none of the five.
 NONE_OF_FIVE = "none"
-
-
-MAX_LINE = 1000  # characters of a name, number or comment: longer ones take a report minutes
 
 
 class Action(StrEnum):
@@ -54,12 +55,12 @@ class Event:
         after: What holds since.
     """
 
-    number: int
-    time: datetime
+    number: Number
+    time: Time
     who: str
     action: Action
-    cell: int | None = None
-    picture: int | None = None
+    cell: Number | None = None
+    picture: Number | None = None
     field: str = ""
     before: str = ""
     after: str = ""
@@ -76,7 +77,7 @@ class Signature:
     """
 
     name: str
-    time: datetime
+    time: Time
     comment: str = ""
 
 
@@ -97,15 +98,17 @@ class About:
         second_of: Key of the specimen that this is a second reading of; "" for others.
     """
 
-    name: str = ""
-    leucocyte_count: float | None = None
-    patient: str = ""
-    order: str = ""
-    slide: str = ""
-    comment: str = ""
+    __pydantic_config__ = ConfigDict(str_max_length=MAX_TEXT)
+
+    name: Line = ""
+    leucocyte_count: Positive | None = None
+    patient: Line = ""
+    order: Line = ""
+    slide: Line = ""
+    comment: Line = ""
     model: ModelIdentity | None = None
     signature: Signature | None = None
-    amended: int = 0
+    amended: Annotated[int, Field(ge=0, le=MAX_EVENTS)] = 0
     second_of: str = ""
 
     def text_of(self, name: str) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime
 from wbc_hf.data import Box
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import ModelIdentity
+from wbc_hf.smear.bounded import Coordinate, Positive
 from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.differential import Differential
 from wbc_hf.smear.history import About, Event, Removal
@@ -25,9 +26,9 @@ class Place:
     """
 
     slide: str
-    x: float
-    y: float
-    scale: float
+    x: Coordinate
+    y: Coordinate
+    scale: Positive
 
     def on_slide(self, box: Box) -> Box:
         """A box in pixels of the field, in pixels of the slide."""
@@ -73,7 +74,7 @@ class Picture:
     """One picture of a specimen.
 
     Attributes:
-        number: From 1, in the order in which they were added.
+        number: From 1, in the order in which they were added; 0 until `Specimen.add_picture` assigns it.
         name: File name without folders.
         size: Width and height in pixels.
         is_field: Whether it is a photograph of a smear; else it shows one cell.

@@ -15,12 +15,13 @@ from wbc_hf.errors import WbcError
 from wbc_hf.inference import ModelIdentity, Predictor, batches
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.safe_text import escape_surrogates
+from wbc_hf.smear.bounded import MAX_LINE
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
 from wbc_hf.smear.cell_types import NO_TYPES, CellType, CellTypes
 from wbc_hf.smear.cell_views import predict_crops
 from wbc_hf.smear.change import Change, ChangedMeanwhileError, Journal
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
-from wbc_hf.smear.history import MAX_LINE, About, Action, Event, Removal, Signature, event_line, events_by, word_of
+from wbc_hf.smear.history import About, Action, Event, Removal, Signature, event_line, events_by, word_of
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import PictureStore, read_pictures
 from wbc_hf.smear.removal import add_stand_ins, put_back, take_out

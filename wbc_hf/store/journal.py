@@ -5,14 +5,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic_core import to_json
 from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import check_json
 from wbc_hf.smear import (
-    AboutRecord,
     CellRecord,
     CellState,
     Change,
@@ -117,7 +116,7 @@ class SpecimenJournal:
         known = SPECIMENS.c.key == self._key
         connection.execute(update(SPECIMENS).where(known).values(**row, revision=self.revision + 1))
 
-    def _record(self, table: Table, number: int, record: BaseModel, small: bytes | KeptPicture) -> dict:
+    def _record(self, table: Table, number: int, record: object, small: bytes | KeptPicture) -> dict:
         """A row of a table of records, and where its picture lies."""
         assert isinstance(small, KeptPicture)  # a specimen keeps its pictures before it tells its journal
         text = _json(record, f"{table.name} {number}")
@@ -142,7 +141,7 @@ def _row(newest: dict[str, Any], change: Change, before: Contents, after: Conten
     return {
         "state": (earlier if about.signature is None else State.SIGNED).value,
         "changed": time.isoformat(timespec="microseconds"),
-        "about": _json(AboutRecord.of(about), "this specimen"),
+        "about": _json(about, "this specimen"),
         "name": about.name,
         "signed_by": about.signature.name if about.signature else "",
         "search": folded(" ".join((about.name, about.patient, about.order, about.slide, about.comment))),
@@ -154,11 +153,11 @@ def _row(newest: dict[str, Any], change: Change, before: Contents, after: Conten
     }
 
 
-def _json(record: BaseModel, name: str) -> str:
-    """A record without its picture, unless it is one that could not be read again."""
-    text = record.model_dump_json(exclude={"preview", "image", "thumbnail"})
-    check_json(text.encode(), type(record), name, "Nothing of that was kept.")
-    return text
+def _json(record: object, name: str) -> str:
+    """A record, unless it is one that could not be read again."""
+    text = to_json(record)
+    check_json(text, type(record), name, "Nothing of that was kept.")
+    return text.decode()
 
 
 def _event_row(key: str, event: Event) -> dict:

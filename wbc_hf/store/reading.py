@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, MappingResult, RowMapping, Table, select
 
 from wbc_hf.errors import WbcError
 from wbc_hf.smear import (
-    AboutRecord,
+    About,
     Action,
     CellRecord,
     Contents,
@@ -21,6 +21,8 @@ from wbc_hf.smear import (
 )
 from wbc_hf.store.tables import CELLS, EVENTS, PICTURES, SLIDES, SPECIMENS
 
+_ABOUT = TypeAdapter(About)
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -28,12 +30,14 @@ class Kept:
 
     Attributes:
         revision: Number of changes.
+        owner: Who began it.
         size: Bytes of its pictures.
         end: Where the next picture starts.
         contents: All that it holds.
     """
 
     revision: int
+    owner: str
     size: int
     end: int
     contents: Contents
@@ -63,14 +67,14 @@ def read_specimen(connection: Connection, key: str, store: PictureStore) -> Kept
         end = max((small.start + small.size for _, small in (*slides, *pictures, *cells)), default=0)
         records = [(PictureRecord.model_validate_json(text), small) for text, small in pictures]
         contents = Contents(
-            AboutRecord.model_validate_json(row["about"]).about(),
+            _ABOUT.validate_json(row["about"], strict=True),
             tuple(record.picture(small) for record, small in records),
             tuple(CellRecord.model_validate_json(text).cell(small) for text, small in cells),
             {record.number: removal for record, _ in records if (removal := record.removal()) is not None},
             tuple(_event(row) for row in _rows(connection, EVENTS, key)),
             tuple(SlideRecord.model_validate_json(text).slide(small) for text, small in slides),
         )
-        return Kept(row["revision"], row["bytes"], end, contents)
+        return Kept(row["revision"], row["owner"], row["bytes"], end, contents)
     except (ValidationError, ValueError) as error:
         raise WbcError(
             f"specimen {key}: what is kept of it cannot be understood, since it is damaged or of a newer "
