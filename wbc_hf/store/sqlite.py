@@ -12,6 +12,7 @@ from sqlalchemy.pool import QueuePool
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import make_folder
+from wbc_hf.smear import KeptPicture
 from wbc_hf.store.database import PATIENCE, Database
 from wbc_hf.store.pictures import SpecimenPictures
 from wbc_hf.store.tables import CELLS, PICTURES, SLIDES, SPECIMENS
@@ -86,7 +87,7 @@ class SqliteDatabase(Database):
         )
         pictures = self.pictures_of(key)
         for start, size in connection.execute(places.order_by("start")):
-            yield start, pictures.read(start, size)
+            yield start, KeptPicture(pictures, start, size).read()
 
     def write_pictures(self, connection: Connection, key: str, pictures: Iterable[tuple[int, bytes]]) -> None:
         """Write the file of a specimen, and flush it to the disk."""
