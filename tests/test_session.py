@@ -27,6 +27,7 @@ from wbc_hf.smear import (
     CellState,
     CellTypes,
     ChangedMeanwhileError,
+    Picture,
     amend,
     count_cells,
     load_types,
@@ -299,7 +300,7 @@ def test_a_cell_that_the_border_cuts_off_may_be_counted_all_the_same(session: Se
 def test_the_table_shows_how_far_the_count_is(predictor: Predictor, count: int, goal: int, sign: str):
     session = Session(predictor)
     cell = Cell((0, 0, 8, 8), Prediction("monocyte", 0.9, (), "confident"), png(8))
-    session.specimen.add_picture("many.png", (64, 64), b"", [cell] * count, is_field=True)
+    session.specimen.add_picture(Picture(0, "many.png", (64, 64), True, b""), [cell] * count)
     table = render_table(session, DEFAULT_RANGES, "")
     assert f'<progress value="{count}" max="{goal}"' in table
     assert f"{sign}<" in table
@@ -591,7 +592,7 @@ def test_names_of_files_are_no_html(predictor: Predictor):
 def test_not_all_images_of_a_large_gallery_come_at_once(predictor: Predictor):
     session = Session(predictor)
     cell = Cell((0, 0, 8, 8), Prediction("monocyte", 0.9, (), "confident"), png(8))
-    session.specimen.add_picture("many.png", (64, 64), b"", [cell] * 150, is_field=True)
+    session.specimen.add_picture(Picture(0, "many.png", (64, 64), True, b""), [cell] * 150)
     assert len(make_thumbnails(session, range(1, 151))["urls"]) == MAX_THUMBNAILS
 
 

@@ -35,6 +35,7 @@ from wbc_hf.smear import (
     Action,
     CellCounter,
     ChangedMeanwhileError,
+    Picture,
     SlideField,
     Specimen,
     describe_snapshot,
@@ -280,8 +281,8 @@ def test_a_picture_is_compared_with_all_before_it(store: SpecimenStore, servers:
     other = specimen if servers == 1 else again(store).open(specimen.key)
     add_field(other, new_cell())
     with pytest.raises(ChangedMeanwhileError, match="others added pictures"):
-        specimen.add_picture("f5.jpg", (9, 9), picture_bytes("JPEG"), [], is_field=True, seen=1)
-    added = specimen.add_picture("f5.jpg", (9, 9), picture_bytes("JPEG"), [], is_field=True, seen=2)
+        specimen.add_picture(Picture(0, "f5.jpg", (9, 9), True, picture_bytes("JPEG")), [], seen=1)
+    added = specimen.add_picture(Picture(0, "f5.jpg", (9, 9), True, picture_bytes("JPEG")), [], seen=2)
     assert added.number == len(again(store).open(specimen.key).pictures) == 3
 
 

@@ -1,6 +1,6 @@
 """One act on a specimen, as it is kept: in memory, and before that in a store where there is one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wbc_hf.errors import WbcError
@@ -52,11 +52,6 @@ class Change:
             (*before.history, *self.events),
             (*before.slides, *self.slides),
         )
-
-
-# Keeps a change of what a specimen holds for good, or raises a WbcError: it then stays as it was, and whoever acted is
-# told.
-Journal = Callable[[Change, Contents], None]
 
 
 class ChangedMeanwhileError(WbcError):

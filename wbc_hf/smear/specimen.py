@@ -19,13 +19,12 @@ from wbc_hf.smear.bounded import MAX_LINE
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
 from wbc_hf.smear.cell_types import NO_TYPES, CellType, CellTypes
 from wbc_hf.smear.cell_views import predict_crops
-from wbc_hf.smear.change import Change, ChangedMeanwhileError, Journal
+from wbc_hf.smear.change import Change, ChangedMeanwhileError
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
 from wbc_hf.smear.history import About, Action, Event, Removal, Signature, event_line, events_by, word_of
-from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import PictureStore, read_pictures
 from wbc_hf.smear.removal import add_stand_ins, put_back, take_out
-from wbc_hf.smear.snapshot import Contents, Picture, Place, SlideMap, Snapshot
+from wbc_hf.smear.snapshot import Contents, Picture, SlideMap, Snapshot
 
 _AT_ONCE = 64  # cells that are predicted again together
 
@@ -39,7 +38,6 @@ class Specimen:
         leucocyte_count: Total leucocyte count in 10⁹/l, or None.
         model: The model that predicts its cells, where it need not always be the one in use.
         store: Where previews and crops lie; by default in a temporary file.
-        journal: Keeps each change before it holds; by default nothing does.
 
     Attributes:
         contents: All that it holds, at one moment.
@@ -53,19 +51,17 @@ class Specimen:
         *,
         model: ModelIdentity | None = None,
         store: PictureStore | None = None,
-        journal: Journal | None = None,
     ):
         self.size = 0
         self._lock = threading.Lock()
         self._store = PictureStore() if store is None else store
-        self._journal = journal
         self.contents = Contents(About(escape_surrogates(name), leucocyte_count, model=model))
 
     def catch_up(self) -> None:
         """Take over what other programs did to it. Only one that is kept in a store has others."""
 
     def load(self, contents: Contents, who: str, name: str) -> None:
-        """Fill a new specimen with what a file holds of one; the history says so in the end, and the journal is told.
+        """Fill a new specimen with what a file holds of one; the history says so in the end.
 
         Args:
             contents: Numbered from 1.
@@ -220,44 +216,25 @@ class Specimen:
             opened = events_by(who)(Action.SLIDE, after=name)
             self._commit(Change(events=[opened], slides=[replace(slide, name=name, small=small)]))
 
-    def add_picture(
-        self,
-        name: str,
-        size: tuple[int, int],
-        preview: bytes,
-        cells: Sequence[Cell],
-        *,
-        is_field: bool,
-        kind: PictureKind = PictureKind.UNCLEAR,
-        pixel_size: float | None = None,
-        place: Place | None = None,
-        seen: int | None = None,
-    ) -> Picture:
+    def add_picture(self, picture: Picture, cells: Sequence[Cell], seen: int | None = None) -> Picture:
         """Add a picture with the cells found in it, and number both.
 
         Args:
-            name: File name.
-            size: Width and height in pixels.
-            preview: JPEG.
-            cells: Without numbers.
-            is_field: Whether it is a photograph of a smear, else of one cell.
-            kind: What it looks like.
-            pixel_size: Width of a pixel in µm.
-            place: On a slide.
+            picture: Without a number.
+            cells: As well.
             seen: Number of the pictures that it was compared with; by default whatever there are.
 
         Raises:
             ChangedMeanwhileError: There are more, which may show the same cells.
         """
-        name = escape_surrogates(name)
+        name = escape_surrogates(picture.name)
         with self._lock:
             if seen is not None and len(self.pictures) > seen:
                 raise ChangedMeanwhileError(
                     f"{name}: others added pictures meanwhile, all the time. Give it once more."
                 )
             number = len(self.pictures) + 1
-            kept = self._store.keep(preview)
-            picture = Picture(number, name, size, is_field, kept, kind, pixel_size=pixel_size, place=place)
+            picture = replace(picture, number=number, name=name, small=self._store.keep(picture.preview))
             numbered = [self._numbered(cell, it, number) for it, cell in enumerate(cells, len(self.cells) + 1)]
             read = events_by("")(Action.READ, picture=number, after=name)
             self._commit(Change([picture], numbered, events=[read]))
@@ -468,10 +445,10 @@ class Specimen:
         self._commit(Change([picture], cells, {number: removal}, events))
 
     def _commit(self, change: Change) -> None:
-        """Let a change hold, as the only place that does; first in the journal, which may refuse it.
+        """Let a change hold, as the only place that does; first it is kept, which may be refused.
 
-        The journal hears of a specimen with its first picture, and then of its slides too, which come before their
-        fields: whoever only opens a page leaves nothing behind.
+        A specimen is kept from its first picture on, and then its slides are too, which come before their fields:
+        whoever only opens a page leaves nothing behind.
         """
         before = self.contents
         if before.about.signature is not None and (change.about or before.about).amended == before.about.amended:
@@ -479,15 +456,18 @@ class Specimen:
         numbered = enumerate(change.events, len(before.history) + 1)
         change = replace(change, events=[replace(event, number=number) for number, event in numbered])
         size = sum(map(len, change.new_pictures(before)))
-        if self._journal is not None and before.pictures:
-            self._journal(change, before)
-        elif self._journal is not None and change.pictures:
+        if before.pictures:
+            self._keep(change, before)
+        elif change.pictures:
             before = replace(before, slides=tuple(self._kept_slides(before.slides)))
             events, slides = [*before.history, *change.events], [*before.slides, *change.slides]
             everything = replace(change, events=events, about=change.about or before.about, slides=slides)
-            self._journal(everything, Contents())
+            self._keep(everything, Contents())
         self.contents = change.made_to(before)
         self.size += size
+
+    def _keep(self, change: Change, before: Contents) -> None:
+        """Keep a change for good, which a store does, or raise a WbcError: the specimen then stays as it was."""
 
     def _check_expected(self, expected: Mapping[int, Review | None]) -> None:
         changed = [
