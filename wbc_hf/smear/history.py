@@ -59,11 +59,11 @@ class Event:
     time: Time
     who: str
     action: Action
-    cell: Number | None = None
-    picture: Number | None = None
-    field: str = ""
-    before: str = ""
-    after: str = ""
+    cell: Number | None
+    picture: Number | None
+    field: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Signature:
 
     name: str
     time: Time
-    comment: str = ""
+    comment: str
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ class About:
         second_of: Key of the specimen that this is a second reading of; "" for others.
     """
 
-    __pydantic_config__ = ConfigDict(str_max_length=MAX_TEXT)
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False, str_max_length=MAX_TEXT)
 
-    name: Line = ""
-    leucocyte_count: Positive | None = None
+    name: Line
+    leucocyte_count: Positive | None
     patient: Line = ""
     order: Line = ""
     slide: Line = ""
@@ -132,7 +132,8 @@ class Removal:
 
 def events_by(who: str) -> partial[Event]:
     """What makes the events of one act of a person, without numbers."""
-    return partial(Event, 0, datetime.now(UTC), escape_surrogates(who.strip()))
+    name, now = escape_surrogates(who.strip()), datetime.now(UTC)
+    return partial(Event, 0, now, name, cell=None, picture=None, field="", before="", after="")
 
 
 def word_of(review: Review | None) -> str:

@@ -119,7 +119,7 @@ class Contents:
         slides: Those that fields are of.
     """
 
-    about: About = field(default_factory=About)
+    about: About = field(default_factory=lambda: About("", None))
     pictures: tuple[Picture, ...] = ()
     cells: tuple[Cell, ...] = ()
     removals: Mapping[int, Removal] = field(default_factory=dict)
