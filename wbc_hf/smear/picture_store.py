@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import batches
@@ -120,8 +120,6 @@ def read_pictures(pictures: Iterable[bytes | KeptPicture]) -> Iterator[bytes]:
     A database answers once for many in that way.
     """
     for some in batches(pictures, _AT_ONCE):
-        read: dict[KeptPicture, bytes] = {}
-        for store, group in groupby((it for it in some if isinstance(it, KeptPicture)), lambda it: it.store):
-            kept = list(group)
-            read.update(zip(kept, store.read(kept), strict=True))
-        yield from (it if isinstance(it, bytes) else read[it] for it in some)
+        for store, group in groupby(some, lambda it: it.store if isinstance(it, KeptPicture) else None):
+            together: list[Any] = list(group)
+            yield from together if store is None else store.read(together)

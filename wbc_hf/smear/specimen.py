@@ -384,7 +384,7 @@ class Specimen:
             originals: By index of its cells, the number of the cell of the removed picture.
         """
         with self._lock:
-            removals = add_stand_ins(self.cells, self.contents.removals, picture, originals)
+            removals = add_stand_ins(self.contents, picture, originals)
             if removals:
                 self._commit(Change(removals=removals))
 

@@ -134,7 +134,7 @@ class SqliteDatabase(Database):
         if found != "ok":
             raise WbcError(f"{self.name}: is damaged ({found}), and was not copied. Use an earlier backup.")
 
-    def lock_room(self, connection: Connection) -> None:
+    def lock(self, connection: Connection, name: int) -> None:
         """Whoever writes is alone anyway."""
 
     def describe_fault(self, error: BaseException) -> str:
@@ -177,6 +177,3 @@ class SqliteDatabase(Database):
         if self._writable:
             return ""
         return f"{self._folder}: may not be written to, only read. Allow the user who runs this to."
-
-    def _lock_schema(self, connection: Connection) -> None:
-        """Whoever writes is alone anyway."""

@@ -93,12 +93,9 @@ def find_work(
     found: Select = select(*(SPECIMENS.c[it.name] for it in fields(WorkItem)))
     for word in folded(words).split():
         found = found.where(SPECIMENS.c.search.contains(word, autoescape=True))
-    if state is not None:
-        found = found.where(SPECIMENS.c.state == state.value)
-    if owner is not None:
-        found = found.where(SPECIMENS.c.owner == owner)
-    if key is not None:
-        found = found.where(SPECIMENS.c.key == key)
+    for column, value in (("state", state and state.value), ("owner", owner), ("key", key)):
+        if value is not None:
+            found = found.where(SPECIMENS.c[column] == value)
     if unchanged_since is not None:
         found = found.where(SPECIMENS.c.changed < unchanged_since)
     total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
