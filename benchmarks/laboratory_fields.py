@@ -24,7 +24,7 @@ from wbc_hf.adaptation import adapt, cells_to_learn
 from wbc_hf.data import find_pictures
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
-from wbc_hf.smear import CellCounter, CellState, Origin, Specimen, check_laboratory, next_to_teach
+from wbc_hf.smear import CellCounter, CellState, Origin, Picture, Specimen, check_laboratory, next_to_teach
 from wbc_hf.training import calibrate_on_left_out
 
 DROP, DROPS = 20, 200
@@ -113,7 +113,7 @@ def in_order_of_review(counter: CellCounter, truth: dict[int, int]) -> Iterator[
         if cell.number in truth
     }
     specimen, numbers = Specimen(), list(cells)
-    specimen.add_picture("all", (1, 1), b"", list(cells.values()), is_field=True)
+    specimen.add_picture(Picture(0, "all", (1, 1), True, b""), list(cells.values()))
     while (cell := next_to_teach(specimen.cells)) is not None:
         number = numbers[cell.number - 1]
         specimen.review(cell.number, CLASS_NAMES[truth[number]])

@@ -30,7 +30,7 @@ from page_reader import PageReader
 from store_speed import fill
 
 from wbc_hf.errors import WbcError
-from wbc_hf.smear import Action, Cell, Specimen
+from wbc_hf.smear import Action, Cell, Picture, Specimen
 from wbc_hf.store import SpecimenStore
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def review_for_ever(place: str, word: int) -> None:
             case 6:
                 cell = specimen.cells[0]
                 again = Cell(cell.box, cell.prediction, cell.image)
-                specimen.add_picture(who, (640, 480), specimen.pictures[0].preview, [again], is_field=True)
+                specimen.add_picture(Picture(0, who, (640, 480), True, specimen.pictures[0].preview), [again])
             case _:
                 reviewable = [it.number for it in specimen.cells if not it.removed and it.duplicate_of is None]
                 if reviewable:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.smear import Action, Cell, ChangedMeanwhileError
+from wbc_hf.smear import Action, Cell, ChangedMeanwhileError, Picture
 from wbc_hf.store import SpecimenStore
 
 LIST_LIMIT, OPEN_LIMIT = 0.3, 0.5  # seconds
@@ -64,7 +64,7 @@ def fill(store: SpecimenStore, specimens: int, cells: int) -> list[str]:
             for label in (CLASS_NAMES[number % 5] for number in range(cells))
         ]
         found = [Cell((0, 0, CELL_SIDE, CELL_SIDE), it, crops[number % 10]) for number, it in enumerate(predictions)]
-        specimen.add_picture("field.jpg", (640, 480), preview, found, is_field=True)
+        specimen.add_picture(Picture(0, "field.jpg", (640, 480), True, preview), found)
         specimen.describe(name=f"S-{index:06d}", patient=f"P-{index % 997:04d}")
         if index % 2:
             specimen.review_many({number: CLASS_NAMES[number % 5] for number in range(1, cells + 1)}, "Ana")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from wbc_hf.inference import ModelIdentity, Prediction
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.smear import Cell, Picture, Place, SlideMap, Specimen
+from wbc_hf.smear import Cell, Change, Picture, Place, SlideMap, Specimen
 
 MODEL = ModelIdentity("wbc-tiny", "0123456789ab", "Painted cells", "wbc_hf 0.0")
 
@@ -31,7 +31,12 @@ def new_cell(label: int = 3, status: str = "confident", seed: int = 0, **values:
 def add_field(specimen: Specimen, *cells: Cell, name: str = "field.jpg") -> Picture:
     """Add a field with these cells."""
     preview = picture_bytes("JPEG", len(specimen.pictures))
-    return specimen.add_picture(name, (640, 480), preview, cells, is_field=True, pixel_size=0.1)
+    return specimen.add_picture(Picture(0, name, (640, 480), True, preview, pixel_size=0.1), cells)
+
+
+def replace_cells(specimen: Specimen, *cells: Cell) -> None:
+    """Put other cells in the place of those with their numbers, as nobody does."""
+    specimen._commit(Change(cells=cells))
 
 
 def add_slide(specimen: Specimen, name: str = "smear.svs") -> SlideMap:
@@ -50,7 +55,7 @@ def fill_from_slide(specimen: Specimen) -> SlideMap:
         preview, place = picture_bytes("JPEG", 10 + number), Place(slide.name, float(x), float(y), 0.5)
         cells = [new_cell(number, seed=20 + number)]
         field = f"{slide.name}, field {number}"
-        specimen.add_picture(field, (640, 480), preview, cells, is_field=True, pixel_size=0.125, place=place)
+        specimen.add_picture(Picture(0, field, (640, 480), True, preview, pixel_size=0.125, place=place), cells)
     specimen.review(2, "monocyte", "Ana")
     specimen.remove(3, "Ana")
     return slide

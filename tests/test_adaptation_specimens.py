@@ -21,7 +21,7 @@ from wbc_hf.adaptation import (
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.smear import Cell, Origin, Specimen
+from wbc_hf.smear import Cell, Origin, Picture, Specimen
 
 
 def png() -> bytes:
@@ -34,7 +34,7 @@ def specimen(pictures: int = 3, cells: int = 2, status: str = "review", *, cut: 
     made = Specimen()
     for _ in range(pictures):
         cell = Cell((0, 0, 9, 9), Prediction("monocyte", 0.9, (), status), png(), cut)
-        made.add_picture("field.png", (640, 480), b"jpeg", [cell] * cells, is_field=True)
+        made.add_picture(Picture(0, "field.png", (640, 480), True, b"jpeg"), [cell] * cells)
     return made
 
 

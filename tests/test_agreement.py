@@ -3,7 +3,8 @@
 import pytest
 from scipy.stats import binomtest
 
-from wbc_hf.smear import NONE_OF_FIVE, compare_readers, rumke_limits
+from wbc_hf.smear import NONE_OF_FIVE, compare_readers
+from wbc_hf.smear.agreement import rumke_limits
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 100), (1, 100), (5, 100), (50, 100), (10, 200), (100, 1000), (7, 7)])

@@ -9,6 +9,8 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from types import FrameType
 
@@ -198,6 +200,14 @@ def test_names_what_does_not_fit(content: bytes, path: tuple[str | int, ...], va
     with pytest.raises(WbcError, match=rf"^s\.json: .*{problem}"):
         load_document(change(content, *path, value=value), "s.json", specimen)
     assert specimen.pictures == specimen.cells == specimen.history == ()
+
+
+@pytest.mark.parametrize(("place", "name"), [(("about",), "name"), (("history", 0), "field")])
+def test_names_what_is_missing(content: bytes, place: tuple[str | int, ...], name: str):
+    document = json.loads(content)
+    del reduce(getitem, place, document)[name]
+    with pytest.raises(WbcError, match=rf"^s\.json: has no {'.'.join(map(str, place))}\.{name}"):
+        load_document(json.dumps(document).encode(), "s.json", Specimen())
 
 
 @pytest.mark.parametrize("other", [CellType("Band"), CellType("band", leucocyte=False)])

@@ -37,7 +37,7 @@ from wbc_hf.reports import fhir as fhir_module
 from wbc_hf.reports.fonts import find_fonts
 from wbc_hf.reports.letters import clusters, keep_figures_out, pieces
 from wbc_hf.reports.texts import safe_name, time_text
-from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, Flag, Snapshot, Specimen, sign
+from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, Flag, Picture, Snapshot, Specimen, sign
 
 MODEL = ModelIdentity("wbc-tiny", "0123456789ab", "Painted cells", "wbc_hf 0.0")
 TIME = datetime(2026, 11, 24, 21, 30, tzinfo=UTC)
@@ -73,23 +73,24 @@ def _take_snapshot(specimen: Specimen, model: ModelIdentity = MODEL) -> Snapshot
 def _specimen(name: str = "S 17") -> Specimen:
     """Four fields of 15 cells, 12 of each class, and one with a cut cell, a copy and one that waits."""
     specimen = Specimen(name)
-    specimen.leucocyte_count = 6.5
+    specimen.describe(leucocyte_count=6.5)
     for field in range(4):
         images = enumerate(PAINTED[15 * field : 15 * field + 15])
         specimen.add_picture(
-            f"field {field}.jpg", (640, 480), b"", [_new(index % 5, image) for index, image in images], is_field=True
+            Picture(0, f"field {field}.jpg", (640, 480), True, b""),
+            [_new(index % 5, image) for index, image in images],
         )
     odd = [_new(0, PAINTED[0], cut=True), _new(1, PAINTED[1], duplicate_of=2), _new(2, PAINTED[2], "review")]
-    specimen.add_picture("field 4.jpg", (640, 480), b"", odd, is_field=True)
+    specimen.add_picture(Picture(0, "field 4.jpg", (640, 480), True, b""), odd)
     return specimen
 
 
 def _without_waiting(snapshot: Snapshot) -> Snapshot:
     """As if the cells that wait had been seen before."""
     specimen = Specimen(snapshot.specimen)
-    specimen.leucocyte_count = snapshot.differential.leucocyte_count
+    specimen.describe(leucocyte_count=snapshot.differential.leucocyte_count)
     cells = [cell for cell in snapshot.cells if cell.state is not CellState.WAITING]
-    specimen.add_picture("all.jpg", (640, 480), b"", cells, is_field=True)
+    specimen.add_picture(Picture(0, "all.jpg", (640, 480), True, b""), cells)
     return _take_snapshot(specimen)
 
 
@@ -109,7 +110,7 @@ def hostile_snapshot() -> Snapshot:
     """Whatever a user can name is named badly."""
     specimen = Specimen(HOSTILE_NAME)
     for name in (*HOSTILE, HOSTILE_NAME):
-        specimen.add_picture(name, (48, 48), b"", [_new(3, PAINTED[3])], is_field=False)
+        specimen.add_picture(Picture(0, name, (48, 48), False, b""), [_new(3, PAINTED[3])])
     for number, name in enumerate((*HOSTILE, HOSTILE_NAME), 1):
         specimen.review(number, "basophil", name)
     return _take_snapshot(specimen, ModelIdentity(HOSTILE_NAME, "0123456789ab", HOSTILE_NAME, "wbc_hf 0.0"))
@@ -223,7 +224,7 @@ def test_csv_holds_no_formulas(hostile_snapshot: Snapshot):
 def test_a_class_of_the_model_is_no_formula_either():
     specimen = Specimen()
     prediction = Prediction("-blast;=1", 0.6, (("=neutrophil", 0.4),), "confident")
-    specimen.add_picture("a.png", (48, 48), b"", [Cell(BOX, prediction, PAINTED[0])], is_field=False)
+    specimen.add_picture(Picture(0, "a.png", (48, 48), False, b""), [Cell(BOX, prediction, PAINTED[0])])
     (row,) = _rows(to_csv(_take_snapshot(specimen)))
     assert row["model_class"] == "'-blast;'=1"
     assert "probability_-blast;'=1" in row
@@ -231,7 +232,7 @@ def test_a_class_of_the_model_is_no_formula_either():
 
 def test_halves_of_characters_leave_in_every_export():
     specimen = Specimen("S \ud800")
-    specimen.add_picture("\udcff.png", (48, 48), b"", [_new(3, PAINTED[3])], is_field=False)
+    specimen.add_picture(Picture(0, "\udcff.png", (48, 48), False, b""), [_new(3, PAINTED[3])])
     specimen.review(1, "basophil", "Ana \udfff")
     snapshot = _take_snapshot(specimen)
     for export in EXPORTS:
@@ -253,7 +254,7 @@ def test_csv_of_no_cells_is_a_header(empty_snapshot: Snapshot):
 def test_csv_knows_the_classes_of_a_larger_model():
     specimen = Specimen()
     prediction = Prediction("blast", 0.6, (("NEUTROPHIL", 0.3), ("Basophil", 0.1)), "confident")
-    specimen.add_picture("a.png", (48, 48), b"", [Cell(BOX, prediction, PAINTED[0])], is_field=False)
+    specimen.add_picture(Picture(0, "a.png", (48, 48), False, b""), [Cell(BOX, prediction, PAINTED[0])])
 
     (row,) = _rows(to_csv(_take_snapshot(specimen)))
 
@@ -333,7 +334,7 @@ def test_pdf_shows_the_differential(snapshot: Snapshot, contents: dict[str, byte
 def test_pdf_says_a_flag_in_words():
     specimen = Specimen()
     specimen.add_picture(
-        "a.png", (48, 48), b"", [_new(4, PAINTED[4])] * 65 + [_new(2, PAINTED[2])] * 35, is_field=True
+        Picture(0, "a.png", (48, 48), True, b""), [_new(4, PAINTED[4])] * 65 + [_new(2, PAINTED[2])] * 35
     )
     text = _page(to_pdf(_take_snapshot(specimen)))
 
@@ -349,7 +350,7 @@ def _pages(content: bytes) -> list[str]:
 
 def test_pdf_leaves_nothing_out_of_long_lists():
     specimen = Specimen("S")
-    specimen.add_picture("a.png", (48, 48), b"", [_new(4, PAINTED[4])] * 320, is_field=True)
+    specimen.add_picture(Picture(0, "a.png", (48, 48), True, b""), [_new(4, PAINTED[4])] * 320)
     for number in range(1, 301):
         specimen.review(number, "lymphocyte", f"{'Long Name ' * 9}{number % 7}")
 
@@ -399,7 +400,7 @@ LONG_NAME = ("Maria-Theresia von Hohenlohe-Schillingsfürst " * 5)[:200]
 )
 def test_pdf_has_every_name_whole_on_every_page(name: str):
     specimen = Specimen(f"S {name}")
-    specimen.add_picture("a.png", (48, 48), b"", [_new(3, PAINTED[3])] * 14, is_field=False)
+    specimen.add_picture(Picture(0, "a.png", (48, 48), False, b""), [_new(3, PAINTED[3])] * 14)
     specimen.describe("Ana", patient=f"P {name}")
     specimen.review(1, "basophil", name)
     sign(specimen, [], name, "so few")
@@ -498,7 +499,7 @@ def test_fonts_are_looked_through_once_for_all_names_of_a_report(monkeypatch: py
     looks = []
     monkeypatch.setattr(report_page, "find_fonts", lambda *rest: looks.append(rest[0]) or find_fonts(*rest))
     specimen = Specimen(_unknown(0, 9))
-    specimen.add_picture("a.png", (48, 48), b"", [_new(3, PAINTED[3])] * 3, is_field=False)
+    specimen.add_picture(Picture(0, "a.png", (48, 48), False, b""), [_new(3, PAINTED[3])] * 3)
     specimen.describe(_unknown(10, 9), patient=_unknown(20, 9), order=_unknown(30, 9), comment=_unknown(40, 9))
     specimen.review(1, "basophil", _unknown(50, 9))
     sign(specimen, [], _unknown(60, 9), _unknown(70, 9))
@@ -529,7 +530,7 @@ def test_a_single_letter_fits_only_where_it_has_room(empty_snapshot: Snapshot):
 @pytest.mark.slow
 def test_names_of_many_unknown_letters_leave_room_for_the_rest():
     specimen = Specimen(_unknown(0, 500))
-    specimen.add_picture("a.png", (48, 48), b"", [_new(3, PAINTED[3])] * 14, is_field=False)
+    specimen.add_picture(Picture(0, "a.png", (48, 48), False, b""), [_new(3, PAINTED[3])] * 14)
     specimen.describe("Ana", patient=_unknown(500, 500))
     sign(specimen, [], _unknown(1000, 500), "so few")
     content = to_pdf(_take_snapshot(specimen, replace(MODEL, name=_unknown(1500, 500))))
@@ -563,7 +564,7 @@ def test_a_figure_after_a_name_from_right_to_left_stays_beside_it():
 def test_pdf_runs_from_right_to_left_where_a_name_does(name: str):
     """Readers of PDF turn what they find on the page: a name that is written the wrong way round comes back so."""
     specimen = Specimen(name)
-    specimen.add_picture("a.png", (48, 48), b"", [_new(3, PAINTED[3])] * 3, is_field=False)
+    specimen.add_picture(Picture(0, "a.png", (48, 48), False, b""), [_new(3, PAINTED[3])] * 3)
     specimen.review(1, "basophil", name)
     text = _page(to_pdf(_take_snapshot(specimen)))
     assert text.count(name) == 2
@@ -662,7 +663,7 @@ def test_fhir_says_who_corrected_what(snapshot: Snapshot):
 def test_fhir_interprets_only_what_the_limits_support():
     specimen = Specimen()
     cells = [_new(4, PAINTED[4])] * 65 + [_new(2, PAINTED[2])] * 15 + [_new(1, PAINTED[1])] * 20
-    specimen.add_picture("a.png", (48, 48), b"", cells, is_field=True)
+    specimen.add_picture(Picture(0, "a.png", (48, 48), True, b""), cells)
 
     observations = _by_code(_resources(to_fhir(_take_snapshot(specimen)))["Observation"])
 
@@ -676,7 +677,7 @@ def test_fhir_interprets_only_what_the_limits_support():
 def test_fhir_interprets_nothing_while_cells_wait():
     specimen = Specimen()
     cells = [_new(4, PAINTED[4])] * 40 + [_new(1, PAINTED[1])] * 60 + [_new(2, PAINTED[2], "review")]
-    specimen.add_picture("a.png", (48, 48), b"", cells, is_field=True)
+    specimen.add_picture(Picture(0, "a.png", (48, 48), True, b""), cells)
     observations = _by_code(_resources(to_fhir(_take_snapshot(specimen)))["Observation"])
     assert observations["26450-7"]["note"][0]["text"] == "Possibly high: more cells would tell"
     assert not any("interpretation" in observation for observation in observations.values())
@@ -716,7 +717,8 @@ def test_fhir_holds_any_name(hostile_snapshot: Snapshot):
 
 def test_fhir_differs_where_the_snapshot_differs(snapshot: Snapshot, empty_snapshot: Snapshot):
     identifiers = {
-        json.loads(to_fhir(one))["id"] for one in (snapshot, empty_snapshot, replace(snapshot, specimen="S 18"))
+        json.loads(to_fhir(one))["id"]
+        for one in (snapshot, empty_snapshot, replace(snapshot, about=replace(snapshot.about, name="S 18")))
     }
     assert len(identifiers) == 3
 

@@ -83,7 +83,7 @@ def request(tab: str = "one", user: str = "") -> SimpleNamespace:
 def keep(store: SpecimenStore, owner: str = "", name: str = "S 17") -> KeptSpecimen:
     specimen = store.begin(owner)
     add_field(specimen, *[new_cell(4)] * 99, new_cell(3, "review"))
-    specimen.name = name
+    specimen.describe(name=name)
     return specimen
 
 

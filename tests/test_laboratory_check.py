@@ -5,7 +5,7 @@ import pytest
 
 from wbc_hf.inference import Prediction
 from wbc_hf.modeling import MIN_DROP, Calibration, LaboratoryDistance, OutOfDistributionScore
-from wbc_hf.smear import Cell, Origin, Specimen, check_laboratory
+from wbc_hf.smear import Cell, Origin, Picture, Specimen, check_laboratory
 
 LIMIT = 0.4
 
@@ -24,7 +24,7 @@ def specimen(*pictures: list[float], status: str = "review", cut: bool = False) 
             Cell((0, 0, 9, 9), Prediction("monocyte", 0.9, (), status, 0.5, distance), b"png", cut)
             for distance in distances
         ]
-        made.add_picture("field.png", (640, 480), b"jpeg", cells, is_field=True)
+        made.add_picture(Picture(0, "field.png", (640, 480), True, b"jpeg"), cells)
     return made
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from wbc_hf.errors import WbcError
-from wbc_hf.smear import PictureStore, read_pictures
+from wbc_hf.smear import KeptPicture, PictureStore, read_pictures
 
 
 def test_pictures_are_read_again_in_any_order():
@@ -32,18 +32,18 @@ def test_a_file_that_is_named_stays_and_is_added_to(tmp_path: Path):
     assert path.read_bytes() == b"one"
     again = PictureStore(path)
     second = again.keep(b"three")
-    assert (first.read(), second.read(), again.read(0, 3)) == (b"one", b"three", b"one")
+    assert (first.read(), second.read(), KeptPicture(again, 0, 3).read()) == (b"one", b"three", b"one")
 
 
 def test_pictures_that_cannot_be_kept_or_are_not_there_are_said(tmp_path: Path):
     with pytest.raises(WbcError, match="Pictures cannot be kept"):
         PictureStore(tmp_path / "no folder" / "pictures").keep(b"one")
     with pytest.raises(WbcError, match="cannot be read"):
-        PictureStore(tmp_path / "missing").read(0, 3)
+        KeptPicture(PictureStore(tmp_path / "missing"), 0, 3).read()
     store = PictureStore(tmp_path / "pictures")
     store.keep(b"one")
     with pytest.raises(WbcError, match="ends within a picture"):
-        store.read(1, 3)
+        KeptPicture(store, 1, 3).read()
 
 
 def test_pictures_of_several_stores_are_read_in_their_order():

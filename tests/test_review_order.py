@@ -1,13 +1,13 @@
 """Which cell is reviewed next."""
 
 from wbc_hf.inference import Prediction
-from wbc_hf.smear import Cell, Specimen, next_to_teach
+from wbc_hf.smear import Cell, Picture, Specimen, next_to_teach
 
 
 def specimen(*labels: str, status: str = "review") -> Specimen:
     made = Specimen()
     cells = [Cell((0, 0, 9, 9), Prediction(label, 0.9, (), status), b"png") for label in labels]
-    made.add_picture("field.png", (640, 480), b"jpeg", cells, is_field=True)
+    made.add_picture(Picture(0, "field.png", (640, 480), True, b"jpeg"), cells)
     return made
 
 

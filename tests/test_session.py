@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.adapted_models import build_tiny_model
+from tests.kept_specimens import replace_cells
 from wbc_hf.data import paint_cells, paint_field
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import Prediction, Predictor
@@ -26,6 +27,7 @@ from wbc_hf.smear import (
     CellState,
     CellTypes,
     ChangedMeanwhileError,
+    Picture,
     amend,
     count_cells,
     load_types,
@@ -254,8 +256,8 @@ def test_a_cell_that_was_found_is_not_taken_in_again(session: Session):
 
 def test_what_shows_no_cell_is_not_offered_as_a_class(session: Session):
     number = waiting(session)[0]
-    cells = session.specimen._cells
-    cells[number - 1] = replace(cells[number - 1], prediction=Prediction("monocyte", 0.9, (), "not_a_cell"))
+    cell = session.specimen.cells[number - 1]
+    replace_cells(session.specimen, replace(cell, prediction=Prediction("monocyte", 0.9, (), "not_a_cell")))
     card = render_views(session, DEFAULT_RANGES, "")[2]
     assert "No leucocyte?" in card
     assert "Accept monocyte" not in card
@@ -278,8 +280,8 @@ def test_the_large_type_never_contradicts_the_warning(session: Session, status: 
 
 
 def test_a_cell_that_the_border_cuts_off_may_be_counted_all_the_same(session: Session):
-    cells, number = session.specimen._cells, waiting(session)[0]
-    cells[number - 1] = replace(cells[number - 1], cut=True)
+    number = waiting(session)[0]
+    replace_cells(session.specimen, replace(session.specimen.cells[number - 1], cut=True))
     session.act("cell", number)
     card = render_views(session, DEFAULT_RANGES, "")[2]
     assert "not counted, unless you say what it is" in card
@@ -298,7 +300,7 @@ def test_a_cell_that_the_border_cuts_off_may_be_counted_all_the_same(session: Se
 def test_the_table_shows_how_far_the_count_is(predictor: Predictor, count: int, goal: int, sign: str):
     session = Session(predictor)
     cell = Cell((0, 0, 8, 8), Prediction("monocyte", 0.9, (), "confident"), png(8))
-    session.specimen.add_picture("many.png", (64, 64), b"", [cell] * count, is_field=True)
+    session.specimen.add_picture(Picture(0, "many.png", (64, 64), True, b""), [cell] * count)
     table = render_table(session, DEFAULT_RANGES, "")
     assert f'<progress value="{count}" max="{goal}"' in table
     assert f"{sign}<" in table
@@ -321,8 +323,8 @@ def gallery(session: Session) -> dict:
 
 
 def set_prediction(session: Session, number: int, **changes) -> None:
-    cells = session.specimen._cells
-    cells[number - 1] = replace(cells[number - 1], prediction=replace(cells[number - 1].prediction, **changes))
+    cell = session.specimen.cells[number - 1]
+    replace_cells(session.specimen, replace(cell, prediction=replace(cell.prediction, **changes)))
 
 
 def test_several_cells_are_reviewed_at_once_and_undone_at_once(session: Session):
@@ -355,7 +357,7 @@ def test_what_was_read_while_a_picture_was_out_is_not_counted_twice_once_it_is_b
 def test_undo_goes_back_all_the_way(session: Session, fields: list[Upload]):
     session.read(fields[0], is_field=True)
     first, second, third = waiting(session)[-3:]
-    states = [session.specimen.contents()]
+    states = [session.specimen.contents]
     for action, number, value in (
         ("label", first, "monocyte"),
         ("accept", [second, third], None),
@@ -366,15 +368,15 @@ def test_undo_goes_back_all_the_way(session: Session, fields: list[Upload]):
         ("label", third, None),
     ):
         session.act(action, number, value, "Ana")
-        states.append(session.specimen.contents())
+        states.append(session.specimen.contents)
 
-    added = len(states[-1][1])
-    for pictures, cells in reversed(states[:-1]):
+    added = len(states[-1].cells)
+    for before in reversed(states[:-1]):
         assert gallery(session)["undo"]
         session.act("undo", 0)
-        assert session.specimen.pictures == pictures
+        assert session.specimen.pictures == before.pictures
         # A cell that was pointed at leaves a number, and nothing else.
-        assert session.specimen.cells[: len(cells)] == cells
+        assert session.specimen.cells[: len(before.cells)] == before.cells
     assert session.specimen.cells[added - 1].removed
     assert added not in {cell.number for cell in session.view.cells_of_picture}
     assert gallery(session)["undo"] == ""
@@ -547,12 +549,12 @@ def test_a_picture_on_which_the_finder_fails_is_named_and_stops_nothing(
     def fail(image: Image.Image) -> None:
         raise ValueError("an odd field")
 
-    before = session.specimen.contents()
+    before = session.specimen.contents
     with monkeypatch.context() as patch:
         patch.setattr("wbc_hf.smear.counting.find_cells", fail)
         said = session.read(fields[0], is_field=True)
     assert str(said).startswith(f"{fields[0].name}: its cells cannot be counted (ValueError('an odd field'))")
-    assert session.specimen.contents() == before
+    assert session.specimen.contents == before
     assert session.read(fields[0], is_field=True).kind is RemarkKind.SEEN
 
 
@@ -590,7 +592,7 @@ def test_names_of_files_are_no_html(predictor: Predictor):
 def test_not_all_images_of_a_large_gallery_come_at_once(predictor: Predictor):
     session = Session(predictor)
     cell = Cell((0, 0, 8, 8), Prediction("monocyte", 0.9, (), "confident"), png(8))
-    session.specimen.add_picture("many.png", (64, 64), b"", [cell] * 150, is_field=True)
+    session.specimen.add_picture(Picture(0, "many.png", (64, 64), True, b""), [cell] * 150)
     assert len(make_thumbnails(session, range(1, 151))["urls"]) == MAX_THUMBNAILS
 
 
@@ -612,7 +614,7 @@ def test_every_export_comes_as_a_file_to_save(session: Session, export):
     file = make_file(session, export, DEFAULT_RANGES, name=" S 17 ", leucocytes="6,4", reviewer="Ben")
     assert file["name"].startswith("differential-S-17-") and file["name"].endswith(export.suffix)
     assert file["type"] == export.media_type
-    assert session.specimen.leucocyte_count == 6.4
+    assert session.specimen.about.leucocyte_count == 6.4
 
 
 def test_cells_that_nobody_looked_at_teach_nothing(session: Session):
@@ -657,10 +659,9 @@ def test_a_cell_that_was_discarded_does_not_come_back_with_its_picture(session: 
 
 def test_review_starts_with_a_cell_that_waits(session: Session):
     """Also where the first picture shows none: the card of a counted cell leads nowhere."""
-    cells = session.specimen._cells
-    for index, cell in enumerate(cells):
+    for cell in session.specimen.cells:
         if cell.picture == 1:
-            cells[index] = replace(cell, prediction=replace(cell.prediction, status="confident"))
+            set_prediction(session, cell.number, status="confident")
     session.show_picture(1)
     session.start_review()
     assert session.view.cell.number == waiting(session)[0]

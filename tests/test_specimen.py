@@ -7,7 +7,7 @@ import pytest
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import ModelIdentity, Prediction
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, Snapshot, Specimen, count_cells
+from wbc_hf.smear import DEFAULT_RANGES, Cell, CellState, Picture, Snapshot, Specimen, count_cells
 
 MODEL = ModelIdentity("tiny", "0123456789ab", None, "wbc_hf 0")
 
@@ -19,7 +19,7 @@ def _new(
 
 
 def _add(specimen: Specimen, *cells: Cell):
-    return specimen.add_picture("field.png", (640, 480), b"jpeg", cells, is_field=True)
+    return specimen.add_picture(Picture(0, "field.png", (640, 480), True, b"jpeg"), cells)
 
 
 def _specimen(*cells: Cell) -> Specimen:
@@ -146,7 +146,7 @@ def test_names_a_class_that_is_none():
 
 def test_a_snapshot_holds_one_moment():
     specimen = _specimen(_new("neutrophil"), _new(), _new(status="review"), _new(cut=True), _new(duplicate_of=1))
-    specimen.leucocyte_count = 6.5
+    specimen.describe(leucocyte_count=6.5)
     specimen.review(1, "eosinophil", "B")
     specimen.review(2, None, "A")
     snapshot = _take_snapshot(specimen)
@@ -236,7 +236,7 @@ def test_pictures_lie_in_a_file_and_come_back_byte_for_byte():
     contents = [bytes([number]) * 1000 for number in range(3)]
     for number, content in enumerate(contents):
         cell = Cell((0, 0, 9, 9), Prediction("monocyte", 0.9, (), "confident"), content + b"cell")
-        specimen.add_picture(f"{number}.png", (9, 9), content, [cell], is_field=True)
+        specimen.add_picture(Picture(0, f"{number}.png", (9, 9), True, content), [cell])
     assert [picture.preview for picture in specimen.pictures] == contents
     assert [cell.image for cell in specimen.cells] == [content + b"cell" for content in contents]
     assert not any(isinstance(cell.crop, bytes) for cell in specimen.cells)

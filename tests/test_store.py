@@ -35,6 +35,7 @@ from wbc_hf.smear import (
     Action,
     CellCounter,
     ChangedMeanwhileError,
+    Picture,
     SlideField,
     Specimen,
     describe_snapshot,
@@ -139,11 +140,11 @@ def at_once(*acts: Callable[[], object]) -> list[str]:
 
 def test_a_specimen_is_kept_from_its_first_picture_on(store: SpecimenStore):
     specimen = store.begin("ana")
-    specimen.name = "S 17"
+    specimen.describe(name="S 17")
     assert store.find().total == store.used() == 0
     add_field(specimen, new_cell())
     kept = again(store).open(specimen.key)
-    assert (kept.name, [it.action for it in kept.history]) == ("S 17", [Action.DESCRIBED, Action.READ])
+    assert (kept.about.name, [it.action for it in kept.history]) == ("S 17", [Action.DESCRIBED, Action.READ])
 
 
 def test_a_specimen_is_reopened_where_it_was(store: SpecimenStore):
@@ -176,7 +177,7 @@ def test_a_specimen_read_from_slides_keeps_its_places_and_maps(store: SpecimenSt
 def test_a_specimen_of_which_a_picture_was_taken_out_is_loaded_into_a_store(store: SpecimenStore):
     specimen = Specimen()
     fill(specimen)
-    assert specimen.removals
+    assert specimen.contents.removals
     loaded, second = store.begin(), store.begin()
     document = describe_snapshot(specimen.snapshot(MODEL, DEFAULT_RANGES), pictures=True)
     load_document(json.dumps(document).encode(), "s.json", loaded)
@@ -184,7 +185,7 @@ def test_a_specimen_of_which_a_picture_was_taken_out_is_loaded_into_a_store(stor
     for kept in (loaded, second):
         reopened = again(store).open(kept.key)
         assert contents(reopened) == contents(kept)
-        assert reopened.removals == specimen.removals
+        assert reopened.contents.removals == specimen.contents.removals
         reopened.put_back(2)
 
 
@@ -280,8 +281,8 @@ def test_a_picture_is_compared_with_all_before_it(store: SpecimenStore, servers:
     other = specimen if servers == 1 else again(store).open(specimen.key)
     add_field(other, new_cell())
     with pytest.raises(ChangedMeanwhileError, match="others added pictures"):
-        specimen.add_picture("f5.jpg", (9, 9), picture_bytes("JPEG"), [], is_field=True, seen=1)
-    added = specimen.add_picture("f5.jpg", (9, 9), picture_bytes("JPEG"), [], is_field=True, seen=2)
+        specimen.add_picture(Picture(0, "f5.jpg", (9, 9), True, picture_bytes("JPEG")), [], seen=1)
+    added = specimen.add_picture(Picture(0, "f5.jpg", (9, 9), True, picture_bytes("JPEG")), [], seen=2)
     assert added.number == len(again(store).open(specimen.key).pictures) == 3
 
 
@@ -368,7 +369,7 @@ def test_the_work_list_says_how_far_a_specimen_is(store: SpecimenStore):
     add_field(specimen, new_cell(), new_cell(status="review"), new_cell(cut=True))
     (item,) = store.find().items
     assert (item.state, item.pictures, item.cells, item.counted, item.waiting) == (State.NEW, 1, 3, 1, 1)
-    specimen.name = "S 17"
+    specimen.describe(name="S 17")
     assert store.find().items[0].state == State.NEW
     specimen.review(2, "monocyte", "Ana")
     (item,) = store.find().items
@@ -575,7 +576,7 @@ def test_others_on_the_machine_do_not_read_a_store(folder_store: SpecimenStore):
 
 def test_no_name_stands_in_a_file_name(folder_store: SpecimenStore):
     specimen = folder_store.begin()
-    specimen.name = "Smith"
+    specimen.describe(name="Smith")
     add_field(specimen, new_cell(), name="Smith.jpg")
     assert not [it for it in Path(folder_store.name).rglob("*") if "smith" in it.name.lower()]
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.adapted_models import build_tiny_model
+from tests.kept_specimens import replace_cells
 from wbc_hf.data import paint_field
 from wbc_hf.inference import Predictor
 from wbc_hf.smear import DEFAULT_RANGES, CellState, Picture
@@ -171,9 +172,7 @@ def test_review_starts_where_a_cell_waits_while_pictures_still_come(predictor: P
     """The first picture may show a cut-off cell alone: its card leads nowhere."""
     session = Session(predictor)
     session.read(Upload(np.asarray(field), "first.png"), is_field=True)
-    cells = session.specimen._cells
-    for index, cell in enumerate(cells):
-        cells[index] = replace(cell, cut=True)
+    replace_cells(session.specimen, *[replace(cell, cut=True) for cell in session.specimen.cells])
     session.show_picture(1)
     assert session.view.cell.state is CellState.CUT
     painted = paint_field([0, 1, 2, 4], width=480, height=360, seed=2).image

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from wbc_hf.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from wbc_hf.smear.agreement import Agreement, compare_readers, rumke_limits
+    from wbc_hf.smear.agreement import Agreement, compare_readers
     from wbc_hf.smear.archive import count_archive
     from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review, count_cells, count_found
     from wbc_hf.smear.cell_types import (
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     )
     from wbc_hf.smear.document import (
         MAX_DOCUMENT_BYTES,
-        AboutRecord,
         CellRecord,
         CellTypeRecord,
         PictureRecord,
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
         load_document,
     )
     from wbc_hf.smear.finder import Finder, FoundCell, find_cells
-    from wbc_hf.smear.history import NONE_OF_FIVE, About, Action, Event, Removal, Signature
+    from wbc_hf.smear.history import NONE_OF_FIVE, About, Action, Event, Signature
     from wbc_hf.smear.laboratory_check import LaboratoryCheck, Origin, check_laboratory
     from wbc_hf.smear.monolayer import Monolayer, SlideField, find_monolayer
     from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
@@ -63,7 +62,7 @@ if TYPE_CHECKING:
         unread_fields,
     )
     from wbc_hf.smear.slides import NO_PYRAMID, Slide, companions, file_digest, open_slide
-    from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
+    from wbc_hf.smear.snapshot import Contents, Picture, Place, SlideMap, Snapshot
     from wbc_hf.smear.specimen import Specimen
 
 __all__ = [
@@ -81,7 +80,6 @@ __all__ = [
     "OTHER_COLOUR",
     "REVIEW_KEYS",
     "About",
-    "AboutRecord",
     "Absolute",
     "Action",
     "Agreement",
@@ -94,6 +92,7 @@ __all__ = [
     "CellTypes",
     "Change",
     "ChangedMeanwhileError",
+    "Contents",
     "Differential",
     "Event",
     "Finder",
@@ -110,7 +109,6 @@ __all__ = [
     "PictureStore",
     "Place",
     "ReferenceRanges",
-    "Removal",
     "Review",
     "Share",
     "Signature",
@@ -148,7 +146,6 @@ __all__ = [
     "predict_cells",
     "read_pictures",
     "read_slide",
-    "rumke_limits",
     "sign",
     "unread_fields",
 ]

@@ -1,6 +1,5 @@
 """Count an archive: every specimen of many, each to its differential, resumable and on a cluster (see `Job`)."""
 
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pyarrow import compute, dataset
 
 from wbc_hf.data import NamedSource
 from wbc_hf.errors import UnreadableImageError, WbcError
-from wbc_hf.files import write_atomically
+from wbc_hf.files import open_atomically
 from wbc_hf.hardware import use_one_blas_thread
 from wbc_hf.inference import (
     CHANGES,
@@ -176,13 +175,12 @@ class _Counter:
         counter = CellCounter(self._predictor, Specimen(row["specimen"]))
         pictures = _readable(map(ImagePlace.from_row, row["pictures"]), unreadable)
         unreadable += counter.add_images(pictures, whole_fields=self._whole_fields)
-        found, cells = counter.specimen.contents()
+        found, cells = counter.specimen.pictures, counter.specimen.cells
         names = {picture.number: picture.name for picture in found}
         about = {NUMBER: row[NUMBER], "specimen": row["specimen"]}
         table = pa.Table.from_pylist([about | _cell_row(cell, names[cell.picture]) for cell in cells], _CELL)
-        content = io.BytesIO()
-        pq.write_table(table, content)
-        write_atomically(self._cells / f"{row[NUMBER]:08d}.parquet", content.getvalue())
+        with open_atomically(self._cells / f"{row[NUMBER]:08d}.parquet") as file:
+            pq.write_table(table, file)
         differential = differentiate_cells(cells)
         shares: dict[str, float | None] = {}
         for share in differential.shares:
@@ -230,6 +228,5 @@ def _join(folder: Path) -> None:
     """Write the rows of all specimens, in order, to one file."""
     rows = dataset.dataset(folder / _SINGLE, schema=_SPECIMEN, format="parquet").to_table().sort_by(NUMBER)
     (folder / SPECIMENS).mkdir(exist_ok=True)
-    content = io.BytesIO()
-    pq.write_table(rows, content)
-    write_atomically(folder / SPECIMENS / f"{SPECIMENS}.parquet", content.getvalue())
+    with open_atomically(folder / SPECIMENS / f"{SPECIMENS}.parquet") as file:
+        pq.write_table(rows, file)

@@ -7,7 +7,7 @@ person named, so that a specimen says the same where the settings are others.
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,20 +80,8 @@ class CellType:
         return self.name
 
 
-@dataclass(frozen=True)
-class CellTypes(Sequence[CellType]):
+class CellTypes(tuple[CellType, ...]):
     """The types of a laboratory, in the order of its settings."""
-
-    types: tuple[CellType, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.types)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.types[index]
-
-    def __iter__(self) -> Iterator[CellType]:
-        return iter(self.types)
 
     def resolve(self, word: str | None) -> str | CellType | None:
         """The type that a word names in any spelling ("Bands"), else the word, if it is one of the five, or None.
@@ -104,9 +92,9 @@ class CellTypes(Sequence[CellType]):
         if word is None:
             return None
         wanted = normalise_name(word)
-        own = next((it for it in self.types if normalise_name(it.name) == wanted), None)
+        own = next((it for it in self if normalise_name(it.name) == wanted), None)
         if own is None and class_index(word) is None:
-            raise WbcError(f"{word}: is not one of {', '.join((*CLASS_NAMES, *map(str, self.types)))}.")
+            raise WbcError(f"{word}: is not one of {', '.join((*CLASS_NAMES, *map(str, self)))}.")
         return own or word
 
 
@@ -176,21 +164,22 @@ def load_types(path: Path) -> CellTypes:
             found.append(_read_entry(entry, found))
         except ValueError as error:
             raise WbcError(f"{path}: type {number}: {error}.") from error
-    return CellTypes(tuple(found))
+    return CellTypes(found)
 
 
 def _read_entry(entry: Mapping[str, Any], before: Sequence[CellType]) -> CellType:
     """One type, which must differ from those before; a ValueError names the value and what is allowed."""
-    kinds: dict[str, type] = {"name": str, "leucocyte": bool, "in_leucocyte_count": bool, "key": str, "code": dict}
+    text, choice, table = (str, "a text"), (bool, "true or false"), (dict, "a table { system, code, display }")
+    kinds = {"name": text, "leucocyte": choice, "in_leucocyte_count": choice, "key": text, "code": table}
     if unknown := entry.keys() - kinds.keys():
         raise ValueError(f"{min(unknown)!r} is not known; known are {', '.join(kinds)}")
     for name in ("name", "key", "leucocyte"):
         if name not in entry:
             raise ValueError(f"has no {name}; needed are name, key and leucocyte (true or false)")
     for name, value in entry.items():
-        if not isinstance(value, kinds[name]):
-            kind = {str: "a text", bool: "true or false", dict: "a table { system, code, display }"}[kinds[name]]
-            raise ValueError(f"{name} is {value!r}, should be {kind}")
+        kind, in_words = kinds[name]
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} is {value!r}, should be {in_words}")
     values = dict(entry)
     for name, check in (("name", check_name), ("key", _check_key), ("code", check_code)):
         try:

@@ -4,13 +4,14 @@ import io
 import logging
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 from PIL import Image
 
 from wbc_hf.data import WHOLE, Box, ImageSource, NamedSource, read_image, read_pixel_size, split_pages, unpack
@@ -24,9 +25,16 @@ from wbc_hf.smear.change import ChangedMeanwhileError
 from wbc_hf.smear.differential import DEFAULT_RANGES, ReferenceRanges, check_leucocyte_count
 from wbc_hf.smear.finder import FoundCell, find_cells
 from wbc_hf.smear.monolayer import SlideField
-from wbc_hf.smear.overlaps import FieldIndex, FieldKeyPoints, describe_field, describe_preview, match_cells
+from wbc_hf.smear.overlaps import (
+    FieldIndex,
+    FieldKeyPoints,
+    contain_each_other,
+    describe_field,
+    describe_preview,
+    match_cells,
+)
 from wbc_hf.smear.picture_kind import PictureKind, kind_of_picture
-from wbc_hf.smear.snapshot import Picture, Place, Snapshot
+from wbc_hf.smear.snapshot import Contents, Picture, Place, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
 logger = logging.getLogger(__name__)
@@ -157,23 +165,17 @@ class CellCounter:
                 views = predict_cells(self.predictor, image, boxes)
             else:
                 views = [CellView(image, predict_crops(self.predictor, [[image]])[0][0], (WHOLE,))]
-            preview, described = _encode_preview(image), key_points.result()
+            cells, preview = _make_cells(found, views), _encode_preview(image)
+            picture = Picture(0, name, image.size, whole_field, preview, kind, pixel_size=pixel_size)
+            described = key_points.result()
 
             def add() -> Picture:
                 seen, duplicates, stand_ins = self._find_duplicates(described, boxes)
-                picture = self.specimen.add_picture(
-                    name,
-                    image.size,
-                    preview,
-                    _make_cells(found, views, duplicates),
-                    is_field=whole_field,
-                    kind=kind,
-                    pixel_size=pixel_size,
-                    seen=seen,
-                )
-                self._numbers[-1] = picture.number
-                self.specimen.add_stand_ins(picture.number, stand_ins)
-                return picture
+                marked = [replace(cell, duplicate_of=duplicates.get(index)) for index, cell in enumerate(cells)]
+                added = self.specimen.add_picture(picture, marked, seen)
+                self._numbers[-1] = added.number
+                self.specimen.add_stand_ins(added.number, stand_ins)
+                return added
 
             return _between_others(add)
 
@@ -196,30 +198,19 @@ class CellCounter:
         image = field.read()
         with self._lock, _failures_named(field.name):
             found = [cell for cell in find_cells(image) if field.owns(cell.box)]
-            views = predict_cells(self.predictor, image, [cell.box for cell in found])
-            preview = _encode_preview(image)
+            cells = _make_cells(found, predict_cells(self.predictor, image, [cell.box for cell in found]))
+            preview, kind, size = _encode_preview(image), PictureKind.FIELD, field.pixel_size
+            picture = Picture(0, field.name, image.size, True, preview, kind, pixel_size=size, place=place)
 
             def add() -> Picture:
-                pictures, cells = self.specimen.contents()
-                if (before := _at_place(pictures, place)) is not None:
+                contents = self.specimen.contents
+                if (before := _at_place(contents.pictures, place)) is not None:
                     return before
-                known = _boxes_on(place.slide, pictures, cells)
-                new = [
-                    index
-                    for index, cell in enumerate(found)
-                    if not any(_same_cell(place.on_slide(cell.box), box) for box in known)
-                ]
-                return self.specimen.add_picture(
-                    field.name,
-                    image.size,
-                    preview,
-                    _make_cells([found[index] for index in new], [views[index] for index in new], {}),
-                    is_field=True,
-                    kind=PictureKind.FIELD,
-                    pixel_size=field.pixel_size,
-                    place=place,
-                    seen=len(pictures),
-                )
+                known = _boxes_on(place.slide, contents)
+                here = np.array([place.on_slide(cell.box) for cell in cells]).reshape(-1, 4)
+                seen = contain_each_other(here, known)
+                new = [cell for cell, of_cell in zip(cells, seen, strict=True) if not of_cell.any()]
+                return self.specimen.add_picture(picture, new, len(contents.pictures))
 
             return _between_others(add)
 
@@ -282,15 +273,15 @@ class CellCounter:
         """
         duplicates: dict[int, int] = {}
         stand_ins: dict[int, int] = {}
-        pictures, cells = self.specimen.contents()
-        self._add_fields_of_others(pictures)
+        contents = self.specimen.contents
+        self._add_fields_of_others(contents.pictures)
         overlaps = self._fields.add(key_points)
         self._numbers.append(None)
         for overlap in overlaps:
             # A cell that the border of the earlier field cuts off was not counted there.
             earlier = [
                 cell
-                for cell in cells
+                for cell in contents.cells
                 if cell.picture == self._numbers[overlap.earlier]
                 and cell.state is not CellState.CUT
                 and not (cell.removed and cell.cut and cell.review is None)
@@ -298,7 +289,8 @@ class CellCounter:
             for new, old in match_cells(boxes, [cell.box for cell in earlier], overlap).items():
                 found = stand_ins if earlier[old].removed else duplicates
                 found.setdefault(new, earlier[old].duplicate_of or earlier[old].number)
-        return len(pictures), duplicates, {new: old for new, old in stand_ins.items() if new not in duplicates}
+        stand_ins = {new: old for new, old in stand_ins.items() if new not in duplicates}
+        return len(contents.pictures), duplicates, stand_ins
 
 
 def _between_others(add: Callable[[], Picture]) -> Picture:
@@ -316,33 +308,17 @@ def _at_place(pictures: Iterable[Picture], place: Place) -> Picture | None:
     return next((it for it, at in found if at is not None and (at.slide, at.x, at.y) == wanted), None)
 
 
-def _boxes_on(slide: str, pictures: Iterable[Picture], cells: Iterable[Cell]) -> list[Box]:
-    """Boxes of the cells of a slide, in its pixels."""
-    places = {it.number: it.place for it in pictures if it.place is not None and it.place.slide == slide}
-    return [places[cell.picture].on_slide(cell.box) for cell in cells if cell.picture in places]
+def _boxes_on(slide: str, contents: Contents) -> np.ndarray:
+    """Boxes of the cells of a slide, in its pixels, (n, 4)."""
+    places = {it.number: it.place for it in contents.pictures if it.place is not None and it.place.slide == slide}
+    boxes = [places[cell.picture].on_slide(cell.box) for cell in contents.cells if cell.picture in places]
+    return np.array(boxes).reshape(-1, 4)
 
 
-def _same_cell(first: Box, second: Box) -> bool:
-    """Whether each of two boxes contains the middle of the other."""
-    return all(
-        one[axis] <= (other[axis] + other[axis + 2]) / 2 < one[axis + 2]
-        for one, other in ((first, second), (second, first))
-        for axis in (0, 1)
-    )
-
-
-def _make_cells(found: Sequence[FoundCell], views: Sequence[CellView], duplicates: Mapping[int, int]) -> list[Cell]:
-    """The cells of a picture; of duplicates, the number of the cell in an earlier picture by index."""
+def _make_cells(found: Sequence[FoundCell], views: Sequence[CellView]) -> list[Cell]:
     return [
-        Cell(
-            cell.box,
-            view.prediction,
-            _encode_crop(view.image),
-            cell.cut,
-            duplicates.get(index),
-            framings=view.framings,
-        )
-        for index, (cell, view) in enumerate(zip(found, views, strict=True))
+        Cell(cell.box, view.prediction, _encode_crop(view.image), cell.cut, framings=view.framings)
+        for cell, view in zip(found, views, strict=True)
     ]
 
 

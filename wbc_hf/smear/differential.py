@@ -149,27 +149,18 @@ class Differential:
 
         Count × 100 / (100 + such cells per 100 leucocytes), as in Dacie and Lewis, Practical Haematology.
         """
-        return self._corrected(self.total) if self._included and self.total else None
+        return self.corrected(self.total) if self._included and self.total else None
 
     @property
     def _included(self) -> int:
         """Cells that are no leucocytes, and in the total leucocyte count."""
         return sum(it.count for it in self.beside if it.own.in_leucocyte_count)
 
-    def _corrected(self, leucocytes: int) -> float | None:
+    def corrected(self, leucocytes: int) -> float | None:
+        """The total leucocyte count in 10⁹/l as it is corrected where so many cells are leucocytes."""
         if self.leucocyte_count is None or not leucocytes:
             return self.leucocyte_count
         return self.leucocyte_count * leucocytes / (leucocytes + self._included)
-
-    @property
-    def most_of_absolutes(self) -> float | None:
-        """What `count_of_absolutes` would be if all waiting cells turned out to be leucocytes."""
-        return self._corrected(self.total + self.waiting)
-
-    @property
-    def count_of_absolutes(self) -> float | None:
-        """The total leucocyte count that absolute counts are of: the corrected one, where there is one."""
-        return self.leucocyte_count if self.corrected_count is None else self.corrected_count
 
     @property
     def enough(self) -> bool:
@@ -205,7 +196,7 @@ def differentiate(
     beside = tuple(_per_hundred(it, count, total, waiting) for it, count in own.items() if not it.leucocyte)
     counted = Differential((), total, given, ranges.source, waiting, beside, unreviewed)
     # What absolute counts are of: as corrected, and at most, where all that wait turn out to be leucocytes.
-    of = counted.count_of_absolutes, counted.most_of_absolutes
+    of = given if counted.corrected_count is None else counted.corrected_count, counted.corrected(total + waiting)
     shares = [_share(name, counts.get(name, 0), total, waiting, ranges.percent[name], *of) for name in CLASS_NAMES]
     shares += [_share(it, count, total, waiting, None, *of) for it, count in of_total.items()]
     return replace(counted, shares=tuple(shares))

@@ -7,15 +7,13 @@ written for other programs and not read.
 
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import replace
 from itertools import repeat
 from typing import Annotated, Any, Literal, Self
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     Base64Bytes,
     BaseModel,
     ConfigDict,
@@ -29,17 +27,18 @@ from wbc_hf.errors import WbcError
 from wbc_hf.files import check_json
 from wbc_hf.inference import ModelIdentity, Prediction
 from wbc_hf.labels import CLASS_NAMES, normalise_name
+from wbc_hf.smear.bounded import MAX_EVENTS, MAX_TEXT, Number, Positive, Time
 from wbc_hf.smear.cell import Cell, Review
-from wbc_hf.smear.cell_types import MAX_TYPES, OTHER_COLOUR, CellType, check_code, check_name
-from wbc_hf.smear.history import MAX_LINE, About, Action, Event, Removal, Signature
+from wbc_hf.smear.cell_types import MAX_TYPES, OTHER_COLOUR, CellType, Code, check_code, check_name
+from wbc_hf.smear.history import About, Action, Event, Removal
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import KeptPicture, read_pictures
-from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
+from wbc_hf.smear.snapshot import Contents, Picture, Place, SlideMap, Snapshot
 from wbc_hf.smear.specimen import Specimen
 
 FORMAT = 2
 MAX_DOCUMENT_BYTES = 256 * 2**20  # of a document
-MAX_PICTURES, MAX_CELLS, MAX_EVENTS = 1000, 20_000, 200_000
+MAX_PICTURES, MAX_CELLS = 1000, 20_000
 MAX_SLIDES, MAX_FIELDS = 100, 100_000  # fields of one slide
 _MOST_TYPES = 3 * MAX_TYPES  # of a laboratory's own, whose settings change
 MAX_PICTURE_SIDE = 2000  # pixels of a preview or crop: more than any that is written
@@ -49,46 +48,26 @@ _LONGEST = 50  # times as long as wide may a crop be
 _ADVICE = "Give a file that “Everything (JSON)” wrote, unchanged."
 
 
-Text = Annotated[str, Field(max_length=70_000)]  # a path within a ZIP file may be as long
-Line = Annotated[str, Field(max_length=MAX_LINE)]
-Number = Annotated[int, Field(ge=1, le=MAX_EVENTS)]
 Side = Annotated[int, Field(ge=1, le=2**20)]
 Edge = Annotated[int, Field(ge=-(2**21), le=2**21)]  # of a field, which may reach beyond its slide
-Coordinate = Annotated[float, Field(ge=-(2**21), le=2**21)]
+Pixels = Annotated[Base64Bytes | None, Field(exclude_if=lambda content: content is None)]
 Probability = Annotated[float, Field(ge=0, le=1.0001)]  # as processors round
 Distance = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=-10, le=10)]
-
-
-def _in_utc(time: datetime) -> datetime:
-    try:
-        return time.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("should be a time that UTC has too") from error
-
-
-Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class _Record(BaseModel):
     """Values of the types that are said, finite numbers; other keys are ignored."""
 
     model_config = ConfigDict(
-        strict=True, extra="ignore", allow_inf_nan=False, frozen=True, validate_by_name=True, serialize_by_alias=True
+        strict=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        frozen=True,
+        validate_by_name=True,
+        serialize_by_alias=True,
+        str_max_length=MAX_TEXT,
     )
-
-
-class CodeRecord(_Record):
-    """A concept of a terminology."""
-
-    system: Text
-    code: Text
-    display: Text = ""
-
-    @model_validator(mode="after")
-    def _is_code(self) -> Self:
-        check_code(dict(self))
-        return self
 
 
 class CellTypeRecord(_Record):
@@ -98,26 +77,24 @@ class CellTypeRecord(_Record):
     leucocyte: bool
     in_leucocyte_count: bool = False
     colour: Annotated[str, Field(pattern="^#[0-9a-f]{6}$")] = OTHER_COLOUR
-    code: CodeRecord | None = None
+    code: Annotated[Code, AfterValidator(lambda code: check_code(vars(code)))] | None = None
 
     @classmethod
     def of(cls, own: CellType) -> Self:
         """Describe a type, without its key."""
-        values = {name: getattr(own, name) for name in cls.model_fields}
-        return cls.model_construct(**values | {"code": own.code and CodeRecord.model_construct(**vars(own.code))})
+        return cls.model_construct(**vars(own))
 
     def cell_type(self) -> CellType:
         """The type."""
-        code = None if self.code is None else check_code(dict(self.code))
-        return CellType(self.name, self.leucocyte, self.in_leucocyte_count, colour=self.colour, code=code)
+        return CellType(**dict(self))
 
 
 class ReviewRecord(_Record):
     """What a person says of a cell."""
 
     own: CellTypeRecord | None = None  # comes first: the class is checked by it
-    label: Text | None = Field(alias="class")
-    reviewer: Text
+    label: str | None = Field(alias="class")
+    reviewer: str
     time: Time
 
     @field_validator("label")
@@ -143,10 +120,10 @@ class ReviewRecord(_Record):
 class PredictionRecord(_Record):
     """What the model says of a cell."""
 
-    label: Text = Field(alias="class")
+    label: str = Field(alias="class")
     probability: Probability
     status: Literal["confident", "review", "unfamiliar", "not_a_cell", "uncalibrated"]
-    probabilities: Annotated[dict[Text, Probability], Field(max_length=1000)]
+    probabilities: Annotated[dict[str, Probability], Field(max_length=1000)]
     distance: Distance | None = None
     laboratory_distance: Distance | None = None
 
@@ -175,7 +152,7 @@ class CellRecord(_Record):
     removed: bool
     pointed_at: bool
     framings: Annotated[tuple[tuple[Share, Share, Share, Share], ...], Field(min_length=1, max_length=16)]
-    image: Base64Bytes | None = None
+    image: Pixels = None
 
     @classmethod
     def of(cls, cell: Cell, image: bytes | None = None) -> Self:
@@ -190,26 +167,17 @@ class CellRecord(_Record):
         return Cell(**values, crop=crop)
 
 
-class PlaceRecord(_Record):
-    """Where a field lies on its slide."""
-
-    slide: Text
-    x: Coordinate
-    y: Coordinate
-    scale: Annotated[float, Field(gt=0, le=1000)]
-
-
 class SlideRecord(_Record):
     """One slide as a whole. `thumbnail` is a JPEG file, in base64."""
 
-    name: Text
+    name: str
     width: Side
     height: Side
-    pixel_size: Annotated[float, Field(gt=0, le=1000)]
+    pixel_size: Positive
     measured: bool
     fields: Annotated[tuple[tuple[Edge, Edge, Edge, Edge], ...], Field(max_length=MAX_FIELDS)]
     digest: Annotated[str, Field(max_length=100)] = ""
-    thumbnail: Base64Bytes | None = None
+    thumbnail: Pixels = None
 
     @classmethod
     def of(cls, slide: SlideMap, thumbnail: bytes | None = None) -> Self:
@@ -227,26 +195,24 @@ class PictureRecord(_Record):
     """One picture. `preview` is a JPEG file of its size or smaller, in base64."""
 
     number: Number
-    name: Text
+    name: str
     width: Side
     height: Side
     is_field: bool
     kind: PictureKind
     removed: bool
-    pixel_size: Annotated[float, Field(gt=0, le=1000)] | None
-    place: PlaceRecord | None = None
+    pixel_size: Positive | None
+    place: Place | None = None
     stand_ins: Annotated[dict[Number, Number], Field(max_length=MAX_CELLS)] = {}
     went: Annotated[tuple[Number, ...], Field(max_length=MAX_CELLS)] = ()
-    preview: Base64Bytes | None = None
+    preview: Pixels = None
 
     @classmethod
     def of(cls, picture: Picture, removal: Removal | None = None, preview: bytes | None = None) -> Self:
         """Describe a picture, and what went with it where it was taken out."""
         width, height = picture.size
-        place = picture.place and PlaceRecord.model_construct(**vars(picture.place))
         went = {"stand_ins": dict(removal.stand_ins), "went": tuple(sorted(removal.went))} if removal else {}
-        values = vars(picture) | went | {"place": place, "preview": preview}
-        return cls.model_construct(**values, width=width, height=height)
+        return cls.model_construct(**vars(picture) | went, preview=preview, width=width, height=height)
 
     def picture(self, small: Any) -> Picture:
         """The picture, with its preview: bytes, or where they lie."""
@@ -259,7 +225,7 @@ class PictureRecord(_Record):
             self.kind,
             self.removed,
             self.pixel_size,
-            None if self.place is None else Place(**dict(self.place)),
+            self.place,
         )
 
     def removal(self) -> Removal | None:
@@ -267,90 +233,16 @@ class PictureRecord(_Record):
         return Removal(self.stand_ins, frozenset(self.went)) if self.removed else None
 
 
-class EventRecord(_Record):
-    """One event of the history."""
-
-    number: Number
-    time: Time
-    who: Text
-    action: Action
-    cell: Number | None
-    picture: Number | None
-    field: Text
-    before: Text
-    after: Text
-
-    @classmethod
-    def of(cls, event: Event) -> Self:
-        """Describe an event."""
-        return cls.model_construct(**vars(event))
-
-    def event(self) -> Event:
-        """The event."""
-        return Event(**dict(self))
-
-
-class ModelRecord(_Record):
-    """Name and version of the model that predicted the cells."""
-
-    name: Text
-    version: Text
-    trained_on: Text | None
-    software: Text
-
-
-class SignatureRecord(_Record):
-    """Who signed."""
-
-    name: Text
-    time: Time
-    comment: Text
-
-
-class AboutRecord(_Record):
-    """What is known of a specimen beside its pictures and cells."""
-
-    name: Line
-    leucocyte_count: Annotated[float, Field(gt=0, le=1000)] | None
-    patient: Line = ""
-    order: Line = ""
-    slide: Line = ""
-    comment: Line = ""
-    model: ModelRecord | None = None
-    signature: SignatureRecord | None = None
-    amended: Annotated[int, Field(ge=0, le=MAX_EVENTS)] = 0
-    second_of: Text = ""
-
-    @classmethod
-    def of(cls, about: About) -> Self:
-        """Describe what is known."""
-        signature, model = about.signature, about.model
-        return cls.model_construct(
-            **vars(about)
-            | {
-                "model": model and ModelRecord.model_construct(**asdict(model)),
-                "signature": signature and SignatureRecord.model_construct(**vars(signature)),
-            }
-        )
-
-    def about(self) -> About:
-        """What is known."""
-        values = dict(self)
-        values["model"] = self.model and ModelIdentity(**dict(self.model))
-        values["signature"] = self.signature and Signature(**dict(self.signature))
-        return About(**values)
-
-
 class Document(_Record):
     """A specimen as a whole."""
 
     format: Literal[2]
-    about: AboutRecord
-    model: ModelRecord
+    about: About
+    model: ModelIdentity
     slides: Annotated[tuple[SlideRecord, ...], Field(max_length=MAX_SLIDES)] = ()
     pictures: Annotated[tuple[PictureRecord, ...], Field(max_length=MAX_PICTURES)]
     cells: Annotated[tuple[CellRecord, ...], Field(max_length=MAX_CELLS)]
-    history: Annotated[tuple[EventRecord, ...], Field(max_length=MAX_EVENTS)]
+    history: Annotated[tuple[Event, ...], Field(max_length=MAX_EVENTS)]
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -415,32 +307,23 @@ def describe_snapshot(snapshot: Snapshot, *, pictures: bool) -> dict[str, Any]:
     fits = len(snapshot.pictures) <= MAX_PICTURES and len(snapshot.cells) <= MAX_CELLS
     fits = fits and len(snapshot.slides) <= MAX_SLIDES
     pictures = pictures and fits and 4 / 3 * _size(snapshot) <= 0.9 * MAX_DOCUMENT_BYTES
-    about = AboutRecord.of(snapshot.about)
 
     def read(small: Iterable[bytes | KeptPicture]) -> Iterable[bytes | None]:
         return read_pictures(small) if pictures else repeat(None)
 
     previews, crops = read(it.small for it in snapshot.pictures), read(it.crop for it in snapshot.cells)
-    records: Iterable[tuple[str, Sequence[_Record]]] = (
-        ("slides", [SlideRecord.of(it, it.thumbnail if pictures else None) for it in snapshot.slides]),
-        (
-            "pictures",
-            [
-                PictureRecord.of(it, snapshot.removals.get(it.number), preview)
-                for it, preview in zip(snapshot.pictures, previews, strict=False)
-            ],
+    document = Document.model_construct(
+        about=snapshot.about,
+        model=snapshot.model,
+        slides=tuple(SlideRecord.of(it, it.thumbnail if pictures else None) for it in snapshot.slides),
+        pictures=tuple(
+            PictureRecord.of(it, snapshot.removals.get(it.number), preview)
+            for it, preview in zip(snapshot.pictures, previews, strict=False)
         ),
-        ("cells", [CellRecord.of(it, crop) for it, crop in zip(snapshot.cells, crops, strict=False)]),
-        ("history", [EventRecord.of(it) for it in snapshot.history]),
+        cells=tuple(CellRecord.of(it, crop) for it, crop in zip(snapshot.cells, crops, strict=False)),
+        history=snapshot.history,
     )
-    left_out = set() if pictures else {"preview", "image", "thumbnail"}
-    return {
-        "format": FORMAT,
-        "complete": pictures,
-        "about": about.model_dump(mode="json"),
-        "model": asdict(snapshot.model),
-        **{title: [it.model_dump(mode="json", exclude=left_out) for it in group] for title, group in records},
-    }
+    return {"format": FORMAT, "complete": pictures} | document.model_dump(mode="json")
 
 
 def load_document(content: bytes, name: str, specimen: Specimen, who: str = "") -> ModelIdentity:
@@ -465,19 +348,20 @@ def load_document(content: bytes, name: str, specimen: Specimen, who: str = "") 
         raise WbcError(f"{name}: is larger than {MAX_DOCUMENT_BYTES // 2**20} MiB, the most that is loaded back.")
     document = check_json(content, Document, name, _ADVICE)
     model = document.model if document.about.model is None else document.about.model
-    identity = ModelIdentity(**dict(model))
     small = [(it.preview, "JPEG", f"{name}: picture {it.number}") for it in document.pictures]
     small += [(it.image, "PNG", f"{name}: cell {it.number}") for it in document.cells]
     small += [(it.thumbnail, "JPEG", f"{name}: slide {it.name}") for it in document.slides]
     _check_pictures(small, name)
-    pictures = [it.picture(it.preview) for it in document.pictures]
-    cells = [it.cell(it.image) for it in document.cells]
-    slides = [it.slide(it.thumbnail) for it in document.slides]
-    removals = {it.number: removal for it in document.pictures if (removal := it.removal()) is not None}
-    about = document.about.model_copy(update={"signature": None, "model": model, "second_of": ""})
-    history = [it.event() for it in document.history]
-    specimen.load(about.about(), pictures, cells, removals, history, who, name, slides)
-    return identity
+    contents = Contents(
+        replace(document.about, signature=None, model=model, second_of=""),
+        tuple(it.picture(it.preview) for it in document.pictures),
+        tuple(it.cell(it.image) for it in document.cells),
+        {it.number: removal for it in document.pictures if (removal := it.removal()) is not None},
+        document.history,
+        tuple(it.slide(it.thumbnail) for it in document.slides),
+    )
+    specimen.load(contents, who, name)
+    return model
 
 
 def _size(snapshot: Snapshot) -> int:

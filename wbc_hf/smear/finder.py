@@ -75,16 +75,13 @@ def find_cells(image: ImageSource) -> list[FoundCell]:
         >>> [cell.box for cell in find_cells("field.jpg")]
     """
     field = image if isinstance(image, Image.Image) and image.mode == "RGB" else read_image(image)
-    return _default_finder().find(field)
-
-
-def _default_finder() -> "Finder":
     with _LOADING:
-        return _load_default_finder()
+        finder = _default_finder()
+    return finder.find(field)
 
 
 @cache
-def _load_default_finder() -> "Finder":
+def _default_finder() -> "Finder":
     return Finder(DEFAULT_FINDER_FOLDER)
 
 

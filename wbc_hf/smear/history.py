@@ -1,18 +1,21 @@
 """What was done to a specimen: by whom, when, and what it was before. Nothing in it is changed or taken out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
 
 from wbc_hf.inference import ModelIdentity
+from wbc_hf.safe_text import escape_surrogates
+from wbc_hf.smear.bounded import MAX_EVENTS, MAX_TEXT, Line, Number, Positive, Time
 from wbc_hf.smear.cell import Review
 
 # In place of a class: a person said that the cell is none of the five.
 NONE_OF_FIVE = "none"
-
-
-MAX_LINE = 1000  # characters of a name, number or comment: longer ones take a report minutes
 
 
 class Action(StrEnum):
@@ -41,7 +44,7 @@ class Event:
     """One thing that was done to a specimen.
 
     Attributes:
-        number: From 1, without gaps.
+        number: From 1, without gaps; 0 until the specimen assigns it.
         time: When, in UTC.
         who: Name of the person; "" where none was given.
         action: What was done.
@@ -52,15 +55,15 @@ class Event:
         after: What holds since.
     """
 
-    number: int
-    time: datetime
+    number: Number
+    time: Time
     who: str
     action: Action
-    cell: int | None = None
-    picture: int | None = None
-    field: str = ""
-    before: str = ""
-    after: str = ""
+    cell: Number | None
+    picture: Number | None
+    field: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ class Signature:
     """
 
     name: str
-    time: datetime
-    comment: str = ""
+    time: Time
+    comment: str
 
 
 @dataclass(frozen=True)
@@ -95,15 +98,17 @@ class About:
         second_of: Key of the specimen that this is a second reading of; "" for others.
     """
 
-    name: str = ""
-    leucocyte_count: float | None = None
-    patient: str = ""
-    order: str = ""
-    slide: str = ""
-    comment: str = ""
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False, str_max_length=MAX_TEXT)
+
+    name: Line
+    leucocyte_count: Positive | None
+    patient: Line = ""
+    order: Line = ""
+    slide: Line = ""
+    comment: Line = ""
     model: ModelIdentity | None = None
     signature: Signature | None = None
-    amended: int = 0
+    amended: Annotated[int, Field(ge=0, le=MAX_EVENTS)] = 0
     second_of: str = ""
 
     def text_of(self, name: str) -> str:
@@ -125,33 +130,10 @@ class Removal:
     went: frozenset[int]
 
 
-class EventMaker:
-    """Numbers the events of one change.
-
-    Args:
-        last: Number of the last event before.
-        who: Whose change it is.
-        loaded: Events of a file that come before.
-    """
-
-    def __init__(self, last: int, who: str, loaded: Sequence[Event] = ()):
-        self.events = list(loaded)
-        self._next, self._who, self._time = last + 1, who, datetime.now(UTC)
-
-    def add(
-        self,
-        action: Action,
-        *,
-        cell: int | None = None,
-        picture: int | None = None,
-        field: str = "",
-        before: str = "",
-        after: str = "",
-    ) -> None:
-        """Add an event, see `Event`."""
-        event = Event(self._next, self._time, self._who, action, cell, picture, field, before, after)
-        self.events.append(event)
-        self._next += 1
+def events_by(who: str) -> partial[Event]:
+    """What makes the events of one act of a person, without numbers."""
+    name, now = escape_surrogates(who.strip()), datetime.now(UTC)
+    return partial(Event, 0, now, name, cell=None, picture=None, field="", before="", after="")
 
 
 def word_of(review: Review | None) -> str:

@@ -122,16 +122,14 @@ class Monolayer:
 
 @dataclass(frozen=True)
 class _Light:
-    """The light and the cells of one slide: green of bare glass, and the optical densities of cells.
+    """The light and the cells of one slide: green of bare glass, and the optical density of cells.
 
     Attributes:
         white: Level of the green channel, 1 to 255.
-        edge: Density above which there is a cell.
-        layer: Density of one layer of cells.
+        layer: Density of one layer of cells; above half of it there is a cell.
     """
 
     white: float
-    edge: float
     layer: float
 
 
@@ -283,8 +281,7 @@ def _measure_light(looks: Sequence[np.ndarray]) -> _Light | None:
     if not layers:
         return None
     # The thick part shows glass too, at its border and round leucocytes, and is darker.
-    layer = float(np.percentile(layers, 25))
-    return _Light(white, layer / 2, layer)
+    return _Light(white, float(np.percentile(layers, 25)))
 
 
 def _otsu(values: np.ndarray) -> float:
@@ -298,7 +295,7 @@ def _otsu(values: np.ndarray) -> float:
 def _is_monolayer(look: np.ndarray, light: _Light) -> bool:
     """Judge a field by its green channel at low power."""
     density = _densities(look, light.white)
-    cells = (density > light.edge).astype(np.uint8)
+    cells = (density > light.layer / 2).astype(np.uint8)
     cover = cells.mean()
     if not _COVER[0] <= cover <= _COVER[1]:
         return False

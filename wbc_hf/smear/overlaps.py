@@ -93,13 +93,18 @@ def match_cells(boxes: Sequence[Box], earlier_boxes: Sequence[Box], overlap: Ove
         return {}
     mapped, earlier = _map_boxes(np.array(boxes, float), overlap.affine), np.array(earlier_boxes, float)
     iou = _iou(mapped, earlier)
-    same = (iou >= _IOU) | (_contain_centres(earlier, mapped).T & _contain_centres(mapped, earlier))
+    same = (iou >= _IOU) | contain_each_other(mapped, earlier)
     pairs: dict[int, int] = {}
     for index in np.argsort(-iou, axis=None, kind="stable"):
         new, old = map(int, np.unravel_index(index, iou.shape))
         if same[new, old] and new not in pairs and old not in pairs.values():
             pairs[new] = old
     return pairs
+
+
+def contain_each_other(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether each of the boxes, (n, 4), and each of the others, (m, 4), contain each other's centre: bool (n, m)."""
+    return _contain_centres(boxes, others) & _contain_centres(others, boxes).T
 
 
 def describe_field(image: Image.Image) -> FieldKeyPoints:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import batches
@@ -43,32 +43,26 @@ class PictureStore:
             file.flush()
         return KeptPicture(self, start, len(content))
 
-    def read(self, start: int, size: int) -> bytes:
-        """The bytes of a picture.
-
-        Raises:
-            WbcError: The file lacks them.
-        """
-        with self._lock:
-            try:
-                file = self._opened(to_write=False)
-                file.seek(start)
-                content = file.read(size)
-            except OSError as error:
-                raise WbcError(
-                    f"{self._path}: cannot be read ({error.strerror}). Restore it from a backup."
-                ) from error
-        if len(content) != size:
-            raise WbcError(f"{self._path}: is damaged, it ends within a picture. Restore it from a backup.")
-        return content
-
-    def read_all(self, pictures: Sequence["KeptPicture"]) -> list[bytes]:
-        """The bytes of several pictures of this store.
+    def read(self, pictures: Sequence["KeptPicture"]) -> list[bytes]:
+        """The bytes of some pictures of this store.
 
         Raises:
             WbcError: The file lacks one.
         """
-        return [self.read(it.start, it.size) for it in pictures]
+        contents = []
+        with self._lock:
+            try:
+                file = self._opened(to_write=False)
+                for picture in pictures:
+                    file.seek(picture.start)
+                    contents.append(file.read(picture.size))
+            except OSError as error:
+                raise WbcError(
+                    f"{self._path}: cannot be read ({error.strerror}). Restore it from a backup."
+                ) from error
+        if list(map(len, contents)) != list(map(len, pictures)):
+            raise WbcError(f"{self._path}: is damaged, it ends within a picture. Restore it from a backup.")
+        return contents
 
     def sync(self) -> None:
         """Flush what was appended to the disk, so that it survives a power cut.
@@ -112,7 +106,7 @@ class KeptPicture:
 
     def read(self) -> bytes:
         """Its bytes."""
-        return self.store.read(self.start, self.size)
+        return self.store.read([self])[0]
 
 
 def picture_bytes(picture: bytes | KeptPicture) -> bytes:
@@ -126,8 +120,6 @@ def read_pictures(pictures: Iterable[bytes | KeptPicture]) -> Iterator[bytes]:
     A database answers once for many in that way.
     """
     for some in batches(pictures, _AT_ONCE):
-        read: dict[KeptPicture, bytes] = {}
-        for store, group in groupby((it for it in some if isinstance(it, KeptPicture)), lambda it: it.store):
-            kept = list(group)
-            read.update(zip(kept, store.read_all(kept), strict=True))
-        yield from (it if isinstance(it, bytes) else read[it] for it in some)
+        for store, group in groupby(some, lambda it: it.store if isinstance(it, KeptPicture) else None):
+            together: list[Any] = list(group)
+            yield from together if store is None else store.read(together)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from wbc_hf.smear.cell import Cell
 from wbc_hf.smear.history import Removal
+from wbc_hf.smear.snapshot import Contents
 
 
 def take_out(cells: Sequence[Cell], picture: int) -> tuple[list[Cell], Removal]:
@@ -36,21 +37,18 @@ def put_back(cells: Sequence[Cell], removal: Removal) -> list[Cell]:
     return duplicates + [replace(cells[back - 1], removed=False) for back in sorted(removal.went)]
 
 
-def add_stand_ins(
-    cells: Sequence[Cell], removals: Mapping[int, Removal], picture: int, originals: Mapping[int, int]
-) -> dict[int, Removal | None]:
+def add_stand_ins(contents: Contents, picture: int, originals: Mapping[int, int]) -> dict[int, Removal | None]:
     """The removals that change where a new picture shows cells of pictures that were taken out.
 
     Args:
-        cells: Of the specimen.
-        removals: By number of the picture that was taken out.
+        contents: Of the specimen.
         picture: Number of the new picture.
         originals: By index of its cells, the number of the cell of a picture that was taken out.
     """
-    numbers = [cell.number for cell in cells if cell.picture == picture]
+    numbers = [cell.number for cell in contents.cells if cell.picture == picture]
     changed: dict[int, Removal | None] = {}
     for index, original in originals.items():
-        removed = cells[original - 1].picture
-        if (removal := changed.get(removed) or removals.get(removed)) is not None:
+        removed = contents.cells[original - 1].picture
+        if (removal := changed.get(removed) or contents.removals.get(removed)) is not None:
             changed[removed] = replace(removal, stand_ins={**removal.stand_ins, numbers[index]: original})
     return changed

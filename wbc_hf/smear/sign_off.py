@@ -78,8 +78,6 @@ def amend(specimen: Specimen, name: str, reason: str) -> None:
         WbcError: It is not signed, or a name or the reason is missing.
     """
     name, reason = name.strip(), reason.strip()
-    if specimen.about.signature is None:
-        raise WbcError("This specimen is not signed, and can be changed as it is.")
     if not name or not reason or len(reason) > MAX_COMMENT:
         raise WbcError(f"Amending takes a name, and a reason of at most {MAX_COMMENT} characters.")
     specimen.amend(name, reason)

@@ -391,14 +391,9 @@ def _missing_bytes(path: Path) -> int:
     """How many bytes a TIFF lacks at its end, by where its pages say that their parts lie; 0 of a whole one."""
     size = path.stat().st_size
     with _open_tiff(path) as opened:
-        ends = [
-            int(offset) + int(count)
-            for page in opened.pages
-            for offset, count in [max(zip(page.dataoffsets, page.databytecounts, strict=False), default=(0, 0))]
-        ]
-        if _next_page_missing(opened):
-            return max(1, max(ends, default=0) - size)
-    return max(0, max(ends, default=0) - size)
+        parts = (it for page in opened.pages for it in zip(page.dataoffsets, page.databytecounts, strict=False))
+        end = max((int(offset) + int(count) for offset, count in parts), default=0)
+        return max(int(_next_page_missing(opened)), end - size)
 
 
 def _next_page_missing(opened) -> bool:

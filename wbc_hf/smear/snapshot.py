@@ -1,4 +1,4 @@
-"""A specimen at one moment: every export is made from a snapshot, so that all of them agree."""
+"""A specimen at one moment: what is kept of it, and the snapshot that every export is made from, so that all agree."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from datetime import datetime
 from wbc_hf.data import Box
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import ModelIdentity
+from wbc_hf.smear.bounded import Coordinate, Positive
 from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.differential import Differential
 from wbc_hf.smear.history import About, Event, Removal
@@ -25,9 +26,9 @@ class Place:
     """
 
     slide: str
-    x: float
-    y: float
-    scale: float
+    x: Coordinate
+    y: Coordinate
+    scale: Positive
 
     def on_slide(self, box: Box) -> Box:
         """A box in pixels of the field, in pixels of the slide."""
@@ -73,7 +74,7 @@ class Picture:
     """One picture of a specimen.
 
     Attributes:
-        number: From 1, in the order in which they were added.
+        number: From 1, in the order in which they were added; 0 until `Specimen.add_picture` assigns it.
         name: File name without folders.
         size: Width and height in pixels.
         is_field: Whether it is a photograph of a smear; else it shows one cell.
@@ -106,34 +107,46 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A specimen at one moment.
+class Contents:
+    """All that is kept of a specimen.
 
     Attributes:
-        specimen: The laboratory's identifier; may be empty.
-        time: When it was made, in UTC.
-        model: The model that classified the cells.
-        pictures: All, removed ones included.
-        cells: All, in whatever state.
-        differential: Of the counted cells.
-        unreadable: Files that `count` could not read: `name` and `reason` of each.
-        slides: Those that fields are of.
-        about: What else is known of the specimen.
-        history: What was done to it, in order.
+        about: What is known of it beside its pictures and cells.
+        pictures: All, removed ones included, in the order of their numbers.
+        cells: All, in whatever state, in the order of their numbers.
         removals: What went with each picture that was taken out, by its number.
+        history: What was done to it, in order.
+        slides: Those that fields are of.
     """
 
-    specimen: str
+    about: About = field(default_factory=lambda: About("", None))
+    pictures: tuple[Picture, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    removals: Mapping[int, Removal] = field(default_factory=dict)
+    history: tuple[Event, ...] = ()
+    slides: tuple[SlideMap, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot(Contents):
+    """A specimen at one moment, with its differential.
+
+    Attributes:
+        time: When it was made, in UTC.
+        model: The model that classified the cells.
+        differential: Of the counted cells.
+        unreadable: Files that `count` could not read: `name` and `reason` of each.
+    """
+
     time: datetime
     model: ModelIdentity
-    pictures: tuple[Picture, ...]
-    cells: tuple[Cell, ...]
     differential: Differential
     unreadable: tuple[UnreadableImageError, ...] = ()
-    slides: tuple[SlideMap, ...] = ()
-    about: About = field(default_factory=About)
-    history: tuple[Event, ...] = ()
-    removals: Mapping[int, Removal] = field(default_factory=dict)
+
+    @property
+    def specimen(self) -> str:
+        """The laboratory's identifier; may be empty."""
+        return self.about.name
 
     @property
     def reviewers(self) -> tuple[str, ...]:

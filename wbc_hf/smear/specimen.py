@@ -9,21 +9,22 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from wbc_hf.errors import WbcError
-from wbc_hf.inference import ModelIdentity, Predictor
+from wbc_hf.inference import ModelIdentity, Predictor, batches
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.safe_text import escape_surrogates
+from wbc_hf.smear.bounded import MAX_LINE
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
 from wbc_hf.smear.cell_types import NO_TYPES, CellType, CellTypes
 from wbc_hf.smear.cell_views import predict_crops
-from wbc_hf.smear.change import Change, ChangedMeanwhileError, Journal
+from wbc_hf.smear.change import Change, ChangedMeanwhileError
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
-from wbc_hf.smear.history import MAX_LINE, About, Action, Event, EventMaker, Removal, Signature, event_line, word_of
-from wbc_hf.smear.picture_kind import PictureKind
-from wbc_hf.smear.picture_store import KeptPicture, PictureStore, read_pictures
+from wbc_hf.smear.history import About, Action, Event, Removal, Signature, event_line, events_by, word_of
+from wbc_hf.smear.picture_store import PictureStore, read_pictures
 from wbc_hf.smear.removal import add_stand_ins, put_back, take_out
-from wbc_hf.smear.snapshot import Picture, Place, SlideMap, Snapshot
+from wbc_hf.smear.snapshot import Contents, Picture, SlideMap, Snapshot
 
 _AT_ONCE = 64  # cells that are predicted again together
 
@@ -37,9 +38,9 @@ class Specimen:
         leucocyte_count: Total leucocyte count in 10⁹/l, or None.
         model: The model that predicts its cells, where it need not always be the one in use.
         store: Where previews and crops lie; by default in a temporary file.
-        journal: Keeps each change before it holds; by default nothing does.
 
     Attributes:
+        contents: All that it holds, at one moment.
         size: Bytes of all previews and crops.
     """
 
@@ -50,67 +51,26 @@ class Specimen:
         *,
         model: ModelIdentity | None = None,
         store: PictureStore | None = None,
-        journal: Journal | None = None,
     ):
         self.size = 0
         self._lock = threading.Lock()
         self._store = PictureStore() if store is None else store
-        self._journal = journal
-        self._about = About(escape_surrogates(name), leucocyte_count, model=model)
-        self._pictures: list[Picture] = []
-        self._cells: list[Cell] = []
-        self._slides: list[SlideMap] = []
-        self._removals: dict[int, Removal] = {}
-        self._history: list[Event] = []
-
-    def _fill(
-        self,
-        about: About,
-        pictures: Iterable[Picture],
-        cells: Iterable[Cell],
-        removals: Mapping[int, Removal],
-        history: Iterable[Event],
-        slides: Iterable[SlideMap],
-    ) -> None:
-        self.size = 0
-        self._about, self._removals, self._history = about, dict(removals), list(history)
-        self._pictures = [replace(picture, small=self._kept(picture.small)) for picture in pictures]
-        self._cells = [replace(cell, crop=self._kept(cell.crop)) for cell in cells]
-        self._slides = self._kept_slides(slides)
+        self.contents = Contents(About(escape_surrogates(name), leucocyte_count, model=model))
 
     def catch_up(self) -> None:
         """Take over what other programs did to it. Only one that is kept in a store has others."""
 
-    def load(
-        self,
-        about: About,
-        pictures: Sequence[Picture],
-        cells: Sequence[Cell],
-        removals: Mapping[int, Removal],
-        history: Sequence[Event],
-        who: str,
-        name: str,
-        slides: Sequence[SlideMap] = (),
-    ) -> None:
-        """Fill a new specimen with what a file holds of one; the history says so in the end, and the journal is told.
+    def load(self, contents: Contents, who: str, name: str) -> None:
+        """Fill a new specimen with what a file holds of one; the history says so in the end.
 
         Args:
-            about: What is known of it.
-            pictures: In the order of their numbers, from 1.
-            cells: As well.
-            removals: By number of the picture that was taken out.
-            history: In the order of its numbers, from 1.
+            contents: Numbered from 1.
             who: Whoever loads it.
             name: Of the file.
-            slides: That fields are of.
         """
         with self._lock:
-            events = EventMaker(len(history), who, history)
-            events.add(Action.LOADED, after=escape_surrogates(name))
-            small = [replace(picture, small=self._kept(picture.small)) for picture in pictures]
-            crops = [replace(cell, crop=self._kept(cell.crop)) for cell in cells]
-            maps = self._kept_slides(slides)
-            self._commit(events, pictures=small, cells=crops, removals=removals, about=about, slides=maps)
+            change, loaded = self._copy(contents), events_by(who)(Action.LOADED, after=escape_surrogates(name))
+            self._commit(replace(change, events=[*contents.history, loaded]))
 
     def load_unread(self, other: "Specimen", key: str) -> None:
         """Fill a new specimen with the pictures and cells of another, without what anybody said of them.
@@ -119,63 +79,46 @@ class Specimen:
             other: The other.
             key: Of the other, which `About.second_of` then names.
         """
-        with other._lock:
-            about, pictures, cells = other._about, tuple(other._pictures), tuple(other._cells)
-            slides, removals = tuple(other._slides), dict(other._removals)
-        about = replace(about, signature=None, amended=0, second_of=key)
+        contents = other.contents
+        about = replace(contents.about, signature=None, amended=0, second_of=key)
+        cells = tuple(replace(cell, review=None) for cell in contents.cells)
         with self._lock:
-            events = self._events("")
-            events.add(Action.SECOND)
-            previews, images = read_pictures(it.small for it in pictures), read_pictures(it.crop for it in cells)
-            small = [replace(it, small=self._kept(preview)) for it, preview in zip(pictures, previews, strict=True)]
-            crops = [replace(it, crop=self._kept(image), review=None) for it, image in zip(cells, images, strict=True)]
-            maps = self._kept_slides(replace(it, small=it.thumbnail) for it in slides)
-            self._commit(events, pictures=small, cells=crops, removals=removals, about=about, slides=maps)
-
-    @property
-    def removals(self) -> dict[int, Removal]:
-        """What went with each picture that was taken out, by its number."""
-        with self._lock:
-            return dict(self._removals)
+            change = self._copy(replace(contents, about=about, cells=cells))
+            self._commit(replace(change, events=[events_by("")(Action.SECOND)]))
 
     @property
     def about(self) -> About:
         """What is known of the specimen beside its pictures and cells."""
-        return self._about
+        return self.contents.about
 
     @property
-    def name(self) -> str:
-        """The laboratory's identifier."""
-        return self._about.name
-
-    @name.setter
-    def name(self, name: str) -> None:
-        self.describe(name=name)
+    def pictures(self) -> tuple[Picture, ...]:
+        """In the order of their numbers."""
+        return self.contents.pictures
 
     @property
-    def leucocyte_count(self) -> float | None:
-        """Total leucocyte count in 10⁹/l, or None."""
-        return self._about.leucocyte_count
+    def cells(self) -> tuple[Cell, ...]:
+        """In the order of their numbers."""
+        return self.contents.cells
 
-    @leucocyte_count.setter
-    def leucocyte_count(self, count: float | None) -> None:
-        self.describe(leucocyte_count=count)
+    @property
+    def slides(self) -> tuple[SlideMap, ...]:
+        """The slides that fields are of."""
+        return self.contents.slides
 
     @property
     def history(self) -> tuple[Event, ...]:
         """What was done to the specimen, in order."""
-        with self._lock:
-            return tuple(self._history)
+        return self.contents.history
 
     def history_since(self, number: int) -> tuple[Event, ...]:
         """The events after the one with this number; 0 for all."""
-        with self._lock:
-            return tuple(self._history[number:])
+        return self.history[number:]
 
     @property
     def last_event(self) -> int:
         """Number of the last event; 0 where nothing was done."""
-        return len(self._history)
+        return len(self.history)
 
     def describe(
         self,
@@ -195,23 +138,23 @@ class Specimen:
             WbcError: A text is longer than `MAX_LINE`.
         """
         with self._lock:
-            events = self._events(who)
-            about = self._about
-            changed = next((it for it, known in (expected or {}).items() if getattr(about, it) != known), None)
+            event, events = events_by(who), list[Event]()
+            known = about = self.about
+            changed = next((it for it, value in (expected or {}).items() if getattr(known, it) != value), None)
             if changed is not None:
                 raise ChangedMeanwhileError(
                     f"{changed}: was changed meanwhile. Look at it; write yours again if it holds."
                 )
             for name, value in values.items():
-                before, after = getattr(about, name), escape_surrogates(value) if isinstance(value, str) else value
+                before, after = getattr(known, name), escape_surrogates(value) if isinstance(value, str) else value
                 if isinstance(after, str) and len(after) > MAX_LINE:
                     raise WbcError(f"{name}: has {len(after):,} characters, and at most {MAX_LINE:,} are kept.")
                 if after != before:
                     about = replace(about, **{name: after})  # type: ignore[arg-type]
-                    texts = self._about.text_of(name), about.text_of(name)
-                    events.add(Action.DESCRIBED, field=name, before=texts[0], after=texts[1])
-            if events.events:
-                self._commit(events, about=about)
+                    texts = known.text_of(name), about.text_of(name)
+                    events.append(event(Action.DESCRIBED, field=name, before=texts[0], after=texts[1]))
+            if events:
+                self._commit(Change(events=events, about=about))
 
     def sign(self, signature: Signature, after: str = "", seen: int | None = None) -> None:
         """Sign it, as one act: reviews without a name get that of the signer. See `sign_off.sign`.
@@ -226,16 +169,16 @@ class Specimen:
             WbcError: It is signed already.
         """
         with self._lock:
-            if seen is not None and len(self._history) > seen:
+            if seen is not None and self.last_event > seen:
                 raise ChangedMeanwhileError(
-                    f"Not signed, since this was done meanwhile: {event_line(self._history[-1])}. "
+                    f"Not signed, since this was done meanwhile: {event_line(self.history[-1])}. "
                     "Look at it, and sign then."
                 )
-            credited, events = self._credited(signature.name), self._events(signature.name)
-            for cell in credited:
-                events.add(Action.CREDITED, cell=cell.number)
-            events.add(Action.SIGNED, after=escape_surrogates(after))
-            self._commit(events, cells=credited, about=replace(self._about, signature=signature))
+            event = events_by(signature.name)
+            credited = self._credited(signature.name, event)
+            signed = event(Action.SIGNED, after=escape_surrogates(after))
+            about = replace(self.about, signature=signature)
+            self._commit(replace(credited, events=[*credited.events, signed], about=about))
 
     def amend(self, who: str, reason: str) -> None:
         """Open it again where it is signed, see `sign_off.amend`.
@@ -244,26 +187,11 @@ class Specimen:
             WbcError: It is not signed.
         """
         with self._lock:
-            if self._about.signature is None:
+            if self.about.signature is None:
                 raise WbcError("This specimen is not signed, and can be changed as it is.")
-            events = self._events(who)
-            events.add(Action.AMENDED, after=escape_surrogates(reason))
-            self._commit(events, about=replace(self._about, signature=None, amended=self._about.amended + 1))
-
-    @property
-    def pictures(self) -> tuple[Picture, ...]:
-        """In the order of their numbers."""
-        return self.contents()[0]
-
-    @property
-    def cells(self) -> tuple[Cell, ...]:
-        """In the order of their numbers."""
-        return self.contents()[1]
-
-    def contents(self) -> tuple[tuple[Picture, ...], tuple[Cell, ...]]:
-        """All pictures and all cells at one moment; between two separate calls another thread may add a picture."""
-        with self._lock:
-            return tuple(self._pictures), tuple(self._cells)
+            amended = events_by(who)(Action.AMENDED, after=escape_surrogates(reason))
+            about = replace(self.about, signature=None, amended=self.about.amended + 1)
+            self._commit(Change(events=[amended], about=about))
 
     def snapshot(self, model: ModelIdentity, ranges: ReferenceRanges, types: CellTypes = NO_TYPES) -> Snapshot:
         """Everything that is known now, with the differential of the counted cells.
@@ -273,99 +201,51 @@ class Specimen:
             ranges: Reference ranges of the laboratory.
             types: The laboratory's own, for `differentiate_cells`.
         """
-        with self._lock:
-            about, pictures, cells = self._about, tuple(self._pictures), tuple(self._cells)
-            history, removals, slides = tuple(self._history), dict(self._removals), tuple(self._slides)
-        time = datetime.now(UTC).replace(microsecond=0)
-        differential = differentiate_cells(cells, ranges, about.leucocyte_count, types)
-        return Snapshot(
-            about.name,
-            time,
-            model,
-            pictures,
-            cells,
-            differential,
-            about=about,
-            history=history,
-            removals=removals,
-            slides=slides,
-        )
-
-    @property
-    def slides(self) -> tuple[SlideMap, ...]:
-        """The slides that fields are of."""
-        with self._lock:
-            return tuple(self._slides)
+        contents, time = self.contents, datetime.now(UTC).replace(microsecond=0)
+        differential = differentiate_cells(contents.cells, ranges, contents.about.leucocyte_count, types)
+        return Snapshot(**vars(contents), time=time, model=model, differential=differential)
 
     def add_slide(self, slide: SlideMap, who: str = "") -> None:
         """Add a slide, before its fields; not once more, since two people may give it at once."""
         name = escape_surrogates(slide.name)
         with self._lock:
-            if any((it.name, it.digest) == (name, slide.digest) for it in self._slides):
+            if any((it.name, it.digest) == (name, slide.digest) for it in self.slides):
                 return
-            thumbnail = slide.thumbnail
             # Before its first picture nothing of a specimen is on the disk.
-            small = self._store.keep(thumbnail) if self._pictures else thumbnail
-            kept = replace(slide, name=name, small=small)
-            events = self._events(who)
-            events.add(Action.SLIDE, after=kept.name)
-            self._commit(events, slides=[kept])
-            self.size += len(thumbnail)
+            small = self._store.keep(slide.thumbnail) if self.pictures else slide.thumbnail
+            opened = events_by(who)(Action.SLIDE, after=name)
+            self._commit(Change(events=[opened], slides=[replace(slide, name=name, small=small)]))
 
-    def add_picture(
-        self,
-        name: str,
-        size: tuple[int, int],
-        preview: bytes,
-        cells: Sequence[Cell],
-        *,
-        is_field: bool,
-        kind: PictureKind = PictureKind.UNCLEAR,
-        pixel_size: float | None = None,
-        place: Place | None = None,
-        seen: int | None = None,
-    ) -> Picture:
+    def add_picture(self, picture: Picture, cells: Sequence[Cell], seen: int | None = None) -> Picture:
         """Add a picture with the cells found in it, and number both.
 
         Args:
-            name: File name.
-            size: Width and height in pixels.
-            preview: JPEG.
-            cells: Without numbers.
-            is_field: Whether it is a photograph of a smear, else of one cell.
-            kind: What it looks like.
-            pixel_size: Width of a pixel in µm.
-            place: On a slide.
+            picture: Without a number.
+            cells: As well.
             seen: Number of the pictures that it was compared with; by default whatever there are.
 
         Raises:
             ChangedMeanwhileError: There are more, which may show the same cells.
         """
-        name = escape_surrogates(name)
+        name = escape_surrogates(picture.name)
         with self._lock:
-            if seen is not None and len(self._pictures) > seen:
+            if seen is not None and len(self.pictures) > seen:
                 raise ChangedMeanwhileError(
                     f"{name}: others added pictures meanwhile, all the time. Give it once more."
                 )
-            number = len(self._pictures) + 1
-            kept = self._store.keep(preview)
-            picture = Picture(number, name, size, is_field, kept, kind, pixel_size=pixel_size, place=place)
-            first = len(self._cells) + 1
-            numbered = [self._numbered(cell, first + index, number) for index, cell in enumerate(cells)]
-            events = self._events("")
-            events.add(Action.READ, picture=number, after=name)
-            self._commit(events, pictures=[picture], cells=numbered)
-            self.size += len(preview) + sum(len(cell.crop) for cell in numbered)
+            number = len(self.pictures) + 1
+            picture = replace(picture, number=number, name=name, small=self._store.keep(picture.preview))
+            numbered = [self._numbered(cell, it, number) for it, cell in enumerate(cells, len(self.cells) + 1)]
+            read = events_by("")(Action.READ, picture=number, after=name)
+            self._commit(Change([picture], numbered, events=[read]))
             return picture
 
     def add_cell(self, picture: int, cell: Cell, who: str = "") -> Cell:
         """Add a cell to an earlier picture; it gets the next number."""
         with self._lock:
-            numbered = self._numbered(cell, len(self._cells) + 1, picture)
-            events = self._events(who)
-            events.add(Action.POINTED_AT, cell=numbered.number, picture=picture)
-            self._commit(events, cells=[numbered])
-            self.size += len(numbered.crop)
+            numbered = self._numbered(cell, len(self.cells) + 1, picture)
+            pointed_at = events_by(who)(Action.POINTED_AT, cell=numbered.number, picture=picture)
+            self._commit(Change(cells=[numbered], events=[pointed_at]))
             return numbered
 
     def predict_again(self, predictor: Predictor) -> None:
@@ -374,22 +254,17 @@ class Specimen:
         Args:
             predictor: Of the cells' images as they are.
         """
-        cells = self.cells
         predictions = []
-        for start in range(0, len(cells), _AT_ONCE):
-            some = cells[start : start + _AT_ONCE]
+        for some in batches(self.cells, _AT_ONCE):
             images = read_pictures(cell.crop for cell in some)
             views = [replace(cell, crop=image).views for cell, image in zip(some, images, strict=True)]
             predictions += [prediction for prediction, _ in predict_crops(predictor, views)]
         with self._lock:
-            events = self._events("")
-            events.add(Action.PREDICTED, after=predictor.name)
+            predicted = events_by("")(Action.PREDICTED, after=predictor.name)
             # Of a specimen that is kept the model is, too.
-            model = None if self._about.model is None else predictor.identity
-            predicted = [
-                replace(self._cells[index], prediction=prediction) for index, prediction in enumerate(predictions)
-            ]
-            self._commit(events, cells=predicted, about=replace(self._about, model=model))
+            model = None if self.about.model is None else predictor.identity
+            cells = [replace(cell, prediction=it) for cell, it in zip(self.cells, predictions, strict=False)]
+            self._commit(Change(cells=cells, events=[predicted], about=replace(self.about, model=model)))
 
     def review(self, number: int, label: str | CellType | None, reviewer: str = "") -> Cell:
         """Record a review of a cell; it replaces an earlier one.
@@ -461,12 +336,12 @@ class Specimen:
             for number in reviews:
                 self._check_reviewable(number)
             self._check_expected(expected or {})
-            events, cells = self._events(who), []
+            event, events, cells = events_by(who), list[Event](), list[Cell]()
             for number, review in reviews.items():
-                cell = self._cells[number - 1]
+                cell = self.cells[number - 1]
                 cells.append(replace(cell, review=review))
-                events.add(action, cell=number, before=word_of(cell.review), after=word_of(review))
-            self._commit(events, cells=cells)
+                events.append(event(action, cell=number, before=word_of(cell.review), after=word_of(review)))
+            self._commit(Change(cells=cells, events=events))
             return cells
 
     def remove(self, number: int, who: str = "") -> None:
@@ -478,11 +353,11 @@ class Specimen:
             WbcError: No such picture.
         """
         with self._lock:
-            if not 1 <= number <= len(self._pictures):
-                raise WbcError(f"picture {number}: there are {len(self._pictures)}, numbered from 1.")
-            if self._pictures[number - 1].removed:
+            if not 1 <= number <= len(self.pictures):
+                raise WbcError(f"picture {number}: there are {len(self.pictures)}, numbered from 1.")
+            if self.pictures[number - 1].removed:
                 return
-            changed, removal = take_out(self._cells, number)
+            changed, removal = take_out(self.cells, number)
             self._commit_picture(number, Action.TAKEN_OUT, who, changed, removal)
 
     def discard(self, number: int, who: str = "", expected: Mapping[int, Review | None] | None = None) -> None:
@@ -498,9 +373,8 @@ class Specimen:
         """
         with self._lock:
             self._check_expected(expected or {})
-            events = self._events(who)
-            events.add(Action.DISCARDED, cell=number)
-            self._commit(events, cells=[replace(self._cells[number - 1], removed=True)])
+            discarded = events_by(who)(Action.DISCARDED, cell=number)
+            self._commit(Change(cells=[replace(self.cells[number - 1], removed=True)], events=[discarded]))
 
     def add_stand_ins(self, picture: int, originals: Mapping[int, int]) -> None:
         """Record which cells of a picture show what a removed picture shows too, so that both are never counted.
@@ -510,9 +384,9 @@ class Specimen:
             originals: By index of its cells, the number of the cell of the removed picture.
         """
         with self._lock:
-            removals = add_stand_ins(self._cells, self._removals, picture, originals)
+            removals = add_stand_ins(self.contents, picture, originals)
             if removals:
-                self._commit(self._events(""), removals=removals)
+                self._commit(Change(removals=removals))
 
     def put_back(self, number: int, who: str = "") -> None:
         """Put a removed picture back: its cells are counted as before, and those that stood in for them are not.
@@ -521,97 +395,86 @@ class Specimen:
             WbcError: No such picture, or one that was not removed.
         """
         with self._lock:
-            removal = self._removals.get(number)
+            removal = self.contents.removals.get(number)
             if removal is None:
                 raise WbcError(f"picture {number}: was not taken out.")
-            changed = put_back(self._cells, removal)
-            self._commit_picture(number, Action.PUT_BACK, who, changed, None)
+            self._commit_picture(number, Action.PUT_BACK, who, put_back(self.cells, removal), None)
 
     def credit(self, reviewer: str) -> None:
         """Give all reviews without a name the name of this reviewer."""
         name = escape_surrogates(reviewer.strip())
         with self._lock:
-            credited = self._credited(name)
-            if credited:
-                events = self._events(name)
-                for cell in credited:
-                    events.add(Action.CREDITED, cell=cell.number)
-                self._commit(events, cells=credited)
+            credited = self._credited(name, events_by(name))
+            if credited.cells:
+                self._commit(credited)
 
-    def _credited(self, name: str) -> list[Cell]:
-        """The cells whose reviews have no name, with this one; none without a name."""
-        return [
+    def _credited(self, name: str, event: partial[Event]) -> Change:
+        """The reviews that have no name get this one; none without a name."""
+        cells = [
             replace(cell, review=replace(cell.review, reviewer=name))
-            for cell in self._cells
+            for cell in self.cells
             if name and cell.review is not None and not cell.review.reviewer
         ]
+        return Change(cells=cells, events=[event(Action.CREDITED, cell=cell.number) for cell in cells])
 
-    def _kept(self, content: bytes | KeptPicture) -> KeptPicture:
-        self.size += len(content)
-        return self._store.keep(content) if isinstance(content, bytes) else content
+    def _copy(self, contents: Contents) -> Change:
+        """What others hold, with its pictures in the store of this specimen."""
+        keep = self._store.keep
+        previews = read_pictures(it.small for it in contents.pictures)
+        crops = read_pictures(it.crop for it in contents.cells)
+        return Change(
+            [replace(it, small=keep(preview)) for it, preview in zip(contents.pictures, previews, strict=True)],
+            [replace(it, crop=keep(crop)) for it, crop in zip(contents.cells, crops, strict=True)],
+            contents.removals,
+            contents.history,
+            contents.about,
+            self._kept_slides(contents.slides),
+        )
 
     def _kept_slides(self, slides: Iterable[SlideMap]) -> list[SlideMap]:
-        return [replace(slide, small=self._kept(slide.small)) for slide in slides]
+        return [replace(slide, small=self._store.keep(slide.thumbnail)) for slide in slides]
 
     def _numbered(self, cell: Cell, number: int, picture: int) -> Cell:
         return replace(cell, crop=self._store.keep(cell.image), number=number, picture=picture)
 
-    def _events(self, who: str) -> EventMaker:
-        return EventMaker(len(self._history), escape_surrogates(who.strip()))
-
     def _commit_picture(
         self, number: int, action: Action, who: str, cells: Sequence[Cell], removal: Removal | None
     ) -> None:
-        picture = replace(self._pictures[number - 1], removed=removal is not None)
-        events = self._events(who)
-        events.add(action, picture=number)
-        self._commit(events, pictures=[picture], cells=cells, removals={number: removal})
+        picture = replace(self.pictures[number - 1], removed=removal is not None)
+        events = [events_by(who)(action, picture=number)]
+        self._commit(Change([picture], cells, {number: removal}, events))
 
-    def _commit(
-        self,
-        events: EventMaker,
-        *,
-        pictures: Sequence[Picture] = (),
-        cells: Sequence[Cell] = (),
-        removals: Mapping[int, Removal | None] | None = None,
-        about: About | None = None,
-        slides: Sequence[SlideMap] = (),
-    ) -> None:
-        """Let a change hold, as the only place that does; first in the journal, which may refuse it.
+    def _commit(self, change: Change) -> None:
+        """Let a change hold, as the only place that does; first it is kept, which may be refused.
 
-        The journal hears of a specimen with its first picture, and then of its slides too, which come before their
-        fields: whoever only opens a page leaves nothing behind.
+        A specimen is kept from its first picture on, and then its slides are too, which come before their fields:
+        whoever only opens a page leaves nothing behind.
         """
-        if self._about.signature is not None and (about or self._about).amended == self._about.amended:
+        before = self.contents
+        if before.about.signature is not None and (change.about or before.about).amended == before.about.amended:
             raise WbcError("This specimen is signed: it can only be amended.")
-        change = Change(tuple(pictures), tuple(cells), removals or {}, tuple(events.events), about, tuple(slides))
-        if self._journal is not None and (self._pictures or pictures):
-            self._journal(change if self._pictures else self._with_what_was_before(change))
-        for picture in change.pictures:
-            self._pictures[picture.number - 1 : picture.number] = [picture]
-        for cell in change.cells:
-            self._cells[cell.number - 1 : cell.number] = [cell]
-        merged = {**self._removals, **change.removals}
-        self._removals = {number: removal for number, removal in merged.items() if removal is not None}
-        self._slides += change.slides
-        self._history += change.events
-        self._about = change.about or self._about
+        numbered = enumerate(change.events, len(before.history) + 1)
+        change = replace(change, events=[replace(event, number=number) for number, event in numbered])
+        size = sum(map(len, change.new_pictures(before)))
+        if before.pictures:
+            self._keep(change, before)
+        elif change.pictures:
+            before = replace(before, slides=tuple(self._kept_slides(before.slides)))
+            events, slides = [*before.history, *change.events], [*before.slides, *change.slides]
+            everything = replace(change, events=events, about=change.about or before.about, slides=slides)
+            self._keep(everything, Contents())
+        self.contents = change.made_to(before)
+        self.size += size
 
-    def _with_what_was_before(self, change: Change) -> Change:
-        """The change that brings the first picture, with what came before it."""
-        self._slides = [
-            it if isinstance(it.small, KeptPicture) else replace(it, small=self._store.keep(it.small))
-            for it in self._slides
-        ]
-        events, slides = (*self._history, *change.events), (*self._slides, *change.slides)
-        return replace(change, events=events, about=change.about or self._about, slides=slides)
+    def _keep(self, change: Change, before: Contents) -> None:
+        """Keep a change for good, which a store does, or raise a WbcError: the specimen then stays as it was."""
 
     def _check_expected(self, expected: Mapping[int, Review | None]) -> None:
         changed = [
-            number for number, review in expected.items() if not _same_word(self._cells[number - 1].review, review)
+            number for number, review in expected.items() if not _same_word(self.cells[number - 1].review, review)
         ]
         if changed:
-            last = next(event for event in reversed(self._history) if event.cell == changed[0])
+            last = next(event for event in reversed(self.history) if event.cell == changed[0])
             more = f" (and {len(changed) - 1} more cells were changed)" if len(changed) > 1 else ""
             raise ChangedMeanwhileError(
                 f"Not kept, since this was done meanwhile: {event_line(last)}{more}. Look at it; if your word holds, "
@@ -619,9 +482,9 @@ class Specimen:
             )
 
     def _check_reviewable(self, number: int) -> None:
-        if not 1 <= number <= len(self._cells):
-            raise WbcError(f"cell {number}: there are {len(self._cells)} cells, numbered from 1.")
-        cell = self._cells[number - 1]
+        if not 1 <= number <= len(self.cells):
+            raise WbcError(f"cell {number}: there are {len(self.cells)} cells, numbered from 1.")
+        cell = self.cells[number - 1]
         if cell.state in NEVER_COUNTED:
             reasons = {
                 CellState.REMOVED: "its picture was removed",
@@ -638,11 +501,7 @@ def _same_word(first: Review | None, second: Review | None) -> bool:
 def _review_of(label: str | CellType | None, reviewer: str, time: datetime) -> Review:
     if isinstance(label, CellType):
         return Review(label.name, reviewer, time, label)
-    return Review(_class_name(label), reviewer, time)
-
-
-def _class_name(label: str | None) -> str | None:
     index = None if label is None else class_index(label)
     if label is not None and index is None:
         raise WbcError(f"{label}: is not one of {', '.join(CLASS_NAMES)}.")
-    return None if index is None else CLASS_NAMES[index]
+    return Review(None if index is None else CLASS_NAMES[index], reviewer, time)

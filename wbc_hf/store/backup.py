@@ -38,8 +38,7 @@ def back_up(store: SpecimenStore, target: Path) -> int:
             else:
                 copy_specimens(store.database, copy.database)
             _check(copy, store.name)
-            count = copy.find(most=1).total
-    return count
+            return copy.find(most=1).total
 
 
 def restore(backup: Path, target: Path | str) -> int:
@@ -66,8 +65,7 @@ def restore(backup: Path, target: Path | str) -> int:
             shutil.copyfile(file, folder / file.relative_to(backup))
         with closing(SpecimenStore(folder)) as copy:
             _check(copy, str(backup))
-            count = copy.find(most=1).total
-    return count
+            return copy.find(most=1).total
 
 
 def _restore_into(backup: Path, store: SpecimenStore) -> int:
@@ -99,7 +97,10 @@ def _copy_files(store: SpecimenStore, database: SqliteDatabase, copy: SpecimenSt
 @contextmanager
 def _made_at_once(target: Path) -> Iterator[Path]:
     """A folder to fill that gets its name at the end of the block; an exception leaves nothing."""
-    _check_new(target)
+    if target.exists():
+        raise WbcError(f"{target}: exists already. Name a folder that does not, so that nothing is written over.")
+    if not target.parent.is_dir():
+        raise WbcError(f"{target}: its parent folder does not exist. Make it first.")
     temporary = target.parent / f".{target.name}.{uuid4().hex}.tmp"
     try:
         temporary.mkdir(mode=0o700)
@@ -116,10 +117,3 @@ def _made_at_once(target: Path) -> Iterator[Path]:
 def _check(copy: SpecimenStore, source: str) -> None:
     if faults := copy.check():
         raise WbcError(f"{source}: was not copied, since it is damaged: {faults[0]} Use an earlier backup.")
-
-
-def _check_new(target: Path) -> None:
-    if target.exists():
-        raise WbcError(f"{target}: exists already. Name a folder that does not, so that nothing is written over.")
-    if not target.parent.is_dir():
-        raise WbcError(f"{target}: its parent folder does not exist. Make it first.")

@@ -14,6 +14,9 @@ from wbc_hf.store.pictures import SpecimenPictures
 
 NEWEST = "0003"  # of the migrations; a test compares it with them
 PATIENCE = 20  # seconds to wait for others who write
+# Names of the locks that all who use the same database respect: any numbers that no other program takes. They are of
+# changing the schema, and of adding pictures where a quota holds.
+SCHEMA, ROOM = 0x77626301, 0x77626302
 
 
 class Database(ABC):
@@ -97,8 +100,8 @@ class Database(ABC):
         """Remove what killed processes left, and say of how many specimens."""
 
     @abstractmethod
-    def lock_room(self, connection: Connection) -> None:
-        """Let nobody else add pictures until the end of the transaction, so that a quota holds."""
+    def lock(self, connection: Connection, name: int) -> None:
+        """Let nobody else do what `SCHEMA` or `ROOM` is the lock of until the end of the transaction."""
 
     def close(self) -> None:
         """Close all connections."""
@@ -140,10 +143,6 @@ class Database(ABC):
     def _why_only_read(self) -> str:
         """Why nothing can be written, as `reading_only`."""
 
-    @abstractmethod
-    def _lock_schema(self, connection: Connection) -> None:
-        """Let nobody else change the schema until the end of the transaction."""
-
     def _check_version(self, must_exist: bool) -> None:
         found = self._version()
         if found == NEWEST:
@@ -158,7 +157,7 @@ class Database(ABC):
             )
             return
         with self.writing() as connection:
-            self._lock_schema(connection)
+            self.lock(connection, SCHEMA)
             _migrate(connection)
 
     def _version(self) -> str | None:

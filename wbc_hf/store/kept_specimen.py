@@ -2,22 +2,29 @@
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Connection, insert, select, update
 
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import ModelIdentity
-from wbc_hf.smear import Action, Cell, Review, Signature, Specimen
+from wbc_hf.smear import Action, Cell, Change, Contents, KeptPicture, Review, Signature, Specimen
 from wbc_hf.store.database import Database
-from wbc_hf.store.journal import CheckRoom, NotNewestError, SpecimenJournal
-from wbc_hf.store.reading import missing, read_contents
+from wbc_hf.store.reading import missing, read_specimen
 from wbc_hf.store.tables import SPECIMENS
+from wbc_hf.store.work_list import State
+from wbc_hf.store.writing import row_after, write_parts
 
 _ATTEMPTS = 100  # to act between two acts of others
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# Is told within a transaction how many bytes are to come, and raises a WbcError where there is no room.
+CheckRoom = Callable[[Connection, int], None]
+
+
+class NotNewestError(WbcError):
+    """Another process changed the specimen since it was read here."""
 
 
 def _on_newest(act: Callable[Concatenate["KeptSpecimen", P], R]) -> Callable[Concatenate["KeptSpecimen", P], R]:
@@ -44,7 +51,7 @@ class KeptSpecimen(Specimen):
         database: Of the store.
         key: Of the specimen.
         owner: Who began it.
-        check_room: See there.
+        check_room: See `CheckRoom`.
         model: As for `Specimen`.
 
     Attributes:
@@ -61,10 +68,10 @@ class KeptSpecimen(Specimen):
         model: ModelIdentity | None = None,
     ):
         self.key, self.owner = key, owner
-        self._database = database
+        self._database, self._check_room = database, check_room
         self._kept_pictures = database.pictures_of(key)
-        self._kept_journal = SpecimenJournal(database, key, owner, self._kept_pictures, check_room)
-        super().__init__(model=model, store=self._kept_pictures, journal=self._kept_journal)
+        self._revision = 0  # number of changes that are known here; 0 where nothing is kept yet
+        super().__init__(model=model, store=self._kept_pictures)
 
     @classmethod
     def read(cls, database: Database, key: str, check_room: CheckRoom) -> "KeptSpecimen":
@@ -73,11 +80,7 @@ class KeptSpecimen(Specimen):
         Raises:
             WbcError: There is none, or what is kept of it is damaged.
         """
-        with database.reading() as connection:
-            owner = connection.execute(select(SPECIMENS.c.owner).where(SPECIMENS.c.key == key)).scalar_one_or_none()
-        if owner is None:
-            raise missing(key)
-        specimen = cls(database, key, owner, check_room)
+        specimen = cls(database, key, "", check_room)
         with specimen._lock:
             specimen._read_again()
         return specimen
@@ -89,24 +92,66 @@ class KeptSpecimen(Specimen):
             WbcError: It was deleted, or what is kept of it is damaged.
         """
         with self._lock:
-            revision = self._kept_journal.revision
             with self._database.reading() as connection:
                 query = select(SPECIMENS.c.revision).where(SPECIMENS.c.key == self.key)
                 newest = connection.execute(query).scalar_one_or_none()
             if newest is None:
-                if revision == 0:
+                if self._revision == 0:
                     return  # its first picture is still to come
                 raise missing(self.key)
             # Also of one that is new here: whether a commit holds is unknown where its acknowledgement was lost.
-            if newest != revision:
+            if newest != self._revision:
                 self._read_again()
 
     def _read_again(self) -> None:
         with self._database.reading() as connection:
-            it = read_contents(connection, self.key, self._kept_pictures)
+            it = read_specimen(connection, self.key, self._kept_pictures)
         self._kept_pictures.continue_at(it.end)
-        self._kept_journal.catch_up(it)
-        self._fill(it.about, it.pictures, it.cells, it.removals, it.history, it.slides)
+        self._revision, self.owner, self.contents, self.size = it.revision, it.owner, it.contents, it.size
+
+    def _keep(self, change: Change, before: Contents) -> None:
+        """Write a change, all of it or nothing, before it holds: what was acknowledged is on the disk.
+
+        Raises:
+            NotNewestError: Another process changed the specimen.
+            WbcError: It cannot be written, or the specimen was deleted.
+        """
+        fresh = [it for it in change.new_pictures(before) if isinstance(it, KeptPicture)]
+        after = change.made_to(before)
+        if fresh:
+            self._kept_pictures.sync()
+        with self._database.writing() as connection:
+            newest = self._newest_row(connection)
+            if fresh:
+                self._check_room(connection, sum(map(len, fresh)))
+            row = row_after(newest, change, before, after)
+            if row["state"] != State.SIGNED:  # signing comes last, and amending first: what is signed takes nothing
+                self._write_row(connection, row)
+            if fresh:
+                self._kept_pictures.write(connection, fresh)
+            write_parts(connection, self.key, change, before, after)
+            if row["state"] == State.SIGNED:
+                self._write_row(connection, row)
+        self._kept_pictures.forget_written(fresh)
+        self._revision += 1
+
+    def _newest_row(self, connection: Connection) -> dict[str, Any]:
+        """The row of the specimen, empty of a new one. Nobody else changes it until the end of the transaction."""
+        query = select(SPECIMENS).where(SPECIMENS.c.key == self.key).with_for_update()
+        found = connection.execute(query).mappings().first()
+        if found is None and self._revision:
+            raise WbcError("This specimen was deleted. What you did last was not kept.")
+        if found is not None and found["revision"] != self._revision:
+            raise NotNewestError("This specimen was changed elsewhere. What you did last was not kept.")
+        return dict(found or {})
+
+    def _write_row(self, connection: Connection, row: dict[str, Any]) -> None:
+        if self._revision == 0:
+            first = {"key": self.key, "owner": self.owner, "created": row["changed"], "revision": 1}
+            connection.execute(insert(SPECIMENS).values(**row, **first))
+        else:
+            known = SPECIMENS.c.key == self.key
+            connection.execute(update(SPECIMENS).where(known).values(**row, revision=self._revision + 1))
 
     # Acts that hold whatever others did meanwhile.
     describe = _on_newest(Specimen.describe)
@@ -135,9 +180,8 @@ class KeptSpecimen(Specimen):
     ) -> list[Cell]:
         """Replace reviews, see `Specimen.set_reviews`; by default of what is known here."""
         if expected is None:
-            with self._lock:
-                known = len(self._cells)
-                expected = {it: self._cells[it - 1].review for it in reviews if 1 <= it <= known}
+            cells = self.cells
+            expected = {it: cells[it - 1].review for it in reviews if 1 <= it <= len(cells)}
         return _set_reviews(self, reviews, who, action, expected)
 
 

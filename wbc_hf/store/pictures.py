@@ -13,8 +13,6 @@ from wbc_hf.store.tables import CONTENTS
 if TYPE_CHECKING:
     from wbc_hf.store.postgresql import PostgresDatabase
 
-_AT_ONCE = 64  # pictures that are read together
-
 
 class SpecimenPictures(PictureStore):
     """The pictures of a kept specimen, and what its transactions have to do for them.
@@ -54,16 +52,8 @@ class DatabasePictures(SpecimenPictures):
         self._unwritten[picture] = content
         return picture
 
-    def read(self, start: int, size: int) -> bytes:
-        """The bytes of a picture.
-
-        Raises:
-            WbcError: The database lacks them, or cannot be reached.
-        """
-        return self.read_all([KeptPicture(self, start, size)])[0]
-
-    def read_all(self, pictures: Sequence[KeptPicture]) -> list[bytes]:
-        """The bytes of several pictures, in one transaction.
+    def read(self, pictures: Sequence[KeptPicture]) -> list[bytes]:
+        """The bytes of some pictures, in one transaction.
 
         Raises:
             WbcError: The database lacks one, or cannot be reached.
@@ -73,11 +63,10 @@ class DatabasePictures(SpecimenPictures):
         if places:
             query = select(CONTENTS.c.start, CONTENTS.c.data).where(CONTENTS.c.specimen == self._key)
             with self._database.reading() as connection:
-                for first in range(0, len(places), _AT_ONCE):
-                    some = CONTENTS.c.start.in_(places[first : first + _AT_ONCE])
-                    contents |= {start: bytes(data) for start, data in connection.execute(query.where(some))}
+                found = connection.execute(query.where(CONTENTS.c.start.in_(places)))
+                contents |= {start: bytes(data) for start, data in found}
         read = [contents[it.start] or b"" for it in pictures]
-        if any(len(content) != it.size for content, it in zip(read, pictures, strict=True)):
+        if list(map(len, read)) != list(map(len, pictures)):
             raise WbcError(
                 f"{self._database.name}: is damaged, a picture is missing. Restore a backup into another database."
             )

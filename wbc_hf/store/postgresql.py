@@ -14,8 +14,6 @@ from wbc_hf.store.tables import CELLS, CONTENTS, PICTURES, SLIDES
 
 _SCHEMES = ("postgres", "postgresql", "postgresql+psycopg")
 _SECRETS = ("password", "sslpassword", "passfile")
-# Names of the locks that all who use the same database respect: any numbers that no other program takes.
-_SCHEMA_LOCK, _ROOM_LOCK = 0x77626301, 0x77626302
 _SESSION = text(
     f"SELECT set_config('lock_timeout', '{PATIENCE}s', false),"
     " set_config('idle_in_transaction_session_timeout', '300s', false),"
@@ -139,9 +137,9 @@ class PostgresDatabase(Database):
         """A killed process leaves nothing: its transaction is undone."""
         return 0
 
-    def lock_room(self, connection: Connection) -> None:
-        """Wait for others who add pictures."""
-        connection.execute(select(func.pg_advisory_xact_lock(_ROOM_LOCK)))
+    def lock(self, connection: Connection, name: int) -> None:
+        """Wait for others who hold it."""
+        connection.execute(select(func.pg_advisory_xact_lock(name)))
 
     def describe_fault(self, error: BaseException) -> str:
         """What the state that the server gave, or its absence, means."""
@@ -190,9 +188,6 @@ class PostgresDatabase(Database):
         if standby or not granted:
             return f"{self.name}: this store {_FAULTS['25006' if standby else '42501']}."
         return ""
-
-    def _lock_schema(self, connection: Connection) -> None:
-        connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
 
 
 def _name(url: URL) -> str:

@@ -4,56 +4,46 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, MappingResult, RowMapping, Table, select
 
 from wbc_hf.errors import WbcError
 from wbc_hf.smear import (
     About,
-    AboutRecord,
     Action,
-    Cell,
     CellRecord,
+    Contents,
     Event,
     KeptPicture,
-    Picture,
     PictureRecord,
     PictureStore,
-    Removal,
-    SlideMap,
     SlideRecord,
 )
 from wbc_hf.store.tables import CELLS, EVENTS, PICTURES, SLIDES, SPECIMENS
-from wbc_hf.store.work_list import State
+
+_ABOUT = TypeAdapter(About)
 
 
 @dataclass(frozen=True)
-class Contents:
-    """All that is kept of a specimen.
+class Kept:
+    """A specimen as it is kept.
 
     Attributes:
         revision: Number of changes.
-        state: How far it is.
         owner: Who began it.
         size: Bytes of its pictures.
         end: Where the next picture starts.
-        about, pictures, cells, removals, history, slides: As for `Specimen.load`.
+        contents: All that it holds.
     """
 
     revision: int
-    state: State
     owner: str
     size: int
     end: int
-    about: About
-    pictures: list[Picture]
-    cells: list[Cell]
-    removals: dict[int, Removal]
-    history: list[Event]
-    slides: list[SlideMap]
+    contents: Contents
 
 
-def read_contents(connection: Connection, key: str, store: PictureStore) -> Contents:
+def read_specimen(connection: Connection, key: str, store: PictureStore) -> Kept:
     """Read a specimen.
 
     Args:
@@ -68,30 +58,23 @@ def read_contents(connection: Connection, key: str, store: PictureStore) -> Cont
     if row is None:
         raise missing(key)
 
-    def rows(table: Table) -> Iterator[tuple[RowMapping, KeptPicture]]:
+    def rows(table: Table) -> Iterator[tuple[str, KeptPicture]]:
         for row in _rows(connection, table, key):
-            yield row, KeptPicture(store, row["start"], row["size"])
+            yield row["record"], KeptPicture(store, row["start"], row["size"])
 
     try:
-        slides = [SlideRecord.model_validate_json(row["record"]).slide(small) for row, small in rows(SLIDES)]
-        cells = [CellRecord.model_validate_json(row["record"]).cell(small) for row, small in rows(CELLS)]
-        records = [(PictureRecord.model_validate_json(row["record"]), small) for row, small in rows(PICTURES)]
-        pictures = [record.picture(small) for record, small in records]
-        removals = {record.number: it for record, _ in records if (it := record.removal()) is not None}
-        small = [it.small for it in pictures] + [it.crop for it in cells] + [it.small for it in slides]
-        return Contents(
-            row["revision"],
-            State(row["state"]),
-            row["owner"],
-            row["bytes"],
-            max((it.start + it.size for it in small if isinstance(it, KeptPicture)), default=0),
-            AboutRecord.model_validate_json(row["about"]).about(),
-            pictures,
-            cells,
-            removals,
-            [_event(row) for row in _rows(connection, EVENTS, key)],
-            slides,
+        slides, pictures, cells = (list(rows(table)) for table in (SLIDES, PICTURES, CELLS))
+        end = max((small.start + small.size for _, small in (*slides, *pictures, *cells)), default=0)
+        records = [(PictureRecord.model_validate_json(text), small) for text, small in pictures]
+        contents = Contents(
+            _ABOUT.validate_json(row["about"], strict=True),
+            tuple(record.picture(small) for record, small in records),
+            tuple(CellRecord.model_validate_json(text).cell(small) for text, small in cells),
+            {record.number: removal for record, _ in records if (removal := record.removal()) is not None},
+            tuple(_event(row) for row in _rows(connection, EVENTS, key)),
+            tuple(SlideRecord.model_validate_json(text).slide(small) for text, small in slides),
         )
+        return Kept(row["revision"], row["owner"], row["bytes"], end, contents)
     except (ValidationError, ValueError) as error:
         raise WbcError(
             f"specimen {key}: what is kept of it cannot be understood, since it is damaged or of a newer "

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from wbc_hf.errors import WbcError
 from wbc_hf.inference import ModelIdentity
-from wbc_hf.store.database import Database
+from wbc_hf.store.database import ROOM, Database
 from wbc_hf.store.kept_specimen import KeptSpecimen
 from wbc_hf.store.postgresql import PostgresDatabase, is_address
 from wbc_hf.store.reading import missing
@@ -169,7 +169,7 @@ class SpecimenStore:
     def _check_room(self, connection: Connection, more: int) -> None:
         if self._quota is None:
             return
-        self.database.lock_room(connection)
+        self.database.lock(connection, ROOM)
         used = _used(connection)
         if used + more > self._quota:
             raise WbcError(

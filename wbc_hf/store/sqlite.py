@@ -12,6 +12,7 @@ from sqlalchemy.pool import QueuePool
 
 from wbc_hf.errors import WbcError
 from wbc_hf.files import make_folder
+from wbc_hf.smear import KeptPicture
 from wbc_hf.store.database import PATIENCE, Database
 from wbc_hf.store.pictures import SpecimenPictures
 from wbc_hf.store.tables import CELLS, PICTURES, SLIDES, SPECIMENS
@@ -86,7 +87,7 @@ class SqliteDatabase(Database):
         )
         pictures = self.pictures_of(key)
         for start, size in connection.execute(places.order_by("start")):
-            yield start, pictures.read(start, size)
+            yield start, KeptPicture(pictures, start, size).read()
 
     def write_pictures(self, connection: Connection, key: str, pictures: Iterable[tuple[int, bytes]]) -> None:
         """Write the file of a specimen, and flush it to the disk."""
@@ -133,7 +134,7 @@ class SqliteDatabase(Database):
         if found != "ok":
             raise WbcError(f"{self.name}: is damaged ({found}), and was not copied. Use an earlier backup.")
 
-    def lock_room(self, connection: Connection) -> None:
+    def lock(self, connection: Connection, name: int) -> None:
         """Whoever writes is alone anyway."""
 
     def describe_fault(self, error: BaseException) -> str:
@@ -176,6 +177,3 @@ class SqliteDatabase(Database):
         if self._writable:
             return ""
         return f"{self._folder}: may not be written to, only read. Allow the user who runs this to."
-
-    def _lock_schema(self, connection: Connection) -> None:
-        """Whoever writes is alone anyway."""

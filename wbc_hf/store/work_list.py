@@ -1,7 +1,7 @@
 """The work list: which specimens are kept, in which state, found by words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 
@@ -68,15 +68,6 @@ class WorkList:
     total: int
 
 
-_SHOWN = [
-    SPECIMENS.c[name]
-    for name in (
-        *("key", "name", "state", "owner", "created", "changed"),
-        *("pictures", "cells", "counted", "waiting", "signed_by", "amended"),
-    )
-]
-
-
 def find_work(
     connection: Connection,
     words: str = "",
@@ -99,15 +90,12 @@ def find_work(
         most: How many to list.
         key: Only this specimen.
     """
-    found: Select = select(*_SHOWN)
+    found: Select = select(*(SPECIMENS.c[it.name] for it in fields(WorkItem)))
     for word in folded(words).split():
         found = found.where(SPECIMENS.c.search.contains(word, autoescape=True))
-    if state is not None:
-        found = found.where(SPECIMENS.c.state == state.value)
-    if owner is not None:
-        found = found.where(SPECIMENS.c.owner == owner)
-    if key is not None:
-        found = found.where(SPECIMENS.c.key == key)
+    for column, value in (("state", state and state.value), ("owner", owner), ("key", key)):
+        if value is not None:
+            found = found.where(SPECIMENS.c[column] == value)
     if unchanged_since is not None:
         found = found.where(SPECIMENS.c.changed < unchanged_since)
     total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()

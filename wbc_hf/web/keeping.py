@@ -136,7 +136,7 @@ class Keeping:
                 self.roles.check_see(user, specimen.owner)
                 session = session or self.sessions.of(request.session_hash)
                 session.take(specimen)
-                return self._show_opened(session, f"Opened {specimen.name or 'a specimen without a name'}.")
+                return self._show_opened(session, f"Opened {specimen.about.name or 'a specimen without a name'}.")
             if event.action == "delete":
                 self._delete(key, user, session)
         except WbcError as error:

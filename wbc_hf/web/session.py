@@ -210,7 +210,8 @@ class Session:
     @property
     def view(self) -> View:
         """What is shown now."""
-        pictures, cells = self.specimen.contents()
+        contents = self.specimen.contents
+        pictures, cells = contents.pictures, contents.cells
         return View(
             pictures,
             cells,

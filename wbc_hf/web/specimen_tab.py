@@ -349,9 +349,9 @@ class SpecimenTab:
 
     def _refresh(self, session: Session) -> dict:
         """Show all of the specimen that is open as it is now, with its fields."""
-        total = session.specimen.leucocyte_count
+        total = session.specimen.about.leucocyte_count
         leucocytes = "" if total is None else f"{total:g}"
-        state: dict = {self.name: session.specimen.name, self.leucocytes: leucocytes, self.notice: ""}
+        state: dict = {self.name: session.specimen.about.name, self.leucocytes: leucocytes, self.notice: ""}
         state |= {self.map: show_slides(session)}
         state |= self.keeping.state_of(session) | self.panel.state(session)
         return state | self._visible_parts(session) | self._show(session, leucocytes)
