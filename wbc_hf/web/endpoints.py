@@ -132,11 +132,10 @@ class Endpoints:
         Returns:
             The label, its probability (0 to 1), the status (confident, review, …) and the probability of each class.
         """
-        with _errors_as_answers():
-            (answer,) = answer_uploads(self.predictor, [check_picture("picture", picture)])
-            if isinstance(answer, UnreadableImageError):
-                raise answer
-            return _to_json(answer)
+        (answer,) = answer_uploads(self.predictor, [check_picture("picture", picture)])
+        if isinstance(answer, UnreadableImageError):
+            raise answer
+        return _to_json(answer)
 
     def classify_many(self, pictures: object, progress: gr.Progress = _PROGRESS) -> list[dict]:
         """Say which leucocyte each picture of one cell shows, of at most 100.
@@ -147,13 +146,12 @@ class Endpoints:
         Returns:
             A record as of /classify for each, in order; a file that cannot be read has the status "unreadable".
         """
-        with _errors_as_answers():
-            uploads = _check_number(check_pictures("pictures", pictures))
-            answers = []
-            for answer in answer_uploads(self.predictor, uploads):
-                answers.append(_to_json(answer))
-                progress((len(answers), len(uploads)), unit="pictures")
-            return answers
+        uploads = _check_number(check_pictures("pictures", pictures))
+        answers = []
+        for answer in answer_uploads(self.predictor, uploads):
+            answers.append(_to_json(answer))
+            progress((len(answers), len(uploads)), unit="pictures")
+        return answers
 
     def explain(self, picture: object, label: object) -> Image.Image:
         """Draw over a picture of one cell what speaks for a class.
@@ -166,10 +164,9 @@ class Endpoints:
             The picture under its heat map.
         """
         known = {class_index(name): name for name in self.predictor.labels}
-        with _errors_as_answers():
-            name = check_text("label", label)
-            with _read_one(picture) as image:
-                return overlay(image, heat_map(self.predictor, image, known.get(class_index(name), name or None)))
+        name = check_text("label", label)
+        with _read_one(picture) as image:
+            return overlay(image, heat_map(self.predictor, image, known.get(class_index(name), name or None)))
 
     def nearest(self, picture: object, number: object) -> list[dict]:
         """Name the reference cells that look most like a cell, where the page was started with some.
@@ -181,15 +178,14 @@ class Endpoints:
         Returns:
             The label, the name and the similarity (at most 1) of each, the most similar first.
         """
-        with _errors_as_answers():
-            count = check_whole_number("number", number, 1, MAX_NEIGHBOURS)
-            with _read_one(picture) as image:
-                if self.references is None:
-                    raise WbcError("This page was started without reference cells (--references).")
-                return [
-                    {"label": neighbour.label, "name": neighbour.name, "similarity": neighbour.similarity}
-                    for neighbour in self.references.nearest(image, count)
-                ]
+        count = check_whole_number("number", number, 1, MAX_NEIGHBOURS)
+        with _read_one(picture) as image:
+            if self.references is None:
+                raise WbcError("This page was started without reference cells (--references).")
+            return [
+                {"label": neighbour.label, "name": neighbour.name, "similarity": neighbour.similarity}
+                for neighbour in self.references.nearest(image, count)
+            ]
 
     def count(
         self,
@@ -248,9 +244,9 @@ class Endpoints:
         Returns:
             The file.
         """
-        with TemporaryDirectory() as folder, _errors_as_answers():
-            key = check_choice("form", form, [export.key for export in EXPORTS])
-            export = next(export for export in EXPORTS if export.key == key)
+        with TemporaryDirectory() as folder:
+            exports = {export.key: export for export in EXPORTS}
+            export = exports[check_choice("form", form, [*exports])]
             snapshot, _ = self.count_specimen(
                 pictures, show, name, leucocytes, corrections, request.username or reviewer, laboratory
             )
@@ -290,14 +286,13 @@ class Endpoints:
         Arguments are those of `count`, of whatever types a program sent.
 
         Raises:
-            gr.Error: No files, too many of them, or a value that is not allowed.
+            WbcError: No files, too many of them, or a value that is not allowed.
         """
-        with _errors_as_answers():
-            total = check_leucocyte_count(check_number("leucocytes", leucocytes))
-            specimen = Specimen(check_text("name", name), total)
-            predictor = self._predictor_of(check_text("laboratory", laboratory))
-            counter = CellCounter(predictor, specimen)
-            unreadable = self._read_into(counter, pictures, show, corrections, check_text("reviewer", reviewer))
+        total = check_leucocyte_count(check_number("leucocytes", leucocytes))
+        specimen = Specimen(check_text("name", name), total)
+        predictor = self._predictor_of(check_text("laboratory", laboratory))
+        counter = CellCounter(predictor, specimen)
+        unreadable = self._read_into(counter, pictures, show, corrections, check_text("reviewer", reviewer))
         return specimen.snapshot(predictor.identity, self.ranges, self.own_types), unreadable
 
     def laboratories(self) -> list[dict]:
@@ -342,26 +337,25 @@ class Endpoints:
             The laboratory's name (null if adapting helped nothing), what was done and measured, and unreadable files.
         """
         specimen, specimen_key = Specimen(), uuid4().hex
-        with _errors_as_answers():
-            name, keep = check_text("laboratory", laboratory), check_flag("keep_cells", keep_cells)
-            if self.kept is None:
-                raise WbcError("This page keeps no laboratories: start it with --laboratories FOLDER.")
-            before = self.kept.cells(name) if name in self.kept else ()
-            unreadable = self._read_into(CellCounter(self.predictor, specimen), pictures, show, corrections, "")
-            origin = check_laboratory(specimen.cells, self.predictor.calibration).origin
-            adapted = adapt_model(
-                self.predictor,
-                gather_cells(specimen.cells, specimen_key, origin, before),
-                lambda step, share: progress(share, desc=step),
-                lambda: False,
-            )
-            kept = None
-            if adapted.adaptation.warning is None:
-                kept = self.kept.keep(
-                    name, self.predictor, adapted.folder, adapted.adaptation, keep_cells=True if keep else None
-                ).name
-                if keep:
-                    self.kept.add_cells(kept, cells_to_learn(only_reviewed(specimen.cells), specimen_key))
+        name, keep = check_text("laboratory", laboratory), check_flag("keep_cells", keep_cells)
+        if self.kept is None:
+            raise WbcError("This page keeps no laboratories: start it with --laboratories FOLDER.")
+        before = self.kept.cells(name) if name in self.kept else ()
+        unreadable = self._read_into(CellCounter(self.predictor, specimen), pictures, show, corrections, "")
+        origin = check_laboratory(specimen.cells, self.predictor.calibration).origin
+        adapted = adapt_model(
+            self.predictor,
+            gather_cells(specimen.cells, specimen_key, origin, before),
+            lambda step, share: progress(share, desc=step),
+            lambda: False,
+        )
+        kept = None
+        if adapted.adaptation.warning is None:
+            kept = self.kept.keep(
+                name, self.predictor, adapted.folder, adapted.adaptation, keep_cells=True if keep else None
+            ).name
+            if keep:
+                self.kept.add_cells(kept, cells_to_learn(only_reviewed(specimen.cells), specimen_key))
         return {
             "laboratory": kept,
             "adaptation": json.loads(json.dumps(asdict(adapted.adaptation))),
@@ -447,12 +441,3 @@ def _check_number(uploads: list[Upload]) -> list[Upload]:
             f"{len(uploads)} were given, at most {MAX_FILES} are answered at once: split them, or use `wbc-hf`"
         )
     return uploads
-
-
-@contextmanager
-def _errors_as_answers() -> Iterator[None]:
-    """Send the message of an error that a user can solve to the program that asked."""
-    try:
-        yield
-    except WbcError as error:
-        raise gr.Error(str(error), print_exception=False) from error
