@@ -4,8 +4,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import gradio as gr
 
@@ -15,7 +13,6 @@ from wbc_hf.adaptation import (
     MIN_PICTURES,
     SCORES,
     Adaptation,
-    adapt,
     cells_to_learn,
     count_supply,
     only_reviewed,
@@ -25,7 +22,7 @@ from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 from wbc_hf.reports import RESEARCH_USE
 from wbc_hf.smear import Cell
-from wbc_hf.web.adapting import ADAPTATIONS, adaptation_turn
+from wbc_hf.web.adapting import ADAPTATIONS, adapt_model
 from wbc_hf.web.rendering import render, render_problem
 from wbc_hf.web.session import Sessions
 from wbc_hf.web.uploads import AT_ONCE
@@ -76,22 +73,16 @@ class AdaptTab:
 
     def on_adapt(self, request: gr.Request, progress: gr.Progress = _PROGRESS) -> Iterator[tuple]:
         """Adapt the model to the reviewed cells of the visitor."""
-        with TemporaryDirectory() as folder:
-            try:
-                cells = cells_to_learn(self._reviewed_cells(request), str(request.session_hash))
-                output = Path(folder) / f"adapted-model-{datetime.now(UTC):%Y%m%dT%H%MZ}"
-
-                def report(step: str, share: float) -> None:
-                    progress(share, desc=step)
-
-                with adaptation_turn(report, lambda: False):
-                    adaptation = adapt(self.predictor.name, cells, output, progress=report)
-            except WbcError as error:
-                yield render_problem("Not adapted", str(error)), gr.update(visible=False)
-                return
-            archive = shutil.make_archive(str(output), "zip", folder, output.name)
-            # Gradio copies the file to where it keeps temporary ones for a while; then this resumes and removes it.
-            yield render_adaptation(adaptation), gr.update(value=archive, visible=True)
+        try:
+            cells = cells_to_learn(self._reviewed_cells(request), str(request.session_hash))
+            adapted = adapt_model(self.predictor, cells, lambda step, share: progress(share, desc=step), lambda: False)
+        except WbcError as error:
+            yield render_problem("Not adapted", str(error)), gr.update(visible=False)
+            return
+        folder = adapted.folder.rename(adapted.folder.with_name(f"adapted-model-{datetime.now(UTC):%Y%m%dT%H%MZ}"))
+        archive = shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
+        # Gradio copies the file to where it keeps temporary ones for a while; then this resumes, and the model's go.
+        yield render_adaptation(adapted.adaptation), gr.update(value=archive, visible=True)
 
     def _reviewed_cells(self, request: gr.Request) -> list[Cell]:
         return only_reviewed(self.sessions.of(request.session_hash).specimen.cells)
