@@ -315,20 +315,20 @@ def test_percentages_are_never_certain(probability: float, text: str):
 @pytest.mark.parametrize("status", STATUS_TEXTS)
 def test_every_status_is_said_in_words(cell: Image.Image, status: str):
     answer = Answer("a.png", Prediction("monocyte", 0.9, (("basophil", 0.1),), status), cell)
-    assert STATUS_TEXTS[status].sentence in render_answer(ShownAnswer(1, answer, cell.size))
+    assert STATUS_TEXTS[status].sentence in render_answer(ShownAnswer(answer, cell.size))
 
 
 @pytest.mark.parametrize("status", STATUS_TEXTS)
 def test_a_probability_is_shown_only_where_it_is_calibrated(cell: Image.Image, status: str):
     answer = Answer("a.png", Prediction("monocyte", 0.973, (("basophil", 0.027),), status), cell)
-    html = render_answer(ShownAnswer(1, answer, cell.size))
+    html = render_answer(ShownAnswer(answer, cell.size))
     assert ("97.3 %" in html) == (status in ("confident", "review"))
 
 
 def test_names_of_files_are_no_html(cell: Image.Image):
     name = "<script>1</script>"
     answer = Answer(name, Prediction("monocyte", 0.9, (), "uncalibrated"), cell)
-    assert "<script>" not in render_answer(ShownAnswer(1, answer, cell.size))
+    assert "<script>" not in render_answer(ShownAnswer(answer, cell.size))
     assert "<script>" not in render_problem(name, str(UnreadableImageError(name, "is broken")))
 
 
@@ -372,7 +372,7 @@ def test_page_says_what_the_model_was_trained_on(predictor: Predictor, tmp_path:
 def test_a_picture_without_a_cell_gets_no_class(predictor: Predictor):
     prediction = Prediction("monocyte", 0.9, (("basophil", 0.1),), "not_a_cell")
     image = Image.new("RGB", (64, 64))
-    html = render_answer(ShownAnswer(1, Answer("sky.png", prediction, image), image.size))
+    html = render_answer(ShownAnswer(Answer("sky.png", prediction, image), image.size))
     assert "<b>No leucocyte</b>" in html
     assert "Not a cell" in html
 
