@@ -38,7 +38,8 @@ class Intake:
         given: The pictures, in their order, once ZIP files are unpacked.
         done: Number of these that were read or left out.
         read: Number of those that were read; each page of a TIFF file counts.
-        look: While the monolayer of a slide is looked for: its name, how many places were looked at, and of how many.
+        look: While the monolayer of a slide is looked for: that in words, how many places were looked at, and of how
+            many.
         remarks: What to know of single ones.
         notes: What to know of slides.
         note: Why others were not read; "" if all were. These are in `session.unread`.
@@ -59,7 +60,7 @@ class Intake:
         self.notes: list[str] = []
         self.note, self.abandoned = "", False
         self._session, self._uploads, self._is_field = session, uploads, is_field
-        self._of_slide = any(isinstance(it, Upload) and _is_of_slide(it) for it in uploads)
+        self._of_slide = any(isinstance(it, Upload) and (it.field is not None or is_slide(it)) for it in uploads)
         self._enough = next_goal(session.leucocytes, LEUCOCYTES if goal is None and self._of_slide else goal)
 
     @property
@@ -71,11 +72,8 @@ class Intake:
         """Read the pictures."""
         given: list[Upload | UnreadableImageError] = []
         for upload in self._uploads:
-            if isinstance(upload, UnreadableImageError):
-                given.append(upload)
-            else:
-                for found in unpack_upload(upload):
-                    given += self._look_at(found) if isinstance(found, Upload) and is_slide(found) else [found]
+            for found in [upload] if isinstance(upload, UnreadableImageError) else unpack_upload(upload):
+                given += self._look_at(found) if isinstance(found, Upload) and is_slide(found) else [found]
         self.given = given
         if self._is_stopped and self._of_slide:
             self._stop_before(0)
@@ -83,7 +81,8 @@ class Intake:
         for index, found in enumerate(self.given):
             self._take(found)
             self.done = index + 1
-            if self._is_enough and self.done < len(self.given):
+            enough = self._is_stopped or self._session.leucocytes >= self._enough
+            if enough and self.done < len(self.given):
                 self._stop_before(self.done)
                 return
 
@@ -118,7 +117,7 @@ class Intake:
                 return self._go_on(known, opened)
 
         def show(done: int, total: int) -> None:
-            self.look = slide.name, done, total
+            self.look = f"Looking for the monolayer of {slide.name}", done, total
             if self._is_stopped:
                 raise _StoppedError
 
@@ -159,10 +158,6 @@ class Intake:
     def _is_stopped(self) -> bool:
         return self._session.stopped or self.abandoned
 
-    @property
-    def _is_enough(self) -> bool:
-        return self._is_stopped or self._session.leucocytes >= self._enough
-
 
 def _known(slides: Sequence[SlideMap], slide: Slide) -> SlideMap | None:
     """The slide as the specimen has it: by what is in its file, whatever its name is now, else by its name."""
@@ -172,10 +167,6 @@ def _known(slides: Sequence[SlideMap], slide: Slide) -> SlideMap | None:
 
 class _StoppedError(Exception):
     """Somebody stopped the look at a slide."""
-
-
-def _is_of_slide(upload: Upload) -> bool:
-    return upload.field is not None or is_slide(upload)
 
 
 def next_goal(leucocytes: int, goal: int | None) -> float:

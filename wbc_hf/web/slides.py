@@ -12,7 +12,6 @@ from wbc_hf.smear import (
     NO_PYRAMID,
     NOT_KNOWN,
     Monolayer,
-    Place,
     SlideField,
     SlideMap,
     Specimen,
@@ -192,24 +191,18 @@ def _not_here(known: SlideMap, folder: SlideFolder | None) -> str:
     return f"{known.name}: {why}; give the slide again, and reading goes on where it stopped."
 
 
-def render_slides(slides: tuple[SlideMap, ...], places: dict[str, Place]) -> str:
-    """Render each slide with the fields of its monolayer; "" where there is none.
-
-    Args:
-        slides: Of the specimen.
-        places: Of the fields that were read, by their names.
-    """
-    if not slides:
-        return ""
+def render_slides(specimen: Specimen) -> str:
+    """Render each slide with the fields of its monolayer, and which were read; "" where there is no slide."""
+    read = {picture.name for picture in specimen.pictures if picture.place is not None}
     shown = [
         {
             "slide": slide,
             "image": base64.b64encode(slide.thumbnail).decode(),
             "fields": [
-                (x0, y0, x1 - x0, y1 - y0, f"{slide.name}, field {number}" in places)
+                (x0, y0, x1 - x0, y1 - y0, f"{slide.name}, field {number}" in read)
                 for number, (x0, y0, x1, y1) in enumerate(slide.fields, 1)
             ],
         }
-        for slide in slides
+        for slide in specimen.slides
     ]
     return render("slides", slides=shown)
