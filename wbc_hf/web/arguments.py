@@ -17,7 +17,7 @@ from gradio.utils import get_upload_folder
 
 from wbc_hf.errors import WbcError
 from wbc_hf.safe_text import escape_surrogates
-from wbc_hf.web.uploads import Upload
+from wbc_hf.web.uploads import MAX_FILES, Upload
 
 MAX_TEXT = 80  # characters, as in the fields of the page
 FILE_URL = "/gradio_api/file="  # in the URL of an upload
@@ -226,11 +226,15 @@ def check_pictures(name: str, value: object) -> list[Upload]:
     """Pictures; a single one counts as a list of one.
 
     Raises:
-        WbcError: There is none, or one is not a file that was sent.
+        WbcError: There is none, there are more than `MAX_FILES`, or one is not a file that was sent.
     """
     if value is None or value == []:
         raise WbcError(f"{name}: No file was given. {HOW_TO_SEND}")
     files = value if isinstance(value, list) else [value]
+    if len(files) > MAX_FILES:
+        raise WbcError(
+            f"{len(files)} were given, at most {MAX_FILES} are answered at once: split them, or use `wbc-hf`"
+        )
     return [_check_file(name, file, number) for number, file in enumerate(files, start=1)]
 
 

@@ -55,7 +55,7 @@ from wbc_hf.web.arguments import (
 )
 from wbc_hf.web.model_tab import describe_model
 from wbc_hf.web.turns import turn
-from wbc_hf.web.uploads import CELLS, MAX_FILES, SPECIMENS, Answer, Upload, answer_uploads, read_upload
+from wbc_hf.web.uploads import CELLS, SPECIMENS, Answer, answer_uploads, read_upload
 
 SHOWN = FIELD, CELL = "field", "cell"
 _PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
@@ -146,7 +146,7 @@ class Endpoints:
         Returns:
             A record as of /classify for each, in order; a file that cannot be read has the status "unreadable".
         """
-        uploads = _check_number(check_pictures("pictures", pictures))
+        uploads = check_pictures("pictures", pictures)
         answers = []
         for answer in answer_uploads(self.predictor, uploads):
             answers.append(_to_json(answer))
@@ -376,7 +376,7 @@ class Endpoints:
         whole_field = check_choice("show", show, SHOWN) == FIELD
         labels = check_corrections("corrections", corrections)
         unreadable = []
-        for upload in _check_number(check_pictures("pictures", pictures)):
+        for upload in check_pictures("pictures", pictures):
             try:
                 with turn(count_pixels(upload.source)):
                     counter.add_image(read_upload(upload), upload.name, whole_field=whole_field)
@@ -433,11 +433,3 @@ def _read_one(picture: object) -> Iterator[Image.Image]:
     upload = check_picture("picture", picture)
     with turn(count_pixels(upload.source)):
         yield read_upload(upload)
-
-
-def _check_number(uploads: list[Upload]) -> list[Upload]:
-    if len(uploads) > MAX_FILES:
-        raise WbcError(
-            f"{len(uploads)} were given, at most {MAX_FILES} are answered at once: split them, or use `wbc-hf`"
-        )
-    return uploads
