@@ -6,10 +6,20 @@ from pathlib import Path
 
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.safe_text import escape_surrogates
-from wbc_hf.smear import LEUCOCYTES, Slide, SlideMap, map_of, open_slide, unread_fields
+from wbc_hf.smear import (
+    LEUCOCYTES,
+    MEASURED,
+    NO_PYRAMID,
+    Slide,
+    SlideMap,
+    find_monolayer,
+    map_of,
+    open_slide,
+    unread_fields,
+)
 from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.session import Session
-from wbc_hf.web.slides import as_uploads, is_slide, look_at, not_opened
+from wbc_hf.web.slides import as_uploads, is_slide, not_opened
 from wbc_hf.web.turns import turn
 from wbc_hf.web.uploads import Upload, split_upload, unpack_upload
 
@@ -111,10 +121,9 @@ class Intake:
         specimen = self._session.specimen
         specimen.catch_up()  # others may have read of this slide
         self._session.check_room()
-        if specimen.slides:
-            opened = open_slide(Path(str(slide.source)), slide.name)
-            if (known := _known(specimen.slides, opened)) is not None:
-                return self._go_on(known, opened)
+        opened = open_slide(Path(str(slide.source)), slide.name)
+        if (known := _known(specimen.slides, opened)) is not None:
+            return self._go_on(known, opened)
 
         def show(done: int, total: int) -> None:
             self.look = f"Looking for the monolayer of {slide.name}", done, total
@@ -122,9 +131,12 @@ class Intake:
                 raise _StoppedError
 
         who = self._session.visitor, self._session.key
-        monolayer, notes = look_at(slide, show, lambda pixels: turn(pixels, who))
+        monolayer = find_monolayer(opened, progress=show, turn=lambda pixels: turn(pixels, who))
         specimen.add_slide(map_of(monolayer))
-        self.notes += notes
+        if not opened.has_pyramid:
+            self.notes.append(f"{slide.name} {NO_PYRAMID}.")
+        if monolayer.measured:
+            self.notes.append(f"{slide.name} {MEASURED.format(size=monolayer.pixel_size)}.")
         self.remarks += [Remark(RemarkKind.UNREADABLE, each.name, each.reason) for each in monolayer.unreadable]
         return list(as_uploads(monolayer.fields))
 

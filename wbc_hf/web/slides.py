@@ -1,23 +1,18 @@
-"""Whole slides on the page: a folder of them on the server, the look for the monolayer, the map of what was read."""
+"""Whole slides on the page: a folder of them on the server, what is left to read of them, the map of what was read."""
 
 import base64
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 
 from wbc_hf.data import slide_kind, walk_folder
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.smear import (
-    MEASURED,
-    NO_PYRAMID,
     NOT_KNOWN,
-    Monolayer,
     SlideField,
     SlideMap,
     Specimen,
     companions,
     file_digest,
-    find_monolayer,
     open_slide,
     unread_fields,
 )
@@ -120,30 +115,6 @@ def is_slide(upload: Upload) -> bool:
     """Whether an upload is a whole slide, and not a field of one."""
     source = upload.source
     return upload.field is None and isinstance(source, str | Path) and slide_kind(source) is not None
-
-
-def look_at(
-    upload: Upload,
-    progress: Callable[[int, int], None],
-    turn: Callable[[int], AbstractContextManager],
-) -> tuple[Monolayer, list[str]]:
-    """Find the monolayer of a slide, and what to know of the slide.
-
-    Args:
-        upload: The slide.
-        progress: Called with how many places were looked at, and of how many.
-        turn: Held while a part is read, given its number of pixels.
-
-    Raises:
-        WbcError: It cannot be read, or has no monolayer; or the extra "slides" is not installed.
-    """
-    assert isinstance(upload.source, str | Path)
-    slide = open_slide(upload.source, upload.name)
-    monolayer = find_monolayer(slide, progress=progress, turn=turn)
-    notes = [] if slide.has_pyramid else [f"{upload.name} {NO_PYRAMID}."]
-    if monolayer.measured:
-        notes.append(f"{upload.name} {MEASURED.format(size=monolayer.pixel_size)}.")
-    return monolayer, notes
 
 
 def as_uploads(fields: Sequence[SlideField]) -> list[Upload]:
