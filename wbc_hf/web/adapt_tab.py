@@ -25,7 +25,7 @@ from wbc_hf.smear import Cell
 from wbc_hf.web.adapting import ADAPTATIONS, adapt_model
 from wbc_hf.web.rendering import render, render_problem
 from wbc_hf.web.session import Sessions
-from wbc_hf.web.uploads import AT_ONCE
+from wbc_hf.web.uploads import AT_ONCE, PROGRESS
 
 NO_RESULT = "How the model did on held-back cells, before and after, appears here."
 NO_CELLS = "No cell is reviewed yet: give photographs on the tab Specimen, and say there what the cells are."
@@ -33,8 +33,6 @@ TOO_FEW = (
     f"Not enough yet: at least {MIN_CLASSES} classes with {MIN_CELLS} reviewed cells each are needed, and cells of "
     f"{MIN_PICTURES} pictures."
 )
-
-_PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
 
 
 class AdaptTab:
@@ -71,7 +69,7 @@ class AdaptTab:
             return render_problem("Not shown", str(error)), gr.Button(interactive=False)
         return render_cells(cells), gr.Button(interactive=can_adapt(cells))
 
-    def on_adapt(self, request: gr.Request, progress: gr.Progress = _PROGRESS) -> Iterator[tuple]:
+    def on_adapt(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> Iterator[tuple]:
         """Adapt the model to the reviewed cells of the visitor."""
         try:
             cells = cells_to_learn(self._reviewed_cells(request), str(request.session_hash))

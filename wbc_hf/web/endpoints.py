@@ -4,7 +4,7 @@ They keep nothing between two calls. What a person corrects on the page, a progr
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +35,9 @@ from wbc_hf.smear import (
 )
 from wbc_hf.web.adapting import ADAPTATIONS, adapt_model
 from wbc_hf.web.arguments import (
+    FIELD,
+    FIELDS,
+    SHOWN,
     check_choice,
     check_corrections,
     check_flag,
@@ -43,22 +46,14 @@ from wbc_hf.web.arguments import (
     check_pictures,
     check_text,
     check_whole_number,
-    choice_field,
-    corrections_field,
     describe,
-    flag_field,
-    number_field,
-    picture_field,
     pictures_field,
     record_answer,
-    text_field,
 )
 from wbc_hf.web.model_tab import describe_model
 from wbc_hf.web.turns import turn
-from wbc_hf.web.uploads import CELLS, SPECIMENS, Answer, answer_uploads, read_upload
+from wbc_hf.web.uploads import CELLS, PROGRESS, SPECIMENS, Answer, answer_uploads, read_upload
 
-SHOWN = FIELD, CELL = "field", "cell"
-_PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
 MAX_NEIGHBOURS = 100
 UNREADABLE = "unreadable"
 
@@ -86,42 +81,17 @@ class Endpoints:
         self.kept, self.own_types = laboratories, own_types
 
     def add(self) -> None:
-        """Add them to a page, within it. Their hidden fields are what programs and MCP clients are told of them."""
-        _add(self.classify, [picture_field()], record_answer("Prediction"))
-        _add(self.classify_many, [pictures_field("cell.jpg")], record_answer("Predictions", several=True))
-        _add(
-            self.explain,
-            [picture_field(), text_field("Class", "monocyte")],
-            gr.Image(label="Drawing", format="png", visible=False),
-        )
-        _add(
-            self.nearest,
-            [picture_field(), number_field("How many", 5, 3, whole=True)],
-            record_answer("Neighbours", several=True),
-        )
-        _add(self.count, _specimen_fields(), record_answer("Differential"), SPECIMENS)
-        forms = [export.key for export in EXPORTS]
-        _add(
-            self.export,
-            [choice_field("Form", forms), *_specimen_fields()],
-            gr.File(label="Export", visible=False),
-            SPECIMENS,
-        )
-        _add(self.model, [], record_answer("Model"))
-        _add(self.types, [], record_answer("Types", several=True))
-        _add(self.laboratories, [], record_answer("Laboratories", several=True))
-        _add(
-            self.adapt,
-            [
-                pictures_field("field.jpg"),
-                choice_field("Show", SHOWN),
-                text_field("Laboratory", "Ward 3"),
-                corrections_field(),
-                flag_field("Keep the corrected cells"),
-            ],
-            record_answer("Adaptation"),
-            ADAPTATIONS | {"api_visibility": "public"},
-        )
+        """Add them to a page, within it, with hidden fields."""
+        _add(self.classify, record_answer("Prediction"))
+        _add(self.classify_many, record_answer("Predictions", several=True), pictures=pictures_field("cell.jpg"))
+        _add(self.explain, gr.Image(label="Drawing", format="png", visible=False))
+        _add(self.nearest, record_answer("Neighbours", several=True))
+        _add(self.count, record_answer("Differential"), SPECIMENS)
+        _add(self.export, gr.File(label="Export", visible=False), SPECIMENS)
+        _add(self.model, record_answer("Model"))
+        _add(self.types, record_answer("Types", several=True))
+        _add(self.laboratories, record_answer("Laboratories", several=True))
+        _add(self.adapt, record_answer("Adaptation"), ADAPTATIONS | {"api_visibility": "public"})
 
     def classify(self, picture: object) -> dict:
         """Say which leucocyte a picture of one cell shows.
@@ -137,7 +107,7 @@ class Endpoints:
             raise answer
         return _to_json(answer)
 
-    def classify_many(self, pictures: object, progress: gr.Progress = _PROGRESS) -> list[dict]:
+    def classify_many(self, pictures: object, progress: gr.Progress = PROGRESS) -> list[dict]:
         """Say which leucocyte each picture of one cell shows, of at most 100.
 
         Args:
@@ -322,7 +292,7 @@ class Endpoints:
         laboratory: object,
         corrections: object,
         keep_cells: object,
-        progress: gr.Progress = _PROGRESS,
+        progress: gr.Progress = PROGRESS,
     ) -> dict:
         """Adapt the model to pictures of one laboratory, and keep the result under its name for /count.
 
@@ -402,29 +372,20 @@ def _to_json(answer: Answer | UnreadableImageError) -> dict:
 
 def _add(
     function: Callable,
-    fields: Sequence[gr.components.Component],
     answer: gr.components.Component,
     queue: dict[str, Any] = CELLS,
+    **fields: gr.components.Component,
 ) -> None:
-    """Add an endpoint, which its docstring describes. Gradio reads one line for each argument."""
+    """Add an endpoint, which its docstring describes: Gradio reads one line for each argument.
+
+    Each argument has the field given here, else that of `FIELDS`; what Gradio itself passes has none.
+    """
     _, arguments, returned = get_function_description(function)
-    # Without what Gradio itself passes, which comes last.
-    for field, name in zip(fields, arguments, strict=False):
+    fields = {name: fields.get(name) or FIELDS[name]() for name in arguments if name in FIELDS}
+    for name, field in fields.items():
         describe(field, arguments[name])
     describe(answer, returned[0])
-    gr.on([], function, list(fields), answer, preprocess=False, api_name=function.__name__, **queue)
-
-
-def _specimen_fields() -> list[gr.components.Component]:
-    return [
-        pictures_field("field.jpg"),
-        choice_field("Show", SHOWN),
-        text_field("Specimen", "S 17"),
-        number_field("Leucocytes", 0, 6.4),
-        corrections_field(),
-        text_field("Reviewer", "A. Meyer"),
-        text_field("Laboratory", "Ward 3"),
-    ]
+    gr.on([], function, [*fields.values()], answer, preprocess=False, api_name=function.__name__, **queue)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from wbc_hf.smear import Cell, CellState, Origin
 from wbc_hf.web.adapting import ADAPTATIONS, CancelledError, adapt_model
 from wbc_hf.web.rendering import plural, render, render_problem
 from wbc_hf.web.session import Session, Sessions
-from wbc_hf.web.uploads import AT_ONCE
+from wbc_hf.web.uploads import AT_ONCE, PROGRESS
 
 GOOD_CELLS = 5  # reviewed ones of each class, to begin with
 NO_LABORATORY = "none: the model as it is"
@@ -50,8 +50,6 @@ CHANGED = (
 )
 ADAPT_AGAIN = "Adapt the model to them, and keep it again."
 WITHOUT_LABELS = " Review some cells of each class and adapt again: that is worth more than anything else."
-
-_PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
 
 
 class LaboratoryPanel:
@@ -118,7 +116,7 @@ class LaboratoryPanel:
         return self._menu()
 
     def on_adapt_specimen(
-        self, session: Session | None, leucocytes: str, progress: gr.Progress = _PROGRESS
+        self, session: Session | None, leucocytes: str, progress: gr.Progress = PROGRESS
     ) -> Iterator[dict]:
         """Adapt the model to the cells of the specimen, and predict them again."""
         if session is None:
