@@ -302,19 +302,13 @@ class SpecimenTab:
         return render_table(session, self.ranges, leucocytes) if session else ""
 
     def on_export(
-        self,
-        event: gr.EventData,
-        session: Session | None,
-        name: str,
-        leucocytes: str,
-        reviewer: str,
-        request: gr.Request,
+        self, event: gr.EventData, session: Session | None, name: str, leucocytes: str, reviewer: str
     ) -> tuple[dict | None, str]:
         """Make the file of an export button."""
         if session is None:
             return None, render_problem("Forgotten", FORGOTTEN)
         export = next(export for button, export in zip(self.exports, EXPORTS, strict=True) if button is event.target)
-        who = request.username or reviewer
+        who = session.user or reviewer
         try:
             return make_file(session, export, self.ranges, name=name, leucocytes=leucocytes, reviewer=who), ""
         except WbcError as error:
