@@ -79,7 +79,7 @@ class AdaptTab:
             return
         folder = adapted.folder.rename(adapted.folder.with_name(f"adapted-model-{datetime.now(UTC):%Y%m%dT%H%MZ}"))
         archive = shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
-        # Gradio copies the file to where it keeps temporary ones for a while; then this resumes, and the model's go.
+        # Gradio copies the file to where it keeps temporary ones for a while; then this resumes, and `adapted` goes.
         yield render_adaptation(adapted.adaptation), gr.update(value=archive, visible=True)
 
     def _reviewed_cells(self, request: gr.Request) -> list[Cell]:

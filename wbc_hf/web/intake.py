@@ -51,8 +51,7 @@ class Intake:
         look: While the monolayer of a slide is looked for: that in words, how many places were looked at, and of how
             many.
         remarks: What to know of single ones.
-        notes: What to know of slides.
-        note: Why others were not read; "" if all were. These are in `session.unread`.
+        notes: What to know of slides, and why pictures were not read, which are in `session.unread`.
         abandoned: Set it where nobody looks any more: `run` ends with the picture that it reads.
     """
 
@@ -68,7 +67,7 @@ class Intake:
         self.look: tuple[str, int, int] | None = None
         self.remarks: list[Remark] = []
         self.notes: list[str] = []
-        self.note, self.abandoned = "", False
+        self.abandoned = False
         self._session, self._uploads, self._is_field = session, uploads, is_field
         self._of_slide = any(isinstance(it, Upload) and (it.field is not None or is_slide(it)) for it in uploads)
         self._enough = next_goal(session.leucocytes, LEUCOCYTES if goal is None and self._of_slide else goal)
@@ -100,7 +99,7 @@ class Intake:
         """Leave the pictures from there on for another time, and say so."""
         self._session.unread = self.given[index:] + self._session.unread
         said = STOPPED_ON_SLIDE if self._of_slide else STOPPED
-        self.note = said.format(read=index, given=len(self.given), cells=self._session.leucocytes)
+        self.notes.append(said.format(read=index, given=len(self.given), cells=self._session.leucocytes))
 
     def _look_at(self, slide: Upload) -> list[Upload | UnreadableImageError]:
         """The fields of a slide's monolayer; what is wrong with it; or itself, where reading was stopped meanwhile."""

@@ -365,7 +365,10 @@ class SpecimenTab:
             pictures = session.specimen.pictures[before:]
             session.doubtful = doubtful_pictures(pictures, kind)
             remarks = intake.remarks + (remarks_of_minority(pictures) if kind == FIND_OUT else [])
-            notes = [note for note in (*intake.notes, intake.note, describe_otherwise(pictures, kind)) if note]
+            notes = [*intake.notes]
+            if count := len(session.doubtful):
+                seen = "pictures of one cell each" if kind == FIELDS else "whole fields"
+                notes.append(OTHERWISE.format(count=count, total=len(pictures), seen=seen, chosen=kind))
             said = render_remarks(remarks, intake.read, notes)
             self.panel.record(session)
             with session.lock:
@@ -450,13 +453,6 @@ def picture_sender(sessions: Sessions) -> Callable[[dict], str | None]:
         return None if content is None else base64.b64encode(content).decode()
 
     return send_picture
-
-
-def describe_otherwise(pictures: Sequence[Picture], chosen: str) -> str:
-    """Say that most pictures look like something else than a person chose; "" where they do not."""
-    count = len(doubtful_pictures(pictures, chosen))
-    seen = "pictures of one cell each" if chosen == FIELDS else "whole fields"
-    return OTHERWISE.format(count=count, total=len(pictures), seen=seen, chosen=chosen) if count else ""
 
 
 def doubtful_pictures(pictures: Sequence[Picture], chosen: str) -> list[int]:
