@@ -241,9 +241,7 @@ class LaboratoryPanel:
         """What the model is adapted to: raises a WbcError where that cannot be."""
         if session.specimen.about.signature is not None:
             raise WbcError("This specimen is signed: its cells are not predicted again. Amend it first.")
-        kept: Sequence[AdaptationCell] = ()
-        if session.laboratory is not None and self.laboratories is not None:
-            kept = self.laboratories.cells(session.laboratory)
+        kept = self.laboratories.cells(session.laboratory) if self.laboratories and session.laboratory else ()
         return gather_cells(session.specimen.cells, session.key, session.check.origin, kept)
 
     def _supply(self, session: Session) -> CellSupply:
