@@ -391,6 +391,17 @@ def test_a_session_is_of_whoever_began_it():
     assert call("again", "ana") == "hers"
 
 
+def test_an_event_says_what_a_user_can_solve():
+    def refuse() -> None:
+        raise WbcError("This page holds as many specimens as it can.")
+
+    with CheckedBlocks() as page:
+        gr.Button().click(refuse, api_visibility="private")
+    given = {"inputs": [], "state": SessionState(page), "request": request()}
+    with pytest.raises(gr.Error, match="as many specimens as it can"):
+        asyncio.run(page.process_api(block_fn=page.default_config.fns[0], **given))
+
+
 @pytest.mark.parametrize("given", ["ana", "ana:king", "nobody:signer", ":signer"])
 def test_names_a_role_that_is_none(given: str):
     with pytest.raises(WbcError, match="is not user:role"):

@@ -246,7 +246,7 @@ def endpoints(predictor: Predictor) -> Endpoints:
 
 
 def test_refuses_too_many_files(predictor: Predictor, uploads: list[Upload]):
-    with pytest.raises(gr.Error, match="101 were given, at most 100"):
+    with pytest.raises(WbcError, match="101 were given, at most 100"):
         endpoints(predictor).classify_many([_given(uploads[0])] * (MAX_FILES + 1))
 
 
@@ -264,9 +264,9 @@ def test_programs_get_a_record(predictor: Predictor, uploads: list[Upload]):
 
 
 def test_programs_get_a_message(predictor: Predictor, uploads: list[Upload]):
-    with pytest.raises(gr.Error, match=f"notes.jpg: {NO_PICTURE_FORMAT}"):
+    with pytest.raises(WbcError, match=f"notes.jpg: {NO_PICTURE_FORMAT}"):
         endpoints(predictor).classify(_given(uploads[3]))
-    with pytest.raises(gr.Error, match="No file"):
+    with pytest.raises(WbcError, match="No file"):
         endpoints(predictor).classify(None)
 
 
@@ -315,20 +315,20 @@ def test_percentages_are_never_certain(probability: float, text: str):
 @pytest.mark.parametrize("status", STATUS_TEXTS)
 def test_every_status_is_said_in_words(cell: Image.Image, status: str):
     answer = Answer("a.png", Prediction("monocyte", 0.9, (("basophil", 0.1),), status), cell)
-    assert STATUS_TEXTS[status].sentence in render_answer(ShownAnswer(1, answer, cell.size))
+    assert STATUS_TEXTS[status].sentence in render_answer(ShownAnswer(answer, cell.size))
 
 
 @pytest.mark.parametrize("status", STATUS_TEXTS)
 def test_a_probability_is_shown_only_where_it_is_calibrated(cell: Image.Image, status: str):
     answer = Answer("a.png", Prediction("monocyte", 0.973, (("basophil", 0.027),), status), cell)
-    html = render_answer(ShownAnswer(1, answer, cell.size))
+    html = render_answer(ShownAnswer(answer, cell.size))
     assert ("97.3 %" in html) == (status in ("confident", "review"))
 
 
 def test_names_of_files_are_no_html(cell: Image.Image):
     name = "<script>1</script>"
     answer = Answer(name, Prediction("monocyte", 0.9, (), "uncalibrated"), cell)
-    assert "<script>" not in render_answer(ShownAnswer(1, answer, cell.size))
+    assert "<script>" not in render_answer(ShownAnswer(answer, cell.size))
     assert "<script>" not in render_problem(name, str(UnreadableImageError(name, "is broken")))
 
 
@@ -372,7 +372,7 @@ def test_page_says_what_the_model_was_trained_on(predictor: Predictor, tmp_path:
 def test_a_picture_without_a_cell_gets_no_class(predictor: Predictor):
     prediction = Prediction("monocyte", 0.9, (("basophil", 0.1),), "not_a_cell")
     image = Image.new("RGB", (64, 64))
-    html = render_answer(ShownAnswer(1, Answer("sky.png", prediction, image), image.size))
+    html = render_answer(ShownAnswer(Answer("sky.png", prediction, image), image.size))
     assert "<b>No leucocyte</b>" in html
     assert "Not a cell" in html
 
@@ -552,7 +552,7 @@ def test_corrections_name_own_types_which_programs_can_list(predictor: Predictor
     assert [str(cell.own) for cell in record.cells[:2]] == ["band", "erythroblast"]
     assert (record.differential.total, record.differential.beside[0].count) == (1, 1)
     assert record.differential.corrected_count == 4.0
-    with pytest.raises(gr.Error, match=r"hairy cell: is not one of .*band"):
+    with pytest.raises(WbcError, match=r"hairy cell: is not one of .*band"):
         asked.count_specimen([_given(field)], "field", "S 17", 8.0, {"1": "hairy cell"}, "Ana")
     assert Endpoints(predictor, None, DEFAULT_RANGES).types() == []
 
@@ -571,12 +571,12 @@ def test_corrections_name_own_types_which_programs_can_list(predictor: Predictor
     ],
 )
 def test_what_cannot_be_counted_is_named(predictor: Predictor, field: Upload, changes: dict, message: str):
-    with pytest.raises(gr.Error, match=message):
+    with pytest.raises(WbcError, match=message):
         ask_count(predictor, [field], **changes)
 
 
 def test_nothing_is_not_counted(predictor: Predictor):
-    with pytest.raises(gr.Error, match="No file"):
+    with pytest.raises(WbcError, match="No file"):
         ask_count(predictor, [])
 
 

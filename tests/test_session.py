@@ -539,7 +539,8 @@ def test_empty_and_broken_pictures_are_named_and_stop_nothing(session: Session, 
     assert session.view.cell is None
     (tmp_path / "notes").write_text("no picture")
     notes = session.read(Upload(str(tmp_path / "notes"), "notes.jpg"), is_field=True)
-    assert notes.kind is RemarkKind.UNREADABLE and "notes.jpg: is not a picture" in str(notes)
+    assert (notes.kind, notes.name) == (RemarkKind.UNREADABLE, "notes.jpg")
+    assert notes.reason.startswith("is not a picture")
     assert len(session.specimen.pictures) == 4
 
 
@@ -553,7 +554,8 @@ def test_a_picture_on_which_the_finder_fails_is_named_and_stops_nothing(
     with monkeypatch.context() as patch:
         patch.setattr("wbc_hf.smear.counting.find_cells", fail)
         said = session.read(fields[0], is_field=True)
-    assert str(said).startswith(f"{fields[0].name}: its cells cannot be counted (ValueError('an odd field'))")
+    assert said.name == fields[0].name
+    assert said.reason.startswith("its cells cannot be counted (ValueError('an odd field'))")
     assert session.specimen.contents == before
     assert session.read(fields[0], is_field=True).kind is RemarkKind.SEEN
 

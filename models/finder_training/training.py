@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Sampler
 
+from finder_training.views import Example, TrainingViews
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
 from wbc_hf.hardware import has_fast_bf16, usable_cores
 from wbc_hf.modeling import FinderConfig, FinderNetwork, build_from_pretrained, training_memory_format
-from finder_training.views import Example, TrainingViews
 
 logger = logging.getLogger(__name__)
 

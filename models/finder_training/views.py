@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import Dataset
 
 from finder_training.artefacts import ARTEFACTS, NOT_SMEAR, Altered
-from wbc_hf.modeling import FinderConfig
 from finder_training.smear_variation import debris, record, restain
+from wbc_hf.modeling import FinderConfig
 
 VIEW = 288  # side of a training view in pixels of the network's input
 SMALLEST, LARGEST = 11.0, 170.0  # width of cells in training views, in pixels

@@ -189,7 +189,7 @@ class Access:
         if token not in app.tokens and (authorization := headers.get("authorization")):
             # From here on a program is known as a browser is: also to the client by which MCP asks the page.
             token = await self._users.sign_in(authorization, app.tokens) or ""
-            _replace_header(scope, "cookie", f"{names[1]}={token}")
+            MutableHeaders(scope=scope)["cookie"] = f"{names[1]}={token}"
         if token in app.tokens:
             return app.tokens[token]
         if path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS):
@@ -228,8 +228,7 @@ class Access:
 
     def _complete(self, scope: Scope, headers: MutableHeaders) -> None:
         """Add the headers that bound what a browser does with an answer, and bound its cookies."""
-        for name, value in self._headers.items():
-            headers[name] = value
+        headers.update(self._headers)
         cookies = headers.getlist("set-cookie")
         if not cookies:
             return
@@ -302,12 +301,6 @@ def _bound_cookie(cookie: str, https: bool, same_site: str) -> str:
     for morsel in parsed.values():
         morsel["samesite"], morsel["secure"], morsel["httponly"] = same_site, https, True
     return parsed.output(header="").strip()
-
-
-def _replace_header(scope: Scope, name: str, value: str) -> None:
-    headers = MutableHeaders(scope=scope)
-    headers[name] = value
-    scope["headers"] = headers.raw
 
 
 def _path(scope: Scope) -> str:

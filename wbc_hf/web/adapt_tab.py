@@ -4,8 +4,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import gradio as gr
 
@@ -15,7 +13,6 @@ from wbc_hf.adaptation import (
     MIN_PICTURES,
     SCORES,
     Adaptation,
-    adapt,
     cells_to_learn,
     count_supply,
     only_reviewed,
@@ -25,10 +22,10 @@ from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 from wbc_hf.reports import RESEARCH_USE
 from wbc_hf.smear import Cell
-from wbc_hf.web.adapting import ADAPTATIONS, adaptation_turn
+from wbc_hf.web.adapting import ADAPTATIONS, adapt_model
 from wbc_hf.web.rendering import render, render_problem
 from wbc_hf.web.session import Sessions
-from wbc_hf.web.uploads import AT_ONCE
+from wbc_hf.web.uploads import AT_ONCE, PROGRESS
 
 NO_RESULT = "How the model did on held-back cells, before and after, appears here."
 NO_CELLS = "No cell is reviewed yet: give photographs on the tab Specimen, and say there what the cells are."
@@ -36,8 +33,6 @@ TOO_FEW = (
     f"Not enough yet: at least {MIN_CLASSES} classes with {MIN_CELLS} reviewed cells each are needed, and cells of "
     f"{MIN_PICTURES} pictures."
 )
-
-_PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
 
 
 class AdaptTab:
@@ -74,24 +69,18 @@ class AdaptTab:
             return render_problem("Not shown", str(error)), gr.Button(interactive=False)
         return render_cells(cells), gr.Button(interactive=can_adapt(cells))
 
-    def on_adapt(self, request: gr.Request, progress: gr.Progress = _PROGRESS) -> Iterator[tuple]:
+    def on_adapt(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> Iterator[tuple]:
         """Adapt the model to the reviewed cells of the visitor."""
-        with TemporaryDirectory() as folder:
-            try:
-                cells = cells_to_learn(self._reviewed_cells(request), str(request.session_hash))
-                output = Path(folder) / f"adapted-model-{datetime.now(UTC):%Y%m%dT%H%MZ}"
-
-                def report(step: str, share: float) -> None:
-                    progress(share, desc=step)
-
-                with adaptation_turn(report, lambda: False):
-                    adaptation = adapt(self.predictor.name, cells, output, progress=report)
-            except WbcError as error:
-                yield render_problem("Not adapted", str(error)), gr.update(visible=False)
-                return
-            archive = shutil.make_archive(str(output), "zip", folder, output.name)
-            # Gradio copies the file to where it keeps temporary ones for a while; then this resumes and removes it.
-            yield render_adaptation(adaptation), gr.update(value=archive, visible=True)
+        try:
+            cells = cells_to_learn(self._reviewed_cells(request), str(request.session_hash))
+            adapted = adapt_model(self.predictor, cells, lambda step, share: progress(share, desc=step), lambda: False)
+        except WbcError as error:
+            yield render_problem("Not adapted", str(error)), gr.update(visible=False)
+            return
+        folder = adapted.folder.rename(adapted.folder.with_name(f"adapted-model-{datetime.now(UTC):%Y%m%dT%H%MZ}"))
+        archive = shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
+        # Gradio copies the file to where it keeps temporary ones for a while; then this resumes, and `adapted` goes.
+        yield render_adaptation(adapted.adaptation), gr.update(value=archive, visible=True)
 
     def _reviewed_cells(self, request: gr.Request) -> list[Cell]:
         return only_reviewed(self.sessions.of(request.session_hash).specimen.cells)

@@ -72,7 +72,8 @@ def adaptation_turn(progress: Callable[[str, float], None], cancelled: Callable[
                 break
             if before != told:
                 told = before
-                progress(_describe_waiting(before), 0)
+                others = "another adaptation" if before == 1 else f"{before} other adaptations"
+                progress(f"Waiting for {others}: one runs at a time", 0)
         yield
     finally:
         with _moved:
@@ -123,8 +124,3 @@ def _time_left(elapsed: float, share: float) -> str:
     if elapsed < _SOONEST or not share:
         return ""
     return f", about {max(1, round(elapsed * (1 - share) / share))} s left"
-
-
-def _describe_waiting(before: int) -> str:
-    others = "another adaptation" if before == 1 else f"{before} other adaptations"
-    return f"Waiting for {others}: one runs at a time"

@@ -7,7 +7,8 @@ import base64
 import binascii
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -16,9 +17,11 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from wbc_hf.errors import WbcError
+from wbc_hf.reports import EXPORTS
 from wbc_hf.safe_text import escape_surrogates
-from wbc_hf.web.uploads import Upload
+from wbc_hf.web.uploads import MAX_FILES, Upload
 
+SHOWN = FIELD, CELL = "field", "cell"  # by a picture
 MAX_TEXT = 80  # characters, as in the fields of the page
 FILE_URL = "/gradio_api/file="  # in the URL of an upload
 HOW_TO_SEND = (
@@ -47,43 +50,9 @@ _REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxstring, _REPR.maxlong = 2
 # ---- fields
 
 
-def picture_field() -> gr.File:
-    """One picture."""
-    return _file_field("Picture", _FILE, _example_file("cell.jpg"))
-
-
 def pictures_field(example: str) -> gr.File:
     """Pictures, of which `example` is a file name."""
     return _file_field("Pictures", {"type": "array", "items": _FILE}, [_example_file(example)])
-
-
-def text_field(label: str, example: str) -> gr.Textbox:
-    """A text that may be left out."""
-    return _set_info(gr.Textbox("", label=label, visible=False), {"type": "string"}, example)
-
-
-def choice_field(label: str, choices: Sequence[str]) -> gr.Radio:
-    """One of several words, by default the first."""
-    schema = {"type": "string", "enum": list(choices)}
-    return _set_info(gr.Radio(list(choices), value=choices[0], label=label, visible=False), schema, choices[0])
-
-
-def number_field(label: str, default: int, example: float, *, whole: bool = False) -> gr.Number:
-    """A number."""
-    return _set_info(
-        gr.Number(default, label=label, visible=False), {"type": "integer" if whole else "number"}, example
-    )
-
-
-def flag_field(label: str) -> gr.Checkbox:
-    """Yes or no, by default no."""
-    return _set_info(gr.Checkbox(False, label=label, visible=False), {"type": "boolean"}, True)
-
-
-def corrections_field() -> gr.JSON:
-    """Classes of cells by their numbers."""
-    schema = {"type": "object", "additionalProperties": _CLASS}
-    return _set_info(gr.JSON({}, label="Corrections", visible=False), schema, {"3": "monocyte", "7": None})
 
 
 def record_answer(label: str, *, several: bool = False) -> gr.JSON:
@@ -113,6 +82,45 @@ def _set_info(component: AnyComponent, schema: dict[str, Any], example: object) 
 
 def _example_file(name: str) -> dict[str, Any]:
     return {"path": name, "url": name, "orig_name": name, "meta": _META}
+
+
+def _text_field(label: str, example: str) -> gr.Textbox:
+    return _set_info(gr.Textbox("", label=label, visible=False), {"type": "string"}, example)
+
+
+def _choice_field(label: str, choices: Sequence[str]) -> gr.Radio:
+    schema = {"type": "string", "enum": list(choices)}
+    return _set_info(gr.Radio(list(choices), value=choices[0], label=label, visible=False), schema, choices[0])
+
+
+def _number_field(label: str, kind: str, default: int, example: float) -> gr.Number:
+    return _set_info(gr.Number(default, label=label, visible=False), {"type": kind}, example)
+
+
+def _flag_field(label: str) -> gr.Checkbox:
+    return _set_info(gr.Checkbox(False, label=label, visible=False), {"type": "boolean"}, True)
+
+
+def _corrections_field() -> gr.JSON:
+    schema = {"type": "object", "additionalProperties": _CLASS}
+    return _set_info(gr.JSON({}, label="Corrections", visible=False), schema, {"3": "monocyte", "7": None})
+
+
+# What programs and MCP clients are told of an argument, by its name. What may be left out has a default.
+FIELDS: dict[str, Callable[[], gr.components.Component]] = {
+    "picture": partial(_file_field, "Picture", _FILE, _example_file("cell.jpg")),
+    "pictures": partial(pictures_field, "field.jpg"),
+    "label": partial(_text_field, "Class", "monocyte"),
+    "number": partial(_number_field, "How many", "integer", 5, 3),
+    "form": partial(_choice_field, "Form", [export.key for export in EXPORTS]),
+    "show": partial(_choice_field, "Show", SHOWN),
+    "name": partial(_text_field, "Specimen", "S 17"),
+    "leucocytes": partial(_number_field, "Leucocytes", "number", 0, 6.4),
+    "corrections": _corrections_field,
+    "reviewer": partial(_text_field, "Reviewer", "A. Meyer"),
+    "laboratory": partial(_text_field, "Laboratory", "Ward 3"),
+    "keep_cells": partial(_flag_field, "Keep the corrected cells"),
+}
 
 
 # ---- checks
@@ -226,11 +234,15 @@ def check_pictures(name: str, value: object) -> list[Upload]:
     """Pictures; a single one counts as a list of one.
 
     Raises:
-        WbcError: There is none, or one is not a file that was sent.
+        WbcError: There is none, there are more than `MAX_FILES`, or one is not a file that was sent.
     """
     if value is None or value == []:
         raise WbcError(f"{name}: No file was given. {HOW_TO_SEND}")
     files = value if isinstance(value, list) else [value]
+    if len(files) > MAX_FILES:
+        raise WbcError(
+            f"{len(files)} were given, at most {MAX_FILES} are answered at once: split them, or use `wbc-hf`"
+        )
     return [_check_file(name, file, number) for number, file in enumerate(files, start=1)]
 
 

@@ -73,12 +73,12 @@ def build_page(
     sessions = Sessions(predictor, **begin, types=types)
     folder = SlideFolder(slides) if slides is not None else None
     with CheckedBlocks(title="Leucocytes", analytics_enabled=False, delete_cache=(DAY, DAY)) as page:
-        gr.HTML(_render_header(predictor))
+        warning = PAINTED_ONLY if predictor.identity.trained_on == PAINTED_TITLE else ""
+        gr.HTML(render("header", predictor=predictor, notice=RESEARCH_USE, warning=warning))
         with gr.Tab("Specimen"):
-            panel, keeping = LaboratoryPanel(sessions, predictor, laboratories), None
-            if store is not None:
-                keeping = Keeping(sessions, ranges, store, roles, ask_after)
-            SpecimenTab(page, sessions, ranges, panel, references, folder, keeping)
+            panel = LaboratoryPanel(sessions, predictor, laboratories)
+            keeping = Keeping(sessions, ranges, store, roles, ask_after)
+            SpecimenTab(page, sessions, ranges, panel, keeping, references, folder)
         with gr.Tab("One cell"):
             CellTab(predictor, references)
         with gr.Tab("Adapt") as tab:
@@ -87,10 +87,3 @@ def build_page(
             add_model_tab(predictor)
         Endpoints(predictor, references, ranges, laboratories, types).add()
     return page.queue(max_size=MAX_WAITING)
-
-
-def _render_header(predictor: Predictor) -> str:
-    warning = PAINTED_ONLY if predictor.identity.trained_on == PAINTED_TITLE else ""
-    return render(
-        "header", model=predictor.identity.name, labels=predictor.labels, notice=RESEARCH_USE, warning=warning
-    )

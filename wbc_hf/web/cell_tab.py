@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import gradio as gr
@@ -28,7 +29,6 @@ class ShownAnswer:
     """What the tab shows of an answer.
 
     Attributes:
-        number: Of the input that it answers.
         answer: Its image is the preview.
         size: Width and height of the image that was given, in pixels.
         neighbours: The most similar reference cells.
@@ -36,7 +36,6 @@ class ShownAnswer:
         left_out: How many further pages or frames the file has, which are not shown.
     """
 
-    number: int
     answer: Answer
     size: tuple[int, int]
     neighbours: Sequence[Neighbour] = ()
@@ -121,7 +120,7 @@ class CellTab:
 
     def on_example(self, event: gr.EventData, number: int, inputs: Inputs) -> dict:
         """Answer one of the examples."""
-        return self._answer_newest([self.examples[event.index]], number, inputs)
+        return self._answer_newest([self.examples[event.number]], number, inputs)
 
     def on_answered(self, inputs: Inputs) -> dict:
         """Give the newest answer once more, now with its heat map, which takes longer.
@@ -135,7 +134,7 @@ class CellTab:
             number, shown = newest
             if isinstance(shown, str):
                 return _numbered(number, shown)
-            html = self.explain(shown) or render_answer(shown)
+            html = self.explain(shown)
             return gr.skip() if number < inputs.newest else _numbered(number, html, shown.answer.image)
 
     def _answer_newest(self, uploads: Sequence[Upload], number: int, inputs: Inputs) -> dict:
@@ -144,7 +143,7 @@ class CellTab:
         with inputs.computing:
             if number < inputs.newest:
                 return gr.skip()
-            shown = self.answer(uploads, number)
+            shown = self.answer(uploads)
             if number < inputs.newest:
                 return gr.skip()
             inputs.unexplained = number, shown
@@ -152,7 +151,7 @@ class CellTab:
                 return _numbered(number, shown)
             return _numbered(number, render_answer(shown), shown.answer.image)
 
-    def answer(self, uploads: Sequence[Upload], number: int = 0) -> ShownAnswer | str:
+    def answer(self, uploads: Sequence[Upload]) -> ShownAnswer | str:
         """Answer the first file, with a preview that a browser can show whatever the file's format.
 
         Returns:
@@ -174,7 +173,6 @@ class CellTab:
         preview = answer.image.copy()
         preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
         return ShownAnswer(
-            number,
             replace(answer, image=preview),
             answer.image.size,
             neighbours,
@@ -182,15 +180,12 @@ class CellTab:
             len(pages.numbers) - 1 + pages.frames,
         )
 
-    def explain(self, shown: ShownAnswer) -> str | None:
-        """Render an answer with its heat map; None where there is none."""
-        prediction, preview = shown.answer.prediction, shown.answer.image
-        if prediction.status == "not_a_cell":
-            return None
-        try:
-            heat = overlay(preview, heat_map(self.predictor, preview, prediction.label))
-        except WbcError:
-            return None  # not a ResNet, or another image processor: the answer stands without a map
+    def explain(self, shown: ShownAnswer) -> str:
+        """Render an answer, with its heat map where there is one."""
+        prediction, preview, heat = shown.answer.prediction, shown.answer.image, None
+        if prediction.status != "not_a_cell":
+            with suppress(WbcError):  # not a ResNet, or another image processor: the answer stands without a map
+                heat = overlay(preview, heat_map(self.predictor, preview, prediction.label))
         return render_answer(shown, heat)
 
 
@@ -212,12 +207,8 @@ def render_answer(shown: ShownAnswer, heat: Image.Image | None = None) -> str:
     """
     return render(
         "answer",
-        name=shown.answer.name,
-        size=shown.size,
+        shown=shown,
         prediction=shown.answer.prediction,
         status=STATUS_TEXTS[shown.answer.prediction.status],
         heat=heat and thumbnail_url(heat, HEAT_SIDE),
-        neighbours=shown.neighbours,
-        is_field=shown.is_field,
-        left_out=shown.left_out,
     )

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from gradio.block_function import BlockFunction
 from gradio.state_holder import SessionState
 
+from wbc_hf.errors import WbcError
 from wbc_hf.web.access import log_error
 from wbc_hf.web.arguments import HOW_TO_SEND, shown
 
@@ -18,10 +19,11 @@ UNEXPECTED = "Something went wrong on the server; its log says where. The page g
 
 
 class CheckedBlocks(gr.Blocks):
-    """A page whose endpoints say what is wrong with the number of values, or with a file among them.
+    """A page whose endpoints say what is wrong with what they were sent.
 
-    Gradio (6.31) answers `{"error": null}` to both, before it calls an endpoint. What nobody foresaw it prints whole;
-    here the log gets no message of an error, which may name a visitor's file.
+    Gradio (6.31) answers `{"error": null}` to a wrong number of values and to a wrong file among them, before it calls
+    an endpoint. What nobody foresaw it prints whole; here the log gets no message of an error, which may name a
+    visitor's file.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -38,6 +40,8 @@ class CheckedBlocks(gr.Blocks):
             return await super().process_api(*args, **kwargs)
         except gr.Error:
             raise
+        except WbcError as error:  # which a user can solve
+            raise gr.Error(str(error), print_exception=False) from error
         except Exception as error:
             log_error(error)
             raise gr.Error(UNEXPECTED, print_exception=False) from None

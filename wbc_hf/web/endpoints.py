@@ -4,7 +4,7 @@ They keep nothing between two calls. What a person corrects on the page, a progr
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +35,9 @@ from wbc_hf.smear import (
 )
 from wbc_hf.web.adapting import ADAPTATIONS, adapt_model
 from wbc_hf.web.arguments import (
+    FIELD,
+    FIELDS,
+    SHOWN,
     check_choice,
     check_corrections,
     check_flag,
@@ -43,22 +46,14 @@ from wbc_hf.web.arguments import (
     check_pictures,
     check_text,
     check_whole_number,
-    choice_field,
-    corrections_field,
     describe,
-    flag_field,
-    number_field,
-    picture_field,
     pictures_field,
     record_answer,
-    text_field,
 )
 from wbc_hf.web.model_tab import describe_model
 from wbc_hf.web.turns import turn
-from wbc_hf.web.uploads import CELLS, MAX_FILES, SPECIMENS, Answer, Upload, answer_uploads, read_upload
+from wbc_hf.web.uploads import CELLS, PROGRESS, SPECIMENS, Answer, answer_uploads, read_upload
 
-SHOWN = FIELD, CELL = "field", "cell"
-_PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
 MAX_NEIGHBOURS = 100
 UNREADABLE = "unreadable"
 
@@ -86,42 +81,17 @@ class Endpoints:
         self.kept, self.own_types = laboratories, own_types
 
     def add(self) -> None:
-        """Add them to a page, within it. Their hidden fields are what programs and MCP clients are told of them."""
-        _add(self.classify, [picture_field()], record_answer("Prediction"))
-        _add(self.classify_many, [pictures_field("cell.jpg")], record_answer("Predictions", several=True))
-        _add(
-            self.explain,
-            [picture_field(), text_field("Class", "monocyte")],
-            gr.Image(label="Drawing", format="png", visible=False),
-        )
-        _add(
-            self.nearest,
-            [picture_field(), number_field("How many", 5, 3, whole=True)],
-            record_answer("Neighbours", several=True),
-        )
-        _add(self.count, _specimen_fields(), record_answer("Differential"), SPECIMENS)
-        forms = [export.key for export in EXPORTS]
-        _add(
-            self.export,
-            [choice_field("Form", forms), *_specimen_fields()],
-            gr.File(label="Export", visible=False),
-            SPECIMENS,
-        )
-        _add(self.model, [], record_answer("Model"))
-        _add(self.types, [], record_answer("Types", several=True))
-        _add(self.laboratories, [], record_answer("Laboratories", several=True))
-        _add(
-            self.adapt,
-            [
-                pictures_field("field.jpg"),
-                choice_field("Show", SHOWN),
-                text_field("Laboratory", "Ward 3"),
-                corrections_field(),
-                flag_field("Keep the corrected cells"),
-            ],
-            record_answer("Adaptation"),
-            ADAPTATIONS | {"api_visibility": "public"},
-        )
+        """Add them to a page, within it, with hidden fields."""
+        _add(self.classify, record_answer("Prediction"))
+        _add(self.classify_many, record_answer("Predictions", several=True), pictures=pictures_field("cell.jpg"))
+        _add(self.explain, gr.Image(label="Drawing", format="png", visible=False))
+        _add(self.nearest, record_answer("Neighbours", several=True))
+        _add(self.count, record_answer("Differential"), SPECIMENS)
+        _add(self.export, gr.File(label="Export", visible=False), SPECIMENS)
+        _add(self.model, record_answer("Model"))
+        _add(self.types, record_answer("Types", several=True))
+        _add(self.laboratories, record_answer("Laboratories", several=True))
+        _add(self.adapt, record_answer("Adaptation"), ADAPTATIONS | {"api_visibility": "public"})
 
     def classify(self, picture: object) -> dict:
         """Say which leucocyte a picture of one cell shows.
@@ -132,13 +102,12 @@ class Endpoints:
         Returns:
             The label, its probability (0 to 1), the status (confident, review, …) and the probability of each class.
         """
-        with _errors_as_answers():
-            (answer,) = answer_uploads(self.predictor, [check_picture("picture", picture)])
-            if isinstance(answer, UnreadableImageError):
-                raise answer
-            return _to_json(answer)
+        (answer,) = answer_uploads(self.predictor, [check_picture("picture", picture)])
+        if isinstance(answer, UnreadableImageError):
+            raise answer
+        return _to_json(answer)
 
-    def classify_many(self, pictures: object, progress: gr.Progress = _PROGRESS) -> list[dict]:
+    def classify_many(self, pictures: object, progress: gr.Progress = PROGRESS) -> list[dict]:
         """Say which leucocyte each picture of one cell shows, of at most 100.
 
         Args:
@@ -147,13 +116,12 @@ class Endpoints:
         Returns:
             A record as of /classify for each, in order; a file that cannot be read has the status "unreadable".
         """
-        with _errors_as_answers():
-            uploads = _check_number(check_pictures("pictures", pictures))
-            answers = []
-            for answer in answer_uploads(self.predictor, uploads):
-                answers.append(_to_json(answer))
-                progress((len(answers), len(uploads)), unit="pictures")
-            return answers
+        uploads = check_pictures("pictures", pictures)
+        answers = []
+        for answer in answer_uploads(self.predictor, uploads):
+            answers.append(_to_json(answer))
+            progress((len(answers), len(uploads)), unit="pictures")
+        return answers
 
     def explain(self, picture: object, label: object) -> Image.Image:
         """Draw over a picture of one cell what speaks for a class.
@@ -166,10 +134,9 @@ class Endpoints:
             The picture under its heat map.
         """
         known = {class_index(name): name for name in self.predictor.labels}
-        with _errors_as_answers():
-            name = check_text("label", label)
-            with _read_one(picture) as image:
-                return overlay(image, heat_map(self.predictor, image, known.get(class_index(name), name or None)))
+        name = check_text("label", label)
+        with _read_one(picture) as image:
+            return overlay(image, heat_map(self.predictor, image, known.get(class_index(name), name or None)))
 
     def nearest(self, picture: object, number: object) -> list[dict]:
         """Name the reference cells that look most like a cell, where the page was started with some.
@@ -181,15 +148,14 @@ class Endpoints:
         Returns:
             The label, the name and the similarity (at most 1) of each, the most similar first.
         """
-        with _errors_as_answers():
-            count = check_whole_number("number", number, 1, MAX_NEIGHBOURS)
-            with _read_one(picture) as image:
-                if self.references is None:
-                    raise WbcError("This page was started without reference cells (--references).")
-                return [
-                    {"label": neighbour.label, "name": neighbour.name, "similarity": neighbour.similarity}
-                    for neighbour in self.references.nearest(image, count)
-                ]
+        count = check_whole_number("number", number, 1, MAX_NEIGHBOURS)
+        with _read_one(picture) as image:
+            if self.references is None:
+                raise WbcError("This page was started without reference cells (--references).")
+            return [
+                {"label": neighbour.label, "name": neighbour.name, "similarity": neighbour.similarity}
+                for neighbour in self.references.nearest(image, count)
+            ]
 
     def count(
         self,
@@ -248,9 +214,9 @@ class Endpoints:
         Returns:
             The file.
         """
-        with TemporaryDirectory() as folder, _errors_as_answers():
-            key = check_choice("form", form, [export.key for export in EXPORTS])
-            export = next(export for export in EXPORTS if export.key == key)
+        with TemporaryDirectory() as folder:
+            exports = {export.key: export for export in EXPORTS}
+            export = exports[check_choice("form", form, [*exports])]
             snapshot, _ = self.count_specimen(
                 pictures, show, name, leucocytes, corrections, request.username or reviewer, laboratory
             )
@@ -290,14 +256,13 @@ class Endpoints:
         Arguments are those of `count`, of whatever types a program sent.
 
         Raises:
-            gr.Error: No files, too many of them, or a value that is not allowed.
+            WbcError: No files, too many of them, or a value that is not allowed.
         """
-        with _errors_as_answers():
-            total = check_leucocyte_count(check_number("leucocytes", leucocytes))
-            specimen = Specimen(check_text("name", name), total)
-            predictor = self._predictor_of(check_text("laboratory", laboratory))
-            counter = CellCounter(predictor, specimen)
-            unreadable = self._read_into(counter, pictures, show, corrections, check_text("reviewer", reviewer))
+        total = check_leucocyte_count(check_number("leucocytes", leucocytes))
+        specimen = Specimen(check_text("name", name), total)
+        predictor = self._predictor_of(check_text("laboratory", laboratory))
+        counter = CellCounter(predictor, specimen)
+        unreadable = self._read_into(counter, pictures, show, corrections, check_text("reviewer", reviewer))
         return specimen.snapshot(predictor.identity, self.ranges, self.own_types), unreadable
 
     def laboratories(self) -> list[dict]:
@@ -327,7 +292,7 @@ class Endpoints:
         laboratory: object,
         corrections: object,
         keep_cells: object,
-        progress: gr.Progress = _PROGRESS,
+        progress: gr.Progress = PROGRESS,
     ) -> dict:
         """Adapt the model to pictures of one laboratory, and keep the result under its name for /count.
 
@@ -342,26 +307,25 @@ class Endpoints:
             The laboratory's name (null if adapting helped nothing), what was done and measured, and unreadable files.
         """
         specimen, specimen_key = Specimen(), uuid4().hex
-        with _errors_as_answers():
-            name, keep = check_text("laboratory", laboratory), check_flag("keep_cells", keep_cells)
-            if self.kept is None:
-                raise WbcError("This page keeps no laboratories: start it with --laboratories FOLDER.")
-            before = self.kept.cells(name) if name in self.kept else ()
-            unreadable = self._read_into(CellCounter(self.predictor, specimen), pictures, show, corrections, "")
-            origin = check_laboratory(specimen.cells, self.predictor.calibration).origin
-            adapted = adapt_model(
-                self.predictor,
-                gather_cells(specimen.cells, specimen_key, origin, before),
-                lambda step, share: progress(share, desc=step),
-                lambda: False,
-            )
-            kept = None
-            if adapted.adaptation.warning is None:
-                kept = self.kept.keep(
-                    name, self.predictor, adapted.folder, adapted.adaptation, keep_cells=True if keep else None
-                ).name
-                if keep:
-                    self.kept.add_cells(kept, cells_to_learn(only_reviewed(specimen.cells), specimen_key))
+        name, keep = check_text("laboratory", laboratory), check_flag("keep_cells", keep_cells)
+        if self.kept is None:
+            raise WbcError("This page keeps no laboratories: start it with --laboratories FOLDER.")
+        before = self.kept.cells(name) if name in self.kept else ()
+        unreadable = self._read_into(CellCounter(self.predictor, specimen), pictures, show, corrections, "")
+        origin = check_laboratory(specimen.cells, self.predictor.calibration).origin
+        adapted = adapt_model(
+            self.predictor,
+            gather_cells(specimen.cells, specimen_key, origin, before),
+            lambda step, share: progress(share, desc=step),
+            lambda: False,
+        )
+        kept = None
+        if adapted.adaptation.warning is None:
+            kept = self.kept.keep(
+                name, self.predictor, adapted.folder, adapted.adaptation, keep_cells=True if keep else None
+            ).name
+            if keep:
+                self.kept.add_cells(kept, cells_to_learn(only_reviewed(specimen.cells), specimen_key))
         return {
             "laboratory": kept,
             "adaptation": json.loads(json.dumps(asdict(adapted.adaptation))),
@@ -382,7 +346,7 @@ class Endpoints:
         whole_field = check_choice("show", show, SHOWN) == FIELD
         labels = check_corrections("corrections", corrections)
         unreadable = []
-        for upload in _check_number(check_pictures("pictures", pictures)):
+        for upload in check_pictures("pictures", pictures):
             try:
                 with turn(count_pixels(upload.source)):
                     counter.add_image(read_upload(upload), upload.name, whole_field=whole_field)
@@ -408,29 +372,20 @@ def _to_json(answer: Answer | UnreadableImageError) -> dict:
 
 def _add(
     function: Callable,
-    fields: Sequence[gr.components.Component],
     answer: gr.components.Component,
     queue: dict[str, Any] = CELLS,
+    **fields: gr.components.Component,
 ) -> None:
-    """Add an endpoint, which its docstring describes. Gradio reads one line for each argument."""
+    """Add an endpoint, which its docstring describes: Gradio reads one line for each argument.
+
+    Each argument has the field given here, else that of `FIELDS`; what Gradio itself passes has none.
+    """
     _, arguments, returned = get_function_description(function)
-    # Without what Gradio itself passes, which comes last.
-    for field, name in zip(fields, arguments, strict=False):
+    fields = {name: fields.get(name) or FIELDS[name]() for name in arguments if name in FIELDS}
+    for name, field in fields.items():
         describe(field, arguments[name])
     describe(answer, returned[0])
-    gr.on([], function, list(fields), answer, preprocess=False, api_name=function.__name__, **queue)
-
-
-def _specimen_fields() -> list[gr.components.Component]:
-    return [
-        pictures_field("field.jpg"),
-        choice_field("Show", SHOWN),
-        text_field("Specimen", "S 17"),
-        number_field("Leucocytes", 0, 6.4),
-        corrections_field(),
-        text_field("Reviewer", "A. Meyer"),
-        text_field("Laboratory", "Ward 3"),
-    ]
+    gr.on([], function, [*fields.values()], answer, preprocess=False, api_name=function.__name__, **queue)
 
 
 @contextmanager
@@ -439,20 +394,3 @@ def _read_one(picture: object) -> Iterator[Image.Image]:
     upload = check_picture("picture", picture)
     with turn(count_pixels(upload.source)):
         yield read_upload(upload)
-
-
-def _check_number(uploads: list[Upload]) -> list[Upload]:
-    if len(uploads) > MAX_FILES:
-        raise WbcError(
-            f"{len(uploads)} were given, at most {MAX_FILES} are answered at once: split them, or use `wbc-hf`"
-        )
-    return uploads
-
-
-@contextmanager
-def _errors_as_answers() -> Iterator[None]:
-    """Send the message of an error that a user can solve to the program that asked."""
-    try:
-        yield
-    except WbcError as error:
-        raise gr.Error(str(error), print_exception=False) from error

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import gradio as gr
 from gradio.route_utils import delete_files_created_by_app
-from gradio.state_holder import SessionState, StateHolder
+from gradio.state_holder import StateHolder
 
 from wbc_hf.memory import give_back_freed
 from wbc_hf.web.session import Session
@@ -38,8 +38,9 @@ def drop_idle_sessions(visitors: StateHolder, now: datetime, open_tabs: Containe
     Gradio by itself drops states an hour after a tab was closed, and keeps the values of components.
     """
     for session, touched in list(visitors.time_last_used.items()):
-        reviewing = session in open_tabs and _holds_specimen(visitors.session_data.get(session))
-        if now - touched > (KEEP_OPEN if reviewing else KEEP_CLOSED):
+        state = visitors.session_data.get(session)
+        holds_specimen = state is not None and any(isinstance(it, Session) for it in state.state_data.values())
+        if now - touched > (KEEP_OPEN if holds_specimen and session in open_tabs else KEEP_CLOSED):
             with visitors.lock:
                 visitors.session_data.pop(session, None)
                 visitors.time_last_used.pop(session, None)
@@ -67,10 +68,6 @@ def remove_files(page: gr.Blocks, age: int = KEEP_FILES) -> None:
         with contextlib.suppress(OSError):  # it holds something, or an upload has just begun in it
             if os.lstat(folder).st_mtime <= before and folder != uploads:
                 os.rmdir(folder)
-
-
-def _holds_specimen(state: SessionState | None) -> bool:
-    return state is not None and any(isinstance(value, Session) for value in state.state_data.values())
 
 
 def _clean_up(page: gr.Blocks, open_tabs: Container[str]) -> None:

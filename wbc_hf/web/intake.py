@@ -6,10 +6,20 @@ from pathlib import Path
 
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.safe_text import escape_surrogates
-from wbc_hf.smear import LEUCOCYTES, Slide, SlideMap, map_of, open_slide, unread_fields
+from wbc_hf.smear import (
+    LEUCOCYTES,
+    MEASURED,
+    NO_PYRAMID,
+    Slide,
+    SlideMap,
+    find_monolayer,
+    map_of,
+    open_slide,
+    unread_fields,
+)
 from wbc_hf.web.remarks import Remark, RemarkKind
 from wbc_hf.web.session import Session
-from wbc_hf.web.slides import as_uploads, is_slide, look_at, not_opened
+from wbc_hf.web.slides import as_uploads, is_slide, not_opened
 from wbc_hf.web.turns import turn
 from wbc_hf.web.uploads import Upload, split_upload, unpack_upload
 
@@ -38,10 +48,10 @@ class Intake:
         given: The pictures, in their order, once ZIP files are unpacked.
         done: Number of these that were read or left out.
         read: Number of those that were read; each page of a TIFF file counts.
-        look: While the monolayer of a slide is looked for: its name, how many places were looked at, and of how many.
+        look: While the monolayer of a slide is looked for: that in words, how many places were looked at, and of how
+            many.
         remarks: What to know of single ones.
-        notes: What to know of slides.
-        note: Why others were not read; "" if all were. These are in `session.unread`.
+        notes: What to know of slides, and why pictures were not read, which are in `session.unread`.
         abandoned: Set it where nobody looks any more: `run` ends with the picture that it reads.
     """
 
@@ -57,9 +67,9 @@ class Intake:
         self.look: tuple[str, int, int] | None = None
         self.remarks: list[Remark] = []
         self.notes: list[str] = []
-        self.note, self.abandoned = "", False
+        self.abandoned = False
         self._session, self._uploads, self._is_field = session, uploads, is_field
-        self._of_slide = any(isinstance(it, Upload) and _is_of_slide(it) for it in uploads)
+        self._of_slide = any(isinstance(it, Upload) and (it.field is not None or is_slide(it)) for it in uploads)
         self._enough = next_goal(session.leucocytes, LEUCOCYTES if goal is None and self._of_slide else goal)
 
     @property
@@ -71,11 +81,8 @@ class Intake:
         """Read the pictures."""
         given: list[Upload | UnreadableImageError] = []
         for upload in self._uploads:
-            if isinstance(upload, UnreadableImageError):
-                given.append(upload)
-            else:
-                for found in unpack_upload(upload):
-                    given += self._look_at(found) if isinstance(found, Upload) and is_slide(found) else [found]
+            for found in [upload] if isinstance(upload, UnreadableImageError) else unpack_upload(upload):
+                given += self._look_at(found) if isinstance(found, Upload) and is_slide(found) else [found]
         self.given = given
         if self._is_stopped and self._of_slide:
             self._stop_before(0)
@@ -83,7 +90,8 @@ class Intake:
         for index, found in enumerate(self.given):
             self._take(found)
             self.done = index + 1
-            if self._is_enough and self.done < len(self.given):
+            enough = self._is_stopped or self._session.leucocytes >= self._enough
+            if enough and self.done < len(self.given):
                 self._stop_before(self.done)
                 return
 
@@ -91,7 +99,7 @@ class Intake:
         """Leave the pictures from there on for another time, and say so."""
         self._session.unread = self.given[index:] + self._session.unread
         said = STOPPED_ON_SLIDE if self._of_slide else STOPPED
-        self.note = said.format(read=index, given=len(self.given), cells=self._session.leucocytes)
+        self.notes.append(said.format(read=index, given=len(self.given), cells=self._session.leucocytes))
 
     def _look_at(self, slide: Upload) -> list[Upload | UnreadableImageError]:
         """The fields of a slide's monolayer; what is wrong with it; or itself, where reading was stopped meanwhile."""
@@ -112,20 +120,22 @@ class Intake:
         specimen = self._session.specimen
         specimen.catch_up()  # others may have read of this slide
         self._session.check_room()
-        if specimen.slides:
-            opened = open_slide(Path(str(slide.source)), slide.name)
-            if (known := _known(specimen.slides, opened)) is not None:
-                return self._go_on(known, opened)
+        opened = open_slide(Path(str(slide.source)), slide.name)
+        if (known := _known(specimen.slides, opened)) is not None:
+            return self._go_on(known, opened)
 
         def show(done: int, total: int) -> None:
-            self.look = slide.name, done, total
+            self.look = f"Looking for the monolayer of {slide.name}", done, total
             if self._is_stopped:
                 raise _StoppedError
 
         who = self._session.visitor, self._session.key
-        monolayer, notes = look_at(slide, show, lambda pixels: turn(pixels, who))
+        monolayer = find_monolayer(opened, progress=show, turn=lambda pixels: turn(pixels, who))
         specimen.add_slide(map_of(monolayer))
-        self.notes += notes
+        if not opened.has_pyramid:
+            self.notes.append(f"{slide.name} {NO_PYRAMID}.")
+        if monolayer.measured:
+            self.notes.append(f"{slide.name} {MEASURED.format(size=monolayer.pixel_size)}.")
         self.remarks += [Remark(RemarkKind.UNREADABLE, each.name, each.reason) for each in monolayer.unreadable]
         return list(as_uploads(monolayer.fields))
 
@@ -159,10 +169,6 @@ class Intake:
     def _is_stopped(self) -> bool:
         return self._session.stopped or self.abandoned
 
-    @property
-    def _is_enough(self) -> bool:
-        return self._is_stopped or self._session.leucocytes >= self._enough
-
 
 def _known(slides: Sequence[SlideMap], slide: Slide) -> SlideMap | None:
     """The slide as the specimen has it: by what is in its file, whatever its name is now, else by its name."""
@@ -172,10 +178,6 @@ def _known(slides: Sequence[SlideMap], slide: Slide) -> SlideMap | None:
 
 class _StoppedError(Exception):
     """Somebody stopped the look at a slide."""
-
-
-def _is_of_slide(upload: Upload) -> bool:
-    return upload.field is not None or is_slide(upload)
 
 
 def next_goal(leucocytes: int, goal: int | None) -> float:

@@ -1,6 +1,6 @@
 """The part of the page that keeps specimens: the work list, fields of a specimen, sign-off, a second reading."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ class Keeping:
         sessions: Of the visitors.
         ranges: Reference ranges of the laboratory.
         store: Where specimens are kept; None where they are not, and nothing but signing is offered.
-        roles: What users may do.
+        roles: What users may do; None for everything.
         ask_after: After how long unsigned specimens are asked about.
     """
 
@@ -49,9 +49,9 @@ class Keeping:
         self,
         sessions: Sessions,
         ranges: ReferenceRanges,
-        store: "SpecimenStore | None" = None,
-        roles: Roles | None = None,
-        ask_after: timedelta = timedelta(days=14),
+        store: "SpecimenStore | None",
+        roles: Roles | None,
+        ask_after: timedelta,
     ):
         self.sessions, self.ranges, self.store = sessions, ranges, store
         self.roles, self.ask_after = roles or Roles(), ask_after
@@ -100,21 +100,20 @@ class Keeping:
             show_opened: Shows a specimen that was opened, and a note.
             refresh: Shows the specimen that is open as it is now.
         """
-        self.session, self._show_opened, self._refresh = session, show_opened, refresh
-        given, self._written = (
-            [session, *known, *self.fields],
-            dict(zip(WRITTEN, (*known[:2], *self.fields), strict=True)),
-        )
+        self._show_opened, self._refresh = show_opened, refresh
+        given = [session, *known, *self.fields]
+        self._written = dict(zip(WRITTEN, (*known[:2], *self.fields), strict=True))
+        changed = [*results, *self.outputs]
         hidden = AT_ONCE | {"show_progress": "hidden"}
         for field in self._written.values():
             field.blur(self.on_field, given, [self.signed, *self._written.values()], **hidden)
-        self.sign.click(self.on_sign, [*given, self.reason], [*results, *self.outputs], **AT_ONCE)
-        self.amend.click(self.on_amend, [*given, self.reason], [*results, *self.outputs], **AT_ONCE)
+        self.sign.click(self.on_sign, [*given, self.reason], changed, **AT_ONCE)
+        self.amend.click(self.on_amend, [*given, self.reason], changed, **AT_ONCE)
         if self.store is None:
             return
-        self.second.click(self.on_second_reading, session, [*results, *self.outputs], **AT_ONCE)
+        self.second.click(self.on_second_reading, session, changed, **AT_ONCE)
         found = [self.words, self.state]
-        self.list.click(self.on_list, [session, *found], [*results, *self.outputs], **hidden)
+        self.list.click(self.on_list, [session, *found], changed, **hidden)
         for change in (self.words.change, self.state.input, self.opened.expand, page.load):
             change(self.on_find, found, self.list, **hidden)
 
@@ -193,13 +192,20 @@ class Keeping:
     def on_sign(self, session: Session | None, name: str, leucocytes: str, reviewer: str, *rest: str) -> dict:
         """Sign, unless something stands against it that no comment explains."""
         *fields, reason = rest
-        return self._do(
-            session, lambda it, who: self._sign(it, who, name, leucocytes, tuple(fields), reason), reviewer
-        )
+
+        def act(session: Session, who: str) -> None:
+            _check_seen(session, session.specimen.last_event)
+            self._describe(session, name, leucocytes, who, fields)
+            snapshot = session.specimen.snapshot(session.model, self.ranges, session.types)
+            seen = len(snapshot.history)
+            _check_seen(session, seen)
+            sign(session.specimen, open_points(snapshot, session.check), who, reason, seen)
+
+        return self._do(session, act, reviewer)
 
     def on_amend(self, session: Session | None, name: str, leucocytes: str, reviewer: str, *rest: str) -> dict:
         """Open a signed specimen again."""
-        return self._do(session, lambda it, who: self._amend(it, who, rest[-1]), reviewer)
+        return self._do(session, lambda it, who: amend(it.specimen, who, rest[-1]), reviewer)
 
     def on_second_reading(self, session: Session | None, request: gr.Request) -> dict:
         """Begin an independent reading of the same pictures, without the words of the first reader."""
@@ -207,24 +213,25 @@ class Keeping:
             return {}
         first: KeptSpecimen = session.specimen  # type: ignore[assignment]
         try:
-            second = begin_second_reading(self.store, first, request.username or "")
+            first.catch_up()
+            second = self.store.begin(request.username or "")
+            second.load_unread(first, first.key)
         except WbcError as error:
             return {self.signed: render_problem("Not begun", str(error))}
         session.take(second)
         return self._show_opened(session, "A second reading: what the first reader said is not shown.")
 
-    def state_of(self, session: Session | None) -> dict:
-        """Fields and buttons as they are now; empty without a specimen."""
-        about = Specimen().about if session is None else session.specimen.about
-        signed = about.signature is not None
-        here = session is not None and bool(session.specimen.pictures)
-        values = dict(zip(self.fields, (getattr(about, name) for name in FIELDS), strict=True))
+    def state_of(self, session: Session) -> dict:
+        """Fields and buttons as they are now."""
+        about = session.specimen.about
+        signed, read = about.signature is not None, bool(session.specimen.pictures)
+        values: dict = {field: about.text_of(name) for name, field in self._written.items()}
         return values | {
             self.reason: "",
             self.sign: gr.Button(visible=not signed),
             self.amend: gr.Button(visible=signed),
-            self.second: gr.Button(visible=self.store is not None and here and not about.second_of),
-            self.signed: "" if session is None else self._say(session),
+            self.second: gr.Button(visible=self.store is not None and read and not about.second_of),
+            self.signed: self._say(session),
         }
 
     def _do(self, session: Session | None, action: Callable[[Session, str], None], reviewer: str) -> dict:
@@ -233,7 +240,7 @@ class Keeping:
         user = session.user
         try:
             self.roles.check_sign(user)
-            with session.lock:
+            with session.lock, session.meanwhile.doing(user or reviewer):
                 action(session, user or reviewer)
         except ChangedMeanwhileError as error:
             with session.lock:
@@ -244,29 +251,10 @@ class Keeping:
             return {self.signed: render_problem("Not done", str(error))}
         return self._refresh(session) | {self.list: self.render_list(user=user)}
 
-    def _sign(
-        self, session: Session, who: str, name: str, leucocytes: str, fields: tuple[str, ...], reason: str
-    ) -> None:
-        with session.meanwhile.doing(who):
-            _check_seen(session, session.specimen.last_event)
-            self._describe(session, name, leucocytes, who, fields)
-            snapshot = session.specimen.snapshot(session.model, self.ranges, session.types)
-            seen = len(snapshot.history)
-            _check_seen(session, seen)
-            sign(session.specimen, open_points(snapshot, session.check), who, reason, seen)
-
-    def _amend(self, session: Session, who: str, reason: str) -> None:
-        with session.meanwhile.doing(who):
-            amend(session.specimen, who, reason)
-
-    def _describe(self, session: Session, name: str, leucocytes: str, reviewer: str, fields: tuple[str, ...]) -> None:
-        values = dict(zip(FIELDS, (field.strip() for field in fields), strict=True))
-        session.meanwhile.describe(
-            session.user or reviewer,
-            name=name.strip(),
-            leucocyte_count=parse_leucocytes(leucocytes),
-            **values,
-        )
+    def _describe(self, session: Session, name: str, leucocytes: str, reviewer: str, fields: Sequence[str]) -> None:
+        values = dict(zip(FIELDS, map(str.strip, fields), strict=True))
+        count = parse_leucocytes(leucocytes)
+        session.meanwhile.describe(session.user or reviewer, name=name.strip(), leucocyte_count=count, **values)
 
     def _say(self, session: Session) -> str:
         """Who signed, how often it was amended, and how far two readers agree."""
@@ -280,32 +268,15 @@ class Keeping:
         return render("signed", about=about, agreement=agreement)
 
 
-def _check_seen(session: Session, last: int) -> None:
-    """Refuse to sign what others did and the signer was not shown, up to the event with this number."""
-    if session.meanwhile.news(last):
-        raise ChangedMeanwhileError("Not signed, since others did more. Look at it, and sign then.")
-
-
 def was_signed(item: "WorkItem") -> bool:
     """Whether a specimen is signed, or was before it was opened to amend: its history says who stood for what."""
     return item.state.value == "signed" or item.amended > 0
 
 
-def begin_second_reading(store: "SpecimenStore", first: "KeptSpecimen", owner: str) -> "KeptSpecimen":
-    """Begin a specimen with the pictures and cells of another, without what anybody said of them.
-
-    Args:
-        store: Where both are kept.
-        first: The other.
-        owner: The second reader.
-
-    Raises:
-        WbcError: It cannot be kept.
-    """
-    first.catch_up()
-    second = store.begin(owner)
-    second.load_unread(first, first.key)
-    return second
+def _check_seen(session: Session, last: int) -> None:
+    """Refuse to sign what others did and the signer was not shown, up to the event with this number."""
+    if session.meanwhile.news(last):
+        raise ChangedMeanwhileError("Not signed, since others did more. Look at it, and sign then.")
 
 
 def compare_readings(first: Specimen, second: Specimen) -> Agreement:

@@ -1,7 +1,9 @@
 """The laboratory of a specimen: noticed, chosen among those that are kept, adapted to in one click, kept."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import gradio as gr
 
@@ -28,7 +30,7 @@ from wbc_hf.smear import Cell, CellState, Origin
 from wbc_hf.web.adapting import ADAPTATIONS, CancelledError, adapt_model
 from wbc_hf.web.rendering import plural, render, render_problem
 from wbc_hf.web.session import Session, Sessions
-from wbc_hf.web.uploads import AT_ONCE
+from wbc_hf.web.uploads import AT_ONCE, PROGRESS
 
 GOOD_CELLS = 5  # reviewed ones of each class, to begin with
 NO_LABORATORY = "none: the model as it is"
@@ -49,8 +51,6 @@ CHANGED = (
 ADAPT_AGAIN = "Adapt the model to them, and keep it again."
 WITHOUT_LABELS = " Review some cells of each class and adapt again: that is worth more than anything else."
 
-_PROGRESS = gr.Progress()  # Gradio looks for it among the defaults
-
 
 class LaboratoryPanel:
     """The parts of the tab of a specimen that concern its laboratory.
@@ -68,13 +68,7 @@ class LaboratoryPanel:
 
     def lay_out_menu(self) -> None:
         """Add the menu of the kept laboratories."""
-        self.menu = gr.Dropdown(
-            self._choices(),
-            value=NO_LABORATORY,
-            label="Laboratory",
-            visible=len(self._choices()) > 1,
-            elem_classes="wbc-laboratory-menu",
-        )
+        self.menu = self._menu(value=NO_LABORATORY, label="Laboratory", elem_classes="wbc-laboratory-menu")
 
     def lay_out(self) -> None:
         """Add what is said of the laboratory, and the buttons."""
@@ -109,28 +103,20 @@ class LaboratoryPanel:
             show: Renders a session.
         """
         self.session, self._show = session, show
-        self.adapt.click(
-            self.on_adapt_specimen,
-            [session, leucocytes],
-            [*results, *self.outputs],
-            show_progress_on=self.note,
-            **ADAPTATIONS,
-        )
+        shown, options = [*results, *self.outputs], ADAPTATIONS | {"show_progress_on": self.note}
+        self.adapt.click(self.on_adapt_specimen, [session, leucocytes], shown, **options)
         self.cancel.click(self.on_cancel, session, self.cancel, **AT_ONCE)
-        self.menu.input(
-            self.on_choose, [session, self.menu, leucocytes], [session, *results, *self.outputs], **AT_ONCE
-        )
+        self.menu.input(self.on_choose, [session, self.menu, leucocytes], [session, *shown], **AT_ONCE)
         if self.laboratories is not None:
             self.keep.click(self.on_keep, [session, self.name, self.keep_cells], self.outputs, **AT_ONCE)
             page.load(self.on_open, None, self.menu, **AT_ONCE)
 
     def on_open(self) -> gr.Dropdown:
         """Offer the laboratories that are kept by now."""
-        choices = self._choices()
-        return gr.Dropdown(choices, visible=len(choices) > 1)
+        return self._menu()
 
     def on_adapt_specimen(
-        self, session: Session | None, leucocytes: str, progress: gr.Progress = _PROGRESS
+        self, session: Session | None, leucocytes: str, progress: gr.Progress = PROGRESS
     ) -> Iterator[dict]:
         """Adapt the model to the cells of the specimen, and predict them again."""
         if session is None:
@@ -208,9 +194,7 @@ class LaboratoryPanel:
 
     def state_with_menu(self, session: Session) -> dict:
         """What is said and offered, after another laboratory was chosen or kept. The menu takes reading the store."""
-        choices = self._choices()
-        menu = gr.Dropdown(choices, value=session.laboratory or NO_LABORATORY, visible=len(choices) > 1)
-        return {self.menu: menu} | self.state(session)
+        return {self.menu: self._menu(value=session.laboratory or NO_LABORATORY)} | self.state(session)
 
     def state(self, session: Session) -> dict:
         """What is said and offered now."""
@@ -257,9 +241,7 @@ class LaboratoryPanel:
         """What the model is adapted to: raises a WbcError where that cannot be."""
         if session.specimen.about.signature is not None:
             raise WbcError("This specimen is signed: its cells are not predicted again. Amend it first.")
-        kept: Sequence[AdaptationCell] = ()
-        if session.laboratory is not None and self.laboratories is not None:
-            kept = self.laboratories.cells(session.laboratory)
+        kept = self.laboratories.cells(session.laboratory) if self.laboratories and session.laboratory else ()
         return gather_cells(session.specimen.cells, session.key, session.check.origin, kept)
 
     def _supply(self, session: Session) -> CellSupply:
@@ -270,8 +252,9 @@ class LaboratoryPanel:
                 kept = self.laboratories.list_cells(session.laboratory)
         return count_supply(session.specimen.cells, session.key, kept)
 
-    def _choices(self) -> list[str]:
-        return [NO_LABORATORY, *(self.laboratories.names() if self.laboratories is not None else ())]
+    def _menu(self, **options: Any) -> gr.Dropdown:
+        names = () if self.laboratories is None else self.laboratories.names()
+        return gr.Dropdown([NO_LABORATORY, *names], visible=bool(names), **options)
 
 
 def describe_offer(supply: CellSupply, laboratory: str | None) -> str:
@@ -287,9 +270,8 @@ def describe_outcome(adaptation: Adaptation, cells: Sequence[Cell]) -> tuple[str
     """What an adaptation gave, for a person who decides whether to rely on it, and in which tone."""
     if adaptation.warning is not None:
         return f"{adaptation.warning} The cells are predicted by the model as it was.", "caution"
-    counted = sum(cell.state is CellState.COUNTED for cell in cells)
-    waiting = sum(cell.state is CellState.WAITING for cell in cells)
-    now = f"Now {counted} cells are counted and {waiting} wait. "
+    states = Counter(cell.state for cell in cells)
+    now = f"Now {states[CellState.COUNTED]} cells are counted and {states[CellState.WAITING]} wait. "
     if adaptation.scores_before is None or adaptation.scores_after is None:
         return now + " ".join(adaptation.remarks) + WITHOUT_LABELS, "neutral"
     before, after = adaptation.scores_before.accuracy, adaptation.scores_after.accuracy

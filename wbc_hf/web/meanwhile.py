@@ -130,11 +130,8 @@ class Meanwhile:
         return lost, now
 
     def _describe_lost(self, name: str, value: str | float | None) -> str:
-        event = next((it for it in reversed(self._specimen.history) if _wrote(it, name)), None)
+        history = reversed(self._specimen.history)
+        event = next((it for it in history if it.action is Action.DESCRIBED and it.field == name), None)
         who, after = (event.who or "somebody", event.after or "nothing") if event else ("somebody", "something else")
         title, yours = name.replace("_", " ").capitalize(), value or "nothing"
         return f"{title}: {who} wrote “{after}” meanwhile, and you “{yours}”. Write yours again if it holds."
-
-
-def _wrote(event: Event, name: str) -> bool:
-    return event.action is Action.DESCRIBED and event.field == name

@@ -129,8 +129,7 @@ def read_evaluations(folder: Path | None) -> list[KeptEvaluation]:
     Raises:
         WbcError: One of them is no report of `wbc-hf evaluate`, is damaged or lies elsewhere, or there are too many.
     """
-    place = None if folder is None else folder / EVALUATIONS_FOLDER
-    if folder is None or place is None or not place.is_dir():
+    if folder is None or not (place := folder / EVALUATIONS_FOLDER).is_dir():
         return []
     reports = sorted(report for report in place.iterdir() if not report.name.startswith("."))
     if len(reports) > _MAX_EVALUATIONS:

@@ -1,6 +1,5 @@
 """What those who run the page ask it: whether it is well, and what it is. Neither says anything of a visitor."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -15,10 +14,13 @@ if TYPE_CHECKING:
     from wbc_hf.store import SpecimenStore
 
 HEALTH, VERSION = "/health", "/version"  # the first is answered to everybody, the second to those who may sign in
+WELL = ("none", "can be written to")  # states of the store in which the page can do its work
 
 
 def add_operation(app: Any, model: ModelIdentity, store: "SpecimenStore | None") -> None:
     """Let an application answer `/health` and `/version`.
+
+    The `status` of health is "ok", or "degraded" where specimens cannot be kept or read.
 
     Args:
         app: Of the page, while it runs.
@@ -27,30 +29,24 @@ def add_operation(app: Any, model: ModelIdentity, store: "SpecimenStore | None")
     """
 
     def health(_: Request) -> Response:
-        answer = check_health(store)
-        return JSONResponse(answer, 200 if answer["status"] == "ok" else 503)
+        state = _describe_store(store)
+        well = state in WELL
+        return JSONResponse({"status": "ok" if well else "degraded", "store": state}, 200 if well else 503)
 
     def version(_: Request) -> Response:
         return JSONResponse({"software": __version__, "model": model.name, "model_version": model.version})
 
-    routes: tuple[tuple[str, Callable[[Request], Response]], ...] = ((HEALTH, health), (VERSION, version))
-    for path, answer in routes:
-        # Before Gradio's own, one of which takes every path.
-        app.router.routes.insert(0, Route(path, answer))
+    # Before Gradio's own, one of which takes every path.
+    app.router.routes[:0] = [Route(HEALTH, health), Route(VERSION, version)]
 
 
-def check_health(store: "SpecimenStore | None") -> dict[str, str]:
-    """Whether the page can do its work: `status` is "ok", or "degraded" where specimens cannot be kept or read.
-
-    Args:
-        store: Where specimens are kept, or None.
-    """
+def _describe_store(store: "SpecimenStore | None") -> str:
     if store is None:
-        return {"status": "ok", "store": "none"}
+        return "none"
     if store.reading_only:
-        return {"status": "degraded", "store": "can only be read"}
+        return "can only be read"
     try:
         store.find(most=1)
     except WbcError:
-        return {"status": "degraded", "store": "cannot be read"}
-    return {"status": "ok", "store": "can be written to"}
+        return "cannot be read"
+    return "can be written to"

@@ -37,9 +37,6 @@ class Remark:
     name: str
     reason: str
 
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
-
 
 def render_remarks(remarks: Sequence[Remark], total: int, notes: Sequence[str] = ()) -> str:
     """Render what is said of pictures that were given.

@@ -44,11 +44,11 @@ def example_buttons(
 ) -> gr.HTML:
     """Add a button for each example: its picture with its name, and a credit.
 
-    A click is an event with the button's `index`.
+    A click is an event with the `number` of the button, from 0.
     """
     urls = [thumbnail_url(image, _EXAMPLE_SIDE) for image in images]
     html = render("examples", caption=caption, credit=credit, examples=list(zip(names, urls, strict=True)))
-    return gr.HTML(html, js_on_load=read_text("examples.js"), elem_classes=elem_classes)
+    return gr.HTML(html, js_on_load=read_text("actions.js"), elem_classes=elem_classes)
 
 
 def format_percent(probability: float) -> str:

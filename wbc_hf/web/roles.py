@@ -26,7 +26,7 @@ class Roles:
 
     def only_of(self, user: str) -> str | None:
         """Whose specimens a user sees: None for all."""
-        return user if self._is(user, Role.READER) else None
+        return None if self._has(user, Role.SIGNER, Role.ADMINISTRATOR) else user
 
     def check_see(self, user: str, owner: str) -> None:
         """Check that a user may see a specimen.
@@ -43,7 +43,7 @@ class Roles:
         Raises:
             WbcError: They may not.
         """
-        if self._roles is not None and not self._is(user, Role.SIGNER):
+        if not self._has(user, Role.SIGNER):
             raise WbcError("Only a signer signs and amends. Whoever runs the page gives that role.")
 
     def check_delete(self, user: str, owner: str, *, signed: bool) -> None:
@@ -52,12 +52,11 @@ class Roles:
         Raises:
             WbcError: They may not.
         """
-        if self._roles is None or self._is(user, Role.ADMINISTRATOR) or (user == owner and not signed):
-            return
-        raise WbcError("Only an administrator deletes what is or was signed, or another’s.")
+        if not (self._has(user, Role.ADMINISTRATOR) or (user == owner and not signed)):
+            raise WbcError("Only an administrator deletes what is or was signed, or another’s.")
 
-    def _is(self, user: str, role: Role) -> bool:
-        return self._roles is not None and self._roles.get(user, Role.READER) is role
+    def _has(self, user: str, *roles: Role) -> bool:
+        return self._roles is None or self._roles.get(user, Role.READER) in roles
 
 
 def parse_roles(given: str | None, users: list[str]) -> Roles:

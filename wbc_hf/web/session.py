@@ -66,7 +66,7 @@ class View:
         in_full: Whether the picture is kept in full resolution, beside its preview.
         kept: Whether a store keeps the specimen.
         types: The laboratory's own.
-        signed: Whether the specimen is signed, so that no review can be changed.
+        signed: That the specimen is signed, so that no review can be changed, in words; "" where it is not.
     """
 
     pictures: tuple[Picture, ...]
@@ -78,7 +78,7 @@ class View:
     in_full: bool
     kept: bool
     types: CellTypes
-    signed: bool
+    signed: str
 
     @property
     def cells_of_picture(self) -> tuple[Cell, ...]:
@@ -175,7 +175,9 @@ class Session:
         with self.lock:
             if self.readings:
                 raise WbcError("Photographs are being read into the specimen that is open. Stop that first.")
-            self.key, self.meanwhile = _key_of(specimen), Meanwhile(specimen)
+            # Of one in a store the key there, so that it stays when the specimen is reopened.
+            self.key = str(getattr(specimen, "key", None) or uuid4().hex)
+            self.meanwhile = Meanwhile(specimen)
             self.specimen, self.counter = specimen, CellCounter(self.predictor, specimen)
             self.full_pictures.clear()
             self.neighbours: dict[int, tuple[Neighbour, ...]] = {}
@@ -222,7 +224,7 @@ class Session:
             self._picture in self.full_pictures,
             hasattr(self.specimen, "key"),
             self.types,
-            self.specimen.about.signature is not None,
+            SIGNED if self.specimen.about.signature is not None else "",
         )
 
     @property
@@ -421,19 +423,19 @@ class Session:
             WbcError: From `Specimen.review_many`.
         """
         cells = {cell.number: cell for cell in self.specimen.cells}
+        labels: dict[int, str | CellType | None]
         if label == ACCEPT:
-            numbers = [it for it in numbers if it in cells and _can_be_accepted(cells[it])]
-        if not numbers:
-            return
-        if label == ACCEPT:
-            labels: dict[int, str | CellType | None] = {it: cells[it].proposal for it in numbers}
+            labels = {it: cells[it].proposal for it in numbers if it in cells and _can_be_accepted(cells[it])}
         else:
             labels = dict.fromkeys(numbers, self.types.resolve(label))
+        if not labels:
+            return
         reviewed = self.specimen.review_many(labels, reviewer, self.meanwhile.known(labels))
-        before, after = {it: cells[it].review for it in numbers}, {cell.number: cell.review for cell in reviewed}
-        title = f"cell {numbers[0]}" if len(before) == 1 else f"{len(before)} cells"
+        before, after = {it: cells[it].review for it in labels}, {cell.number: cell.review for cell in reviewed}
+        *_, number = labels
+        title = f"cell {number}" if len(labels) == 1 else f"{len(labels)} cells"
         self._steps.append(_Step(title, lambda who: self._review_again(before, after, who)))
-        last = cells[numbers[-1]]
+        last = cells[number]
         self.show_cell((self._next_waiting(last.number) or last.number) if _waiting([last]) else last.number)
 
     def withdraw(self, number: int, reviewer: str = "") -> None:
@@ -566,11 +568,6 @@ class Sessions:
         session = Session(self._predictor, self._begin, self.types)
         self._sessions[str(session_hash)] = session
         return session
-
-
-def _key_of(specimen: Specimen) -> str:
-    """What tells a specimen from all others: of one in a store the key there, so that it stays when it is reopened."""
-    return str(getattr(specimen, "key", None) or uuid4().hex)
 
 
 def _next_of(numbers: Sequence[int], number: int) -> int | None:

@@ -1,24 +1,18 @@
-"""Whole slides on the page: a folder of them on the server, the look for the monolayer, the map of what was read."""
+"""Whole slides on the page: a folder of them on the server, what is left to read of them, the map of what was read."""
 
 import base64
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 
 from wbc_hf.data import slide_kind, walk_folder
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.smear import (
-    MEASURED,
-    NO_PYRAMID,
     NOT_KNOWN,
-    Monolayer,
-    Place,
     SlideField,
     SlideMap,
     Specimen,
     companions,
     file_digest,
-    find_monolayer,
     open_slide,
     unread_fields,
 )
@@ -123,30 +117,6 @@ def is_slide(upload: Upload) -> bool:
     return upload.field is None and isinstance(source, str | Path) and slide_kind(source) is not None
 
 
-def look_at(
-    upload: Upload,
-    progress: Callable[[int, int], None],
-    turn: Callable[[int], AbstractContextManager],
-) -> tuple[Monolayer, list[str]]:
-    """Find the monolayer of a slide, and what to know of the slide.
-
-    Args:
-        upload: The slide.
-        progress: Called with how many places were looked at, and of how many.
-        turn: Held while a part is read, given its number of pixels.
-
-    Raises:
-        WbcError: It cannot be read, or has no monolayer; or the extra "slides" is not installed.
-    """
-    assert isinstance(upload.source, str | Path)
-    slide = open_slide(upload.source, upload.name)
-    monolayer = find_monolayer(slide, progress=progress, turn=turn)
-    notes = [] if slide.has_pyramid else [f"{upload.name} {NO_PYRAMID}."]
-    if monolayer.measured:
-        notes.append(f"{upload.name} {MEASURED.format(size=monolayer.pixel_size)}.")
-    return monolayer, notes
-
-
 def as_uploads(fields: Sequence[SlideField]) -> list[Upload]:
     """Fields of a slide, to be read one after the other."""
     return [Upload(field.slide.path, field.name, field=field) for field in fields]
@@ -192,24 +162,18 @@ def _not_here(known: SlideMap, folder: SlideFolder | None) -> str:
     return f"{known.name}: {why}; give the slide again, and reading goes on where it stopped."
 
 
-def render_slides(slides: tuple[SlideMap, ...], places: dict[str, Place]) -> str:
-    """Render each slide with the fields of its monolayer; "" where there is none.
-
-    Args:
-        slides: Of the specimen.
-        places: Of the fields that were read, by their names.
-    """
-    if not slides:
-        return ""
+def render_slides(specimen: Specimen) -> str:
+    """Render each slide with the fields of its monolayer, and which were read; "" where there is no slide."""
+    read = {picture.name for picture in specimen.pictures if picture.place is not None}
     shown = [
         {
             "slide": slide,
             "image": base64.b64encode(slide.thumbnail).decode(),
             "fields": [
-                (x0, y0, x1 - x0, y1 - y0, f"{slide.name}, field {number}" in places)
+                (x0, y0, x1 - x0, y1 - y0, f"{slide.name}, field {number}" in read)
                 for number, (x0, y0, x1, y1) in enumerate(slide.fields, 1)
             ],
         }
-        for slide in slides
+        for slide in specimen.slides
     ]
     return render("slides", slides=shown)

@@ -24,7 +24,7 @@ from wbc_hf.smear import (
     read_pictures,
 )
 from wbc_hf.web.rendering import render, thumbnail_url
-from wbc_hf.web.session import SIGNED, Session, View
+from wbc_hf.web.session import Session, View
 from wbc_hf.web.status_text import STATUS_TEXTS
 
 THUMBNAIL_SIDE = 144  # pixels; shown at half of that, so that it is sharp on a fine screen, or at all of it
@@ -91,22 +91,12 @@ def names_of(types: CellTypes) -> list[Named]:
 
 def render_pager(view: View) -> str:
     """Render which picture is shown, and the buttons that concern it and its neighbours."""
-    count, cells = len(view.pictures), len(view.cells_of_picture)
-    return render("pager", picture=view.picture, count=count, cells=cells, kept=view.kept)
+    return render("pager", view=view)
 
 
 def render_field(view: View) -> str:
     """Render a numbered box for each cell of the shown picture; the viewer under it asks for the picture itself."""
-    boxes = [_Box(cell, view) for cell in view.cells_of_picture]
-    return render(
-        "field",
-        picture=view.picture,
-        boxes=boxes,
-        chosen=view.cell and view.cell.number,
-        secret=view.secret,
-        in_full=view.in_full,
-        describe=_describe,
-    )
+    return render("field", view=view, boxes=[_Box(cell, view) for cell in view.cells_of_picture])
 
 
 class _Box:
@@ -121,6 +111,8 @@ class _Box:
         self.x, self.y, right, bottom = cell.box
         self.width, self.height = right - self.x, bottom - self.y
         self.tag = f"{cell.number} {_tag(cell)}"
+        # What a screen reader says of it; it begins with what is written on it.
+        self.description = f"{self.tag}: {_label_or_proposal(cell) or 'none of the five'}, {STATE_TEXTS[cell.state]}"
         # Tags look alike whatever the size of the picture.
         self.font_size = size = 15 * max(view.picture.size) / 640
         self.tag_width, self.tag_height = (0.66 * len(self.tag) + 0.6) * size, 1.3 * size
@@ -141,18 +133,14 @@ def render_card(view: View, neighbours: Sequence[Neighbour] = ()) -> str:
         return render("no_cell", text=NO_CELL, beside=view.beside) if view.cells else ""
     status = STATUS_TEXTS[cell.prediction.status]
     reviewed = "good" if cell.review is not None else status.tone
-    tone = "neutral" if cell.state in NOT_COUNTED else reviewed
-    picture = view.pictures[cell.picture - 1]
     return render(
         "card",
         cell=cell,
-        picture=picture,
         status=status,
-        tone=tone,
+        tone="neutral" if cell.state in NOT_COUNTED else reviewed,
         view=view,
         never_counted=NEVER_COUNTED,
         names=names_of(view.types),
-        signed=SIGNED,
         neighbours=neighbours,
     )
 
@@ -191,7 +179,7 @@ def describe_gallery(session: Session) -> str:
                 "ticket": session.ticket,
                 "chosen": view.cell and view.cell.number,
                 "undo": "" if view.signed else view.undo,
-                "signed": SIGNED if view.signed else "",
+                "signed": view.signed,
                 "reading": session.readings > 0,
                 "cells": [_summary(cell, columns) for cell in view.cells],
             },
@@ -270,12 +258,9 @@ def _label_or_proposal(cell: Cell) -> str | None:
 
 def _tag(cell: Cell) -> str:
     """Three letters that tell the classes apart without colours, with a question mark while the cell waits."""
-    if cell.state is CellState.REMOVED:
-        return "out"
-    if cell.state is CellState.CUT:
-        return "cut"
-    if cell.state is CellState.DUPLICATE:
-        return f"= {cell.duplicate_of}"
+    fixed = {CellState.REMOVED: "out", CellState.CUT: "cut", CellState.DUPLICATE: f"= {cell.duplicate_of}"}
+    if cell.state in fixed:
+        return fixed[cell.state]
     label = _label_or_proposal(cell)
     if cell.state is CellState.WAITING:
         return "no?" if label is None else f"{label[:3].capitalize()}?"
@@ -284,8 +269,3 @@ def _tag(cell: Cell) -> str:
 
 def _short(name: str | CellType) -> str:
     return str(name)[:3].capitalize()
-
-
-def _describe(cell: Cell) -> str:
-    """What a screen reader says of a box; it begins with what is written on it."""
-    return f"{cell.number} {_tag(cell)}: {_label_or_proposal(cell) or 'none of the five'}, {STATE_TEXTS[cell.state]}"

@@ -54,9 +54,9 @@ class SpecimenTab:
         sessions: Where the specimens are.
         ranges: Reference ranges of the laboratory.
         panel: For what concerns the laboratory of the photographs.
+        keeping: The work list and sign-off.
         references: Cells to compare the one under review with, or None.
         slides: Whole slides on the server that visitors may read, or None.
-        keeping: The work list and sign-off; by default without a store.
     """
 
     def __init__(
@@ -65,13 +65,12 @@ class SpecimenTab:
         sessions: Sessions,
         ranges: ReferenceRanges,
         panel: LaboratoryPanel,
-        references: ReferenceCells | None = None,
-        slides: SlideFolder | None = None,
-        keeping: Keeping | None = None,
+        keeping: Keeping,
+        references: ReferenceCells | None,
+        slides: SlideFolder | None,
     ):
-        self.folder = slides
-        self.sessions, self.ranges, self.panel, self.references = sessions, ranges, panel, references
-        self.keeping = keeping or Keeping(sessions, ranges)
+        self.sessions, self.ranges, self.references, self.folder = sessions, ranges, references, slides
+        self.panel, self.keeping = panel, keeping
         self.examples = example_fields()
         self.session = gr.State()
         self._lay_out()
@@ -157,24 +156,20 @@ class SpecimenTab:
         reading = SPECIMENS | {"api_visibility": "private", "show_progress": "hidden"}
         results = [self.session, self.files, self.kind, self.progress, self.stop, self.go_on, self.otherwise]
         results += [self.work, self.map, *self.views, *self.panel.outputs, *self.keeping.outputs]
-        self.files.upload(
-            self.on_files,
-            [self.files, self.kind, self.goal, self.leucocytes],
-            [*results, self.notice, self.name, self.leucocytes],
-            preprocess=False,
-            trigger_mode="multiple",
-            **reading,
-        )
-        self.read_slide.click(self.on_slide, [self.slide, self.kind, self.goal, self.leucocytes], results, **reading)
+        opened = [*results, self.notice, self.name, self.leucocytes]
+        choices = [self.kind, self.goal, self.leucocytes]
+        uploading = reading | {"preprocess": False, "trigger_mode": "multiple"}
+        self.files.upload(self.on_files, [self.files, *choices], opened, **uploading)
+        self.read_slide.click(self.on_slide, [self.slide, *choices], results, **reading)
         self.example.click(self.on_example, [self.session, self.leucocytes], results, **reading)
-        self.go_on.click(self.on_go_on, [self.session, self.kind, self.goal, self.leucocytes], results, **reading)
+        self.go_on.click(self.on_go_on, [self.session, *choices], results, **reading)
         self.otherwise.click(self.on_otherwise, [self.session, self.leucocytes], results, **reading)
         self.stop.click(self.on_stop, self.session, self.stop, **AT_ONCE)
         for component in (self.pager, self.viewer, self.field, self.card, self.gallery):
             component.click(
                 self.on_action,
                 [self.session, self.leucocytes, self.reviewer],
-                [*results, self.sent, self.thumbnails, self.notice, self.name, self.leucocytes],
+                [*opened, self.sent, self.thumbnails],
                 # The gallery sends one change after another by itself.
                 trigger_mode="multiple" if component is self.gallery else "once",
                 **hidden,
@@ -196,7 +191,6 @@ class SpecimenTab:
                 lambda: None, None, self.sent, **AT_ONCE
             )
         known = [self.name, self.leucocytes, self.reviewer]
-        opened = [*results, self.notice, self.name, self.leucocytes]
         self.keeping.listen(page, self.session, known, opened, self.show_opened, self._refresh)
         self.panel.listen(page, self.session, self.leucocytes, [self.work, *self.views], self._show)
         page.load(self.on_load, None, [self.reviewer, self.signed_in], **AT_ONCE)
@@ -211,7 +205,7 @@ class SpecimenTab:
 
     def on_load_slides(self) -> gr.Dropdown:
         """List the slides that are in the server's folder now."""
-        return gr.Dropdown(choices=[] if self.folder is None else list(self.folder.names()), value=None)
+        return gr.Dropdown(choices=[] if self.folder is None else self.folder.names(), value=None)
 
     def on_slide(self, name: str | None, kind: str, goal: str, leucocytes: str, request: gr.Request) -> Iterator[dict]:
         """Read a slide of the server's folder into the visitor's specimen."""
@@ -283,23 +277,18 @@ class SpecimenTab:
             return {self.progress: render_problem("Forgotten", FORGOTTEN), self.work: gr.Column(visible=False)}
         if event.action == "clear":
             # Also what is shown: Gradio keeps the last value of every component.
-            texts = [self.progress, self.notice, self.map, self.name, self.leucocytes, *self.views]
-            emptied = dict.fromkeys(texts, "")
-            hidden: dict = {self.work: gr.Column(visible=False)}
-            hidden |= {button: gr.Button(visible=False) for button in (self.stop, self.go_on, self.otherwise)}
+            emptied = dict.fromkeys([self.progress, self.notice, self.map, *self.views], "")
             unsent = dict.fromkeys([self.sent, self.thumbnails])
             renewed = self.sessions.renew(request.session_hash)
-            kept = self.keeping.state_of(None)
-            return {self.session: renewed} | hidden | unsent | emptied | kept | self.panel.state_with_menu(renewed)
+            parts = self._visible_parts(renewed) | self.keeping.state_of(renewed) | self.panel.state_with_menu(renewed)
+            return {self.session: renewed} | unsent | emptied | parts
         try:
             with session.lock:  # no other event shows the ticket without the change
                 session.ticket = getattr(event, "ticket", session.ticket)
                 session.act(event.action, event.number, event.value, request.username or reviewer)
-        except ChangedMeanwhileError as error:
-            told = render_problem("Look once more", str(error)) + _told_of_others(session)
-            return {self.notice: told} | self._show(session, leucocytes)
         except WbcError as error:
-            told = render_problem("Not done", str(error)) + _told_of_others(session)
+            title = "Look once more" if isinstance(error, ChangedMeanwhileError) else "Not done"
+            told = render_problem(title, str(error)) + _told_of_others(session)
             return {self.notice: told} | self._show_what_is_there(session, leucocytes)
         shown = self._show(session, leucocytes) | self.panel.state(session)
         return {self.notice: _told_of_others(session)} | shown
@@ -313,19 +302,13 @@ class SpecimenTab:
         return render_table(session, self.ranges, leucocytes) if session else ""
 
     def on_export(
-        self,
-        event: gr.EventData,
-        session: Session | None,
-        name: str,
-        leucocytes: str,
-        reviewer: str,
-        request: gr.Request,
+        self, event: gr.EventData, session: Session | None, name: str, leucocytes: str, reviewer: str
     ) -> tuple[dict | None, str]:
         """Make the file of an export button."""
         if session is None:
             return None, render_problem("Forgotten", FORGOTTEN)
         export = next(export for button, export in zip(self.exports, EXPORTS, strict=True) if button is event.target)
-        who = request.username or reviewer
+        who = session.user or reviewer
         try:
             return make_file(session, export, self.ranges, name=name, leucocytes=leucocytes, reviewer=who), ""
         except WbcError as error:
@@ -349,10 +332,8 @@ class SpecimenTab:
 
     def _refresh(self, session: Session) -> dict:
         """Show all of the specimen that is open as it is now, with its fields."""
-        total = session.specimen.about.leucocyte_count
-        leucocytes = "" if total is None else f"{total:g}"
-        state: dict = {self.name: session.specimen.about.name, self.leucocytes: leucocytes, self.notice: ""}
-        state |= {self.map: show_slides(session)}
+        leucocytes = session.specimen.about.text_of("leucocyte_count")
+        state: dict = {self.notice: "", self.map: render_slides(session.specimen)}
         state |= self.keeping.state_of(session) | self.panel.state(session)
         return state | self._visible_parts(session) | self._show(session, leucocytes)
 
@@ -384,13 +365,16 @@ class SpecimenTab:
             pictures = session.specimen.pictures[before:]
             session.doubtful = doubtful_pictures(pictures, kind)
             remarks = intake.remarks + (remarks_of_minority(pictures) if kind == FIND_OUT else [])
-            notes = [note for note in (*intake.notes, intake.note, describe_otherwise(pictures, kind)) if note]
+            notes = [*intake.notes]
+            if count := len(session.doubtful):
+                seen = "pictures of one cell each" if kind == FIELDS else "whole fields"
+                notes.append(OTHERWISE.format(count=count, total=len(pictures), seen=seen, chosen=kind))
             said = render_remarks(remarks, intake.read, notes)
             self.panel.record(session)
             with session.lock:
                 session.start_review()
             shown = self._show(session, leucocytes) if session.shows_picture else {}
-            shown |= {self.map: show_slides(session)}
+            shown |= {self.map: render_slides(session.specimen)}
             yield {self.progress: said} | self._visible_parts(session) | shown | self.panel.state(session)
 
     def _read_and_show(self, session: Session, intake: Intake, leucocytes: str, request: gr.Request) -> Iterator[dict]:
@@ -399,19 +383,18 @@ class SpecimenTab:
             reading, shown = threads.submit(intake.run), -1
             try:
                 while wait([reading], SHOW_EVERY if shown > 0 else LOOK_EVERY).not_done:
-                    if (look := intake.look) is not None:
-                        name, done, total = look
-                        progress = render("look", name=name, done=done, total=total)
-                        yield {self.progress: progress} | self._visible_parts(session)
-                        continue
-                    if intake.done == shown or not intake.given:
-                        continue
-                    shown = intake.done
-                    progress = render("progress", done=shown, total=len(intake.given), name=intake.current)
-                    current = session.shows_picture and self.sessions.of(request.session_hash) is session
-                    state = self._show(session, leucocytes) if current else {}
-                    if session.specimen.slides:
-                        state |= {self.map: show_slides(session)}
+                    state: dict = {}
+                    if (look := intake.look) is None:
+                        if intake.done == shown or not intake.given:
+                            continue
+                        shown, total = intake.done, len(intake.given)
+                        look = f"Picture {shown + 1} of {total}: {intake.current}", shown, total
+                        if session.shows_picture and self.sessions.of(request.session_hash) is session:
+                            state |= self._show(session, leucocytes)
+                        if session.specimen.slides:
+                            state |= {self.map: render_slides(session.specimen)}
+                    text, done, total = look
+                    progress = render("progress", text=text, done=done, total=total)
                     yield {self.progress: progress} | self._visible_parts(session) | state
                 reading.result()
             finally:
@@ -424,10 +407,11 @@ class SpecimenTab:
         not have shown yet. Where answers come faster than the page shows them, because it is still loading or a proxy
         holds them back, "visible" in one state and not in the next is never seen, and the specimen stays hidden.
         """
+        of_slide = any(isinstance(it, Upload) and it.field is not None for it in session.unread)
         return {
             self.stop: gr.Button(visible=session.readings > 0 and not session.stopped),
             self.go_on: gr.Button(
-                f"Read the other {plural(len(session.unread), name_of_pictures(session.unread))}",
+                f"Read the other {plural(len(session.unread), 'field' if of_slide else 'photograph')}",
                 visible=session.readings == 0 and bool(session.unread),
             ),
             self.otherwise: gr.Button(
@@ -454,18 +438,6 @@ def _told_of_others(session: Session) -> str:
     return render("note", text=f"Meanwhile, by others: {said}.") if said else ""
 
 
-def show_slides(session: Session) -> str:
-    """Render the slides of a specimen with what was read of them."""
-    places = {picture.name: picture.place for picture in session.specimen.pictures if picture.place is not None}
-    return render_slides(session.specimen.slides, places)
-
-
-def name_of_pictures(unread: Sequence[Upload | UnreadableImageError]) -> str:
-    """What a button calls what was not read: fields of a slide, or photographs."""
-    of_slide = any(isinstance(upload, Upload) and upload.field is not None for upload in unread)
-    return "field" if of_slide else "photograph"
-
-
 def picture_sender(sessions: Sessions) -> Callable[[dict], str | None]:
     """Make the function by which a visitor's page asks for a picture, so that it is sent once and not at each review.
 
@@ -481,13 +453,6 @@ def picture_sender(sessions: Sessions) -> Callable[[dict], str | None]:
         return None if content is None else base64.b64encode(content).decode()
 
     return send_picture
-
-
-def describe_otherwise(pictures: Sequence[Picture], chosen: str) -> str:
-    """Say that most pictures look like something else than a person chose; "" where they do not."""
-    count = len(doubtful_pictures(pictures, chosen))
-    seen = "pictures of one cell each" if chosen == FIELDS else "whole fields"
-    return OTHERWISE.format(count=count, total=len(pictures), seen=seen, chosen=chosen) if count else ""
 
 
 def doubtful_pictures(pictures: Sequence[Picture], chosen: str) -> list[int]:

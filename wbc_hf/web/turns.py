@@ -5,6 +5,7 @@ of 50 million pixels. So here every event starts, and waits for its turn at each
 """
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,14 +25,7 @@ MAX_WAITING = 48  # of one visitor
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """Somebody who waits.
-
-    Attributes:
-        visitor: User name or address.
-        session: Of the visitor.
-        pixels: That are to be read.
-        number: Of arrival.
-    """
+    """A visitor, by user name or address, who waits to read so many pixels; `number` is that of arrival."""
 
     visitor: str
     session: str
@@ -52,7 +46,7 @@ class Lane:
         self._waiting: list[_Waiting] = []
         self._numbers = count(1)
         # When visitors, and their sessions, last had a turn. A visitor gets no more turns for having more sessions.
-        self._last: dict[tuple[str, ...], int] = {}
+        self._last: Counter[tuple[str, ...]] = Counter()
 
     @contextmanager
     def turn(self, pixels: int, visitor: str, session: str) -> Iterator[None]:
@@ -88,14 +82,8 @@ class Lane:
                 self._changed.notify_all()
 
     def _next(self) -> _Waiting:
-        return min(
-            self._waiting,
-            key=lambda it: (
-                self._last.get((it.visitor,), 0),
-                self._last.get((it.visitor, it.session), 0),
-                it.number,
-            ),
-        )
+        last = self._last
+        return min(self._waiting, key=lambda it: (last[it.visitor,], last[it.visitor, it.session], it.number))
 
 
 # One of each for the process: its processors and its memory are what is shared.

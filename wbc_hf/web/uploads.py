@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 from PIL import Image
 
 from wbc_hf.data import (
@@ -43,6 +44,7 @@ CELLS: dict[str, Any] = {"concurrency_id": "cells", "concurrency_limit": 64}
 # Not queued: a queued event that comes just when the one before is answered is lost (Gradio 6.31: the browser closes
 # the stream of answers, and with a stream the server drops what waits in it).
 AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+PROGRESS = gr.Progress()  # of an event's handler: Gradio looks for it among the defaults of arguments
 
 
 @dataclass(frozen=True)

@@ -110,9 +110,7 @@ async function fetchImage(full) {
         const {secret, number} = boxes.dataset;
         const content = await server.send_picture({secret, number: Number(number), full});
         if (!content) throw new Error('not kept');
-        const image = new Image();
-        image.alt = '';
-        image.className = 'wbc-picture-shown';
+        const image = newImage();
         image.src = `data:image/jpeg;base64,${content}`;
         await image.decode();
         return image;
@@ -122,14 +120,9 @@ async function fetchImage(full) {
     }
 }
 
+const newImage = () => Object.assign(new Image(), {alt: '', className: 'wbc-picture-shown'});
 const put = image => { find('.wbc-picture-shown').replaceWith(image); };
-
-function blank() {
-    const image = new Image();
-    image.alt = '';
-    image.className = 'wbc-picture-shown';
-    put(image);
-}
+const blank = () => put(newImage());
 
 async function showPreview() {
     const wanted = shown, waiting = setTimeout(() => { if (wanted === shown) blank(); }, 60);
