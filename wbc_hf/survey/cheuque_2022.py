@@ -18,12 +18,11 @@ crops, with five outputs of which those of the other group are left out. The pro
 group times that within the group.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, Features
+from datasets import Dataset
 from datasets import Image as ImageFeature
 from PIL import Image
 from torch import nn
@@ -72,7 +71,7 @@ class Cheuque2022(System):
         for number, members in enumerate(_MEMBERS.values()):
             group_of[members] = number
         self.detector.fit(leucocytes["train"], group_of[leucocytes["train"]["label"]])
-        crops = {split: self._crops(leucocytes[split]) for split in ("train", "validation")}
+        crops = {split: self._cropped(leucocytes[split]) for split in ("train", "validation")}
         weights = imagenet_weights(_MOBILENET)
         self.start = "from scratch" if weights is None else "ImageNet (MobileNets), from scratch (detector)"
         # A folder of its own, since checkpoints of one do not fit the other.
@@ -84,7 +83,10 @@ class Cheuque2022(System):
             for group in _MEMBERS
         ]
         for classifier, members in zip(self._classifiers, _MEMBERS.values(), strict=True):
-            classifier.fit(_only(leucocytes, crops, members))
+            of_group = {
+                split: rows.select(np.flatnonzero(np.isin(rows["label"], members))) for split, rows in crops.items()
+            }
+            classifier.fit(leucocytes.with_splits(**of_group))
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
         found = self.detector.find(images)
@@ -100,15 +102,14 @@ class Cheuque2022(System):
     def parameters(self) -> int:
         return self.detector.parameters + sum(classifier.parameters for classifier in self._classifiers)
 
-    def _crops(self, rows: Dataset) -> list[bytes]:
-        """Crops of the detected cells as PNG files, no larger than the networks need."""
-        files = []
-        for images in batches(pictures(rows)):
-            for image, box in zip(images, self.detector.find(images).boxes, strict=True):
-                file = io.BytesIO()
-                self._crop(image, box).save(file, "png")
-                files.append(file.getvalue())
-        return files
+    def _cropped(self, rows: Dataset) -> Dataset:
+        """The rows with crops of the detected cells, no larger than the networks need, as their images."""
+        crops = [
+            ImageFeature().encode_example(self._crop(image, box))
+            for images in batches(pictures(rows))
+            for image, box in zip(images, self.detector.find(images).boxes, strict=True)
+        ]
+        return rows.remove_columns("image").add_column("image", crops, feature=ImageFeature())
 
     def _crop(self, image: Image.Image, box: np.ndarray) -> Image.Image:
         """Cut out a square round the box, with the margin that the networks' processor crops again.
@@ -124,21 +125,6 @@ class Cheuque2022(System):
         return image.resize(
             (edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side), reducing_gap=2.0
         )
-
-
-def _only(leucocytes: Leucocytes, crops: dict[str, list[bytes]], members: Sequence[int]) -> Leucocytes:
-    """Select the crops of some classes, from "train" and "validation"."""
-    splits = {}
-    for split, files in crops.items():
-        rows = leucocytes[split]
-        kept = np.flatnonzero(np.isin(rows["label"], members))
-        images = [{"bytes": files[index], "path": None} for index in kept]
-        beside = rows.select(kept)
-        columns = {name: beside[name][:] for name in rows.column_names if name != "image"}
-        splits[split] = Dataset.from_dict(
-            {"image": images, **columns}, features=Features({**rows.features, "image": ImageFeature()})
-        )
-    return leucocytes.with_splits(**splits)
 
 
 def _build_mobilenet(folder: Path | None, recipe: Recipe) -> MobileNetV2ForImageClassification:
