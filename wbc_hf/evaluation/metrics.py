@@ -98,21 +98,17 @@ def check_labels(references: ArrayLike, predictions: ArrayLike) -> tuple[np.ndar
         )
     if len(references) == 0:
         raise WbcError("0 cells to evaluate, at least 1 is needed: is the test split empty?")
-    for what, labels in (("references", references), ("predictions", predictions)):
-        _check_class_indices(what, labels)
-    return references, predictions
-
-
-def _check_class_indices(what: str, labels: np.ndarray) -> None:
     allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(CLASS_NAMES))
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise WbcError(
-            f"{what} of type {labels.dtype} and shape {labels.shape}: give a flat list of class indices, {allowed}"
-        )
-    outside = (labels < 0) | (labels >= len(CLASS_NAMES))
-    if outside.any():
-        position = int(outside.argmax())
-        raise WbcError(f"{what}[{position}] is {labels[position]}: a class index is one of {allowed}")
+    for what, labels in (("references", references), ("predictions", predictions)):
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise WbcError(
+                f"{what} of type {labels.dtype} and shape {labels.shape}: give a flat list of class indices, {allowed}"
+            )
+        outside = (labels < 0) | (labels >= len(CLASS_NAMES))
+        if outside.any():
+            position = int(outside.argmax())
+            raise WbcError(f"{what}[{position}] is {labels[position]}: a class index is one of {allowed}")
+    return references, predictions
 
 
 def check_scores(scores: ArrayLike, count: int) -> np.ndarray:
