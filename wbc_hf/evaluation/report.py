@@ -1,12 +1,12 @@
 """One folder that says how good a model is: `report.html`, `metrics.json`, `predictions.csv` and figures."""
 
+import csv
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import PIL.Image
 
 from wbc_hf.errors import WbcError, needs_extra
@@ -83,15 +83,20 @@ def write_report(
 
 
 def _write_predictions(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
-    columns = {
+    columns: dict[str, Iterable] = {
         "name": names,
         "true": [CLASS_NAMES[label] for label in evaluation.labels],
         "given": [CLASS_NAMES[given] for given in evaluation.given],
-        "probability": evaluation.probabilities.max(axis=1),
-        **{f"probability_{name}": evaluation.probabilities[:, index] for index, name in enumerate(CLASS_NAMES)},
-        "group": evaluation.groups,
-        "status": evaluation.statuses,
-        "laboratory": evaluation.laboratories,
+        "probability": [f"{probability:.6f}" for probability in evaluation.probabilities.max(axis=1)],
     }
-    rows = pd.DataFrame({name: values for name, values in columns.items() if values is not None})
-    rows.map(csv_cell).to_csv(path, index=False, float_format="%.6f", lineterminator="\r\n")
+    for name, probabilities in zip(CLASS_NAMES, evaluation.probabilities.T, strict=True):
+        columns[f"probability_{name}"] = [f"{probability:.6f}" for probability in probabilities]
+    columns["group"] = evaluation.groups
+    if evaluation.statuses is not None:
+        columns["status"] = evaluation.statuses
+    if evaluation.laboratories is not None:
+        columns["laboratory"] = evaluation.laboratories
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(map(csv_cell, row) for row in zip(*columns.values(), strict=True))
