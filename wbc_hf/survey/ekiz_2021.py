@@ -53,12 +53,8 @@ class Ekiz2021(OneNetwork):
 
     @property
     def parameters(self) -> int:
-        return sum(weight.numel() for weight in self._layers.parameters()) + self._machine.parameters
-
-    @property
-    def _layers(self) -> nn.Module:
-        """The network without its head."""
-        return self._classifier.network.get_submodule("body.features")
+        layers = self._classifiers[0].network.get_submodule("body.features")
+        return sum(weight.numel() for weight in layers.parameters()) + self._machine.parameters
 
     def _features(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return self._classifier.features(images, self._layers)
+        return self._classifiers[0].features(images, "body.features")

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -71,15 +72,7 @@ def plot(rows: Sequence[Row], home: str) -> Figure:
             for name, shift, fill in (("accuracy", 0.16, "full"), ("balanced_accuracy", -0.16, "none")):
                 if interval := report["intervals"][name]:
                     ax.plot(interval, [height + shift] * 2, color=colour, linewidth=1.4, solid_capstyle="butt")
-                ax.plot(
-                    report[name],
-                    height + shift,
-                    "o",
-                    color=colour,
-                    markersize=5,
-                    fillstyle=fill,
-                    markerfacecolor=colour if fill == "full" else "white",
-                )
+                ax.plot(report[name], height + shift, "o", color=colour, markersize=5, fillstyle=fill)
             published = SYSTEMS[row.name].published.accuracy
             if key == HOME and published is not None:
                 ax.plot(published, height, "D", color=_FAINT, markersize=5, fillstyle="none")
@@ -90,20 +83,15 @@ def plot(rows: Sequence[Row], home: str) -> Figure:
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(length=0, labelsize=9)
     axes[0].set_yticks(list(heights), [SYSTEMS[row.name].title for row in rows])
+    mark = partial(Line2D, [], [], linestyle="", markersize=5)
     lines = [
-        _mark(_INK, "o", "accuracy"),
-        _mark(_INK, "o", "balanced accuracy", markerfacecolor="white"),
-        _mark(_FAINT, "D", "published accuracy, on other cells", markerfacecolor="white"),
+        mark(color=_INK, marker="o", label="accuracy"),
+        mark(color=_INK, marker="o", fillstyle="none", label="balanced accuracy"),
+        mark(color=_FAINT, marker="D", fillstyle="none", label="published accuracy, on other cells"),
         Line2D([], [], color=_FAINT, linestyle=":", label="balanced accuracy of one class for all"),
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=8, frameon=False)
     return figure
-
-
-def _mark(colour: str, marker: str, label: str, markerfacecolor: str | None = None) -> Line2D:
-    return Line2D(
-        [], [], color=colour, marker=marker, linestyle="", markersize=5, markerfacecolor=markerfacecolor, label=label
-    )
 
 
 def _without_leaked(row: Row) -> Row:
