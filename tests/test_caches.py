@@ -96,7 +96,7 @@ def test_cached_frozen_layers_are_computed_in_the_precision_of_the_run(
 def test_each_epoch_shows_the_next_view(command: Command, leucocytes: Leucocytes, tmp_path: Path):
     trainer = trained(command, leucocytes, tmp_path, cached=True, freeze="stage4", cached_views=3)
     rows = trainer.train_dataset
-    assert rows.views == 3
+    assert rows.shape[1] == 3
     assert rows.view == 2  # of the third epoch
     first, again = rows.__getitems__([3, 7]), rows.__getitems__([3, 7])
     rows.start_epoch(1)

@@ -5,7 +5,8 @@ import pytest
 from scipy.special import softmax
 
 from wbc_hf.errors import WbcError
-from wbc_hf.evaluation import Evaluation, bootstrap_intervals, columns_of_classes, compute_metrics, evaluate
+from wbc_hf.evaluation import Evaluation, columns_of_classes, compute_metrics, evaluate
+from wbc_hf.evaluation.confidence_intervals import bootstrap_intervals
 from wbc_hf.evaluation.metrics import HEADLINE_NAMES
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Calibration, OutOfDistributionScore, undo_temperature

@@ -19,7 +19,7 @@ def image(_: int) -> PIL.Image.Image:
     return PIL.Image.new("RGB", (32, 32), "#c080c0")
 
 
-NAMES = ["=a.png;@b\n.png", 'odd, "quoted".png', "c.png", "d.png"]
+NAMES = ["=a.png;@b\n.png", 'odd, "quoted".png', "not in UTF-8 \udcff.png", "d.png"]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_report_writes_every_file(report):
 def test_predictions_hold_a_row_per_cell(report):
     with (report[0] / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["name"] for row in rows] == [r"'=a.png;'@b\n.png", *NAMES[1:]]
+    assert [row["name"] for row in rows] == [r"'=a.png;'@b\n.png", NAMES[1], r"not in UTF-8 \xff.png", "d.png"]
     assert list(rows[0]) == [
         "name",
         "true",

@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from wbc_hf.evaluation.comparison import compare_predictions, compare_reports, format_comparison
     from wbc_hf.evaluation.confidence_intervals import (
         CONFIDENCE,
-        bootstrap_intervals,
         exact_limits,
         exact_rate_limits,
         format_estimate,
@@ -37,7 +36,6 @@ __all__ = [
     "Evaluation",
     "EvaluationRecord",
     "LeucocyteMetrics",
-    "bootstrap_intervals",
     "columns_of_classes",
     "compare_predictions",
     "compare_reports",

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -113,6 +114,7 @@ def evaluate(
     groups = range(len(labels)) if groups is None else groups
     metrics = _figures(labels, probabilities, groups, seed)
     weights = draw_groups(groups, seed=seed)
+    accepted = None if statuses is None else np.array(statuses) == "confident"
     uncalibrated = None
     if calibration is not None:
         uncalibrated = undo_temperature(probabilities, calibration.temperature)
@@ -121,19 +123,17 @@ def evaluate(
             "before": _calibration_figures(labels, uncalibrated, weights),
             "after": _calibration_figures(labels, probabilities, weights),
         }
-    if statuses is not None:
+    if accepted is not None:
         left_out = () if calibration is None else calibration.left_out
         metrics["review"] = {
             "threshold": None if calibration is None else calibration.review_threshold,
             "target_accuracy": TARGET_ELSEWHERE if left_out else TARGET_ACCURACY,
-        } | _review_figures(labels, probabilities, np.array(statuses) == "confident", groups, seed)
+        } | _review_figures(labels, probabilities, accepted, groups, seed)
         if left_out:
             metrics["review"]["left_out"] = list(left_out)
     if laboratories is not None and len(set(laboratories)) > 1:
         metrics["laboratories"] = {
-            name: _figures_of(
-                np.flatnonzero([each == name for each in laboratories]), labels, probabilities, groups, statuses, seed
-            )
+            name: _figures_of(np.array(laboratories) == name, labels, probabilities, groups, accepted, seed)
             for name in dict.fromkeys(laboratories)
         }
     if unseen:
@@ -141,8 +141,8 @@ def evaluate(
     if leaked is not None:
         metrics["leaked"] = int(np.sum(leaked))
         if leaked.any():
-            kept = np.flatnonzero(~leaked)
-            others = _figures_of(kept, labels, probabilities, groups, None, seed) if len(kept) else None
+            kept = ~leaked
+            others = _figures_of(kept, labels, probabilities, groups, None, seed) if kept.any() else None
             metrics["without_leaked"] = others
     return Evaluation(labels, probabilities, groups, statuses, laboratories, uncalibrated, metrics)
 
@@ -180,16 +180,14 @@ def _figures_of(
     labels: np.ndarray,
     probabilities: np.ndarray,
     groups: Sequence[Hashable],
-    statuses: Sequence[str] | None,
+    accepted: np.ndarray | None,
     seed: int,
 ) -> dict:
-    """Figures of some of the images, with those of review where statuses are known."""
-    labels, probabilities = labels[chosen], probabilities[chosen]
-    groups = [groups[index] for index in chosen.tolist()]
+    """Figures of the images where `chosen` is true, with those of review where it is known which are accepted."""
+    labels, probabilities, groups = labels[chosen], probabilities[chosen], list(compress(groups, chosen))
     figures = _figures(labels, probabilities, groups, seed)
-    if statuses is not None:
-        accepted = np.array([statuses[index] == "confident" for index in chosen.tolist()])
-        figures["review"] = _review_figures(labels, probabilities, accepted, groups, seed)
+    if accepted is not None:
+        figures["review"] = _review_figures(labels, probabilities, accepted[chosen], groups, seed)
     return figures
 
 

@@ -34,14 +34,11 @@ def find_label_issues(labels: ArrayLike, probabilities: np.ndarray, sources: Seq
     if len(sources) != len(labels):
         raise WbcError(f"sources: {len(sources)} for {len(labels)} labels: give one per label")
     given = scores[np.arange(len(labels)), labels]
+    predicted, highest = scores.argmax(1), scores.max(1)
     ranked = np.argsort(given, kind="stable")
     return tuple(
-        _issue(sources[index], labels[index], scores[index]) for index in ranked[given[ranked] < DOUBTED_BELOW]
-    )
-
-
-def _issue(source: str, label: int, scores: np.ndarray) -> LabelIssue:
-    predicted = int(scores.argmax())
-    return LabelIssue(
-        source, CLASS_NAMES[label], CLASS_NAMES[predicted], float(scores[label]), float(scores[predicted])
+        LabelIssue(
+            sources[at], CLASS_NAMES[labels[at]], CLASS_NAMES[predicted[at]], float(given[at]), float(highest[at])
+        )
+        for at in ranked[given[ranked] < DOUBTED_BELOW].tolist()
     )

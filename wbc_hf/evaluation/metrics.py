@@ -52,6 +52,7 @@ def compute_metrics(references: ArrayLike, predictions: ArrayLike, scores: Array
     precision, recall, f1, support = precision_recall_fscore_support(
         references, predictions, labels=classes, zero_division=0.0
     )
+    of_classes = {"precision": precision, "recall": recall, "f1": f1}
     present = support > 0
     areas = [
         float(roc_auc_score(references == index, columns[index]))
@@ -71,13 +72,8 @@ def compute_metrics(references: ArrayLike, predictions: ArrayLike, scores: Array
         "matthews_correlation": float(matthews_corrcoef(references, predictions)) if present.sum() > 1 else None,
         "roc_auc": float(np.mean(defined)) if defined else None,
         "per_class": {
-            name: {
-                "precision": float(precision[index]) if present[index] else None,
-                "recall": float(recall[index]) if present[index] else None,
-                "f1": float(f1[index]) if present[index] else None,
-                "support": int(support[index]),
-                "roc_auc": areas[index],
-            }
+            name: {figure: float(values[index]) if present[index] else None for figure, values in of_classes.items()}
+            | {"support": int(support[index]), "roc_auc": areas[index]}
             for index, name in enumerate(CLASS_NAMES)
         },
         "confusion_matrix": confusion_matrix(references, predictions, labels=classes).tolist(),
@@ -98,21 +94,17 @@ def check_labels(references: ArrayLike, predictions: ArrayLike) -> tuple[np.ndar
         )
     if len(references) == 0:
         raise WbcError("0 cells to evaluate, at least 1 is needed: is the test split empty?")
-    for what, labels in (("references", references), ("predictions", predictions)):
-        _check_class_indices(what, labels)
-    return references, predictions
-
-
-def _check_class_indices(what: str, labels: np.ndarray) -> None:
     allowed = ", ".join(f"{index} ({name})" for index, name in enumerate(CLASS_NAMES))
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise WbcError(
-            f"{what} of type {labels.dtype} and shape {labels.shape}: give a flat list of class indices, {allowed}"
-        )
-    outside = (labels < 0) | (labels >= len(CLASS_NAMES))
-    if outside.any():
-        position = int(outside.argmax())
-        raise WbcError(f"{what}[{position}] is {labels[position]}: a class index is one of {allowed}")
+    for what, labels in (("references", references), ("predictions", predictions)):
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise WbcError(
+                f"{what} of type {labels.dtype} and shape {labels.shape}: give a flat list of class indices, {allowed}"
+            )
+        outside = (labels < 0) | (labels >= len(CLASS_NAMES))
+        if outside.any():
+            position = int(outside.argmax())
+            raise WbcError(f"{what}[{position}] is {labels[position]}: a class index is one of {allowed}")
+    return references, predictions
 
 
 def check_scores(scores: ArrayLike, count: int) -> np.ndarray:

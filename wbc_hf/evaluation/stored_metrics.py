@@ -1,6 +1,5 @@
 """Read the report of a model that somebody published: what of `metrics.json` is shown, checked against a schema."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from wbc_hf.errors import WbcError
 from wbc_hf.files import read_json
 from wbc_hf.hub import METRICS_FILE, find_file
+from wbc_hf.safe_text import json_text
 
 _ADVICE = "Fetch the model again, or remove the file: the page then says that there is no report."
 
@@ -107,16 +107,9 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     needed = {name for name, field in _Metrics.model_fields.items() if field.is_required()}
     if not isinstance(content, dict) or not content.keys() >= needed:
         return None
-    if not _is_finite(content):
-        raise WbcError(f"{file}: holds figures that are no numbers. {_ADVICE}")
+    try:
+        json_text(content)
+    except ValueError:
+        raise WbcError(f"{file}: holds figures that are no numbers. {_ADVICE}") from None
     read_json(file, _Metrics, _ADVICE)
     return content
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether all numbers in what was JSON are finite: others cannot be sent to a browser or a program."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        return all(map(_is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)

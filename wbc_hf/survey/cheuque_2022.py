@@ -18,12 +18,12 @@ crops, with five outputs of which those of the other group are left out. The pro
 group times that within the group.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features
+from datasets import Dataset
 from datasets import Image as ImageFeature
 from PIL import Image
 from torch import nn
@@ -33,11 +33,10 @@ from wbc_hf.data import Leucocytes
 from wbc_hf.inference import batches
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import build_processor, resized_edge
-from wbc_hf.survey.networks import Classifier, Recipe, fine_tuning, imagenet_weights
+from wbc_hf.survey.networks import Classifier, NetworkSystem, Recipe, fine_tuning, imagenet_weights
 from wbc_hf.survey.regions import RegionDetector
-from wbc_hf.survey.system import Published, System, pictures
+from wbc_hf.survey.system import Published, pictures
 
-_RECIPE = Recipe(epochs=14, width=0.5)
 _GROUPS = {
     "mononuclear": ("lymphocyte", "monocyte"),
     "polymorphonuclear": ("basophil", "eosinophil", "neutrophil"),
@@ -49,7 +48,7 @@ _MOMENTUM = 0.1  # transformers' 0.997 is TensorFlow's way to say 0.003: statist
 _LEAST = 1e-9  # of a probability: for a cell of the other group, all of this one may be 0
 
 
-class Cheuque2022(System):
+class Cheuque2022(NetworkSystem):
     """A detector with two groups, and a MobileNet for each."""
 
     name = "cheuque-2022"
@@ -59,20 +58,19 @@ class Cheuque2022(System):
         accuracy=0.984,
         cells="four classes of several public sets",
     )
+    default_recipe = Recipe(epochs=14, width=0.5)
 
-    def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):
-        super().__init__(folder, seed)
-        self.recipe = recipe
-        self.detector = RegionDetector(recipe, folder / "detector", len(_GROUPS), seed)
-        self._processor = build_processor(recipe.image_size)
-        self._classifiers: list[Classifier] = []
+    def __init__(self, folder: Path, seed: int = 0, recipe: Recipe | None = None):
+        super().__init__(folder, seed, recipe)
+        self.detector = RegionDetector(self.recipe, folder / "detector", len(_GROUPS), seed)
+        self._edge = resized_edge(build_processor(self.recipe.image_size))
 
     def fit(self, leucocytes: Leucocytes) -> None:
         group_of = np.zeros(len(CLASS_NAMES), dtype=int)
         for number, members in enumerate(_MEMBERS.values()):
             group_of[members] = number
         self.detector.fit(leucocytes["train"], group_of[leucocytes["train"]["label"]])
-        crops = {split: self._crops(leucocytes[split]) for split in ("train", "validation")}
+        crops = {split: self._cropped(leucocytes[split]) for split in ("train", "validation")}
         weights = imagenet_weights(_MOBILENET)
         self.start = "from scratch" if weights is None else "ImageNet (MobileNets), from scratch (detector)"
         # A folder of its own, since checkpoints of one do not fit the other.
@@ -84,7 +82,10 @@ class Cheuque2022(System):
             for group in _MEMBERS
         ]
         for classifier, members in zip(self._classifiers, _MEMBERS.values(), strict=True):
-            classifier.fit(_only(leucocytes, crops, members))
+            of_group = {
+                split: rows.select(np.flatnonzero(np.isin(rows["label"], members))) for split, rows in crops.items()
+            }
+            classifier.fit(leucocytes.with_splits(**of_group))
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
         found = self.detector.find(images)
@@ -98,17 +99,16 @@ class Cheuque2022(System):
 
     @property
     def parameters(self) -> int:
-        return self.detector.parameters + sum(classifier.parameters for classifier in self._classifiers)
+        return self.detector.parameters + super().parameters
 
-    def _crops(self, rows: Dataset) -> list[bytes]:
-        """Crops of the detected cells as PNG files, no larger than the networks need."""
-        files = []
-        for images in batches(pictures(rows)):
-            for image, box in zip(images, self.detector.find(images).boxes, strict=True):
-                file = io.BytesIO()
-                self._crop(image, box).save(file, "png")
-                files.append(file.getvalue())
-        return files
+    def _cropped(self, rows: Dataset) -> Dataset:
+        """The rows with crops of the detected cells, no larger than the networks need, as their images."""
+        crops = [
+            ImageFeature().encode_example(self._crop(image, box))
+            for images in batches(pictures(rows))
+            for image, box in zip(images, self.detector.find(images).boxes, strict=True)
+        ]
+        return rows.remove_columns("image").add_column("image", crops, feature=ImageFeature())
 
     def _crop(self, image: Image.Image, box: np.ndarray) -> Image.Image:
         """Cut out a square round the box, with the margin that the networks' processor crops again.
@@ -117,44 +117,22 @@ class Cheuque2022(System):
         """
         size = np.array(image.size)
         middle = (box[:2] + box[2:]) / 2 * size
-        margin = resized_edge(self._processor) / self.recipe.image_size
+        margin = self._edge / self.recipe.image_size
         side = float(np.clip(margin * ((box[2:] - box[:2]) * size).max(), 1, size.min()))
         left, top = np.clip(middle - side / 2, 0, size - side)
-        edge = resized_edge(self._processor)
-        return image.resize(
-            (edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side), reducing_gap=2.0
-        )
-
-
-def _only(leucocytes: Leucocytes, crops: dict[str, list[bytes]], members: Sequence[int]) -> Leucocytes:
-    """Select the crops of some classes, from "train" and "validation"."""
-    splits = {}
-    for split, files in crops.items():
-        rows = leucocytes[split]
-        kept = np.flatnonzero(np.isin(rows["label"], members))
-        images = [{"bytes": files[index], "path": None} for index in kept]
-        beside = rows.select(kept)
-        columns = {name: beside[name][:] for name in rows.column_names if name != "image"}
-        splits[split] = Dataset.from_dict(
-            {"image": images, **columns}, features=Features({**rows.features, "image": ImageFeature()})
-        )
-    return leucocytes.with_splits(**splits)
+        around = (left, top, left + side, top + side)
+        return image.resize((self._edge, self._edge), Image.Resampling.BICUBIC, box=around, reducing_gap=2.0)
 
 
 def _build_mobilenet(folder: Path | None, recipe: Recipe) -> MobileNetV2ForImageClassification:
     """Build MobileNetV2 with a head for the five classes, from the weights in a folder or from scratch."""
+    head: dict[str, Any] = {"num_labels": len(CLASS_NAMES), "classifier_dropout_prob": _DROPOUT}
     if folder is None:
-        config = MobileNetV2Config(depth_multiplier=recipe.width, classifier_dropout_prob=_DROPOUT)
-        config.num_labels = len(CLASS_NAMES)
+        config = MobileNetV2Config(depth_multiplier=recipe.width, **head)
         network = MobileNetV2ForImageClassification(config)
     else:
         network = MobileNetV2ForImageClassification.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            num_labels=len(CLASS_NAMES),
-            classifier_dropout_prob=_DROPOUT,
+            folder, use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True, **head
         )
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):

@@ -15,39 +15,37 @@ augmentation.
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import nn
-from transformers import set_seed
 
 from wbc_hf.data import Leucocytes
-from wbc_hf.survey.networks import Classifier, FeatureNetwork, Logits, Recipe, convolution
+from wbc_hf.survey.networks import FeatureNetwork, OneNetwork, Recipe, convolution
 from wbc_hf.survey.support_vectors import SupportVectorMachine
-from wbc_hf.survey.system import Published, System, in_chunks
+from wbc_hf.survey.system import Published, in_chunks
 
-_RECIPE = Recipe(epochs=14)
 _CHANNELS = (24, 48, 96, 192)
 
 
-class Ekiz2021(System):
+class Ekiz2021(OneNetwork):
     """A convolutional network, then a support vector machine."""
 
     name = "ekiz-2021"
     title = "After Ekiz et al. 2021, CNN and support vector machine"
     published = Published("Ekiz, Kaplan & Ertunç 2021, SIU", accuracy=0.8595)
-    start = "from scratch"
+    default_recipe = Recipe(epochs=14)
 
-    def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):
-        super().__init__(folder, seed)
-        set_seed(seed)
-        self._network = _build_network()
-        self._classifier = Classifier(Logits(self._network), recipe, folder / "network", seed)
-        self._machine = SupportVectorMachine((0.1, 1.0, 10.0, 100.0), (0.1, 1.0, 10.0))
+    @staticmethod
+    def build(recipe: Recipe) -> FeatureNetwork:
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip((3, *_CHANNELS), _CHANNELS, strict=False):
+            layers += [convolution(inputs, outputs), nn.MaxPool2d(2)]
+        return FeatureNetwork(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), channels=_CHANNELS[-1])
 
     def fit(self, leucocytes: Leucocytes) -> None:
-        self._classifier.fit(leucocytes)
+        super().fit(leucocytes)
+        self._machine = SupportVectorMachine((0.1, 1.0, 10.0, 100.0), (0.1, 1.0, 10.0))
         self._machine.fit_splits(leucocytes, partial(in_chunks, self._features))
 
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -55,14 +53,8 @@ class Ekiz2021(System):
 
     @property
     def parameters(self) -> int:
-        return sum(weight.numel() for weight in self._network.features.parameters()) + self._machine.parameters
+        layers = self._classifiers[0].network.get_submodule("body.features")
+        return sum(weight.numel() for weight in layers.parameters()) + self._machine.parameters
 
     def _features(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return self._classifier.features(images, self._network.features)
-
-
-def _build_network() -> FeatureNetwork:
-    layers: list[nn.Module] = []
-    for inputs, outputs in zip((3, *_CHANNELS), _CHANNELS, strict=False):
-        layers += [convolution(inputs, outputs), nn.MaxPool2d(2)]
-    return FeatureNetwork(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), channels=_CHANNELS[-1])
+        return self._classifiers[0].features(images, "body.features")

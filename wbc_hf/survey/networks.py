@@ -123,16 +123,13 @@ class Classifier:
         """Compute class probabilities of RGB images, float32 (n, classes)."""
         return torch.from_numpy(self._logits(images)).softmax(1).numpy()
 
-    def features(self, images: Sequence[Image.Image], layer: nn.Module) -> np.ndarray:
-        """Compute the outputs of one of the network's layers for RGB images, flattened: float32 (n, d)."""
+    def features(self, images: Sequence[Image.Image], layer: str) -> np.ndarray:
+        """Compute the outputs of one of the network's layers, by its name, for RGB images: float32 (n, d)."""
         kept: list[torch.Tensor] = []
-        hook = layer.register_forward_hook(
+        with self.network.get_submodule(layer).register_forward_hook(
             lambda _module, _inputs, output: kept.append(output.flatten(1).float().cpu())
-        )
-        try:
+        ):
             self._logits(images)
-        finally:
-            hook.remove()
         return torch.cat(kept).numpy()
 
     @torch.inference_mode()
@@ -148,8 +145,8 @@ class Classifier:
         return np.concatenate(logits)
 
 
-class OneNetwork(System):
-    """A system that is one network, trained from scratch.
+class NetworkSystem(System):
+    """A system of networks.
 
     Attributes:
         default_recipe: Hyperparameters where none are given.
@@ -160,28 +157,35 @@ class OneNetwork(System):
     """
 
     default_recipe: ClassVar[Recipe]
-    start = "from scratch"
 
     def __init__(self, folder: Path, seed: int = 0, recipe: Recipe | None = None):
         super().__init__(folder, seed)
-        recipe = recipe or self.default_recipe
-        set_seed(seed)
-        self._classifier = Classifier(Logits(self.build(recipe)), recipe, folder / "network", seed)
+        self.recipe = recipe or self.default_recipe
+        self._classifiers: list[Classifier] = []
+
+    @property
+    def parameters(self) -> int:
+        return sum(classifier.parameters for classifier in self._classifiers)
+
+
+class OneNetwork(NetworkSystem):
+    """A system that is one network, trained from scratch."""
+
+    start = "from scratch"
+
+    def fit(self, leucocytes: Leucocytes) -> None:
+        set_seed(self.seed)
+        network = Logits(self.build(self.recipe))
+        self._classifiers = [Classifier(network, self.recipe, self.folder / "network", self.seed)]
+        self._classifiers[0].fit(leucocytes)
 
     @staticmethod
     @abstractmethod
     def build(recipe: Recipe) -> nn.Module:
         """Build the network: float (n, 3, side, side) → logits (n, classes)."""
 
-    def fit(self, leucocytes: Leucocytes) -> None:
-        self._classifier.fit(leucocytes)
-
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return self._classifier.probabilities(images)
-
-    @property
-    def parameters(self) -> int:
-        return self._classifier.parameters
+        return self._classifiers[0].probabilities(images)
 
 
 def build_resnet(recipe: Recipe, folder: Path, seed: int) -> tuple[Classifier, str]:

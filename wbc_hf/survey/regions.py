@@ -280,14 +280,12 @@ def _overlap(boxes: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
 
 def _segmented_box(image: Image.Image) -> np.ndarray | None:
     """Segment the cell in the middle: its box in sides of the picture; None where there is none."""
-    cell = segment_cell(image).cell
-    if not cell.any():
+    mask = Image.fromarray(segment_cell(image).cell)
+    corners = mask.getbbox()
+    if corners is None:
         return None
-    (top, bottom), (left, right) = (np.flatnonzero(cell.any(axis))[[0, -1]] + [0, 1] for axis in (1, 0))
-    height, width = cell.shape
-    return np.array(
-        [(left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height]
-    )
+    left, top, right, bottom = np.array(corners) / (mask.size * 2)
+    return np.array([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top])
 
 
 def _batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:

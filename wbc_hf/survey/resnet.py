@@ -44,8 +44,6 @@ class _TrainPy(System):
     def __init__(self, folder: Path, seed: int = 0, arguments: Sequence[str] = ()):
         super().__init__(folder, seed)
         self._arguments = arguments
-        self._predictor: Predictor
-        self._parameters = 0
 
     @abstractmethod
     def _words(self) -> list[str]:

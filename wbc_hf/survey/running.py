@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from wbc_hf.data import Leucocytes, leaked_test_images, load_leucocytes, read_image
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate, write_report
-from wbc_hf.files import write_json
+from wbc_hf.files import make_folder, write_json
 from wbc_hf.inference import batches
 from wbc_hf.manifest import Manifest
 from wbc_hf.survey.system import System
@@ -111,11 +111,8 @@ def claim(folder: Path, plan: Plan, fingerprints: Mapping[str, str]) -> None:
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WbcError(f"{folder}: is there already and holds no survey. Give another --output.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        manifest.write()
-    except OSError as error:
-        raise WbcError(f"{folder}: cannot be written ({error.strerror}). Give another --output.") from None
+    make_folder(folder, "Give another --output.")
+    manifest.write()
 
 
 def read_plan(folder: Path) -> Plan:

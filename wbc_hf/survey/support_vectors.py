@@ -29,8 +29,6 @@ class SupportVectorMachine:
 
     def __init__(self, costs: Sequence[float], gammas: Sequence[float] = (1.0,)):
         self._grid = list(product(costs, gammas))
-        self._machine: Pipeline | None = None
-        self._temperature = 1.0
 
     def fit(self, features: np.ndarray, labels: np.ndarray, unseen: np.ndarray, unseen_labels: np.ndarray) -> None:
         """Fit on training cells; choose cost and kernel by macro F1 on validation cells, and fit a temperature there.
@@ -55,13 +53,11 @@ class SupportVectorMachine:
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Compute probabilities, float (n, 5) with rows of sum 1, from features (n, d)."""
-        assert self._machine is not None, "fit comes first"
         return softmax(self._machine.decision_function(features) / self._temperature, axis=1)
 
     @property
     def parameters(self) -> int:
         """Number of learnt values: scaling of the features, support vectors and their weights, temperature."""
-        assert self._machine is not None, "fit comes first"
         scaler, svc = self._machine[0], self._machine[1]
         learnt = (scaler.mean_, scaler.scale_, svc.support_vectors_, svc.dual_coef_, svc.intercept_)
         return sum(part.size for part in learnt) + 1

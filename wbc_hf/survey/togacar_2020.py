@@ -24,7 +24,6 @@ of coefficients.
 
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -40,37 +39,30 @@ from wbc_hf.data import Leucocytes
 from wbc_hf.evaluation import compute_metrics
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.information import maximal_information
-from wbc_hf.survey.networks import Classifier, FeatureNetwork, Logits, Recipe, build_resnet, convolution
-from wbc_hf.survey.system import Published, System, in_chunks
+from wbc_hf.survey.networks import Classifier, FeatureNetwork, Logits, NetworkSystem, Recipe, build_resnet, convolution
+from wbc_hf.survey.system import Published, in_chunks
 
-_RECIPE = Recipe(epochs=8)
+_LAYERS = ("body.features", "body.features", "resnet.pooler")  # before the heads of the three networks
 _BEST = (0.05, 0.1, 0.2, 0.4)  # shares of the features that either method puts first
 _SHRINKAGE = (0.01, 0.1, 0.3, 0.6)  # of each covariance towards a sphere
 _LEAST_VARIANCE = 2e-4  # of features of variance 1; scikit-learn refuses covariances with less than 1e-4
 
 
-class Togacar2020(System):
+class Togacar2020(NetworkSystem):
     """A quadratic discriminant on selected features of AlexNet, GoogLeNet and ResNet-50."""
 
     name = "togacar-2020"
     title = "After Toğaçar et al. 2020, features of three networks"
     published = Published("Toğaçar, Ergen & Cömert 2020, Applied Soft Computing 97:106810", accuracy=0.9795)
-
-    def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):
-        super().__init__(folder, seed)
-        self.recipe = recipe
-        # Each classifier with the layer before its head.
-        self._networks: list[tuple[Classifier, nn.Module]] = []
-        self._scaler = StandardScaler()
-        self._kept = np.empty(0, dtype=int)
-        self._discriminant: QuadraticDiscriminantAnalysis
+    default_recipe = Recipe(epochs=8)
 
     def fit(self, leucocytes: Leucocytes) -> None:
-        self._networks = self._build_networks()
-        for classifier, _ in self._networks:
+        self._classifiers = self._build_networks()
+        for classifier in self._classifiers:
             classifier.fit(leucocytes)
         train, validation = (in_chunks(self._features, leucocytes[split]) for split in ("train", "validation"))
         labels, references = (np.array(leucocytes[split]["label"]) for split in ("train", "validation"))
+        self._scaler = StandardScaler()
         train = self._scaler.fit_transform(train)
         validation = self._scaler.transform(validation)
         by_information = np.argsort(-maximal_information(train, labels), kind="stable")
@@ -99,20 +91,21 @@ class Togacar2020(System):
         # Of each class a mean, a symmetrical covariance and a share of the cells.
         discriminant = len(self._discriminant.classes_) * (features + features * (features + 1) // 2 + 1)
         scale = self._scaler.mean_.size + self._scaler.scale_.size
-        return discriminant + scale + sum(classifier.parameters for classifier, _ in self._networks)
+        return discriminant + scale + super().parameters
 
-    def _build_networks(self) -> list[tuple[Classifier, nn.Module]]:
+    def _build_networks(self) -> list[Classifier]:
         set_seed(self.seed)
         alexnet, googlenet = _build_alexnet(self.recipe.width), _build_googlenet(self.recipe.width)
         resnet, self.start = build_resnet(self.recipe, self.folder, self.seed)
         return [
-            (Classifier(Logits(alexnet), self.recipe, self.folder / "alexnet", self.seed), alexnet.features),
-            (Classifier(Logits(googlenet), self.recipe, self.folder / "googlenet", self.seed), googlenet.features),
-            (resnet, resnet.network.get_submodule("resnet.pooler")),
+            Classifier(Logits(alexnet), self.recipe, self.folder / "alexnet", self.seed),
+            Classifier(Logits(googlenet), self.recipe, self.folder / "googlenet", self.seed),
+            resnet,
         ]
 
     def _features(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return np.concatenate([classifier.features(images, layer) for classifier, layer in self._networks], 1)
+        pairs = zip(self._classifiers, _LAYERS, strict=True)
+        return np.concatenate([classifier.features(images, layer) for classifier, layer in pairs], 1)
 
 
 class _RegularisedCovariance(ShrunkCovariance):

@@ -17,7 +17,6 @@ transformers reads. Among classes with equally many votes, the higher sum of pro
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,10 +26,9 @@ from transformers import set_seed
 
 from wbc_hf.data import Leucocytes
 from wbc_hf.labels import CLASS_NAMES
-from wbc_hf.survey.networks import Classifier, Logits, Recipe, build_resnet, convolution, pass_on
-from wbc_hf.survey.system import Published, System
+from wbc_hf.survey.networks import Classifier, Logits, NetworkSystem, Recipe, build_resnet, convolution, pass_on
+from wbc_hf.survey.system import Published
 
-_RECIPE = Recipe(image_size=80, epochs=8)
 # Channels of VGG-16's convolutions, between one pooling and the next (Simonyan & Zisserman 2015, arXiv:1409.1556).
 _VGG_16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # Channels of Xception's flows: entry, middle, exit (Chollet 2017, arXiv:1610.02357, figure 5).
@@ -39,17 +37,13 @@ _MIDDLE_BLOCKS = 8
 _EXIT = (1024, 1536, 2048)
 
 
-class Yu2017(System):
+class Yu2017(NetworkSystem):
     """Majority vote of ResNet-50, VGG-16 and Xception."""
 
     name = "yu-2017"
     title = "After Yu et al. 2017, vote of networks"
     published = Published("Yu, Chang, Yang, Zhang, Shen, Xia, Sha 2017, ASICON, doi:10.1109/ASICON.2017.8252657")
-
-    def __init__(self, folder: Path, seed: int = 0, recipe: Recipe = _RECIPE):
-        super().__init__(folder, seed)
-        self.recipe = recipe
-        self._classifiers: list[Classifier] = []
+    default_recipe = Recipe(image_size=80, epochs=8)
 
     def fit(self, leucocytes: Leucocytes) -> None:
         set_seed(self.seed)
@@ -65,10 +59,6 @@ class Yu2017(System):
     def predict_proba(self, images: Sequence[Image.Image]) -> np.ndarray:
         """See `vote`."""
         return vote(np.stack([classifier.probabilities(images) for classifier in self._classifiers]))
-
-    @property
-    def parameters(self) -> int:
-        return sum(classifier.parameters for classifier in self._classifiers)
 
 
 def vote(probabilities: np.ndarray) -> np.ndarray:

@@ -16,6 +16,11 @@ from wbc_hf.modeling import DEFAULT_MODEL, FREEZE_DEPTHS
 DEFAULT_DATASET = "kaggle:brikwerk/bccd-white-blood-cell"
 
 
+def _argument(default: Any, description: str, **metadata: Any) -> Any:
+    """A dataclass field with the help that HfArgumentParser shows."""
+    return field(default=default, metadata={"help": description, **metadata})
+
+
 @dataclass
 class DataArguments:
     """The images, and their augmentation."""
@@ -30,33 +35,23 @@ class DataArguments:
             "class). Several are several laboratories."
         },
     )
-    streaming: bool = field(
-        default=False,
-        metadata={"help": "Read a Hub data set while training instead of storing it; needs --max_steps."},
+    streaming: bool = _argument(False, "Read a Hub data set while training instead of storing it; needs --max_steps.")
+    other_classes: Literal["refuse", "leave_out", "none_of_these"] = _argument(
+        "refuse", "Images of others than the five (docs/data.md)."
     )
-    other_classes: Literal["refuse", "leave_out", "none_of_these"] = field(
-        default="refuse", metadata={"help": "Images of others than the five (docs/data.md)."}
+    split_seed: int = _argument(0, "Seed of the split, where the set brings none.")
+    augmentation: float = _argument(1.0, "Strength of the augmentation; 0 leaves the images as they are.")
+    laboratories: Literal["one", "many"] = _argument(
+        "one",
+        "Augment as images of one laboratory vary, or of many: framing, stain, focus …; several sets also exchange "
+        "stains and backgrounds.",
     )
-    split_seed: int = field(default=0, metadata={"help": "Seed of the split, where the set brings none."})
-    augmentation: float = field(
-        default=1.0, metadata={"help": "Strength of the augmentation; 0 leaves the images as they are."}
-    )
-    laboratories: Literal["one", "many"] = field(
-        default="one",
-        metadata={
-            "help": "Augment as images of one laboratory vary, or of many: framing, stain, focus …; several sets also "
-            "exchange stains and backgrounds."
-        },
-    )
-    balance: float = field(
-        default=0.0,
-        metadata={"help": "From 0, each image once an epoch, to 1, each class of each laboratory alike."},
-    )
+    balance: float = _argument(0.0, "From 0, each image once an epoch, to 1, each class of each laboratory alike.")
     left_out: list[str] = field(
         default_factory=list,
         metadata={"help": "RUN=SET …: runs like this one without a set; confidence is fitted on those."},
     )
-    painted: int = field(default=0, metadata={"help": "Painted cells of each class to train on beside the images."})
+    painted: int = _argument(0, "Painted cells of each class to train on beside the images.")
     unlabelled: list[str] = field(
         default_factory=list,
         metadata={"help": "With --teacher: folders of single cells without labels, to train on beside the images."},
@@ -75,44 +70,29 @@ class ModelArguments:
 
     _argument_group_name = "network"
 
-    model: str = field(
-        default=DEFAULT_MODEL, metadata={"help": "Where fine-tuning starts: a folder or Hub id of the ResNet family."}
+    model: str = _argument(DEFAULT_MODEL, "Where fine-tuning starts: a folder or Hub id of the ResNet family.")
+    from_scratch: bool = _argument(False, "Start from random weights, where no pretrained ones are available.")
+    width: float = _argument(1.0, "With --from_scratch: share of the channels of ResNet-50, for example 0.25.")
+    image_size: int | None = _argument(
+        None, "Side of the square input, in pixels; by default the checkpoint's, or 224."
     )
-    from_scratch: bool = field(
-        default=False, metadata={"help": "Start from random weights, where no pretrained ones are available."}
+    freeze: str = _argument(
+        "none",
+        "Freeze the layers up to and including this one: weights and batch-norm statistics. 'all' trains the head "
+        "alone.",
+        choices=FREEZE_DEPTHS,
     )
-    width: float = field(
-        default=1.0, metadata={"help": "With --from_scratch: share of the channels of ResNet-50, for example 0.25."}
+    cached_views: int = _argument(
+        0,
+        "With --freeze: compute the output of the frozen layers once, for this many augmented views of each image, "
+        "and train the others on it, each epoch on the next view. Many times faster; with --augmentation 0 one view "
+        "gives the same result. 0 computes it anew in every step.",
     )
-    image_size: int | None = field(
-        default=None, metadata={"help": "Side of the square input, in pixels; by default the checkpoint's, or 224."}
+    teacher: str | None = _argument(
+        None, "A fine-tuned model whose predictions are learned, folder or Hub id: `wbc-hf distil`."
     )
-    freeze: str = field(
-        default="none",
-        metadata={
-            "help": "Freeze the layers up to and including this one: weights and batch-norm statistics. "
-            "'all' trains the head alone.",
-            "choices": FREEZE_DEPTHS,
-        },
-    )
-    cached_views: int = field(
-        default=0,
-        metadata={
-            "help": "With --freeze: compute the output of the frozen layers once, for this many augmented views of "
-            "each image, and train the others on it, each epoch on the next view. Many times faster; with "
-            "--augmentation 0 one view gives the same result. 0 computes it anew in every step."
-        },
-    )
-    teacher: str | None = field(
-        default=None,
-        metadata={"help": "A fine-tuned model whose predictions are learned, folder or Hub id: `wbc-hf distil`."},
-    )
-    temperature: float = field(
-        default=2.0, metadata={"help": "With --teacher: softens the predictions of both; 1 leaves them."}
-    )
-    teacher_weight: float = field(
-        default=0.9, metadata={"help": "With --teacher: its weight in the loss, 0 to 1; labels have the rest."}
-    )
+    temperature: float = _argument(2.0, "With --teacher: softens the predictions of both; 1 leaves them.")
+    teacher_weight: float = _argument(0.9, "With --teacher: its weight in the loss, 0 to 1; labels have the rest.")
 
 
 @dataclass
@@ -129,12 +109,10 @@ class LeucocyteTrainingArguments(TrainingArguments):
 
     _argument_group_name = "training"
 
-    output_dir: str = field(
-        default="runs/leucocytes", metadata={"help": "Folder of the run: checkpoints, model, report, card."}
-    )
+    output_dir: str = _argument("runs/leucocytes", "Folder of the run: checkpoints, model, report, card.")
     num_train_epochs: float = 15.0
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
-    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay of AdamW; 0 makes it Adam."})
+    learning_rate: float = _argument(1e-3, "Peak learning rate of AdamW.")
+    weight_decay: float = _argument(0.05, "Weight decay of AdamW; 0 makes it Adam.")
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 0.05
     per_device_train_batch_size: int = 32
@@ -142,61 +120,44 @@ class LeucocyteTrainingArguments(TrainingArguments):
     label_smoothing_factor: float = 0.1
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
-    save_total_limit: int | None = field(default=2, metadata={"help": "Maximum number of checkpoints; at least 2."})
+    save_total_limit: int | None = _argument(2, "Maximum number of checkpoints; at least 2.")
     load_best_model_at_end: bool = True
-    metric_for_best_model: str | None = field(
-        default="macro_f1",
-        metadata={"help": "Validation metric: 'macro_f1', 'accuracy', 'balanced_accuracy', 'loss' …"},
+    metric_for_best_model: str | None = _argument(
+        "macro_f1", "Validation metric: 'macro_f1', 'accuracy', 'balanced_accuracy', 'loss' …"
     )
     logging_steps: float = 20
-    report_to: str = field(
-        default="tensorboard", metadata={"help": "Where the training curves go, besides the report; or 'none'."}
-    )
+    report_to: str = _argument("tensorboard", "Where the training curves go, besides the report; or 'none'.")
     remove_unused_columns: bool = False  # images are read lazily, from columns that no network knows
     restore_callback_states_from_checkpoint: bool = True  # a resumed run continues the count of early stopping
-    push_to_hub: bool = field(
-        default=False, metadata={"help": "Publish the finished model; the token is HF_TOKEN or of `hf auth login`."}
+    push_to_hub: bool = _argument(False, "Publish the finished model; the token is HF_TOKEN or of `hf auth login`.")
+    hub_model_id: str | None = _argument(None, "With --push_to_hub: where to, owner/name.")
+    hub_private_repo: bool | None = _argument(None, "With --push_to_hub: true makes a new repository private.")
+    class_weights: Literal["none", "balanced"] = _argument(
+        "none", "'balanced' weighs each class by the inverse of its share of the images."
     )
-    hub_model_id: str | None = field(default=None, metadata={"help": "With --push_to_hub: where to, owner/name."})
-    hub_private_repo: bool | None = field(
-        default=None, metadata={"help": "With --push_to_hub: true makes a new repository private."}
+    early_stopping_patience: int = _argument(
+        0, "Stop after this many evaluations without a better one; 0 never stops early."
     )
-    class_weights: Literal["none", "balanced"] = field(
-        default="none", metadata={"help": "'balanced' weighs each class by the inverse of its share of the images."}
+    search: int = _argument(
+        0,
+        "First run this many short trials of other hyperparameters, compared on validation, poor ones pruned; then "
+        "train with the best. Varied: learning rate, batch (or half), --freeze (no less), weight decay, label "
+        "smoothing, and augmentation unless --cached_views fixes it. The first trial has the values given here. Table "
+        "and plots: OUTPUT_DIR/search. Cheapest with --freeze and --cached_views.",
     )
-    early_stopping_patience: int = field(
-        default=0, metadata={"help": "Stop after this many evaluations without a better one; 0 never stops early."}
+    search_epochs: int = _argument(3, "With --search: epochs of a trial, with the whole schedule within them.")
+    search_storage: str | None = _argument(
+        None,
+        "With --search: a database whose trials several processes share: sqlite:///FILE on one machine, or "
+        "postgresql+psycopg://USER@HOST/DATABASE (docs/scale.md).",
     )
-    search: int = field(
-        default=0,
-        metadata={
-            "help": "First run this many short trials of other hyperparameters, compared on validation, poor ones "
-            "pruned; then train with the best. Varied: learning rate, batch (or half), --freeze (no less), weight "
-            "decay, label smoothing, and augmentation unless --cached_views fixes it. The first trial has the values "
-            "given here. Table and plots: OUTPUT_DIR/search. Cheapest with --freeze and --cached_views."
-        },
+    search_study: str = _argument("search", "With --search_storage: name of the search there.")
+    search_only: bool = _argument(False, "With --search: leave out the run that follows.")
+    precision: Literal["auto", "fp32", "bf16"] = _argument(
+        "auto", "Arithmetic: 'auto' is bf16 where the hardware computes it."
     )
-    search_epochs: int = field(
-        default=3, metadata={"help": "With --search: epochs of a trial, with the whole schedule within them."}
-    )
-    search_storage: str | None = field(
-        default=None,
-        metadata={
-            "help": "With --search: a database whose trials several processes share: sqlite:///FILE on one machine, "
-            "or postgresql+psycopg://USER@HOST/DATABASE (docs/scale.md)."
-        },
-    )
-    search_study: str = field(default="search", metadata={"help": "With --search_storage: name of the search there."})
-    search_only: bool = field(default=False, metadata={"help": "With --search: leave out the run that follows."})
-    precision: Literal["auto", "fp32", "bf16"] = field(
-        default="auto", metadata={"help": "Arithmetic: 'auto' is bf16 where the hardware computes it."}
-    )
-    channels_last: bool = field(
-        default=True, metadata={"help": "Store images channels-last, which convolutions prefer nearly everywhere."}
-    )
-    resume: bool = field(
-        default=False, metadata={"help": "Resume from the last checkpoint in --output_dir, or start if there is none."}
-    )
+    channels_last: bool = _argument(True, "Store images channels-last, which convolutions prefer nearly everywhere.")
+    resume: bool = _argument(False, "Resume from the last checkpoint in --output_dir, or start if there is none.")
 
     def __post_init__(self):
         if self.hub_token is not None:

@@ -39,18 +39,36 @@ Rows = dict[str, list]  # a batch, by column
 
 
 class CachedRows(TorchDataset):
-    """Rows of a split whose images have been prepared.
+    """Rows of a split whose images have been prepared: an array in a file that is complete or absent.
 
     Args:
-        path: NumPy file of (n, views, height, width, channels); bfloat16 is stored as uint16.
+        leucocytes: With their fingerprint.
+        split: Name of the split, of n rows.
         kind: The trainer's name for them: "pixels", "crops" or "hidden".
-        rows: The n rows that the file was made from.
+        folder: Where the file goes; its name is a digest of the images in their order, of their shape and of `key`.
+        shape: Of a row: (views, height, width, channels).
+        dtype: The stored type; bfloat16 is stored as uint16.
+        key: What else the array depends on.
         laboratories: Names of laboratories by number, where batches give the numbers.
     """
 
-    def __init__(self, path: Path, kind: str, rows: Dataset, laboratories: Sequence[str] = ()):
-        self.path, self.kind = path, kind
-        self.views = np.load(path, mmap_mode="r").shape[1]
+    def __init__(
+        self,
+        leucocytes: Leucocytes,
+        split: str,
+        kind: str,
+        folder: Path,
+        shape: tuple[int, ...],
+        dtype: np.typing.DTypeLike,
+        key: object,
+        laboratories: Sequence[str] = (),
+    ):
+        rows = leucocytes[split]
+        # The fingerprint alone does not depend on names.
+        parts = (leucocytes.provenance.fingerprint, list(rows["source"]), list(rows["label"]), split, shape, key)
+        digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        self.path, self.kind = folder / f"{kind}-{split}-{digest}.npy", kind
+        self.shape, self.dtype = (len(rows), *shape), np.dtype(dtype)
         self.view = 0
         self.labels = torch.tensor(rows["label"])
         self.numbers = torch.tensor(row_numbers(rows["source"]))
@@ -61,9 +79,45 @@ class CachedRows(TorchDataset):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def missing_bytes(self) -> int:
+        """Bytes still to be written."""
+        return 0 if self.path.exists() else int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def write(self, rows: Dataset, transform: Callable[[Rows], Rows], compute: Callable[[Rows], np.ndarray]) -> None:
+        """Compute and write the array, batch by batch, unless it is there.
+
+        Args:
+            rows: The split.
+            transform: Prepares a batch of rows; runs in threads.
+            compute: Turns what it returns into (batch, views, height, width, channels).
+
+        Raises:
+            WbcError: It cannot be written.
+        """
+        if self.path.exists():
+            return
+        starts, threads = range(0, len(rows), _BATCH_SIZE), min(_MAX_THREADS, os.cpu_count() or 1)
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": self.shape}
+        try:
+            with (
+                open_atomically(self.path, sync=False) as file,
+                tqdm(total=len(rows), desc=f"Caching {self.kind}", unit="image", delay=2, leave=False) as bar,
+            ):
+                np.lib.format.write_array_header_2_0(file, header)
+                for batch in map_ahead(lambda at: transform(rows[at : at + _BATCH_SIZE]), starts, threads):
+                    values = compute(batch)
+                    # Not through a memory map: on a full disk, that ends the process without a message.
+                    file.write(values.tobytes())
+                    bar.update(len(values))
+        except OSError as error:
+            raise WbcError(
+                f"{self.path.parent}: the cache cannot be kept there ({error.strerror}). Make room, or take another "
+                "--output_dir."
+            ) from error
+
     def start_epoch(self, epoch: int) -> None:
         """Show the next view of every image; after the last, the first again."""
-        self.view = epoch % self.views
+        self.view = epoch % self.shape[1]
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """Load a batch: (n, channels, height, width), stored channels-last, with `labels` and `index`, int64 (n,).
@@ -155,14 +209,15 @@ def cache_images(
     size, key = cropped_edge(processor), processor.to_dict()
     laboratories = styles.laboratories if styles else ()
     channels = 4 if styles else 3
-    pixels = _File.of(leucocytes, "train", "pixels", folder, (1, edge, edge, channels), np.uint8, key)
-    crops = _File.of(leucocytes, "validation", "crops", folder, (1, size, size, 3), np.uint8, key)
-    if shortage := _shortage_of_room(folder, pixels, crops):
+    shape = (1, edge, edge, channels)
+    train = CachedRows(leucocytes, "train", "pixels", folder, shape, np.uint8, key, laboratories)
+    validation = CachedRows(leucocytes, "validation", "crops", folder, (1, size, size, 3), np.uint8, key)
+    if shortage := _shortage_of_room(folder, train, validation):
         logger.warning("Images are decoded in every epoch: decoding them once %s.", shortage)
         return None
-    pixels.write(TrainingTransform(edge, laboratories), partial(_stack, "pixels"))
-    crops.write(EvaluationTransform(processor), partial(_stack, "crops"))
-    return Caches(pixels.open(laboratories), crops.open(), "none", styles)
+    train.write(leucocytes["train"], TrainingTransform(edge, laboratories), partial(_stack, "pixels"))
+    validation.write(leucocytes["validation"], EvaluationTransform(processor), partial(_stack, "crops"))
+    return Caches(train, validation, "none", styles)
 
 
 def cache_frozen_layers(
@@ -193,17 +248,18 @@ def cache_frozen_layers(
     output = layers(torch.zeros(1, 3, augmentation.size, augmentation.size, dtype=torch.uint8))
     styles = augmentation.styles if isinstance(augmentation, OtherLaboratories) else None
     shape, key = output.shape[1:], (layers.digest(), augmentation, seed, styles and _digest(styles))
-    train = _File.of(leucocytes, "train", "hidden", folder, (views, *shape), output.dtype, key)
-    validation = _File.of(leucocytes, "validation", "hidden", folder, (1, *shape), output.dtype, key)
+    train = CachedRows(leucocytes, "train", "hidden", folder, (views, *shape), output.dtype, key)
+    validation = CachedRows(leucocytes, "validation", "hidden", folder, (1, *shape), output.dtype, key)
     if shortage := _shortage_of_room(folder, train, validation):
         raise WbcError(
             f"--cached_views {views}: {shortage}. Take fewer views, smaller images (--image_size) or a deeper "
             "--freeze, or leave it out."
         )
     transform = TrainingTransform(edge, styles.laboratories if styles else ())
-    train.write(transform, partial(_outputs_of_views, layers, augmentation, views, seed))
-    validation.write(EvaluationTransform(layers.processor), partial(_outputs_of_crops, layers))
-    return Caches(train.open(), validation.open(), layers.depth)
+    train.write(leucocytes["train"], transform, partial(_outputs_of_views, layers, augmentation, views, seed))
+    crops = EvaluationTransform(layers.processor)
+    validation.write(leucocytes["validation"], crops, lambda batch: layers(torch.stack(batch["crops"]))[:, None])
+    return Caches(train, validation, layers.depth)
 
 
 def _digest(styles: LaboratoryStyles) -> str:
@@ -228,87 +284,7 @@ def _outputs_of_views(
     return np.stack([layers(augment(augmentation, images, each)) for each in seeds], axis=1)
 
 
-def _outputs_of_crops(layers: FrozenLayers, batch: Rows) -> np.ndarray:
-    return layers(torch.stack(batch["crops"]))[:, None]
-
-
-@dataclass(frozen=True)
-class _File:
-    """The cache of one split: an array in a file that is complete or absent.
-
-    Attributes:
-        path: Its name is a digest of all that the array depends on.
-        kind: As for `CachedRows`.
-        rows: The split.
-        shape: Of a row: (views, height, width, channels).
-        dtype: The stored type.
-    """
-
-    path: Path
-    kind: str
-    rows: Dataset
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @classmethod
-    def of(
-        cls,
-        leucocytes: Leucocytes,
-        split: str,
-        kind: str,
-        folder: Path,
-        shape: tuple[int, ...],
-        dtype: np.typing.DTypeLike,
-        key: object,
-    ) -> "_File":
-        """Name the file by a digest of the images in their order, of their shape and of a key."""
-        rows = leucocytes[split]
-        # The fingerprint alone does not depend on names.
-        parts = (leucocytes.provenance.fingerprint, list(rows["source"]), list(rows["label"]), split, shape, key)
-        digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-        return cls(folder / f"{kind}-{split}-{digest}.npy", kind, rows, shape, np.dtype(dtype))
-
-    def missing_bytes(self) -> int:
-        """Bytes still to be written."""
-        return 0 if self.path.exists() else len(self.rows) * int(np.prod(self.shape)) * self.dtype.itemsize
-
-    def write(self, transform: Callable[[Rows], Rows], compute: Callable[[Rows], np.ndarray]) -> None:
-        """Compute and write the array, batch by batch, unless it is there.
-
-        Args:
-            transform: Prepares a batch of rows; runs in threads.
-            compute: Turns what it returns into (batch, views, height, width, channels).
-
-        Raises:
-            WbcError: It cannot be written.
-        """
-        if self.path.exists():
-            return
-        starts, threads = range(0, len(self.rows), _BATCH_SIZE), min(_MAX_THREADS, os.cpu_count() or 1)
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (len(self.rows), *self.shape)}
-        try:
-            with (
-                open_atomically(self.path, sync=False) as file,
-                tqdm(total=len(self.rows), desc=f"Caching {self.kind}", unit="image", delay=2, leave=False) as bar,
-            ):
-                np.lib.format.write_array_header_2_0(file, header)
-                for batch in map_ahead(lambda at: transform(self.rows[at : at + _BATCH_SIZE]), starts, threads):
-                    values = compute(batch)
-                    # Not through a memory map: on a full disk, that ends the process without a message.
-                    file.write(values.tobytes())
-                    bar.update(len(values))
-        except OSError as error:
-            raise WbcError(
-                f"{self.path.parent}: the cache cannot be kept there ({error.strerror}). Make room, or take another "
-                "--output_dir."
-            ) from error
-
-    def open(self, laboratories: Sequence[str] = ()) -> CachedRows:
-        """Open the file for training."""
-        return CachedRows(self.path, self.kind, self.rows, laboratories)
-
-
-def _shortage_of_room(folder: Path, *files: _File) -> str:
+def _shortage_of_room(folder: Path, *files: CachedRows) -> str:
     """Describe how much room the disk lacks for files that are missing; "" where they fit.
 
     Makes the folder, and removes incomplete files of a killed run.

@@ -1,6 +1,7 @@
 """Progress of a training run: a bar on a terminal, and one line per evaluation."""
 
 import time
+from statistics import fmean
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerState
@@ -31,7 +32,9 @@ class EvaluationLines(TrainerCallback):
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry and entry["step"] > self._step]
         if state.is_world_process_zero:
             self._bar.write(
-                _line(state.epoch, sum(losses) / len(losses) if losses else None, metrics, images / seconds)
+                f"epoch {state.epoch:6.2f}   loss {f'{fmean(losses):5.3f}' if losses else '    –'}   "
+                f"validation: loss {metrics['eval_loss']:5.3f}  accuracy {metrics['eval_accuracy']:5.3f}  "
+                f"macro F1 {metrics['eval_macro_f1']:5.3f}   {images / seconds:5.0f} images/s"
             )
         self._start_counting(state)
 
@@ -40,11 +43,3 @@ class EvaluationLines(TrainerCallback):
 
     def _start_counting(self, state: TrainerState) -> None:
         self._since, self._step = time.perf_counter(), state.global_step
-
-
-def _line(epoch: float, loss: float | None, metrics: dict[str, float], images_per_second: float) -> str:
-    return (
-        f"epoch {epoch:6.2f}   loss {'    –' if loss is None else f'{loss:5.3f}'}   "
-        f"validation: loss {metrics['eval_loss']:5.3f}  accuracy {metrics['eval_accuracy']:5.3f}  "
-        f"macro F1 {metrics['eval_macro_f1']:5.3f}   {images_per_second:5.0f} images/s"
-    )

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 from transformers import TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from wbc_hf.training.trainer import LeucocyteTrainer
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint, and warn of each newer one that is incomplete."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
+    for checkpoint in map(Path, reversed(sort_checkpoints(str(folder)))):
         if _is_complete(checkpoint):
             return checkpoint
         logger.warning("%s is incomplete; resuming from the checkpoint before it.", checkpoint)
@@ -64,7 +65,3 @@ def _is_complete(checkpoint: Path) -> bool:
 
 def _load_state(checkpoint: Path) -> TrainerState:
     return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])

@@ -23,6 +23,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "label_smoothing_factor": (0, 1),
     "dataloader_num_workers": (0, math.inf),
     "seed": (0, 2**32 - 1),
+    "cached_views": (0, math.inf),
+    "augmentation": (0, math.inf),
+    "balance": (0, 1),
 }
 
 
@@ -33,11 +36,14 @@ def check_arguments(arguments: Arguments) -> None:
         WbcError: A value is out of its range, two arguments contradict each other, or the run could not publish.
     """
     data, model, training = arguments
+    values = vars(data) | vars(model) | vars(training)
+    for name, (least, most) in _RANGES.items():
+        if not least <= values[name] <= most:
+            allowed = f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise WbcError(f"--{name} {values[name]}: {allowed}.")
     _check_training_arguments(training)
     if data.streaming and data.other_classes != "refuse":
         raise WbcError("--other_classes: goes over the images once before training, which a stream does not allow.")
-    if model.cached_views < 0:
-        raise WbcError(f"--cached_views {model.cached_views}: 0 or more.")
     if model.cached_views and model.freeze == "none":
         raise WbcError("--cached_views: stores the output of frozen layers, so name them: --freeze stage3, for one.")
     if model.cached_views and data.streaming:
@@ -47,14 +53,10 @@ def check_arguments(arguments: Arguments) -> None:
             "--dataloader_persistent_workers: with --cached_views they would show the views of the first epoch for "
             "ever. Leave it out."
         )
-    if data.augmentation < 0:
-        raise WbcError(f"--augmentation {data.augmentation}: 0 or more.")
     if data.laboratories == "many" and not data.augmentation:
         raise WbcError("--laboratories many: is an augmentation, so --augmentation has to be above 0.")
     if data.painted < 0 or (data.painted and data.streaming):
         raise WbcError(f"--painted {data.painted}: 0 or more, and 0 with --streaming.")
-    if not 0 <= data.balance <= 1:
-        raise WbcError(f"--balance {data.balance}: 0 to 1.")
     if data.balance and data.streaming:
         raise WbcError("--balance: counts laboratories and classes first, which a stream does not allow.")
     for folder, spec in data.left_out_runs:
@@ -103,11 +105,6 @@ def _check_distillation(arguments: Arguments) -> None:
 
 def _check_training_arguments(training: LeucocyteTrainingArguments) -> None:
     """What Trainer would say of its arguments after the images were read, or after an epoch."""
-    for name, (least, most) in _RANGES.items():
-        value = getattr(training, name)
-        if not least <= value <= most:
-            allowed = f"{least} or more" if most == math.inf else f"{least} to {most}"
-            raise WbcError(f"--{name} {value}: {allowed}.")
     if training.num_train_epochs <= 0 and training.max_steps <= 0:
         raise WbcError(f"--num_train_epochs {training.num_train_epochs:g}: above 0.")
     if training.save_only_model and training.resume:

@@ -79,14 +79,11 @@ def _describe(leucocytes: Leucocytes | IterableDatasetDict, spec: str, metrics: 
         tested = {name: figures["support"] for name, figures in metrics["per_class"].items()}
         known = {"spec": spec, "title": spec, "splits": {"test": tested}, "skipped": []}
         return dict.fromkeys(("licence", "homepage", "fingerprint", "given_splits", "groups_across")) | known
-    skipped = [{"name": error.name, "reason": error.reason} for error in leucocytes.provenance.skipped]
-    description = dataclasses.asdict(dataclasses.replace(leucocytes.provenance, skipped=()))
-    description |= {
-        name: getattr(leucocytes.provenance, name) for name in ("spec", "title", "licence", "homepage", "given_splits")
-    }
-    description |= {
+    provenance = leucocytes.provenance
+    description = dataclasses.asdict(dataclasses.replace(provenance, skipped=())) | {
+        **{name: getattr(provenance, name) for name in ("spec", "title", "licence", "homepage", "given_splits")},
         "splits": {name: _count_by_class(split["label"]) for name, split in leucocytes.items()},
-        "skipped": skipped,
+        "skipped": [{"name": error.name, "reason": error.reason} for error in provenance.skipped],
     }
     if description["near_duplicates"] is not None:
         cells = {name: set(zip(split["label"], split["group"], strict=True)) for name, split in leucocytes.items()}

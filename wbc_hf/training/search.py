@@ -5,21 +5,20 @@ a transaction, so that a kill at any moment costs one trial.
 """
 
 import copy
-import csv
-import dataclasses
-import io
 import math
 import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 from accelerate.utils import release_memory
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import UpdateFinishedTrialError
@@ -31,7 +30,7 @@ from wbc_hf.data import Leucocytes
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_atomically
 from wbc_hf.modeling import digest_weights, freeze
-from wbc_hf.safe_text import csv_cell, say
+from wbc_hf.safe_text import say
 from wbc_hf.training import search_storage
 from wbc_hf.training.arguments import Arguments
 from wbc_hf.training.caches import Caches
@@ -62,35 +61,31 @@ _STARTUP_TRIALS = 4
 _POLL_SECONDS = 1.0  # between two looks at the trials of other processes
 
 
+@dataclass
 class TrialTrainers:
     """The trainers of trials: the same images and the same initial weights, other hyperparameters.
 
-    Args:
+    Attributes:
         network: With the layers frozen that `arguments` say; it is copied for each trial.
         arguments: Of the run.
     """
 
-    def __init__(
-        self,
-        leucocytes: Leucocytes,
-        network: ResNetForImageClassification,
-        processor: BaseImageProcessor,
-        arguments: Arguments,
-    ):
-        self._leucocytes, self._network, self._processor = leucocytes, network, processor
-        self._arguments = arguments
+    leucocytes: Leucocytes
+    network: ResNetForImageClassification
+    processor: BaseImageProcessor
+    arguments: Arguments
 
     @cached_property
     def caches(self) -> Caches | None:
         """What all trials share; computed when it is first needed."""
-        return build_caches(self._leucocytes, self._network, self._processor, *self._arguments)
+        return build_caches(self.leucocytes, self.network, self.processor, *self.arguments)
 
     def build(self, arguments: Arguments) -> LeucocyteTrainer:
         """Build the trainer of one trial, whose `arguments` freeze no fewer layers than those of the run."""
         data, model, training = arguments
-        network = copy.deepcopy(self._network)
+        network = copy.deepcopy(self.network)
         freeze(network, model.freeze)
-        return build_trainer(self._leucocytes, network, self._processor, data, training, self.caches)
+        return build_trainer(self.leucocytes, network, self.processor, data, training, self.caches)
 
 
 def search(
@@ -110,7 +105,7 @@ def search(
     folder = Path(arguments.training.output_dir)
     # Once the run itself has begun, further trials could only contradict it.
     run = run_manifest(folder, arguments, leucocytes)
-    check_same_run(dataclasses.replace(run, entries={"search": arguments.training.search}))
+    check_same_run(replace(run, entries={"search": arguments.training.search}))
     manifest = search_manifest(folder / SEARCH_FOLDER, arguments, leucocytes)
     trainers = TrialTrainers(leucocytes, network, processor, arguments)
     fresh = not manifest.exists()
@@ -130,7 +125,7 @@ def search(
     if arguments.training.search_storage:
         # A name or a path does not say which weights the trials begin with. The head is new in each process.
         version = None if arguments.model.from_scratch else digest_weights(network.base_model)[:12]
-        shared_by = dataclasses.replace(manifest, entries={**manifest.entries, "model_version": version})
+        shared_by = replace(manifest, entries={**manifest.entries, "model_version": version})
         claim = partial(search_storage.claim, manifest=shared_by)
         with search_storage.faults_named():
             claim(_open_study(arguments))
@@ -202,7 +197,7 @@ def _run_missing(
             _give_up(study, trial)
         rows = _list_trials(study, space, metric)
         if rows:
-            _write_table(table, list(rows.values()))
+            write_atomically(table, pd.DataFrame(rows.values()).to_csv(index=False, lineterminator="\r\n"))
         if shown is None and len(rows) < training.search:
             shown = set()
             say(_format_row({name: name for name in columns}), flush=True)
@@ -392,14 +387,6 @@ def _format_row(row: Row) -> str:
     """Right-aligned below the heading, which is made of the row's names."""
     cells = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in row.items()}
     return "  ".join(f"{cell:>{max(8, len(name))}}" for name, cell in cells.items()).rstrip()
-
-
-def _write_table(path: Path, rows: Sequence[Row]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(rows[0])
-    writer.writerows(map(csv_cell, row.values()) for row in rows)
-    write_atomically(path, text.getvalue())
 
 
 def _write_plots(folder: Path, study: optuna.Study, metric: str) -> None:
