@@ -10,6 +10,8 @@ from pathlib import Path
 
 # Before torch: a network of these sizes gains nothing from threads, and loses much on a machine with other work.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Ray's workers give way to all else by default: a test waits long for them while another worker's tests go on.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Gradio names uploads after their content and removes them when a page ends: also those of another run's page.
 os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="wbc_hf-tests-")
 # What was found by looking at images of one test is no business of another run. Workers of one run share it: what one

@@ -139,8 +139,10 @@ def _whole(predictor: Predictor, folder: Path) -> list[tuple]:
 
 
 def _found(session: Session) -> list[tuple]:
-    pictures, cells = session.specimen.contents()
-    return [(it.name, it.place) for it in pictures] + [(it.picture, it.box, it.label) for it in cells]
+    contents = session.specimen.contents
+    return [(it.name, it.place) for it in contents.pictures] + [
+        (it.picture, it.box, it.label) for it in contents.cells
+    ]
 
 
 @pytest.mark.slow
