@@ -179,6 +179,14 @@ def test_files_of_a_later_version_are_named(generator: np.random.Generator, tmp_
         Calibration.load(tmp_path)
 
 
+def test_a_number_that_is_not_known_is_named(generator: np.random.Generator, tmp_path: Path):
+    fitted(generator).save(tmp_path)
+    numbers = json.loads((tmp_path / "wbc.json").read_text())
+    (tmp_path / "wbc.json").write_text(json.dumps(numbers | {"doubt": 1}))
+    with pytest.raises(WbcError, match=r"wbc\.json: has doubt, which is not known here"):
+        Calibration.load(tmp_path)
+
+
 @pytest.mark.parametrize("away", [3.0, 0.3, 0.0])
 def test_cells_of_other_classes_become_unfamiliar_and_few_others_do(generator: np.random.Generator, away: float):
     calibration = fitted(generator)

@@ -163,7 +163,7 @@ def test_the_pictures_of_these_tests_are_told_apart(predictor: Predictor, cell: 
     """Otherwise the comparisons above would hold for any two models that say the same of everything."""
     found = predictor.probabilities(pictures_of(cell))
     differences = [np.abs(first - second).max() for index, first in enumerate(found) for second in found[:index]]
-    assert min(differences) > 100 * TOLERANCE
+    assert min(differences) > 10 * TOLERANCE
 
 
 def test_probabilities(predictor: Predictor, cell: Image.Image):

@@ -252,7 +252,8 @@ def test_an_incomplete_checkpoint_is_skipped(copied_run: tuple[Path, list[str]],
     """Each file missing, or cut to so many bytes (-1: all but the last)."""
     folder, _ = copied_run
     newest, before = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
-    (folder / "checkpoint-copy").mkdir()  # made by hand: no step of the run
+    for copy in ("checkpoint-copy", f"{newest.name}-copy"):  # made by hand: no step of the run
+        (folder / copy).mkdir()
     assert last_complete_checkpoint(folder) == newest
     content = (newest / name).read_bytes()
     (newest / name).unlink()

@@ -107,7 +107,7 @@ def _describe_fault(fault: Any) -> str:
             return f"is not JSON ({fault['ctx']['error']})"
         case "missing":
             return f"has no {place}"
-        case "extra_forbidden":
+        case "extra_forbidden" | "unexpected_keyword_argument":  # of a model, of a dataclass
             return f"has {place}, which is not known here"
         case "value_error" if not place:
             return reason

@@ -30,7 +30,7 @@ def specimen(store: SpecimenStore) -> KeptSpecimen:
     fill(specimen)
     other = store.begin()
     add_field(other, new_cell())
-    other.name = "\x1b[31mred"
+    other.describe(name="\x1b[31mred")
     return specimen
 
 
@@ -44,7 +44,7 @@ def test_help_teaches(command: str):
 def test_specimens_are_listed_and_found(store: SpecimenStore, specimen: KeptSpecimen):
     listed = run("list", store.name).output
     assert specimen.key in listed and "S 17" in listed and "in review" in listed and "2 of 2 specimens" in listed
-    assert "\x1b" not in listed
+    assert "red" in listed and "\x1b" not in listed
     assert "1 of 1 specimens" in run("list", store.name, "--words", "p-1").output
 
 

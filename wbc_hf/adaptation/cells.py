@@ -29,7 +29,8 @@ from wbc_hf.smear import find_cells, predict_cells
 
 logger = logging.getLogger(__name__)
 
-_MOST_THREADS = 8  # each holds a photograph, which may have 50 million pixels
+# Pictures that are read ahead, and held: one of a cell is small, a photograph may have 50 million pixels.
+_CELLS_AHEAD, _FIELDS_AHEAD = 8, 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def read_cells(folder: Path, progress: ProgressCallback) -> tuple[list[Adaptatio
     usable: list[int] = []
     images: list[Image.Image] = []
     not_cells = 0
-    for index, image in _read_pictures(paths, "Reading the pictures", progress):
+    for index, image in _read_pictures(paths, _CELLS_AHEAD, "Reading the pictures", progress):
         if may_be_stained_cell(image):
             usable.append(index)
             images.append(image)
@@ -80,7 +81,7 @@ def read_fields(folder: Path, predictor: Predictor, progress: ProgressCallback) 
     """
     cells, readable = [], 0
     paths = find_pictures(folder)
-    for index, field in _read_pictures(paths, "Finding the cells", progress):
+    for index, field in _read_pictures(paths, _FIELDS_AHEAD, "Finding the cells", progress):
         readable += 1
         boxes = [cell.box for cell in find_cells(field) if not cell.cut]
         cells += [
@@ -91,9 +92,11 @@ def read_fields(folder: Path, predictor: Predictor, progress: ProgressCallback) 
     return cells, len(paths) - readable
 
 
-def _read_pictures(paths: Sequence[Path], step: str, progress: ProgressCallback) -> Iterator[tuple[int, Image.Image]]:
+def _read_pictures(
+    paths: Sequence[Path], ahead: int, step: str, progress: ProgressCallback
+) -> Iterator[tuple[int, Image.Image]]:
     """Yield the pictures that can be read, with their numbers; a warning names each other one."""
-    for index, picture in enumerate(map_ahead(_read, paths, min(usable_cores(), _MOST_THREADS))):
+    for index, picture in enumerate(map_ahead(_read, paths, min(usable_cores(), ahead))):
         progress(step, index / len(paths))
         if isinstance(picture, UnreadableImageError):
             logger.warning("Left out %s", picture)

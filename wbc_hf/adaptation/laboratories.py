@@ -175,7 +175,7 @@ class Laboratories:
         return laboratory
 
     def load(self, name: str, base: Predictor) -> Predictor:
-        """The adapted model of a laboratory, in memory, on the library that its base, the model before, runs on.
+        """The adapted model of a laboratory, in memory, on the library of `base`, from which it was adapted.
 
         Raises:
             WbcError: There is no such laboratory, it was adapted from another model than `base`, or it is broken.

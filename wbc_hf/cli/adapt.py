@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wbc_hf.cli.shared import MODEL_HELP, exit_if_unreadable, hide_progress_bars
+from wbc_hf.cli.shared import MODEL_HELP, exit_if_unreadable
 from wbc_hf.default_model import choose_model
 from wbc_hf.safe_text import say
 
@@ -51,10 +51,12 @@ def adapt(
     Images that cannot be read or show no stained cell are named on standard
     error and left out. Where some cannot be read, the exit status is 1.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from wbc_hf.adaptation import adapt as adapt_model
     from wbc_hf.adaptation import describe_adaptation
 
-    hide_progress_bars()
+    disable_progress_bar()
     model = choose_model(model)
     output = output or _default_output(model)
     with progress_bar() as progress:

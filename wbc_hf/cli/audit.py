@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, hide_progress_bars, make_output_folder
+from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder
 from wbc_hf.errors import WbcError
 from wbc_hf.files import write_json
 from wbc_hf.labels import CLASS_NAMES
@@ -43,8 +43,6 @@ def audit(
     """
     from wbc_hf.data import audit as audit_set
     from wbc_hf.data import check_new_folder, format_audit, load_leucocytes, write_audit_page, write_clean_split
-    from wbc_hf.evaluation import columns_of_classes
-    from wbc_hf.inference import Predictor
 
     if resplit is not None:
         check_new_folder(resplit)
@@ -52,7 +50,12 @@ def audit(
         make_output_folder(output)
     predictor = None
     if model is not None:  # now, so that a mistake shows before the images are compared
-        hide_progress_bars()
+        from transformers.utils.logging import disable_progress_bar
+
+        from wbc_hf.evaluation import columns_of_classes
+        from wbc_hf.inference import Predictor
+
+        disable_progress_bar()
         predictor = Predictor.from_pretrained(model)
         columns_of_classes(predictor.labels)
     leucocytes = load_leucocytes(specs, other_classes=other_classes, seed=seed)

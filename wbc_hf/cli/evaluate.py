@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, hide_progress_bars, make_output_folder
+from wbc_hf.cli.shared import OTHER_CLASSES_HELP, OtherClasses, make_output_folder
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.safe_text import say
 
@@ -53,13 +53,14 @@ def evaluate(
     with figures of its own.
     """
     from datasets import concatenate_datasets
+    from transformers.utils.logging import disable_progress_bar
 
     from wbc_hf.data import leaked_test_images, load_leucocytes
     from wbc_hf.evaluation import REPORT_PAGE, EvaluatedSet, format_comparison
     from wbc_hf.hardware import use_one_blas_thread
     from wbc_hf.inference import Predictor, evaluate_predictor
 
-    hide_progress_bars()
+    disable_progress_bar()
     use_one_blas_thread()
     if output is not None:
         _check_output(output)

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from wbc_hf.cli.shared import hide_progress_bars
 from wbc_hf.safe_text import say
 
 
@@ -30,8 +29,10 @@ def export(
 
         wbc-hf export runs/cells --precision int8
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from wbc_hf.inference import describe_export, export_model
 
-    hide_progress_bars()
+    disable_progress_bar()
     folder, exported = export_model(model, format, precision, dataset=dataset, output=output)
     say(describe_export(folder, exported))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from wbc_hf.cli.shared import exit_on_error, hide_progress_bars
+from wbc_hf.cli.shared import exit_on_error
 from wbc_hf.errors import WbcError, needs_extra
 from wbc_hf.files import is_full_disk
 from wbc_hf.safe_text import say
@@ -30,6 +30,8 @@ def run_training(argv: Sequence[str]) -> None:
         WbcError: An argument or the data cannot be used, or the disk is full.
         SystemExit: 130 after Ctrl-C.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     with needs_extra("train"):
         # Now, and not hours later: the report draws figures, the trainer logs to TensorBoard.
         import matplotlib  # noqa: F401
@@ -38,7 +40,7 @@ def run_training(argv: Sequence[str]) -> None:
         from wbc_hf.training import parse, run
 
     logging.getLogger("wbc_hf").setLevel(logging.INFO)
-    hide_progress_bars()  # of loading and saving weights; the training keeps its own
+    disable_progress_bar()  # of loading and saving weights; the training keeps its own
     try:
         run(*parse(argv))
     except KeyboardInterrupt:

@@ -368,8 +368,8 @@ def _assign_splits(
 ) -> tuple[dict[str, np.ndarray], list[bool]]:
     """Keep given splits and split the missing ones off the training images; and whether each test split is given.
 
-    Sets that lack the same splits are split together, so that what they share stays together: images of one of the
-    `groups`. `laboratories` are indices into `specs`, and `given` is None where a set has no splits.
+    Sets that lack the same splits are split together, so that images of one group stay together. `laboratories` are
+    indices into `specs`, and `given` is None where a set has no splits.
     """
     members = {name: np.flatnonzero([split == name for split in given]) for name in SPLITS}
     lacking = [

@@ -141,7 +141,7 @@ class OtherLaboratories:
     def _stain(self, density: torch.Tensor, background: torch.Tensor, draws: _Draws) -> torch.Tensor:
         """Amounts and hues of the stains, contrast, and another background: images from optical densities.
 
-        These are over the background, (n, 3, size * size), and of the background, (n, 3).
+        `density` is what lies over the background, (n, 3, size * size); `background` is its own, (n, 3).
         """
         strength, count = 0.5 * self.strength, len(density)
         stains = STAINS.to(density.device)

@@ -64,7 +64,7 @@ def reviewer_text(reviewer: str) -> str:
 
 
 def time_text(time: datetime) -> str:
-    """A time with its zone, in UTC, with local time beside it where that differs: `… 23:30:00 UTC (00:30 CET)`."""
+    """A time with its zone, in UTC, and local time where that differs: `… 23:30:00 UTC (25 Nov, 00:30 CET)`."""
     said, local = f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC", local_text(time)
     return f"{said} ({local})" if local else said
 

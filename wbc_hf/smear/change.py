@@ -36,7 +36,7 @@ class Change:
         small += [it.crop for it in self.cells if it.number > len(before.cells)]
         return small + [it.small for it in self.slides]
 
-    def made_to(self, before: Contents) -> Contents:
+    def applied_to(self, before: Contents) -> Contents:
         """What a specimen holds after it."""
         pictures, cells = list(before.pictures), list(before.cells)
         for picture in self.pictures:

@@ -149,14 +149,14 @@ class Differential:
 
         Count × 100 / (100 + such cells per 100 leucocytes), as in Dacie and Lewis, Practical Haematology.
         """
-        return self.corrected(self.total) if self._included and self.total else None
+        return self._corrected(self.total) if self._included and self.total else None
 
     @property
     def _included(self) -> int:
         """Cells that are no leucocytes, and in the total leucocyte count."""
         return sum(it.count for it in self.beside if it.own.in_leucocyte_count)
 
-    def corrected(self, leucocytes: int) -> float | None:
+    def _corrected(self, leucocytes: int) -> float | None:
         """The total leucocyte count in 10⁹/l as it is corrected where so many cells are leucocytes."""
         if self.leucocyte_count is None or not leucocytes:
             return self.leucocyte_count
@@ -196,7 +196,7 @@ def differentiate(
     beside = tuple(_per_hundred(it, count, total, waiting) for it, count in own.items() if not it.leucocyte)
     counted = Differential((), total, given, ranges.source, waiting, beside, unreviewed)
     # What absolute counts are of: as corrected, and at most, where all that wait turn out to be leucocytes.
-    of = given if counted.corrected_count is None else counted.corrected_count, counted.corrected(total + waiting)
+    of = given if counted.corrected_count is None else counted.corrected_count, counted._corrected(total + waiting)
     shares = [_share(name, counts.get(name, 0), total, waiting, ranges.percent[name], *of) for name in CLASS_NAMES]
     shares += [_share(it, count, total, waiting, None, *of) for it, count in of_total.items()]
     return replace(counted, shares=tuple(shares))

@@ -1,8 +1,8 @@
 """A specimen as a document: what the export "Everything (JSON)" writes, and what loads it back.
 
-The records below are the one schema of both ways. Who wrote a document is not known, so numbers, texts and pictures
-are checked within limits before anything is made of them. What follows from the rest, such as the differential, is
-written for other programs and not read.
+Both ways have one schema: the records below, with the limits that a specimen's classes set. Who wrote a document is
+not known, so numbers, texts and pictures are checked within limits before anything is made of them. What follows from
+the rest, such as the differential, is written for other programs and not read.
 """
 
 import io
@@ -27,10 +27,10 @@ from wbc_hf.errors import WbcError
 from wbc_hf.files import check_json
 from wbc_hf.inference import ModelIdentity, Prediction
 from wbc_hf.labels import CLASS_NAMES, normalise_name
-from wbc_hf.smear.bounded import MAX_EVENTS, MAX_TEXT, Number, Positive, Time
 from wbc_hf.smear.cell import Cell, Review
 from wbc_hf.smear.cell_types import MAX_TYPES, OTHER_COLOUR, CellType, Code, check_code, check_name
 from wbc_hf.smear.history import About, Action, Event, Removal
+from wbc_hf.smear.limits import MAX_EVENTS, MAX_TEXT, Number, Positive, Time
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import KeptPicture, read_pictures
 from wbc_hf.smear.snapshot import Contents, Picture, Place, SlideMap, Snapshot

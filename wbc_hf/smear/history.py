@@ -11,8 +11,8 @@ from pydantic import ConfigDict, Field
 
 from wbc_hf.inference import ModelIdentity
 from wbc_hf.safe_text import escape_surrogates
-from wbc_hf.smear.bounded import MAX_EVENTS, MAX_TEXT, Line, Number, Positive, Time
 from wbc_hf.smear.cell import Review
+from wbc_hf.smear.limits import MAX_EVENTS, MAX_TEXT, Line, Number, Positive, Time
 
 # In place of a class: a person said that the cell is none of the five.
 NONE_OF_FIVE = "none"

@@ -7,10 +7,10 @@ from datetime import datetime
 from wbc_hf.data import Box
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import ModelIdentity
-from wbc_hf.smear.bounded import Coordinate, Positive
 from wbc_hf.smear.cell import Cell, CellState
 from wbc_hf.smear.differential import Differential
 from wbc_hf.smear.history import About, Event, Removal
+from wbc_hf.smear.limits import Coordinate, Positive
 from wbc_hf.smear.picture_kind import PictureKind
 from wbc_hf.smear.picture_store import KeptPicture, picture_bytes
 

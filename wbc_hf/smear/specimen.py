@@ -15,13 +15,13 @@ from wbc_hf.errors import WbcError
 from wbc_hf.inference import ModelIdentity, Predictor, batches
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.safe_text import escape_surrogates
-from wbc_hf.smear.bounded import MAX_LINE
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState, Review
 from wbc_hf.smear.cell_types import NO_TYPES, CellType, CellTypes
 from wbc_hf.smear.cell_views import predict_crops
 from wbc_hf.smear.change import Change, ChangedMeanwhileError
 from wbc_hf.smear.differential import ReferenceRanges, differentiate_cells
 from wbc_hf.smear.history import About, Action, Event, Removal, Signature, event_line, events_by, word_of
+from wbc_hf.smear.limits import MAX_LINE
 from wbc_hf.smear.picture_store import PictureStore, read_pictures
 from wbc_hf.smear.removal import add_stand_ins, put_back, take_out
 from wbc_hf.smear.snapshot import Contents, Picture, SlideMap, Snapshot
@@ -456,17 +456,17 @@ class Specimen:
         numbered = enumerate(change.events, len(before.history) + 1)
         change = replace(change, events=[replace(event, number=number) for number, event in numbered])
         size = sum(map(len, change.new_pictures(before)))
+        after = change.applied_to(before)
         if before.pictures:
-            self._keep(change, before)
+            self._keep(change, before, after)
         elif change.pictures:
-            before = replace(before, slides=tuple(self._kept_slides(before.slides)))
-            events, slides = [*before.history, *change.events], [*before.slides, *change.slides]
-            everything = replace(change, events=events, about=change.about or before.about, slides=slides)
-            self._keep(everything, Contents())
-        self.contents = change.made_to(before)
+            after = replace(after, slides=(*self._kept_slides(before.slides), *change.slides))
+            everything = replace(change, events=after.history, about=after.about, slides=after.slides)
+            self._keep(everything, Contents(), after)
+        self.contents = after
         self.size += size
 
-    def _keep(self, change: Change, before: Contents) -> None:
+    def _keep(self, change: Change, before: Contents, after: Contents) -> None:
         """Keep a change for good, which a store does, or raise a WbcError: the specimen then stays as it was."""
 
     def _check_expected(self, expected: Mapping[int, Review | None]) -> None:

@@ -109,7 +109,7 @@ class KeptSpecimen(Specimen):
         self._kept_pictures.continue_at(it.end)
         self._revision, self.owner, self.contents, self.size = it.revision, it.owner, it.contents, it.size
 
-    def _keep(self, change: Change, before: Contents) -> None:
+    def _keep(self, change: Change, before: Contents, after: Contents) -> None:
         """Write a change, all of it or nothing, before it holds: what was acknowledged is on the disk.
 
         Raises:
@@ -117,7 +117,6 @@ class KeptSpecimen(Specimen):
             WbcError: It cannot be written, or the specimen was deleted.
         """
         fresh = [it for it in change.new_pictures(before) if isinstance(it, KeptPicture)]
-        after = change.made_to(before)
         if fresh:
             self._kept_pictures.sync()
         with self._database.writing() as connection:

@@ -20,12 +20,13 @@ from wbc_hf.smear import (
     SlideRecord,
 )
 from wbc_hf.store.tables import CELLS, EVENTS, PICTURES, SLIDES, SPECIMENS
+from wbc_hf.store.work_list import State
 
 _ABOUT = TypeAdapter(About)
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptContents:
     """A specimen as it is kept.
 
     Attributes:
@@ -43,7 +44,7 @@ class Kept:
     contents: Contents
 
 
-def read_specimen(connection: Connection, key: str, store: PictureStore) -> Kept:
+def read_specimen(connection: Connection, key: str, store: PictureStore) -> KeptContents:
     """Read a specimen.
 
     Args:
@@ -74,7 +75,8 @@ def read_specimen(connection: Connection, key: str, store: PictureStore) -> Kept
             tuple(_event(row) for row in _rows(connection, EVENTS, key)),
             tuple(SlideRecord.model_validate_json(text).slide(small) for text, small in slides),
         )
-        return Kept(row["revision"], row["owner"], row["bytes"], end, contents)
+        State(row["state"])
+        return KeptContents(row["revision"], row["owner"], row["bytes"], end, contents)
     except (ValidationError, ValueError) as error:
         raise WbcError(
             f"specimen {key}: what is kept of it cannot be understood, since it is damaged or of a newer "

@@ -28,8 +28,7 @@ def row_after(newest: dict[str, Any], change: Change, before: Contents, after: C
     """
     about, time = after.about, change.events[-1].time if change.events else datetime.now(UTC)
     earlier = state_after(State(newest.get("state", State.NEW)), change.events)
-    more = Counter(cell.state for cell in change.cells)
-    more.subtract(before.cells[it.number - 1].state for it in change.cells if it.number <= len(before.cells))
+    cells = Counter(cell.state for cell in after.cells)
     return {
         "state": (earlier if about.signature is None else State.SIGNED).value,
         "changed": time.isoformat(timespec="microseconds"),
@@ -40,8 +39,8 @@ def row_after(newest: dict[str, Any], change: Change, before: Contents, after: C
         "amended": about.amended,
         "pictures": len(after.pictures),
         "cells": len(after.cells),
-        "counted": newest.get("counted", 0) + more[CellState.COUNTED],
-        "waiting": newest.get("waiting", 0) + more[CellState.WAITING],
+        "counted": cells[CellState.COUNTED],
+        "waiting": cells[CellState.WAITING],
         "bytes": newest.get("bytes", 0) + sum(map(len, change.new_pictures(before))),
     }
 
@@ -74,10 +73,11 @@ def write_parts(connection: Connection, key: str, change: Change, before: Conten
         for it in (after.pictures[number - 1] for number in changed)
     ]
     cells = [row(CELLS, it.number, CellRecord.of(it), it.crop) for it in change.cells]
-    for table, rows in ((SLIDES, slides), (PICTURES, pictures), (CELLS, cells)):
+    for table, rows in ((PICTURES, pictures), (CELLS, cells)):
         _insert_or_replace(connection, table, rows)
-    if change.events:
-        connection.execute(insert(EVENTS), [_event_row(key, event) for event in change.events])
+    for table, rows in ((SLIDES, slides), (EVENTS, [_event_row(key, event) for event in change.events])):
+        if rows:
+            connection.execute(insert(table), rows)
 
 
 def _insert_or_replace(connection: Connection, table: Table, rows: list[dict]) -> None:

@@ -69,10 +69,10 @@ def plot(rows: Sequence[Row], home: str) -> Figure:
         for height, row in zip(heights, rows, strict=True):
             report = row.reports[key]
             colour = _OURS if row.name == "ours" else _INK
-            for name, shift, fill in (("accuracy", 0.16, "full"), ("balanced_accuracy", -0.16, "none")):
+            for name, shift, fill in (("accuracy", 0.16, ""), ("balanced_accuracy", -0.16, "white")):
                 if interval := report["intervals"][name]:
                     ax.plot(interval, [height + shift] * 2, color=colour, linewidth=1.4, solid_capstyle="butt")
-                ax.plot(report[name], height + shift, "o", color=colour, markersize=5, fillstyle=fill)
+                ax.plot(report[name], height + shift, "o", color=colour, markersize=5, markerfacecolor=fill or colour)
             published = SYSTEMS[row.name].published.accuracy
             if key == HOME and published is not None:
                 ax.plot(published, height, "D", color=_FAINT, markersize=5, fillstyle="none")
@@ -86,8 +86,8 @@ def plot(rows: Sequence[Row], home: str) -> Figure:
     mark = partial(Line2D, [], [], linestyle="", markersize=5)
     lines = [
         mark(color=_INK, marker="o", label="accuracy"),
-        mark(color=_INK, marker="o", fillstyle="none", label="balanced accuracy"),
-        mark(color=_FAINT, marker="D", fillstyle="none", label="published accuracy, on other cells"),
+        mark(color=_INK, marker="o", markerfacecolor="white", label="balanced accuracy"),
+        mark(color=_FAINT, marker="D", markerfacecolor="white", label="published accuracy, on other cells"),
         Line2D([], [], color=_FAINT, linestyle=":", label="balanced accuracy of one class for all"),
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=8, frameon=False)

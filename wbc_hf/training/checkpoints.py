@@ -9,7 +9,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 from transformers import TrainerState
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
-from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from wbc_hf.training.trainer import LeucocyteTrainer
@@ -19,7 +18,9 @@ logger = logging.getLogger(__name__)
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint, and warn of each newer one that is incomplete."""
-    for checkpoint in map(Path, reversed(sort_checkpoints(str(folder)))):
+    steps = {it.name.removeprefix("checkpoint-"): it for it in folder.glob("checkpoint-*")}
+    numbers = sorted((step for step in steps if step.isdecimal()), key=int, reverse=True)  # not what somebody copied
+    for checkpoint in (steps[number] for number in numbers):
         if _is_complete(checkpoint):
             return checkpoint
         logger.warning("%s is incomplete; resuming from the checkpoint before it.", checkpoint)

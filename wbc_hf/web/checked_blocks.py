@@ -33,14 +33,17 @@ class CheckedBlocks(gr.Blocks):
 
     async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Handle an event; `gr.Error` says what is wrong."""
+        of_the_page = getattr(kwargs.get("block_fn"), "api_visibility", "") != "public"
         # Endpoints keep no state, and Gradio's MCP server calls them in one session for all users.
-        if getattr(kwargs.get("block_fn"), "api_visibility", "") != "public":
+        if of_the_page:
             self._check_owner(kwargs.get("state"), kwargs.get("request"))
         try:
             return await super().process_api(*args, **kwargs)
         except gr.Error:
             raise
         except WbcError as error:  # which a user can solve
+            if of_the_page:  # whose own handlers say what they foresee
+                log_error(error)
             raise gr.Error(str(error), print_exception=False) from error
         except Exception as error:
             log_error(error)
