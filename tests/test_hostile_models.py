@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.timeout(60),
 ]
 
-SECONDS = 10.0  # measured: below 0.5 each; the rest is for busy machines
+SECONDS = 10.0  # of processor time, which other work hardly changes; measured: below 0.5 each
 MEGABYTES = 500
 LONGEST = 1200
 
@@ -70,12 +70,12 @@ def test_there_are_as_many_kinds_as_were_found_and_more():
 def test_a_hostile_folder_ends_in_words(whole: Path, kind: HostileModel, tmp_path: Path):
     folder = Path(shutil.copytree(whole, tmp_path / "model"))
     kind.change(folder)
-    before, started = peak_megabytes(), time.perf_counter()
+    before, started = peak_megabytes(), time.process_time()
 
     with pytest.raises(WbcError) as caught:
         use_model(folder, "openvino" if kind.file.startswith(("openvino", "onnx")) else "torch")
 
-    assert time.perf_counter() - started < SECONDS
+    assert time.process_time() - started < SECONDS
     assert peak_megabytes() - before < MEGABYTES
     message = str(caught.value)
     assert str(folder) in message

@@ -453,6 +453,14 @@ def test_one_class_alone_is_said(
     assert "has images of monocyte only, so the model will call every cell one of these." in caplog.text
 
 
+def leaves(value: object, place: str = "") -> dict[str, object]:
+    """The values within dictionaries and lists, by place."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if parts is None:
+        return {place: value}
+    return {name: leaf for key, part in parts for name, leaf in leaves(part, f"{place}/{key}").items()}
+
+
 @pytest.mark.long
 def test_sets_of_two_laboratories(command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Trained together, with exchanged stains and balanced; each has its row in the figures and in the card."""
@@ -479,7 +487,10 @@ def test_sets_of_two_laboratories(command: Command, tmp_path: Path, caplog: pyte
 
     again = CliRunner().invoke(app, ["evaluate", str(folder), *sets, "--output", str(tmp_path / "again")])
     assert again.exit_code == 0, again.output
-    assert json.loads((tmp_path / "again" / "metrics.json").read_text()) == metrics
+    # Not to the last digit: one of the two answers is computed by another library, where that is faster.
+    assert leaves(json.loads((tmp_path / "again" / "metrics.json").read_text())) == pytest.approx(
+        leaves(metrics), abs=1e-6
+    )
     assert "in other splits" not in caplog.text
     assert CliRunner().invoke(app, ["evaluate", str(folder), sets[1]]).exit_code == 0
     assert f"{sets[1]}: the model was trained on images of this set, in other splits" in caplog.text

@@ -94,6 +94,8 @@ class ResNetFields(_Fields):
     def _fits_together(self) -> "ResNetFields":
         if len(self.depths) != len(self.hidden_sizes):
             raise ValueError(f"hidden_sizes has {len(self.hidden_sizes)} stages and depths {len(self.depths)}")
+        if (blocks := sum(self.depths)) > _MAX_DEPTH:  # ResNet-200 has 66; building takes seconds for every hundred
+            raise ValueError(f"depths add up to {blocks} blocks, and networks of more than {_MAX_DEPTH} are not built")
         if self.layer_type == "bottleneck" and min(self.hidden_sizes) < 4:
             raise ValueError("hidden_sizes of bottlenecks should be 4 or more")
         return self
