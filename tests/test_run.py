@@ -493,4 +493,4 @@ def test_sets_of_two_laboratories(command: Command, tmp_path: Path, caplog: pyte
     )
     assert "in other splits" not in caplog.text
     assert CliRunner().invoke(app, ["evaluate", str(folder), sets[1]]).exit_code == 0
-    assert f"{sets[1]}: the model was trained on images of this set, in other splits" in caplog.text
+    assert f"{sets[1]}: {folder} was trained on images of this set, in other splits" in caplog.text
