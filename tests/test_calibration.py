@@ -195,8 +195,9 @@ def test_cells_of_other_classes_become_unfamiliar_and_few_others_do(generator: n
     others[:, CLASSES:] += away  # at 0 they look like the five classes
     lowered = keep_out_others(calibration, validation, others)
     found, lost = ((lowered.distances(features) > 1).mean() for features in (others, validation))
+    lost_before = (calibration.distances(validation) > 1).mean()
     assert lowered.out_of_distribution_threshold <= calibration.out_of_distribution_threshold
-    assert lost <= FAMILIAR_LOST + 1 / len(validation)
+    assert lost <= max(lost_before, FAMILIAR_LOST + 1 / len(validation))
     if away:
         assert found >= OTHERS_FOUND - 1 / len(others)
     else:
