@@ -100,7 +100,7 @@ def test_a_trunk_without_a_head_gets_one_for_the_five_types(tmp_path: Path):
         assert torch.equal(network.resnet.get_parameter(name), value)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("undrawn")
 def test_the_notice_of_the_weights_goes_with_what_derives_from_them(command: Command, tmp_path: Path):
     backbone = save(ResNetModel(SMALL), tmp_path / "backbone")

@@ -283,7 +283,7 @@ def test_a_kill_before_the_report_costs_no_training(
     assert_same_run(folder, tiny_run.folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(tiny_run: TinyRun, command: Command, tmp_path: Path):
     """SIGKILL as a checkpoint begins to be written, as one is whole, in mid-training, and as the model is written."""
     folder = tmp_path / "run"

@@ -154,6 +154,7 @@ def test_a_slide_of_an_objective_of_20_is_enlarged(predictor: Predictor, slide_f
     assert 8 / 0.5 < np.median(widths) < 22 / 0.5  # 8 to 22 µm
 
 
+@pytest.mark.long
 def test_what_is_said_of_a_slide_without_a_pyramid_and_without_its_pixel_size(
     predictor: Predictor, slide_file: SlideFile, tmp_path: Path
 ):

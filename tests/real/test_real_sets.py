@@ -54,7 +54,7 @@ def pairs(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", [pytest.param(it, marks=pytest.mark.long) if it == "pbc" else it for it in SIZES])
 def test_every_cell_is_read(name: str):
     cells = loaded(name)
     assert sizes([label for split in cells.values() for label in split["label"]]) == SIZES[name]
