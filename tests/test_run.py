@@ -44,8 +44,19 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["train", "wbc_hf.training.search", "wbc_hf.training.run"])
 
 
+def new_process(target: Callable[..., object], *arguments: object) -> multiprocessing.Process:
+    """A process with this one's environment: the one that it is forked from has that of its own first use."""
+    return PROCESSES.Process(target=_call_in, args=(dict(os.environ), target, *arguments))
+
+
+def _call_in(environment: dict[str, str], target: Callable[..., object], *arguments: object) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*arguments)
+
+
 def start(words: list[str]) -> multiprocessing.Process:
-    process = PROCESSES.Process(target=train.main, args=(words,))
+    process = new_process(train.main, words)
     process.start()
     return process
 

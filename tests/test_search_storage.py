@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 import train
 from tests.conftest import Command, figures_undrawn
 from tests.postgresql_server import PASSWORD, PostgresServer
-from tests.test_run import PROCESSES
+from tests.test_run import PROCESSES, new_process
 from wbc_hf.errors import WbcError
 from wbc_hf.manifest import Manifest
 from wbc_hf.training import parse, search, search_storage
@@ -270,7 +270,7 @@ def hang(words: list[str]) -> None:
 @pytest.mark.long
 def test_two_processes_share_the_number_of_trials(storage: str, joining: Joining, tmp_path: Path):
     barrier = PROCESSES.Barrier(2)
-    processes = [PROCESSES.Process(target=share, args=(joining(name, storage), barrier)) for name in ("one", "two")]
+    processes = [new_process(share, joining(name, storage), barrier) for name in ("one", "two")]
     for process in processes:
         process.start()
     for process in processes:
@@ -288,10 +288,10 @@ def test_two_processes_share_the_number_of_trials(storage: str, joining: Joining
 @pytest.mark.long
 def test_the_trial_of_a_killed_process_is_run_by_another(storage: str, joining: Joining, tmp_path: Path):
     optuna.create_study(storage=opened(storage), study_name="search", direction="maximize")
-    victim = PROCESSES.Process(target=hang, args=(joining("one", storage, search=3),))
+    victim = new_process(hang, joining("one", storage, search=3))
     victim.start()
     wait_for(lambda: states(storage) == ["RUNNING"], victim)
-    other = PROCESSES.Process(target=search_hastily, args=(joining("two", storage, search=3),))
+    other = new_process(search_hastily, joining("two", storage, search=3))
     other.start()
     wait_for(lambda: len([state for state in states(storage) if state in FINISHED]) == 2, other)
     assert states(storage)[0] == "RUNNING"  # nobody takes it from a process that lives
