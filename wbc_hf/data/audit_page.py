@@ -4,12 +4,11 @@ import base64
 import io
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader
-
 from wbc_hf.data.auditing import Audit, format_audit
 from wbc_hf.data.loading import Leucocytes
 from wbc_hf.data.reading import read_image
 from wbc_hf.files import write_atomically
+from wbc_hf.templates import load_templates
 
 _MAX_SHOWN = 200
 _SIDE = 160
@@ -29,6 +28,6 @@ def write_audit_page(found: Audit, leucocytes: Leucocytes, path: Path) -> None:
         image.save(stream, "JPEG", quality=85)
         return base64.b64encode(stream.getvalue()).decode()
 
-    template = Environment(loader=PackageLoader("wbc_hf.data"), autoescape=True).get_template("audit.html.j2")
+    template = load_templates("wbc_hf.data").get_template("audit.html.j2")
     page = template.render(found=found, summary=format_audit(found), most=_MAX_SHOWN, thumbnail=thumbnail)
     write_atomically(path, page)

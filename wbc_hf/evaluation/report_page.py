@@ -3,13 +3,12 @@
 import base64
 from collections.abc import Mapping
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from wbc_hf.evaluation.confidence_intervals import format_estimate, format_figure, format_interval
 from wbc_hf.evaluation.evaluation_record import EvaluationRecord
 from wbc_hf.evaluation.figure_names import HEADLINE_NAMES
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS, LEUCOCYTES
 from wbc_hf.safe_text import escape_surrogates
+from wbc_hf.templates import load_templates
 
 _CLASS_FIGURES = {"precision": "Precision", "recall": "Recall", "f1": "F1", "roc_auc": "ROC AUC"}
 _HEADLINE = {name: name.replace("_", " ").capitalize().replace(" f1", " F1") for name in HEADLINE_NAMES} | {
@@ -27,7 +26,7 @@ def render_report_page(metrics: dict, record: EvaluationRecord | None, figures: 
         record: What was evaluated, where that is known.
         figures: PNG files by the names of `write_report`. Those of a name that it does not know are left out.
     """
-    page = _ENVIRONMENT.get_template("report.html.j2").render(
+    page = _TEMPLATES.get_template("report.html.j2").render(
         metrics=dict.fromkeys(_OPTIONAL) | metrics,
         record=record,
         charts={name: base64.b64encode(png).decode() for name, png in figures.items()},
@@ -40,12 +39,6 @@ def render_report_page(metrics: dict, record: EvaluationRecord | None, figures: 
     return escape_surrogates(page)
 
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("wbc_hf.evaluation"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_ENVIRONMENT.filters |= {"figure": format_figure, "interval": format_interval}
-_ENVIRONMENT.globals["estimate"] = format_estimate
+_TEMPLATES = load_templates("wbc_hf.evaluation")
+_TEMPLATES.filters |= {"figure": format_figure, "interval": format_interval}
+_TEMPLATES.globals["estimate"] = format_estimate

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -14,6 +13,7 @@ from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.survey.detectors import DETECTORS, DetectorRow
 from wbc_hf.survey.running import HOME, Row
 from wbc_hf.survey.systems import SYSTEMS
+from wbc_hf.templates import load_templates
 
 _TITLE_WIDTH = 32  # letters of a panel's title on one line
 _FIGURES = {
@@ -33,15 +33,9 @@ def render(rows: Sequence[Row], detectors: Sequence[DetectorRow], home: str) -> 
         detectors: Scores of the detectors, if any.
         home: Title of the training set.
     """
-    environment = Environment(
-        loader=PackageLoader("wbc_hf.survey"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["figure"] = format_figure
-    return environment.get_template("survey.md.j2").render(
+    templates = load_templates("wbc_hf.survey", keep_trailing_newline=True)
+    templates.filters["figure"] = format_figure
+    return templates.get_template("survey.md.j2").render(
         rows=[_without_leaked(row) for row in rows],
         sets={HOME: home} | {name: name for name in rows[0].reports if name != HOME},
         training_cells=[f"{count:,}" for count in sorted({row.training_cells for row in rows})],

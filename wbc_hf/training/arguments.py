@@ -17,7 +17,7 @@ DEFAULT_DATASET = "kaggle:brikwerk/bccd-white-blood-cell"
 
 
 def _argument(default: Any, description: str, **metadata: Any) -> Any:
-    """A dataclass field with the help that HfArgumentParser shows."""
+    """A dataclass field with its help, as transformers' `HfArg`, which type checkers do not take for the default."""
     return field(default=default, metadata={"help": description, **metadata})
 
 

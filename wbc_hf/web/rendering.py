@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from importlib import resources
 
 import gradio as gr
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -15,6 +14,7 @@ from wbc_hf.inference import Prediction
 from wbc_hf.labels import CLASS_NAMES, LEUCOCYTES, class_index
 from wbc_hf.safe_text import escape_surrogates
 from wbc_hf.smear import OTHER_COLOUR, CellType
+from wbc_hf.templates import load_templates
 
 _EXAMPLE_SIDE = 192  # pixels
 SHOWN_CLASSES = 5  # bars under an answer: all five leucocytes, the likeliest of a model that knows more classes
@@ -27,7 +27,7 @@ def read_text(name: str) -> str:
 
 def render(template: str, **context: object) -> str:
     """Render `templates/<template>.html`. Halves of characters, which a program may send, are escaped."""
-    return escape_surrogates(_ENVIRONMENT.get_template(f"{template}.html").render(context))
+    return escape_surrogates(_TEMPLATES.get_template(f"{template}.html").render(context))
 
 
 def render_problem(title: str, text: str) -> str:
@@ -100,11 +100,9 @@ def _root_axis(percent: float) -> float:
     return 10 * percent**0.5
 
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-_ENVIRONMENT.globals["class_names"] = CLASS_NAMES
-_ENVIRONMENT.filters |= {
+_TEMPLATES = load_templates("wbc_hf.web")
+_TEMPLATES.globals["class_names"] = CLASS_NAMES
+_TEMPLATES.filters |= {
     "colour": colour_of,
     "figure": lambda value, spec=".1%": format_figure(value, spec),
     "interval": _interval,
