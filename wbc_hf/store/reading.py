@@ -75,7 +75,7 @@ def read_specimen(connection: Connection, key: str, store: PictureStore) -> Kept
             tuple(_event(row) for row in _rows(connection, EVENTS, key)),
             tuple(SlideRecord.model_validate_json(text).slide(small) for text, small in slides),
         )
-        State(row["state"])
+        State(row["state"])  # one that is not known here is refused now, not at the next act
         return KeptContents(row["revision"], row["owner"], row["bytes"], end, contents)
     except (ValidationError, ValueError) as error:
         raise WbcError(
