@@ -26,7 +26,7 @@ from datasets import concatenate_datasets
 from scipy.special import softmax
 
 from wbc_hf.adaptation import SCORES, AdaptationCell, adapt
-from wbc_hf.adaptation.self_training import fine_tune
+from wbc_hf.adaptation.fine_tuning import fine_tune
 from wbc_hf.data import load_leucocytes, read_image
 from wbc_hf.default_model import DEFAULT_MODEL_FOLDER
 from wbc_hf.evaluation import evaluate

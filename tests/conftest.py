@@ -89,7 +89,7 @@ SLOW_FILES = [
     "test_running.py",
     "test_search.py",
     "test_search_storage.py",
-    "test_self_training.py",
+    "test_fine_tuning.py",
     "test_session.py",
     "test_slide_counting.py",
     "test_slides.py",
@@ -175,8 +175,8 @@ def undrawn() -> Iterator[None]:
 def brief_adaptation() -> Iterator[None]:
     """Three batches a fold where a model is adapted to labelled cells: enough for what is done with it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wbc_hf.adaptation.self_training._LEAST_STEPS", 3)
-        patch.setattr("wbc_hf.adaptation.self_training._STEPS_PER_LABEL", 0)
+        patch.setattr("wbc_hf.adaptation.fine_tuning._LEAST_STEPS", 3)
+        patch.setattr("wbc_hf.adaptation.fine_tuning._STEPS_PER_LABEL", 0)
         yield
 
 

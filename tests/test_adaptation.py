@@ -168,14 +168,13 @@ def test_without_labels_a_diagnosis_stands_before_and_after(unlabelled: Adapted,
         assert diagnosis.confidence == pytest.approx(np.mean([answer.probability for answer in answers]), abs=1e-3)
         assert 0 <= diagnosis.consistency <= 1
     assert sum(done.proportions.values()) == pytest.approx(1)
-    # Where the consistency does not rise, the weights are those of before.
+    # Where the consistency falls, the weights are those of before.
     assert done.diagnosis_after.consistency >= done.diagnosis_before.consistency
-    assert (done.warning is not None) == (done.diagnosis_after.consistency == done.diagnosis_before.consistency)
 
 
 def test_without_labels_the_surest_are_accepted(unlabelled: Adapted):
     assert unsupervised_review_threshold(np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])) == pytest.approx(
-        np.quantile([0.9, 0.8, 0.7], 0.7)
+        np.quantile([0.9, 0.8, 0.7], 0.65)
     )
     calibration = Calibration.load(unlabelled.folder)
     assert calibration.review_threshold == unlabelled.adaptation.review_threshold

@@ -79,14 +79,14 @@ def test_labels_count_where_some_can_be_held_back():
 
 @pytest.mark.parametrize("reviewed", [0, 5])
 def test_kept_cells_make_up_for_what_a_specimen_has_not(reviewed: int):
-    made, (listed, pictures) = specimen(15), kept(60)
+    made, (listed, pictures) = specimen(5), kept(60)
     for number in range(1, reviewed + 1):
         made.review(number, "monocyte")
     assert not count_supply(made.cells, "S 1").suffices
     supply = count_supply(made.cells, "S 1", listed)
-    assert supply == CellSupply(30, reviewed, 60, True) and supply.suffices
+    assert supply == CellSupply(10, reviewed, 60, True) and supply.suffices
     gathered = gather(made, pictures)
-    assert len(gathered) == 90
+    assert len(gathered) == 70
     assert sum(cell.label is not None for cell in gathered) == 60 + reviewed
 
 

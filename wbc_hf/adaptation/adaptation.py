@@ -34,8 +34,8 @@ def adapt(
 ) -> Adaptation:
     """Adapt a model to cells of another laboratory, and write it as a model folder.
 
-    Without labels this is unsupervised domain adaptation by self-training; with labels of some cells, few-shot domain
-    adaptation by fine-tuning, evaluated by cross-validation.
+    Without labels this is unsupervised domain adaptation by another last layer; with labels of some cells, few-shot
+    domain adaptation by fine-tuning, evaluated by cross-validation.
 
     Args:
         model: A folder or a Hub id; a ResNet of the five classes.

@@ -10,9 +10,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from transformers import ResNetForImageClassification
 
 from wbc_hf.adaptation.cells import count_classes
+from wbc_hf.adaptation.fine_tuning import fine_tune
 from wbc_hf.adaptation.progress import subprogress
 from wbc_hf.adaptation.results import SCORES, Scores
-from wbc_hf.adaptation.self_training import fine_tune
 from wbc_hf.adaptation.task import Task
 from wbc_hf.adaptation.weight_difference import round_to_difference
 from wbc_hf.errors import WbcError
