@@ -14,7 +14,7 @@ from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, p
 
 from tests.adapted_models import build_tiny_model
 from tests.conftest import TinyRun
-from wbc_hf.adaptation import MIN_UNLABELLED, Adaptation, AdaptationCell, adapt, describe_adaptation
+from wbc_hf.adaptation import MIN_UNLABELLED, Adaptation, AdaptationCell, adapt, describe_adaptation, unsupervised
 from wbc_hf.adaptation.adaptation import _load, _new_folder
 from wbc_hf.adaptation.cells import read_cells
 from wbc_hf.adaptation.few_shot import cross_validation_folds
@@ -181,6 +181,22 @@ def test_without_labels_the_surest_are_accepted(unlabelled: Adapted):
     assert not calibration.target_reached
     card = (unlabelled.folder / "README.md").read_text(encoding="utf-8")
     assert "this threshold was not fitted on labels" in card
+
+
+def test_of_very_many_cells_a_part_is_fitted_to_and_all_are_told_of(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fitted: list[int] = []
+    fit = unsupervised.fit_last_layer
+    monkeypatch.setattr(unsupervised, "_MOST_CELLS", 20)
+    monkeypatch.setattr(
+        unsupervised, "fit_last_layer", lambda *given, cells: (fitted.append(cells), fit(*given, cells=cells))[1]
+    )
+    cells = [AdaptationCell(image, None, str(index)) for index, image in enumerate(elsewhere(np.arange(45) % 5, 3))]
+    done = adapt(tiny_run.folder, cells, tmp_path / "model")
+    assert fitted == [20]
+    assert done.cells == 45
+    assert sum(done.proportions.values()) == pytest.approx(1)
 
 
 def test_pictures_that_cannot_be_used_are_named(unlabelled: Adapted, caplog: pytest.LogCaptureFixture):

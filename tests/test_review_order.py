@@ -47,7 +47,7 @@ def reviewed_in_order(made: Specimen, count: int) -> list[int]:
     return order
 
 
-def test_each_group_of_like_cells_comes_before_a_second_of_any(seed):
+def test_each_group_of_like_cells_comes_before_a_second_of_any(seed: int):
     predictions, group = groups(seed, 30, 20, 6, 2)
     # As many clusters as labels that are worth giving: of a group, one of its many clusters comes first.
     order = reviewed_in_order(specimen(predictions), 40)
@@ -55,12 +55,12 @@ def test_each_group_of_like_cells_comes_before_a_second_of_any(seed):
     assert {group[number - 1] for number in order} == {0, 1, 2, 3}
 
 
-def test_asked_twice_it_names_the_same_cell(seed):
+def test_asked_twice_it_names_the_same_cell(seed: int):
     made = specimen(groups(seed, 30, 10)[0])
     assert next_to_teach(made.cells) == next_to_teach(made.cells)
 
 
-def test_all_waiting_cells_come_to_their_turn(seed):
+def test_all_waiting_cells_come_to_their_turn(seed: int):
     predictions, _ = groups(seed, 150, 50, 3)
     order = reviewed_in_order(specimen(predictions), len(predictions))
     assert sorted(order) == list(range(1, len(predictions) + 1))
@@ -70,6 +70,14 @@ def test_cells_that_are_all_alike_come_too():
     made = specimen([Prediction("neutrophil", 0.9, (), "review")] * 50)
     assert sorted(reviewed_in_order(made, 50)) == list(range(1, 51))
     assert next_to_teach(made.cells) is None
+
+
+def test_of_many_cells_the_later_ones_come_too(seed: int):
+    predictions, _ = groups(seed, 900, 110)
+    made = specimen(predictions)
+    for number in range(1, 1006):
+        made.review(number, "neutrophil")
+    assert reviewed_in_order(made, 5) == [1006, 1007, 1008, 1009, 1010]
 
 
 def test_no_cell_waits():

@@ -68,9 +68,16 @@ def consistency(
 
 @torch.no_grad()
 def look_at_turns(
-    network: ResNetForImageClassification, squares: torch.Tensor, processor: BaseImageProcessor
+    network: ResNetForImageClassification,
+    squares: torch.Tensor,
+    processor: BaseImageProcessor,
+    *,
+    progress: ProgressCallback = no_progress,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits, and what the last layer makes them from, of squares in their four quarter turns.
+
+    Args:
+        network, squares, processor, progress: As for `fine_tune`.
 
     Returns:
         float32 (m, 4, classes) and (m, 4, d).
@@ -78,7 +85,10 @@ def look_at_turns(
     network.to(memory_format=training_memory_format(network))  # type: ignore[call-arg]
     network.eval()
     logits, features = [], []
-    for part in Augmentation(cropped_edge(processor), 0.0)(squares, np.zeros((len(squares), 1), int)).split(_BATCH):
+    middle = Augmentation(cropped_edge(processor), 0.0)
+    for start in range(0, len(squares), _BATCH):
+        progress("Looking at the cells from all sides", start / len(squares))
+        part = middle(squares[start : start + _BATCH], np.zeros((_BATCH, 1), int))
         turns = torch.cat([part.rot90(turn, (2, 3)) for turn in range(4)])
         with _autocast(network.device):
             pooled = network.resnet(_network_input(turns, processor, network)).pooler_output

@@ -8,6 +8,7 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from wbc_hf.adaptation.fine_tuning import consistency, look_at_turns
+from wbc_hf.adaptation.progress import subprogress
 from wbc_hf.adaptation.prototypes import assign_by_prototypes, fit_last_layer
 from wbc_hf.adaptation.results import STATUSES, Diagnosis
 from wbc_hf.adaptation.task import Task
@@ -17,6 +18,7 @@ from wbc_hf.modeling import Calibration
 
 # Of so many of the cells of laboratories that the model had not seen, 93 % were right: docs/unseen-laboratory.md.
 _ACCEPTED_SHARE = 0.35
+_MOST_CELLS = 2000  # that the last layer is fitted to: more take memory, and say the same
 _COLLAPSED = 0.95  # share of one class among the predictions from which on they look like a collapse
 _UNPROVEN = (
     f"The surest {_ACCEPTED_SHARE:.0%} of these cells are confident, by the choice of the threshold: how many of them "
@@ -66,19 +68,27 @@ def adapt_unsupervised(task: Task) -> tuple[Calibration, dict]:
 @torch.no_grad()
 def _move_last_layer(task: Task, layer: nn.Linear) -> np.ndarray:
     """Fit the last layer to the prototypes of these cells, in place. Returns the estimated class proportions."""
-    task.progress("Looking at the cells from all sides", 0.25)
-    logits, features = look_at_turns(task.network, task.squares, task.predictor.processor)
-    turns, count = logits.shape[1], len(task.cells)
-    views = np.bincount(task.cell_of)[:, None]
-    scores, middles = np.zeros((count, logits.shape[2])), np.zeros((count, features.shape[2]))
-    np.add.at(scores, task.cell_of, log_softmax(logits.astype(float), axis=2).mean(1))
-    np.add.at(middles, task.cell_of, features.mean(1))
+    chosen = np.sort(np.random.default_rng(task.seed).permutation(len(task.cells))[:_MOST_CELLS])
+    shown = np.isin(task.cell_of, chosen)
+    cell_of = np.searchsorted(chosen, task.cell_of[shown])
+    logits, features = look_at_turns(
+        task.network,
+        task.squares[torch.from_numpy(shown)],
+        task.predictor.processor,
+        progress=subprogress(task.progress, 0.25, 0.7),
+    )
+    views = np.bincount(cell_of)[:, None]
+    scores, middles = np.zeros((len(chosen), logits.shape[2])), np.zeros((len(chosen), features.shape[2]))
+    np.add.at(scores, cell_of, log_softmax(logits.astype(float), axis=2).mean(1))
+    np.add.at(middles, cell_of, features.mean(1))
     task.progress("Adapting", 0.7)
     weight, bias = layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
     assigned, proportions = assign_by_prototypes(softmax(scores / views, axis=1), middles / views, weight)
     with torch.enable_grad():
-        targets = np.repeat(assigned[task.cell_of], turns, axis=0)
-        weight, bias = fit_last_layer(features.reshape(-1, features.shape[2]), targets, weight, bias, cells=count)
+        targets = np.repeat(assigned[cell_of], features.shape[1], axis=0)
+        weight, bias = fit_last_layer(
+            features.reshape(-1, features.shape[2]), targets, weight, bias, cells=len(chosen)
+        )
     layer.weight.copy_(torch.from_numpy(weight))
     layer.bias.copy_(torch.from_numpy(bias))
     return proportions

@@ -9,7 +9,8 @@ from scipy.cluster.vq import kmeans2
 from wbc_hf.smear.cell import NEVER_COUNTED, Cell, CellState
 
 # So many labels are worth giving to begin with; once each cluster has one, more and smaller clusters are looked at.
-_CLUSTERS = (40, 80, 160)
+_CLUSTERS = (40, 80)
+_MOST_CELLS = 1000  # that are looked at: a key waits for the answer
 _LEAST_LOGARITHM = -6.0  # of a probability: smaller ones say nothing more
 
 
@@ -27,10 +28,11 @@ def next_to_teach(cells: Sequence[Cell]) -> Cell | None:
     Returns:
         None where no cell waits.
     """
-    whole = [cell for cell in cells if cell.state not in (*NEVER_COUNTED, CellState.CUT)]
+    first = next((cell for cell in cells if cell.state is CellState.WAITING), None)
+    whole = [cell for cell in cells if cell.state not in (*NEVER_COUNTED, CellState.CUT)][:_MOST_CELLS]
     waiting = np.array([cell.state is CellState.WAITING for cell in whole], dtype=bool)
     if not waiting.any():
-        return None
+        return first
     reviewed = np.array([cell.review is not None for cell in whole], dtype=bool)
     points = _logarithms(whole)
     different = len(np.unique(points.round(6), axis=0))
@@ -42,7 +44,7 @@ def next_to_teach(cells: Sequence[Cell]) -> Cell | None:
             # Ties by number, so that two looks at one specimen name the same cell.
             order = np.lexsort((distances, -sizes[cluster], ~fresh))
             return whole[order[0]]
-    return whole[int(np.argmax(waiting))]
+    return first
 
 
 def _logarithms(cells: Sequence[Cell]) -> np.ndarray:
