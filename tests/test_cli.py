@@ -559,7 +559,7 @@ def test_counting_goes_on_where_there_are_too_few_cells_to_adapt_to(tiny_run: Ti
     options = ["--model", tiny_run.folder, "--show", "cell", "--adapt", "--laboratory", "Ward 3"]
     result = run("count", tmp_path / "cell.png", *options, "--laboratories", tmp_path / "kept")
     assert result.exit_code == 1
-    assert "Too few cells: 1, of which are reviewed: none" in result.stderr and "at least 200 cells" in result.stderr
+    assert "Too few cells: 1, of which are reviewed: none" in result.stderr and "at least 20 cells" in result.stderr
     assert "lymphocyte" in result.stdout
     assert not (tmp_path / "kept").exists()
 
@@ -599,7 +599,7 @@ def _two_classes(painted: Sequence[np.ndarray]) -> list[AdaptationCell]:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "said"), [(6, "--adapt adapts the model to them, with 6 reviewed cells"), (0, "to 200 cells or more")]
+    ("pictures", "said"), [(6, "--adapt adapts the model to them, with 6 reviewed cells"), (0, "to 20 cells or more")]
 )
 def test_what_adapting_would_use_is_said(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: int, said: str
