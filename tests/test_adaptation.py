@@ -14,7 +14,7 @@ from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, p
 
 from tests.adapted_models import build_tiny_model
 from tests.conftest import TinyRun
-from wbc_hf.adaptation import MIN_UNLABELLED, Adaptation, AdaptationCell, adapt, describe_adaptation, unsupervised
+from wbc_hf.adaptation import MIN_UNLABELLED, Adaptation, AdaptationCell, adapt, describe_adaptation, last_layer
 from wbc_hf.adaptation.adaptation import _load, _new_folder
 from wbc_hf.adaptation.cells import read_cells
 from wbc_hf.adaptation.few_shot import cross_validation_folds
@@ -183,14 +183,32 @@ def test_without_labels_the_surest_are_accepted(unlabelled: Adapted):
     assert "this threshold was not fitted on labels" in card
 
 
+def changed(before: Path, after: Path) -> set[str]:
+    """First parts of the names of what is in another way in the weights of two folders."""
+    old, new = (load_classifier(folder).state_dict() for folder in (before, after))
+    return {name.split(".")[0] for name, tensor in old.items() if not torch.equal(tensor, new[name])}
+
+
+def test_few_labels_move_the_last_layer_and_more_all_weights(labelled: Adapted, tiny_run: TinyRun, tmp_path: Path):
+    assert changed(tiny_run.folder, labelled.folder) == {"classifier"}
+    labels = np.arange(20) % 5
+    cells = [
+        AdaptationCell(image, int(label), str(index))
+        for index, (image, label) in enumerate(zip(elsewhere(labels, 4), labels, strict=True))
+    ]
+    done = adapt(tiny_run.folder, cells, tmp_path / "model")
+    assert changed(tiny_run.folder, tmp_path / "model") == {"classifier", "resnet"}
+    assert not any("last layer alone" in remark for remark in done.remarks)
+
+
 def test_of_very_many_cells_a_part_is_fitted_to_and_all_are_told_of(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     fitted: list[int] = []
-    fit = unsupervised.fit_last_layer
-    monkeypatch.setattr(unsupervised, "_MOST_CELLS", 20)
+    fit = last_layer.fit_last_layer
+    monkeypatch.setattr(last_layer, "_MOST_CELLS", 20)
     monkeypatch.setattr(
-        unsupervised, "fit_last_layer", lambda *given, cells: (fitted.append(cells), fit(*given, cells=cells))[1]
+        last_layer, "fit_last_layer", lambda *given, cells: (fitted.append(cells), fit(*given, cells=cells))[1]
     )
     cells = [AdaptationCell(image, None, str(index)) for index, image in enumerate(elsewhere(np.arange(45) % 5, 3))]
     done = adapt(tiny_run.folder, cells, tmp_path / "model")
@@ -251,7 +269,8 @@ def test_with_labels_the_scores_are_those_of_held_back_cells(labelled: Adapted, 
 
 
 def test_with_labels_classes_with_few_cells_are_named(labelled: Adapted):
-    few, missing = labelled.adaptation.remarks
+    few_labels, few, missing = labelled.adaptation.remarks
+    assert few_labels.startswith("Fewer than 20 labels: the last layer alone was adapted")
     assert few.endswith(": basophil (2), eosinophil (4), lymphocyte (4), neutrophil (4).")
     assert missing.endswith(": monocyte.")
 
@@ -434,7 +453,7 @@ def test_a_card_that_is_none_is_named_before_anything_is_learned(tiny_run: TinyR
 
 def test_an_interruption_leaves_nothing_behind(tiny_run: TinyRun, tmp_path: Path):
     def press_ctrl_c(what: str, share: float) -> None:
-        if what == "Adapting":
+        if what == "Looking at the cells from all sides":
             raise KeyboardInterrupt
 
     cells = [AdaptationCell(cell, None, str(index)) for index, cell in enumerate(elsewhere(np.arange(200) % 5, 8))]

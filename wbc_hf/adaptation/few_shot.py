@@ -1,4 +1,4 @@
-"""Few-shot domain adaptation: fine-tuning on a few labelled cells, evaluated by cross-validation."""
+"""Few-shot domain adaptation: learning from a few labelled cells, evaluated by cross-validation."""
 
 import copy
 from collections.abc import Sequence
@@ -11,9 +11,11 @@ from transformers import ResNetForImageClassification
 
 from wbc_hf.adaptation.cells import count_classes
 from wbc_hf.adaptation.fine_tuning import fine_tune
+from wbc_hf.adaptation.last_layer import move_last_layer
 from wbc_hf.adaptation.progress import subprogress
 from wbc_hf.adaptation.results import SCORES, Scores
 from wbc_hf.adaptation.task import Task
+from wbc_hf.adaptation.unsupervised import unsupervised_review_threshold
 from wbc_hf.adaptation.weight_difference import round_to_difference
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate
@@ -27,6 +29,11 @@ from wbc_hf.modeling import (
 )
 
 _FEW_CELLS = 5
+# With fewer labels all weights learn too much from each, and the last layer alone learns more of the laboratory.
+_FINE_TUNED = 20
+_FEW_LABELS = (
+    f"Fewer than {_FINE_TUNED} labels: the last layer alone was adapted, the surest third of the cells is confident."
+)
 _MAX_FOLDS = 3
 # Of the temperature's logarithm: 40 cells alone would say anything from 0.6 to 1.7.
 _TEMPERATURE_SPREAD = 0.1
@@ -42,7 +49,7 @@ def adapt_few_shot(task: Task) -> tuple[Calibration, dict]:
     task.progress("Predicting the cells", 0)
     before, _ = task.logits_and_features(held)
     after = _cross_validate(task, folds)
-    _fine_tune(task, network, np.arange(len(labels)), "Adapting to all cells", len(folds), len(folds))
+    _learn(task, network, np.arange(len(labels)), "Adapting to all cells", len(folds), len(folds))
 
     # Errors in a class that a fold could not learn say nothing about the network that learns all classes.
     unseen = any(not set(labels[fold]) <= set(labels[rest]) for rest, fold in folds)
@@ -53,6 +60,8 @@ def adapt_few_shot(task: Task) -> tuple[Calibration, dict]:
     # Counting errors among few labels, the threshold would hang on single cells. Those that were learned are too sure.
     others = logits[labels < 0] if (labels < 0).sum() >= _MANY else after / temperature
     threshold, reached = calibrated_threshold(softmax(others, axis=1).max(1), TARGET_ELSEWHERE)
+    if _last_layer_alone(task):
+        threshold, reached = unsupervised_review_threshold(softmax(logits, axis=1)), False
     calibration = task.calibration(
         features,
         logits.argmax(1),
@@ -122,31 +131,38 @@ def _cross_validate(task: Task, folds: Sequence[tuple[np.ndarray, np.ndarray]]) 
     for step, (rest, fold) in enumerate(folds):
         network = copy.deepcopy(task.network)
         what = f"Adapting without the cells held back, {step + 1} of {len(folds)}"
-        _fine_tune(task, network, rest, what, step, len(folds))
+        _learn(task, network, rest, what, step, len(folds))
         predictor = Predictor(network, task.predictor.processor, task.predictor.name)
         logits.append(task.logits_and_features(fold, predictor)[0])
     return np.concatenate(logits)
 
 
-def _fine_tune(
+def _learn(
     task: Task, network: ResNetForImageClassification, chosen: np.ndarray, what: str, step: int, folds: int
 ) -> None:
-    """Fine-tune without one of the folds, or, as the last of the steps, on all cells."""
+    """Learn from the cells without one of the folds, or, as the last of the steps, from all."""
     steps = folds + 1
     report = subprogress(task.progress, 0.05 + 0.9 * step / steps, 0.05 + 0.9 * (step + 1) / steps)
     base = copy.deepcopy(network.state_dict())
-    views = np.isin(task.cell_of, chosen)
-    fine_tune(
-        network,
-        task.squares[torch.from_numpy(views)],
-        task.labels[task.cell_of[views]],
-        task.predictor.processor,
-        cells=int((task.labels[chosen] >= 0).sum()),
-        seed=task.seed,
-        progress=lambda _, share: report(what, share),
-    )
+    shown = np.isin(task.cell_of, chosen)
+    squares, cell_of, processor = task.squares[torch.from_numpy(shown)], task.cell_of[shown], task.predictor.processor
+
+    def progress(_: str, share: float) -> None:
+        report(what, share)
+
+    if _last_layer_alone(task):
+        of_chosen, labels = np.searchsorted(chosen, cell_of), task.labels[chosen]
+        move_last_layer(network, squares, of_chosen, labels, processor, seed=task.seed, progress=progress)
+    else:
+        labelled = int((task.labels[chosen] >= 0).sum())
+        labels = task.labels[cell_of]
+        fine_tune(network, squares, labels, processor, cells=labelled, seed=task.seed, progress=progress)
     # Also those of the folds: the figures are of what a laboratory keeps.
     round_to_difference(network, base)
+
+
+def _last_layer_alone(task: Task) -> bool:
+    return int((task.labels >= 0).sum()) < _FINE_TUNED
 
 
 def _score(labels: np.ndarray, logits: np.ndarray, groups: Sequence[str], seed: int) -> Scores:
@@ -177,7 +193,8 @@ def _remarks(labels: np.ndarray, held: np.ndarray) -> tuple[str, ...]:
     few = [f"{name} ({count})" for name, count in given.items() if 0 < count < _FEW_CELLS]
     missing = [name for name, count in given.items() if count == 0]
     not_evaluated = [name for name, count in given.items() if count and not evaluated[name]]
-    return tuple(
+    few_labels = (_FEW_LABELS,) if sum(given.values()) < _FINE_TUNED else ()
+    return few_labels + tuple(
         f"{text}: {', '.join(names)}."
         for text, names in (
             (f"Fewer than {_FEW_CELLS} cells, too few to learn or evaluate a class", few),

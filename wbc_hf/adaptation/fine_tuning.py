@@ -18,7 +18,7 @@ _BATCH = 32
 # Batches for few labels and for many: with few more would repeat the same views.
 _LEAST_STEPS, _STEPS_PER_LABEL, _MOST_STEPS = 20, 2, 120
 _RATE = 5e-4
-_SMOOTHING = 0.05
+SMOOTHING = 0.05  # of labels
 
 
 def fine_tune(
@@ -45,7 +45,7 @@ def fine_tune(
     known = labels >= 0
     squares, labels = squares[torch.from_numpy(known)], labels[known]
     targets = np.eye(len(CLASS_NAMES))[labels]
-    targets = (1 - _SMOOTHING) * targets + _SMOOTHING / targets.shape[1]
+    targets = (1 - SMOOTHING) * targets + SMOOTHING / targets.shape[1]
     weights = np.zeros(len(labels))
     for members in _by_class(labels):
         weights[members] = len(members) ** -0.75

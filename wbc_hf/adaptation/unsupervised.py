@@ -3,13 +3,11 @@
 import copy
 
 import numpy as np
-import torch
-from scipy.special import log_softmax, softmax
-from torch import nn
+from scipy.special import softmax
 
-from wbc_hf.adaptation.fine_tuning import consistency, look_at_turns
+from wbc_hf.adaptation.fine_tuning import consistency
+from wbc_hf.adaptation.last_layer import move_last_layer
 from wbc_hf.adaptation.progress import subprogress
-from wbc_hf.adaptation.prototypes import assign_by_prototypes, fit_last_layer
 from wbc_hf.adaptation.results import STATUSES, Diagnosis
 from wbc_hf.adaptation.task import Task
 from wbc_hf.data import may_be_stained_cell
@@ -18,7 +16,6 @@ from wbc_hf.modeling import Calibration
 
 # Of so many of the cells of laboratories that the model had not seen, 93 % were right: docs/unseen-laboratory.md.
 _ACCEPTED_SHARE = 0.35
-_MOST_CELLS = 2000  # that the last layer is fitted to: more take memory, and say the same
 _COLLAPSED = 0.95  # share of one class among the predictions from which on they look like a collapse
 _UNPROVEN = (
     f"The surest {_ACCEPTED_SHARE:.0%} of these cells are confident, by the choice of the threshold: how many of them "
@@ -37,9 +34,16 @@ def adapt_unsupervised(task: Task) -> tuple[Calibration, dict]:
     logits_before, features_before = task.logits_and_features()
     before = _diagnose(task, own, logits_before, features_before, _consistency(task))
     layer = task.network.classifier[-1]
-    assert isinstance(layer, nn.Linear)
     weights = copy.deepcopy(layer.state_dict())
-    proportions = _move_last_layer(task, layer)
+    proportions = move_last_layer(
+        task.network,
+        task.squares,
+        task.cell_of,
+        task.labels,
+        task.predictor.processor,
+        seed=task.seed,
+        progress=subprogress(task.progress, 0.25, 0.75),
+    )
     task.progress("Predicting the cells again", 0.75)
     logits, features = task.logits_and_features()
     agreement = _consistency(task)
@@ -63,35 +67,6 @@ def adapt_unsupervised(task: Task) -> tuple[Calibration, dict]:
         "remarks": (_UNPROVEN,),
         "warning": warning,
     }
-
-
-@torch.no_grad()
-def _move_last_layer(task: Task, layer: nn.Linear) -> np.ndarray:
-    """Fit the last layer to the prototypes of these cells, in place. Returns the estimated class proportions."""
-    chosen = np.sort(np.random.default_rng(task.seed).permutation(len(task.cells))[:_MOST_CELLS])
-    shown = np.isin(task.cell_of, chosen)
-    cell_of = np.searchsorted(chosen, task.cell_of[shown])
-    logits, features = look_at_turns(
-        task.network,
-        task.squares[torch.from_numpy(shown)],
-        task.predictor.processor,
-        progress=subprogress(task.progress, 0.25, 0.7),
-    )
-    views = np.bincount(cell_of)[:, None]
-    scores, middles = np.zeros((len(chosen), logits.shape[2])), np.zeros((len(chosen), features.shape[2]))
-    np.add.at(scores, cell_of, log_softmax(logits.astype(float), axis=2).mean(1))
-    np.add.at(middles, cell_of, features.mean(1))
-    task.progress("Adapting", 0.7)
-    weight, bias = layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()
-    assigned, proportions = assign_by_prototypes(softmax(scores / views, axis=1), middles / views, weight)
-    with torch.enable_grad():
-        targets = np.repeat(assigned[cell_of], features.shape[1], axis=0)
-        weight, bias = fit_last_layer(
-            features.reshape(-1, features.shape[2]), targets, weight, bias, cells=len(chosen)
-        )
-    layer.weight.copy_(torch.from_numpy(weight))
-    layer.bias.copy_(torch.from_numpy(bias))
-    return proportions
 
 
 def unsupervised_review_threshold(probabilities: np.ndarray) -> float:
