@@ -279,6 +279,10 @@ def test_with_labels_thresholds_are_fitted_on_the_held_back_cells(labelled: Adap
     calibration, done = Calibration.load(labelled.folder), labelled.adaptation
     assert (calibration.temperature, calibration.fitted_on) == (done.temperature, 14)
     assert (calibration.review_threshold, calibration.target_reached) == (done.review_threshold, done.target_reached)
+    # Of so few: the surest are accepted, and the card says that labels did not tell which.
+    assert done.review_threshold < 1 and not done.target_reached
+    card = (labelled.folder / "README.md").read_text(encoding="utf-8")
+    assert "which was not fitted on labels: there are too few." in card
 
 
 def test_the_card_says_what_was_done_right_under_its_title(labelled: Adapted, tiny_run: TinyRun):
