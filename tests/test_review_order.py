@@ -47,7 +47,7 @@ def reviewed_in_order(made: Specimen, count: int) -> list[int]:
     return order
 
 
-def test_each_group_of_like_cells_comes_before_a_second_of_any(seed: int):
+def test_each_group_of_like_cells_is_among_the_first_forty(seed: int):
     predictions, group = groups(seed, 30, 20, 6, 2)
     # As many clusters as labels that are worth giving: of a group, one of its many clusters comes first.
     order = reviewed_in_order(specimen(predictions), 40)

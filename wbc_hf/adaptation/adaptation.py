@@ -35,7 +35,7 @@ def adapt(
     """Adapt a model to cells of another laboratory, and write it as a model folder.
 
     Without labels this is unsupervised domain adaptation by another last layer; with labels of some cells, few-shot
-    domain adaptation by fine-tuning, evaluated by cross-validation.
+    domain adaptation, of the last layer or, with 20 or more, by fine-tuning; evaluated by cross-validation.
 
     Args:
         model: A folder or a Hub id; a ResNet of the five classes.

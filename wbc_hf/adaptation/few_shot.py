@@ -15,7 +15,7 @@ from wbc_hf.adaptation.last_layer import move_last_layer
 from wbc_hf.adaptation.progress import subprogress
 from wbc_hf.adaptation.results import SCORES, Scores
 from wbc_hf.adaptation.task import Task
-from wbc_hf.adaptation.unsupervised import unsupervised_review_threshold
+from wbc_hf.adaptation.unsupervised import ACCEPTED_SHARE, unsupervised_review_threshold
 from wbc_hf.adaptation.weight_difference import round_to_difference
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import evaluate
@@ -32,7 +32,8 @@ _FEW_CELLS = 5
 # With fewer labels all weights learn too much from each, and the last layer alone learns more of the laboratory.
 _FINE_TUNED = 20
 _FEW_LABELS = (
-    f"Fewer than {_FINE_TUNED} labels: the last layer alone was adapted, the surest third of the cells is confident."
+    f"Fewer than {_FINE_TUNED} labels: the last layer alone was adapted, and the surest {ACCEPTED_SHARE:.0%} of the "
+    "cells are confident."
 )
 _MAX_FOLDS = 3
 # Of the temperature's logarithm: 40 cells alone would say anything from 0.6 to 1.7.
@@ -57,11 +58,12 @@ def adapt_few_shot(task: Task) -> tuple[Calibration, dict]:
     fold_temperature(network, temperature)
     task.progress("Fitting the out-of-distribution score", 0.95)
     logits, features = task.logits_and_features()
-    # Counting errors among few labels, the threshold would hang on single cells. Those that were learned are too sure.
-    others = logits[labels < 0] if (labels < 0).sum() >= _MANY else after / temperature
-    threshold, reached = calibrated_threshold(softmax(others, axis=1).max(1), TARGET_ELSEWHERE)
-    if _last_layer_alone(task):
+    if _last_layer_alone(labels):
         threshold, reached = unsupervised_review_threshold(softmax(logits, axis=1)), False
+    else:
+        # Counting errors among few labels, the threshold would hang on single cells. What was learned is too sure.
+        others = logits[labels < 0] if (labels < 0).sum() >= _MANY else after / temperature
+        threshold, reached = calibrated_threshold(softmax(others, axis=1).max(1), TARGET_ELSEWHERE)
     calibration = task.calibration(
         features,
         logits.argmax(1),
@@ -150,7 +152,7 @@ def _learn(
     def progress(_: str, share: float) -> None:
         report(what, share)
 
-    if _last_layer_alone(task):
+    if _last_layer_alone(task.labels):
         of_chosen, labels = np.searchsorted(chosen, cell_of), task.labels[chosen]
         move_last_layer(network, squares, of_chosen, labels, processor, seed=task.seed, progress=progress)
     else:
@@ -161,8 +163,9 @@ def _learn(
     round_to_difference(network, base)
 
 
-def _last_layer_alone(task: Task) -> bool:
-    return int((task.labels >= 0).sum()) < _FINE_TUNED
+def _last_layer_alone(labels: np.ndarray) -> bool:
+    """Whether labels of all cells, also in the folds, are too few for all weights."""
+    return int((labels >= 0).sum()) < _FINE_TUNED
 
 
 def _score(labels: np.ndarray, logits: np.ndarray, groups: Sequence[str], seed: int) -> Scores:
@@ -193,7 +196,7 @@ def _remarks(labels: np.ndarray, held: np.ndarray) -> tuple[str, ...]:
     few = [f"{name} ({count})" for name, count in given.items() if 0 < count < _FEW_CELLS]
     missing = [name for name, count in given.items() if count == 0]
     not_evaluated = [name for name, count in given.items() if count and not evaluated[name]]
-    few_labels = (_FEW_LABELS,) if sum(given.values()) < _FINE_TUNED else ()
+    few_labels = (_FEW_LABELS,) if _last_layer_alone(labels) else ()
     return few_labels + tuple(
         f"{text}: {', '.join(names)}."
         for text, names in (

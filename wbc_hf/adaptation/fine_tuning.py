@@ -18,7 +18,7 @@ _BATCH = 32
 # Batches for few labels and for many: with few more would repeat the same views.
 _LEAST_STEPS, _STEPS_PER_LABEL, _MOST_STEPS = 20, 2, 120
 _RATE = 5e-4
-SMOOTHING = 0.05  # of labels
+_SMOOTHING = 0.05
 
 
 def fine_tune(
@@ -44,13 +44,18 @@ def fine_tune(
     """
     known = labels >= 0
     squares, labels = squares[torch.from_numpy(known)], labels[known]
-    targets = np.eye(len(CLASS_NAMES))[labels]
-    targets = (1 - SMOOTHING) * targets + SMOOTHING / targets.shape[1]
+    targets = smooth_labels(labels)
     weights = np.zeros(len(labels))
     for members in _by_class(labels):
         weights[members] = len(members) ** -0.75
     steps = min(_MOST_STEPS, _LEAST_STEPS + _STEPS_PER_LABEL * (cells or len(labels)))
     _train(network, squares, targets, weights, processor, steps, _RATE, seed, progress)
+
+
+def smooth_labels(labels: np.ndarray) -> np.ndarray:
+    """Smoothed labels, float (n, classes), rows sum to 1, of class indices, int (n,)."""
+    classes = len(CLASS_NAMES)
+    return (1 - _SMOOTHING) * np.eye(classes)[labels] + _SMOOTHING / classes
 
 
 @torch.no_grad()

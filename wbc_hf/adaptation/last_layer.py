@@ -7,10 +7,9 @@ from torch import nn
 from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
-from wbc_hf.adaptation.fine_tuning import SMOOTHING, look_at_turns
+from wbc_hf.adaptation.fine_tuning import look_at_turns, smooth_labels
 from wbc_hf.adaptation.progress import ProgressCallback, no_progress
 from wbc_hf.adaptation.prototypes import assign_by_prototypes, fit_last_layer
-from wbc_hf.labels import CLASS_NAMES
 
 _MOST_CELLS = 2000  # that it is fitted to: more take memory, and say the same
 _LABEL_WEIGHT = 10  # cells without a label that one with a label counts for
@@ -58,7 +57,7 @@ def move_last_layer(
     assigned, proportions = assign_by_prototypes(softmax(scores / views, axis=1), middles / views, weight)
 
     known = labels >= 0
-    assigned[known] = (1 - SMOOTHING) * np.eye(len(CLASS_NAMES))[labels[known]] + SMOOTHING / len(CLASS_NAMES)
+    assigned[known] = smooth_labels(labels[known])
     counts = np.where(known, _LABEL_WEIGHT, 1)
     rows = np.repeat(np.arange(len(cell_of)), counts[cell_of])
     with torch.enable_grad():

@@ -15,10 +15,10 @@ from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Calibration
 
 # Of so many of the cells of laboratories that the model had not seen, 93 % were right: docs/unseen-laboratory.md.
-_ACCEPTED_SHARE = 0.35
+ACCEPTED_SHARE = 0.35
 _COLLAPSED = 0.95  # share of one class among the predictions from which on they look like a collapse
 _UNPROVEN = (
-    f"The surest {_ACCEPTED_SHARE:.0%} of these cells are confident, by the choice of the threshold: how many of them "
+    f"The surest {ACCEPTED_SHARE:.0%} of these cells are confident, by the choice of the threshold: how many of them "
     "are right only labels can tell. In three laboratories with known labels 93 % were on average, 82 % at worst."
 )
 
@@ -72,12 +72,12 @@ def adapt_unsupervised(task: Task) -> tuple[Calibration, dict]:
 def unsupervised_review_threshold(probabilities: np.ndarray) -> float:
     """Review threshold where no labels tell how often predictions are correct.
 
-    It accepts the share `_ACCEPTED_SHARE` of the most confident predictions.
+    It accepts the share `ACCEPTED_SHARE` of the most confident predictions.
 
     Args:
         probabilities: Of the adapted network, (n, classes).
     """
-    return float(np.quantile(probabilities.max(1), 1 - _ACCEPTED_SHARE))
+    return float(np.quantile(probabilities.max(1), 1 - ACCEPTED_SHARE))
 
 
 def _consistency(task: Task) -> float:
