@@ -7,7 +7,7 @@ TWO_AT_ONCE := --numprocesses 2 --max-worker-restart 0
 PARALLEL := $(TWO_AT_ONCE) --dist loadfile
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
 
-.PHONY: help demo test test-all quick lint figures format docs build lock audit clean
+.PHONY: help demo test test-all quick coverage lint figures format docs build lock audit clean
 
 help:  ## List these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +36,9 @@ test test-all:
 
 quick: $(VENV)/.installed  ## Run the tests that take no longer than a second or two each
 	$(PYTEST) $(PARALLEL) -m "not slow and not long and not real and not browser"
+
+coverage: $(VENV)/.installed  ## Run the tests but those in a browser, and say which lines they run, in htmlcov/ too
+	$(PYTEST) $(PARALLEL) $(IN_ORDER) -m "not browser and not long" --cov --cov-report=term --cov-report=html
 
 lint: $(VENV)/.installed  ## Check style, types and which folder imports which
 	$(BIN)/ruff check .
@@ -82,4 +85,4 @@ audit:  ## List what is locked (CycloneDX, dist/requirements.cdx.json), and look
 	@.venv-audit/bin/python .ci/audit.py
 
 clean:  ## Remove the environment and what was built
-	rm -rf $(VENV) .venv-audit .venv-build .venv-docs build dist site
+	rm -rf $(VENV) .venv-audit .venv-build .venv-docs build dist htmlcov site
