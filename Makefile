@@ -63,10 +63,11 @@ docs:  ## Make the documentation a site in site/; any warning is an error
 # Also in an environment of its own, so that a release needs neither torch nor the lock.
 build:  ## Build the wheel, its CycloneDX bill of materials in it, and the source archive in dist/
 	@test -d .venv-build || $(PYTHON) -m venv .venv-build
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-build/bin/pip install -qq 'build>=1.3' 'cyclonedx-bom>=7' 'wheel>=0.45'
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 .venv-build/bin/pip install -qq 'build>=1.3' 'cyclonedx-bom>=7' 'twine>=6.2' 'wheel>=0.45'
 	rm -f dist/wbc_hf-*
 	.venv-build/bin/python -m build
 	.venv-build/bin/python .ci/bill_of_materials.py dist/*.whl
+	.venv-build/bin/twine check --strict dist/wbc_hf-*
 
 lock:  ## Rewrite requirements.lock: the newest versions that requirements.txt and pyproject.toml allow
 	$(PYTHON) -m venv .venv-lock

@@ -3,6 +3,7 @@
 python benchmarks/serving_speed.py                                   # an untrained ResNet-50 at 224 px, painted cells
 python benchmarks/serving_speed.py --model runs/cells --images cells/
 python benchmarks/serving_speed.py --profile
+python benchmarks/serving_speed.py --model runs/student --images cells/ --pipeline untrained      # a student of it
 
 The plain way is `pipeline("image-classification")` with its defaults over the same files. Ours also searches for a
 stained nucleus and computes an out-of-distribution score. Each way runs in a process of its own, in turn, `--repeats`
@@ -50,6 +51,12 @@ def main() -> None:
     """Compare all ways, or measure one in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="Model folder; without it an untrained ResNet-50 at 224 px.")
+    parser.add_argument(
+        "--pipeline",
+        type=Path,
+        metavar="MODEL",
+        help="What the pipeline runs, a model folder or `untrained`: that ResNet-50; by default the same model.",
+    )
     parser.add_argument("--images", type=Path, help=f"Folder of images; painted cells of {SIDE} px without it.")
     parser.add_argument("--count", type=int, default=256, help="Images per measurement; repeated where fewer.")
     parser.add_argument("--repeats", type=int, default=3, help="Measurements of each way.")
@@ -69,16 +76,21 @@ def main() -> None:
 def compare(arguments: argparse.Namespace, work: Path) -> None:
     """Print the table."""
     images = arguments.images or paint(work / "images")
-    model = arguments.model or work / "model"
-    words = ["--images", images, "--count", arguments.count, "--model", model, "--work", work, "--way"]
-    in_a_process(__file__, [*words, "prepare"])
+    untrained = work / "untrained"
+    model = arguments.model or untrained
+    theirs = untrained if arguments.pipeline == Path("untrained") else arguments.pipeline or model
+    for each in dict.fromkeys((theirs, model)):  # the graph that is measured is the last
+        in_a_process(__file__, _words(arguments, images, each, work, "prepare"))
     ways = ON_GPU if torch.cuda.is_available() else ON_PROCESSOR
     found = {way: [] for way in ways}
     for _ in range(arguments.repeats):
         for way in ways:
-            found[way].append(in_a_process(__file__, [*words, way]))
+            words = _words(arguments, images, theirs if way == "plain" else model, work, way)
+            found[way].append(in_a_process(__file__, words))
     print(describe_machine("torch", "transformers", "openvino"))
     print(f"{arguments.count} images of {images}, model {model}, medians of {arguments.repeats}")
+    if theirs != model:
+        print(f"the pipeline runs {theirs}")
     head = ("images/s", "ratio", "one, ms", "95 %, ms", "peak, MiB", "loading, s")
     print(f"{'':<22}" + "".join(f"{title:>12}" for title in head))
     plain = None
@@ -89,8 +101,12 @@ def compare(arguments: argparse.Namespace, work: Path) -> None:
         print(f"{title:<22}" + "".join(f"{cell:>12.1f}" for cell in cells))
     if arguments.profile:
         print("\nmilliseconds per image on one core, the model on all")
-        for name, milliseconds in in_a_process(__file__, [*words, "profile"]).items():
+        for name, milliseconds in in_a_process(__file__, _words(arguments, images, model, work, "profile")).items():
             print(f"{name:<34}{milliseconds:>10.2f}")
+
+
+def _words(arguments: argparse.Namespace, images: Path, model: Path, work: Path, way: str) -> list:
+    return ["--images", images, "--count", arguments.count, "--model", model, "--work", work, "--way", way]
 
 
 def paint(folder: Path) -> Path:

@@ -12,6 +12,7 @@ from tests.adapted_models import write_tiny_model
 from tests.test_session import waiting
 from wbc_hf.adaptation import Adaptation, Scores, only_reviewed
 from wbc_hf.data import paint_cells, paint_field
+from wbc_hf.errors import WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, ENOUGH_CELLS
 from wbc_hf.web import build_page
@@ -133,8 +134,25 @@ def test_an_adapted_model_comes_as_a_folder_in_a_zip(page: Page, tmp_path: Path)
 def test_cells_that_do_not_suffice_are_named(page: Page):
     page.session.act("label", waiting(page.session)[0], "monocyte", "Ana")
     ((html, button),) = page.handler("on_adapt")(page.request, None)
-    assert 'class="wbc-problem"' in html and "at least 2 cells in each of 2 classes" in html
+    assert 'class="wbc-problem"' in html and "2 reviewed cells in each of 2 classes are needed" in html
     assert not button["visible"]
+
+
+def test_cells_without_a_review_are_given_beside_the_labels(page: Page, monkeypatch: pytest.MonkeyPatch):
+    """Few labels alone make a model worse: the last layer is moved by all cells."""
+    for number in waiting(page.session):
+        page.session.act("label", number, CLASS_NAMES[2 if number % 2 else 4], "Ana")
+    for number, pixels in enumerate(paint_cells([2, 4, 4], size=48, seed=5)):
+        page.session.read(Upload(pixels, f"more {number}.png"), is_field=False)
+    given = []
+
+    def take(base: object, cells: list, *_: object) -> None:
+        given.extend(cells)
+        raise WbcError("enough")
+
+    monkeypatch.setattr("wbc_hf.web.adapt_tab.adapt_model", take)
+    list(page.handler("on_adapt")(page.request, None))
+    assert [cell.label for cell in given] == [2, 4, 2, 4, None, None, None]
 
 
 def test_an_adaptation_that_did_not_help_comes_first():

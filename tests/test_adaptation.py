@@ -198,7 +198,7 @@ def test_few_labels_move_the_last_layer_and_more_all_weights(labelled: Adapted, 
     ]
     done = adapt(tiny_run.folder, cells, tmp_path / "model")
     assert changed(tiny_run.folder, tmp_path / "model") == {"classifier", "resnet"}
-    assert not any("last layer alone" in remark for remark in done.remarks)
+    assert not any("last layer alone" in remark or "labels alone" in remark for remark in done.remarks)
 
 
 def test_of_very_many_cells_a_part_is_fitted_to_and_all_are_told_of(
@@ -269,8 +269,9 @@ def test_with_labels_the_scores_are_those_of_held_back_cells(labelled: Adapted, 
 
 
 def test_with_labels_classes_with_few_cells_are_named(labelled: Adapted):
-    few_labels, few, missing = labelled.adaptation.remarks
+    few_labels, alone, few, missing = labelled.adaptation.remarks
     assert few_labels.startswith("Fewer than 20 labels: the last layer alone was adapted")
+    assert alone.startswith("Few labels alone made the model worse")
     assert few.endswith(": basophil (2), eosinophil (4), lymphocyte (4), neutrophil (4).")
     assert missing.endswith(": monocyte.")
 

@@ -55,7 +55,7 @@ import wbc_hf
 for name in wbc_hf.__all__:
     getattr(wbc_hf, name)
 from wbc_hf.data import paint_cells, paint_field
-predictor = wbc_hf.Predictor.from_pretrained("models/starter")
+predictor = wbc_hf.Predictor.from_pretrained()
 assert predictor.predict(list(paint_cells([4], size=96)))[0].label == "neutrophil"
 assert wbc_hf.count([paint_field([0, 4], seed=1).image], predictor).cells
 print(wbc_hf.evaluate([0, 1], np.eye(5)[:2]))

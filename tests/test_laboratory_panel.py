@@ -1,6 +1,7 @@
 """What the tab of a specimen does about the laboratory of its photographs, without a browser."""
 
 import base64
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +22,7 @@ from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.modeling import Calibration, LaboratoryDistance, OutOfDistributionScore
 from wbc_hf.reports import EXPORTS
-from wbc_hf.smear import DEFAULT_RANGES, CellState, LaboratoryCheck, Origin
+from wbc_hf.smear import DEFAULT_RANGES, CellState, LaboratoryCheck, Origin, next_to_teach
 from wbc_hf.web import build_page
 from wbc_hf.web.adapting import adaptation_turn
 from wbc_hf.web.laboratory_panel import ADAPT_AGAIN, NO_LABORATORY, REVIEW_FIRST, describe_offer
@@ -121,6 +122,28 @@ def test_another_laboratory_is_noticed_and_adaptation_offered(tab: Tab):
     tab.read()
     assert tab.session.check.origin is Origin.ANOTHER
     assert "These 12 cells look as if they came from another laboratory" in tab.text()
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_review_begins_with_what_teaches_most_before_and_after_the_first_adaptation(
+    tab: Tab, adapted: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("wbc_hf.smear.review_order._CLUSTERS", (3, 6))  # as many as the cells, and all are alike
+    tab.read()
+    session = tab.session
+    if adapted:  # then these cells are no longer of another laboratory
+        session.adapted = SimpleNamespace()
+        distance = LaboratoryDistance(FOREIGN.members, FOREIGN.scales, 1e6)
+        session.predictor = copy.copy(session.predictor)
+        session.predictor.calibration = replace(session.predictor.calibration, laboratory_distance=distance)
+        assert session.check.origin is Origin.KNOWN
+    order = []
+    while (best := next_to_teach(session.specimen.cells)) is not None:
+        order.append(best.number)
+        session.act("label", session.view.cell.number if len(order) > 1 else best.number, "monocyte", "Ana")
+        if len(order) > 1:
+            assert session.specimen.cells[best.number - 1].review is not None
+    assert sorted(order) == list(range(1, len(CELLS) + 1)) != order
 
 
 def test_few_cells_say_nothing(tab: Tab):

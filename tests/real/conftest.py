@@ -11,7 +11,6 @@ from PIL import Image
 
 from tests.adapted_models import build_tiny_model
 from wbc_hf.data import paint_cells, paint_field
-from wbc_hf.default_model import choose_model
 from wbc_hf.inference import Predictor, ReferenceCells
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.web import build_page, launch_page
@@ -39,7 +38,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="package")
 def shipped_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page as it ships, with the default model, and with reference cells."""
-    predictor = Predictor.from_pretrained(choose_model(None))
+    predictor = Predictor.from_pretrained()
     folder = tmp_path_factory.mktemp("references")
     for label, cell in enumerate(paint_cells(range(len(CLASS_NAMES)), size=96, seed=3)):
         (folder / CLASS_NAMES[label]).mkdir()

@@ -9,6 +9,7 @@ from scipy.special import softmax
 from sklearn.model_selection import StratifiedGroupKFold
 from transformers import ResNetForImageClassification
 
+from wbc_hf.adaptation.adaptation_cell import MIN_UNLABELLED
 from wbc_hf.adaptation.cells import count_classes
 from wbc_hf.adaptation.fine_tuning import fine_tune
 from wbc_hf.adaptation.last_layer import move_last_layer
@@ -34,6 +35,10 @@ _FINE_TUNED = 20
 _FEW_LABELS = (
     f"Fewer than {_FINE_TUNED} labels: the last layer alone was adapted, and the surest {ACCEPTED_SHARE:.0%} of the "
     "cells are confident."
+)
+_FEW_ALONE = (
+    "Few labels alone made the model worse in two of three laboratories where that was measured: give other cells of "
+    "the laboratory beside them, without labels, or photographs."
 )
 _MAX_FOLDS = 3
 # Of the temperature's logarithm: 40 cells alone would say anything from 0.6 to 1.7.
@@ -196,8 +201,11 @@ def _remarks(labels: np.ndarray, held: np.ndarray) -> tuple[str, ...]:
     few = [f"{name} ({count})" for name, count in given.items() if 0 < count < _FEW_CELLS]
     missing = [name for name, count in given.items() if count == 0]
     not_evaluated = [name for name, count in given.items() if count and not evaluated[name]]
-    few_labels = (_FEW_LABELS,) if _last_layer_alone(labels) else ()
-    return few_labels + tuple(
+    few_labels = []
+    if _last_layer_alone(labels):
+        alone = (labels < 0).sum() < MIN_UNLABELLED
+        few_labels = [_FEW_LABELS, _FEW_ALONE] if alone else [_FEW_LABELS]
+    return tuple(few_labels) + tuple(
         f"{text}: {', '.join(names)}."
         for text, names in (
             (f"Fewer than {_FEW_CELLS} cells, too few to learn or evaluate a class", few),

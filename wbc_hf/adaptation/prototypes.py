@@ -6,8 +6,7 @@ borders in the wrong place. Prototypes of the classes, the mean directions of th
 maximisation, as a mixture of von Mises-Fisher distributions, in which the network's probabilities are the evidence.
 The last layer is fitted to the outcome, and stays nearer to what it was the fewer cells there are.
 
-All weights may be trained on such pseudo-labels, too: that helped in one laboratory and harmed in two. See
-docs/unseen-laboratory.md, where the constants were chosen.
+See docs/unseen-laboratory.md for what else was tried, and where the constants were chosen.
 """
 
 import numpy as np

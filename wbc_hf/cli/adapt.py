@@ -30,15 +30,18 @@ def adapt(
 ) -> None:
     """Adapt a model to another laboratory's stain and camera, from some of its cells.
 
-    Without labels (unsupervised), from 200 images or more: the model learns
-    from its own surest answers. Where that does not help, as far as can be
-    told without labels, its weights stay as they are.
+    Without labels (unsupervised), from 20 images or more: the model's last
+    layer is fitted to how these cells lie together. Where that does not
+    help, as far as can be told without labels, its weights stay as they
+    are, with a threshold of these cells.
 
         wbc-hf adapt --images unsorted/ --output runs/ours
 
     With labels (few-shot), which is better: about 20 images of each class,
     fewer of rare ones, in sub-folders named after the classes. The model is
-    scored before and after on held-back cells, by cross-validation.
+    scored before and after on held-back cells, by cross-validation. Fewer
+    than 20 in all move its last layer alone; they need the other cells of
+    their laboratory beside them (--fields).
 
         wbc-hf adapt runs/cells --images sorted/ --output runs/ours
 

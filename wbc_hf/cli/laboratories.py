@@ -14,7 +14,7 @@ app = typer.Typer(
     help=(
         "List, show and remove the laboratories that are kept by name.\n\n"
         "A laboratory is a model adapted to one stain, microscope and camera, with what was counted with it. It takes "
-        "two to three MB. Pictures of cells are kept only where that was asked for."
+        "half a MB, or two to three after 20 labels or more. Pictures of cells are kept only where that was asked for."
     ),
     no_args_is_help=True,
 )

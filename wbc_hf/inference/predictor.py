@@ -17,6 +17,7 @@ from PIL import Image
 
 from wbc_hf import __version__
 from wbc_hf.data import DEFAULT_SPAN, ImageSource, may_be_stained_cell, read_image
+from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.hardware import has_gpu, usable_cores
 from wbc_hf.hub import PROCESSOR_FILE, WEIGHTS_FILE, fetch_model, find_weights
@@ -165,11 +166,13 @@ class Predictor:
             )
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, backend: BackendName = "auto", *, fresh: bool = False) -> "Predictor":
+    def from_pretrained(
+        cls, model: str | Path | None = None, backend: BackendName = "auto", *, fresh: bool = False
+    ) -> "Predictor":
         """Load a model folder or a Hub id.
 
         Args:
-            model: Folder or Hub id.
+            model: Folder or Hub id; by default what the variable WBC_HF_MODEL names, else the default model.
             backend: "openvino" runs on the processor: the folder's export (`wbc-hf export`) where it was made of the
                 weights beside it, or these converted, in bf16 where the processor has that in hardware. "torch" runs
                 the weights as they are: fp32 on a processor, bf16 on a GPU that has it. "auto" is torch on a GPU, for
@@ -183,6 +186,7 @@ class Predictor:
         """
         if backend not in BACKENDS:
             raise WbcError(f"{backend}: is not a backend. Choose one of {', '.join(BACKENDS)}.")
+        model = choose_model() if model is None else model
         folder = fetch_model(model)
         summarise_config(folder)  # says what is wrong with it before anything large is read
         preprocessing, calibration = load_preprocessing(folder), Calibration.load(folder)

@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from wbc_hf.data import WHOLE, Box, ImageSource, NamedSource, read_image, read_pixel_size, split_pages, unpack
-from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError, WbcError
 from wbc_hf.inference import Predictor
 from wbc_hf.safe_text import escape_surrogates
@@ -82,7 +81,7 @@ def count(
         >>> snapshot = count(["field 1.jpg", "field 2.jpg"], name="S 17")
         >>> {share.label: share.percent for share in snapshot.differential.shares}
     """
-    predictor = predictor or Predictor.from_pretrained(choose_model(None))
+    predictor = predictor or Predictor.from_pretrained()
     counter = CellCounter(predictor, Specimen(name, check_leucocyte_count(leucocyte_count)))
     unreadable = counter.add_images(images, whole_fields=whole_fields)
     return replace(counter.specimen.snapshot(predictor.identity, ranges), unreadable=unreadable)

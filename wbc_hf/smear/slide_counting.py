@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wbc_hf.default_model import choose_model
 from wbc_hf.errors import UnreadableImageError
 from wbc_hf.inference import Predictor
 from wbc_hf.smear.cell import count_found
@@ -71,7 +70,7 @@ def count_slide(
         >>> snapshot = count_slide("smear.svs", leucocytes=200, name="S 17")
         >>> [snapshot.pictures[cell.picture - 1].place.on_slide(cell.box) for cell in snapshot.cells]
     """
-    predictor = predictor or Predictor.from_pretrained(choose_model(None))
+    predictor = predictor or Predictor.from_pretrained()
     counter = CellCounter(predictor, Specimen(name, check_leucocyte_count(leucocyte_count)))
     reading = read_slide(counter, path, leucocytes=leucocytes)
     return replace(counter.specimen.snapshot(predictor.identity, ranges), unreadable=reading.unreadable)

@@ -1,4 +1,4 @@
-"""The tab of adaptation: the model is fine-tuned to the cells that a person has reviewed, and can be saved."""
+"""The tab of adaptation: the model is adapted to the cells that a person has reviewed, and can be saved."""
 
 import shutil
 from collections import Counter
@@ -13,8 +13,8 @@ from wbc_hf.adaptation import (
     MIN_PICTURES,
     SCORES,
     Adaptation,
-    cells_to_learn,
     count_supply,
+    gather_cells,
     only_reviewed,
 )
 from wbc_hf.errors import WbcError
@@ -50,8 +50,8 @@ class AdaptTab:
             with gr.Column(scale=4):
                 gr.HTML(
                     "<div><p>The cells that you have reviewed on the tab <b>Specimen</b> teach the model your "
-                    "laboratory's stain, light and camera. A part of them at a time is held back, for the figures."
-                    "</p></div>"
+                    "laboratory's stain, light and camera, beside the cells that you have not. A part of them at a "
+                    "time is held back, for the figures.</p></div>"
                 )
                 overview = gr.HTML(render_cells(()))
                 button = gr.Button("Adapt the model to these cells", variant="primary", size="md", interactive=False)
@@ -72,7 +72,8 @@ class AdaptTab:
     def on_adapt(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> Iterator[tuple]:
         """Adapt the model to the reviewed cells of the visitor."""
         try:
-            cells = cells_to_learn(self._reviewed_cells(request), str(request.session_hash))
+            session = self.sessions.of(request.session_hash)
+            cells = gather_cells(session.specimen.cells, session.key, session.check.origin)
             adapted = adapt_model(self.predictor, cells, lambda step, share: progress(share, desc=step), lambda: False)
         except WbcError as error:
             yield render_problem("Not adapted", str(error)), gr.update(visible=False)

@@ -19,7 +19,7 @@ ADAPTATIONS: dict[str, Any] = {"concurrency_id": "adaptations", "concurrency_lim
 _SOONEST = 2.0  # seconds, before which nothing is known of the time left
 _LOOK_EVERY = 0.2  # seconds, whether a visitor who waits has cancelled
 
-# An adaptation takes all cores for half a minute or more, so they take turns, in the order of arrival.
+# An adaptation takes all cores, for up to a minute or more, so they take turns, in the order of arrival.
 _line: list[object] = []
 _moved = threading.Condition()
 

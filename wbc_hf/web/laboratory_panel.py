@@ -10,6 +10,7 @@ import gradio as gr
 from wbc_hf.adaptation import (
     MIN_CELLS,
     MIN_CLASSES,
+    MIN_PICTURES,
     MIN_UNLABELLED,
     TWO_LABORATORIES,
     Adaptation,
@@ -41,7 +42,8 @@ ANOTHER = (
 )
 REVIEW_FIRST = (
     f"Review some: with {MIN_CELLS} or more cells in each of {MIN_CLASSES} or more classes, better about "
-    f"{GOOD_CELLS} of each, the model can be adapted. Without reviews that takes {MIN_UNLABELLED} cells."
+    f"{GOOD_CELLS} of each, from {MIN_PICTURES} photographs or more, the model can be adapted. Without reviews that "
+    f"takes {MIN_UNLABELLED} cells."
 )
 ADAPT_NOW = "Adapt the model to them: the more you have reviewed of each class, the better."
 CHANGED = (

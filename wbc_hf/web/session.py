@@ -501,9 +501,12 @@ class Session:
             self.show_cell(first)
 
     def _next_waiting(self, number: int) -> int | None:
-        """The next waiting cell after one that was reviewed; of another laboratory the one that teaches most."""
+        """The next waiting cell after one that was reviewed; of another laboratory the one that teaches most.
+
+        Also after a first adaptation, by which these cells are no longer of another one: it is the labels that help.
+        """
         cells = self.specimen.cells
-        if self.check.origin is Origin.ANOTHER:
+        if self.check.origin is Origin.ANOTHER or self.adapted is not None:
             best = next_to_teach(cells)
             return None if best is None else best.number
         return _next_of([cell.number for cell in _waiting(cells)], number)
