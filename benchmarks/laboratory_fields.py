@@ -2,11 +2,11 @@
 
     python benchmarks/laboratory_fields.py --data ../shared/data --runs runs/unseen
 
-The models are those that `benchmarks/unseen_laboratory.py` trains without BCCD and without Raabin-WBC. Each gets its
-temperature and thresholds as the shipped model does: from the laboratories that others of these models do without, but
-for the one that it is measured on. Of BCCD's photographs those count that show one leucocyte and have one label, of
-Raabin-WBC those of single cells, in which the cell is found as in any field. Shares of found cells; the figures with
-labels are of all other cells.
+The models are those that `benchmarks/unseen_laboratory.py` trains without BCCD, Raabin-WBC and Chulalongkorn. Each
+gets its temperature and thresholds as the shipped model does: from the laboratories that others of these models do
+without, but for the one that it is measured on. Of BCCD's photographs those count that show one leucocyte and have one
+label, of Raabin-WBC those of single cells, in which the cell is found as in any field, of Chulalongkorn all, by their
+boxes. Shares of found cells; the figures with labels are of all other cells.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import csv
 import shutil
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from wbc_hf.adaptation import adapt, cells_to_learn
-from wbc_hf.data import find_pictures
+from wbc_hf.data import Box, find_pictures
+from wbc_hf.data.layouts.boxed_cells import find_boxed_cells
+from wbc_hf.evaluation import match_boxes
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES, class_index
 from wbc_hf.smear import CellCounter, CellState, Origin, Picture, Specimen, check_laboratory, next_to_teach
@@ -34,10 +37,11 @@ LEFT_OUT = {"BCCD": "bccd/crops", "Raabin": "raabin", "Chulalongkorn": "chula_fi
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph whose one leucocyte, in the middle or alone, is of a known class."""
+    """A photograph whose one leucocyte, in the middle or alone, is of a known class, or those in boxes are."""
 
     path: Path
-    label: int
+    label: int = -1
+    boxed: tuple[tuple[Box, int], ...] = ()
 
 
 def bccd(data: Path) -> list[Photograph]:
@@ -52,9 +56,21 @@ def bccd(data: Path) -> list[Photograph]:
     return found
 
 
+def chulalongkorn(data: Path) -> list[Photograph]:
+    boxed = defaultdict(list)
+    for cell in find_boxed_cells(data / "chula_fields"):
+        if (label := class_index(cell.class_name)) is not None:
+            boxed[cell.path].append((cell.box, label))
+    return [Photograph(path, boxed=tuple(cells)) for path, cells in sorted(boxed.items())]
+
+
 def of_folders(folder: Path) -> list[Photograph]:
     labelled = ((path, class_index(path.parent.name)) for path in find_pictures(folder))
     return [Photograph(path, label) for path, label in labelled if label is not None]
+
+
+def laboratories(data: Path) -> dict[str, list[Photograph]]:
+    return {"BCCD": bccd(data), "Raabin": of_folders(data / "raabin"), "Chulalongkorn": chulalongkorn(data)}
 
 
 def calibrate_elsewhere(laboratory: str, data: Path, runs: Path, seed: int, folder: Path) -> Path:
@@ -71,13 +87,16 @@ def calibrate_elsewhere(laboratory: str, data: Path, runs: Path, seed: int, fold
 
 
 def count(predictor: Predictor, photographs: Sequence[Photograph]) -> tuple[CellCounter, dict[int, int]]:
-    """Count photographs as one specimen. Returns it, and by number the class of each cell alone in its photograph."""
+    """Count photographs as one specimen. Returns it, and by number the class of each cell that is known."""
     counter = CellCounter(predictor, Specimen())
     counter.add_images([photograph.path for photograph in photographs])
     cells, truth = counter.specimen.cells, {}
     for number, photograph in enumerate(photographs, 1):
         whole = [cell for cell in cells if cell.picture == number and cell.state not in _LEFT_OUT]
-        if len(whole) == 1:
+        if photograph.boxed:
+            pairs = match_boxes([box for box, _ in photograph.boxed], [cell.box for cell in whole])
+            truth |= {whole[found].number: photograph.boxed[drawn][1] for drawn, found in pairs}
+        elif len(whole) == 1:
             truth[whole[0].number] = photograph.label
     return counter, truth
 
@@ -141,7 +160,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3, help="Random draws of cells to label.")
     parser.add_argument("--seed", type=int, default=0, help="Random seed.")
     arguments = parser.parse_args()
-    sets = {"BCCD": bccd(arguments.data), "Raabin": of_folders(arguments.data / "raabin")}
+    sets = laboratories(arguments.data)
     home = of_folders(arguments.data / "pbc")
     with tempfile.TemporaryDirectory() as folder:
         for name, photographs in sets.items():
