@@ -26,7 +26,7 @@ from pathlib import Path
 from wbc_hf.cli.shared import exit_on_error
 from wbc_hf.errors import WbcError
 from wbc_hf.evaluation import format_estimate, format_table, plain_table
-from wbc_hf.files import sha256_of_folder, write_json
+from wbc_hf.files import sha256_of_file, sha256_of_folder, write_json
 from wbc_hf.provenance import describe_machine, source_commit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +52,7 @@ class Figure:
         after: Figures whose runs it needs.
         report: Folder of a report that it writes, whose `metrics.json` goes into the record; of a training also the
             fingerprint of data and splits.
+        models: Folders of models that it trains or finds trained (a pattern): the record says which they were.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Figure:
     seed: int | None = None
     after: tuple[str, ...] = ()
     report: str | None = None
+    models: str | None = None
 
 
 LABORATORIES = ("pbc", "bccd", "raabin", "chula_fields")
@@ -141,6 +143,7 @@ FIGURES = (
         150,
         (*LABORATORIES, "tecom"),
         seed=0,
+        models="runs/unseen/without-*-0",
     ),
 )
 NAMES = {figure.name: figure for figure in FIGURES}
@@ -187,9 +190,24 @@ def make(figure: Figure, records: Path = RECORDS) -> Path:
         record["metrics"] = json.loads((report / "metrics.json").read_text(encoding="utf-8"))
         if (report / "run.json").is_file():
             record["split"] = json.loads((report / "run.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
+    if figure.models:
+        record["models"] = describe_models(ROOT, figure.models)
     records.mkdir(parents=True, exist_ok=True)
     write_json(records / f"{figure.name}.json", record)
     return records / f"{figure.name}.json"
+
+
+def describe_models(root: Path, pattern: str) -> dict[str, dict]:
+    """SHA-256 of the weights of each trained model, the commit that it was trained by, and when."""
+    found = {}
+    for folder in sorted(root.glob(pattern)):
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        found[folder.relative_to(root).as_posix()] = {
+            "weights": sha256_of_file(folder / "model.safetensors"),
+            "commit": run["commit"],
+            "finished": run["finished"],
+        }
+    return found
 
 
 def _run(words: list[str], name: str) -> Iterator[str]:

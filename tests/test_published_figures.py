@@ -1,5 +1,6 @@
 """Published figures: the commands that make them, their records, and the README's figures held against these."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -73,6 +74,7 @@ def test_a_record_says_where_it_comes_from(name: str):
     assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in record["data"].values())
     assert record["seed"] == figure.seed
     assert record["machine"].keys() == {"processor", "cores", "gpu", "system"}
+    assert bool(record.get("models")) == bool(figure.models)
     assert figures.estimates(record)
 
 
@@ -127,6 +129,19 @@ print("Fingerprint of the data and their splits: {"5" * 64}")
     assert record["commit"] == source_commit()
     assert figures.estimates(record) == {"0.994 (0.969 to 1.000)"}
     assert "found 0.994" in capfd.readouterr().out
+
+
+def test_models_that_are_found_trained_are_told_of(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    model = tmp_path / "runs" / "without-one-0"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"weights")
+    write_json(model / "run.json", {"commit": "a" * 40, "finished": "2026-12-01T12:00:00+00:00"})
+    made = figures.make(figure_of("", tmp_path, models="runs/without-*-0"), tmp_path / "records")
+    weights = hashlib.sha256(b"weights").hexdigest()
+    assert json.loads(made.read_text())["models"] == {
+        "runs/without-one-0": {"weights": weights, "commit": "a" * 40, "finished": "2026-12-01T12:00:00+00:00"}
+    }
 
 
 def test_metrics_of_a_report_and_the_split_of_a_run_are_recorded(tmp_path: Path, data: Path):
