@@ -52,6 +52,7 @@ class Figure:
         after: Figures whose runs it needs.
         report: Folder of a report that it writes, whose `metrics.json` goes into the record; of a training also the
             fingerprint of data and splits.
+        tables: Text file that it writes, whose lines go into the record.
         models: Folders of models that it trains or finds trained (a pattern): the record says which they were.
     """
 
@@ -63,6 +64,7 @@ class Figure:
     seed: int | None = None
     after: tuple[str, ...] = ()
     report: str | None = None
+    tables: str | None = None
     models: str | None = None
 
 
@@ -135,6 +137,7 @@ FIGURES = (
         74,
         ("pbc", "bccd", "tecom"),
         seed=0,
+        tables="runs/survey/survey.md",
     ),
     Figure(
         "unseen-laboratory",
@@ -190,6 +193,8 @@ def make(figure: Figure, records: Path = RECORDS) -> Path:
         record["metrics"] = json.loads((report / "metrics.json").read_text(encoding="utf-8"))
         if (report / "run.json").is_file():
             record["split"] = json.loads((report / "run.json").read_text(encoding="utf-8"))["data"]["fingerprint"]
+    if figure.tables:
+        record["tables"] = (ROOT / figure.tables).read_text(encoding="utf-8").splitlines()
     if figure.models:
         record["models"] = describe_models(ROOT, figure.models)
     records.mkdir(parents=True, exist_ok=True)
@@ -223,7 +228,8 @@ def _run(words: list[str], name: str) -> Iterator[str]:
 
 def estimates(record: dict) -> set[str]:
     """All figures with confidence intervals in a record, as documents write them: "0.930 (0.910 to 0.950)"."""
-    found = {estimate for line in record["printed"] for estimate in ESTIMATE.findall(line)}
+    lines = [*record["printed"], *record.get("tables", ())]
+    found = {estimate for line in lines for estimate in ESTIMATE.findall(line)}
     if "metrics" in record:
         found |= set(_estimates_of(record["metrics"]))
     return found
