@@ -1,6 +1,6 @@
 """Make the published figures again: list the commands, and run those whose records are missing.
 
-    python scripts/figures.py --list            # what there is, how long it takes on two cores, what is recorded
+    python scripts/figures.py --list            # what there is, how long it takes, what is recorded
     python scripts/figures.py                   # run what is not recorded yet, shortest first; resumes after a stop
     python scripts/figures.py finder overlaps   # only these
     python scripts/figures.py finder --again    # although it is recorded
@@ -46,7 +46,7 @@ class Figure:
         name: Of its record.
         what: What the figures are of.
         command: As one types it in the repository, `../shared/data` for the image sets. `python` is the running one.
-        minutes: How long it takes on two cores.
+        minutes: How long it takes on two cores with AVX512-BF16; without, up to three times as long.
         data: Folders of the image sets that it reads.
         seed: Random seed; None where nothing is drawn.
         after: Figures whose runs it needs.
@@ -75,24 +75,24 @@ FIGURES = (
         "default-model",
         "the default model on the test splits of its laboratories",
         f"python -m wbc_hf.cli evaluate models/starter {SETS} --output runs/figures/default-model",
-        6,
+        1.5,
         LABORATORIES,
         seed=0,
         report="runs/figures/default-model",
     ),
-    Figure("overlaps", "overlapping photographs", f"python benchmarks/overlaps.py {SHARED}/bccd", 2, ("bccd",)),
+    Figure("overlaps", "overlapping photographs", f"python benchmarks/overlaps.py {SHARED}/bccd", 3, ("bccd",)),
     Figure(
         "near-duplicates",
         "near-duplicates that are found",
         f"python benchmarks/near_duplicates.py --data {SHARED} --growth",
-        5,
+        2,
         ("kaggle_augmented", "bccd", "pbc"),
     ),
     Figure(
         "leakage",
         "what near-duplicates on both sides do to a figure",
         f"python benchmarks/leakage.py {SHARED}/kaggle_augmented --seeds 3 --figure docs/images/leakage.png",
-        6,
+        5,
         ("kaggle_augmented",),
         seed=0,
     ),
@@ -100,7 +100,7 @@ FIGURES = (
         "finder",
         "leucocytes that are found in photographs held back",
         f"python benchmarks/finder.py {SHARED} --only fields",
-        1,
+        2,
         ("bccd", "raabin_fields", "chula_fields"),
     ),
     Figure(
@@ -108,14 +108,14 @@ FIGURES = (
         "the finder in painted fields, with artefacts, on single cells and on what is no smear",
         f"python benchmarks/finder.py {SHARED} "
         "--only painted --only artefacts --only crops --only not-smear --only time",
-        14,
+        1.5,
         ("bccd", "raabin_fields", "pbc", "tecom"),
     ),
     Figure(
         "pbc",
         "one laboratory, from scratch",
         f"python train.py configs/from_scratch.yaml --dataset {SHARED}/pbc --output_dir runs/pbc",
-        25,
+        5.5,
         ("pbc",),
         seed=42,
         report="runs/pbc",
@@ -124,7 +124,7 @@ FIGURES = (
         "selective-prediction",
         "cells and pictures that are none of the five types",
         f"python benchmarks/selective_prediction.py runs/pbc --data {SHARED}",
-        3,
+        0.5,
         ("pbc_other", "bccd", "tecom"),
         seed=0,
         after=("pbc",),
@@ -134,7 +134,7 @@ FIGURES = (
         "earlier systems on the same cells",
         f"python -m wbc_hf.cli survey {SHARED}/pbc --most 600 --laboratory bccd={SHARED}/bccd/crops "
         f"--laboratory tecom={SHARED}/tecom --fields {SHARED}/bccd/fields --output runs/survey",
-        74,
+        39,
         ("pbc", "bccd", "tecom"),
         seed=0,
         tables="runs/survey/survey.md",
@@ -143,7 +143,7 @@ FIGURES = (
         "unseen-laboratory",
         "laboratories that were left out of training",
         f"python benchmarks/unseen_laboratory.py --data {SHARED} --runs runs/unseen --counts 5 10 20 --draws 3",
-        150,
+        50,
         (*LABORATORIES, "tecom"),
         seed=0,
         models="runs/unseen/without-*-0",
@@ -158,8 +158,13 @@ def in_order(figures: Sequence[Figure]) -> list[Figure]:
     return sorted(figures, key=lambda figure: figure.minutes + sum(minutes.get(name, 0) for name in figure.after))
 
 
-def make(figure: Figure, records: Path = RECORDS) -> Path:
+def make(figure: Figure, records: Path = RECORDS, commit: str | None = None) -> Path:
     """Run a command, and write its record. What it prints is shown as it comes.
+
+    Args:
+        figure: Whose command runs.
+        records: Where its record goes.
+        commit: Of the code; by default as it is now. Of several figures one commit: records change files, too.
 
     Raises:
         WbcError: A set or a record that it needs is missing, or the command fails; then nothing is written.
@@ -171,14 +176,14 @@ def make(figure: Figure, records: Path = RECORDS) -> Path:
     for name in figure.after:
         if not (records / f"{name}.json").is_file():
             raise WbcError(f"{figure.name}: needs the run of {name}. Make it first: python scripts/figures.py {name}")
-    before = source_commit()
+    commit = commit or source_commit()
     words = [word.replace(SHARED, str(data)) for word in figure.command.split()]
     started = time.monotonic()
     printed = list(_run([sys.executable if word == "python" else word for word in words], figure.name))
     record = {
         "name": figure.name,
         "command": figure.command,
-        "commit": before,
+        "commit": commit,
         "data": {name: sha256_of_folder(data / name) for name in figure.data},
         # Where a command draws no split, or draws it itself, it follows from commit, data and seed.
         "split": next((match[1] for line in printed if (match := FINGERPRINT.match(line))), None),
@@ -268,13 +273,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print_list()
     if arguments.list:
         return
+    commit = source_commit()
     with exit_on_error("figures.py"):
         for figure in in_order([NAMES[name] for name in arguments.names] or FIGURES):
             if arguments.again or not (RECORDS / f"{figure.name}.json").is_file():
                 print(
                     f"\n{figure.name}: about {figure.minutes:g} minutes on two cores\n$ {figure.command}", flush=True
                 )
-                print(f"recorded in {make(figure).relative_to(ROOT)}", flush=True)
+                print(f"recorded in {make(figure, commit=commit).relative_to(ROOT)}", flush=True)
 
 
 if __name__ == "__main__":

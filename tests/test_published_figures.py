@@ -172,7 +172,7 @@ def test_it_resumes_with_what_is_not_recorded(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(figures, "RECORDS", tmp_path)
     made: list[str] = []
 
-    def make(figure: "figures.Figure") -> Path:
+    def make(figure: "figures.Figure", commit: str) -> Path:
         made.append(figure.name)
         write_json(tmp_path / f"{figure.name}.json", {"made": "2026-01-01T00:00:00"})
         return figures.ROOT / "docs"
