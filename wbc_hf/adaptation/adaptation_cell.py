@@ -9,8 +9,8 @@ from wbc_hf.data import WHOLE, Framing, cut_framing
 
 # With fewer, nothing would be left to learn from beside the held-back cells.
 MIN_CLASSES, MIN_CELLS = 2, 2
-# With 20 cells of a laboratory that a model had not seen, the adapted one was right in one point more of them, on
-# average over seven mixtures of types, and in two fewer at worst; the constants were chosen on cells of these
+# With 20 cells of a laboratory that a model had not seen, the adapted one was right in three points more of them, on
+# average over six mixtures of types, and in three fewer at worst; the constants were chosen on cells of these
 # laboratories. See docs/unseen-laboratory.md.
 MIN_UNLABELLED = 20
 
