@@ -17,6 +17,7 @@ from wbc_hf.memory import keep_freed_memory
 from wbc_hf.modeling import freeze
 from wbc_hf.safe_text import say
 from wbc_hf.training.arguments import Arguments, DataArguments, LeucocyteTrainingArguments, ModelArguments
+from wbc_hf.training.batch_norm import settle_batch_norm
 from wbc_hf.training.calibrate import calibrate, calibrate_on_left_out
 from wbc_hf.training.checkpoints import has_ended, last_complete_checkpoint, train_to_end
 from wbc_hf.training.components import build_caches, build_network, build_trainer
@@ -113,6 +114,10 @@ def _save_and_evaluate(
     """Save the model, calibrate it, and evaluate it on the test split as it was saved; its record and its metrics."""
     data, model, training = arguments
     network, taught = trainer.accelerator.unwrap_model(trainer.model), {}
+    # Not of several laboratories: their augmentation is for images that neither training nor validation shows.
+    settles = model.from_scratch and model.freeze == "none" and data.laboratories == "one"
+    if settles and isinstance(leucocytes, Leucocytes):
+        settle_batch_norm(network, trainer.processing_class, leucocytes, training.seed)
     if teacher is not None:
         scores = compare_with_teacher(
             network, trainer.processing_class, teacher, leucocytes["validation"], str(folder)
