@@ -277,6 +277,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_error("figures.py"):
         for figure in in_order([NAMES[name] for name in arguments.names] or FIGURES):
             if arguments.again or not (RECORDS / f"{figure.name}.json").is_file():
+                if arguments.again and figure.report and (before := ROOT / figure.report).exists():
+                    # A training is not repeated in its folder; and what was measured is not thrown away.
+                    before.rename(before.with_name(f"{before.name}-before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
                 print(
                     f"\n{figure.name}: about {figure.minutes:g} minutes on two cores\n$ {figure.command}", flush=True
                 )
