@@ -189,6 +189,17 @@ def test_it_resumes_with_what_is_not_recorded(tmp_path: Path, monkeypatch: pytes
     assert sorted(made[3:]) == sorted(figures.NAMES.keys() - {"overlaps", "finder"})
 
 
+def test_made_again_the_run_of_before_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    monkeypatch.setattr(figures, "make", lambda *_, **__: tmp_path / "record.json")
+    run = tmp_path / "runs" / "pbc"
+    run.mkdir(parents=True)
+    (run / "model.safetensors").write_bytes(b"weights")
+    figures.main(["pbc", "--again"])
+    (before,) = (tmp_path / "runs").iterdir()
+    assert before.name.startswith("pbc-before-") and (before / "model.safetensors").read_bytes() == b"weights"
+
+
 def test_a_name_that_is_none_is_refused(capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit):
         figures.main(["everything"])
