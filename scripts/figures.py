@@ -115,7 +115,7 @@ FIGURES = (
         "pbc",
         "one laboratory, from scratch",
         f"python train.py configs/from_scratch.yaml --dataset {SHARED}/pbc --output_dir runs/pbc",
-        5.5,
+        4,
         ("pbc",),
         seed=42,
         report="runs/pbc",
