@@ -27,9 +27,10 @@ def may_be_stained_cell(image: Image.Image) -> bool:
     small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2.0), dtype=np.float32)
     density = -np.log10((small + 1) / 256)
     background = np.percentile(density, 10, axis=(0, 1))
-    above = np.maximum(density - background, 0)
-    contrast = np.clip(np.percentile(above.max(axis=2), 97) / _FULL_CONTRAST, _LEAST_CONTRAST, 1)
-    red, green, blue = np.moveaxis(above, 2, 0)
+    # Each channel by itself: over a last axis of three numpy takes twenty times as long.
+    red, green, blue = np.ascontiguousarray(np.moveaxis(np.maximum(density - background, 0), 2, 0))
+    strongest = np.maximum(np.maximum(red, green), blue)
+    contrast = np.clip(np.percentile(strongest, 97) / _FULL_CONTRAST, _LEAST_CONTRAST, 1)
     hue = (green > _GREEN_SHARE * np.maximum(red, blue)) & (green - np.minimum(red, blue) > contrast * _NUCLEUS_PURPLE)
     nucleus = (green > contrast * _NUCLEUS_DENSITY) & hue
     share = nucleus.mean()
