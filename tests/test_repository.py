@@ -17,7 +17,7 @@ from wbc_hf.data.known_sets import KNOWN_SETS
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+FORMS = sorted({*(ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")} - {ROOT / ".github/ISSUE_TEMPLATE/config.yml"})
 LICENCE = "Apache-2.0"
 
 
@@ -176,6 +176,10 @@ def test_a_form_for_issues_has_what_github_requires(form: Path):
     assert asked and all(field["attributes"]["label"] for field in asked)
     identifiers = [field["id"] for field in asked]
     assert len(set(identifiers)) == len(identifiers)
+
+
+def test_an_issue_without_a_form_is_not_offered():
+    assert yaml.safe_load(read(".github/ISSUE_TEMPLATE/config.yml")) == {"blank_issues_enabled": False}
 
 
 def test_hooks_before_a_commit_run_the_tools_of_make_lint():
