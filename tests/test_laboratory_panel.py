@@ -146,6 +146,15 @@ def test_review_begins_with_what_teaches_most_before_and_after_the_first_adaptat
     assert sorted(order) == list(range(1, len(CELLS) + 1)) != order
 
 
+def test_a_laboratory_that_is_being_loaded_is_named(kept: Laboratories, tab: Tab):
+    tab.take(tab.handler("on_choosing")("Ward 3"))
+    assert "Ward 3 is being loaded." in tab.text()
+    assert tab.handler("on_choosing")(NO_LABORATORY) == gr.skip()
+    tab.read()
+    tab.choose("Ward 3")
+    assert "is being loaded" not in tab.text()
+
+
 def test_few_cells_say_nothing(tab: Tab):
     tab.read([2, 4])
     assert "another laboratory" not in tab.text()

@@ -210,7 +210,7 @@ class Keeping:
     def on_second_reading(self, session: Session | None, request: gr.Request) -> dict:
         """Begin an independent reading of the same pictures, without the words of the first reader."""
         if session is None or self.store is None or not isinstance(getattr(session.specimen, "key", None), str):
-            return {}
+            return gr.skip()  # of an empty answer Gradio says that outputs are missing
         first: KeptSpecimen = session.specimen  # type: ignore[assignment]
         try:
             first.catch_up()
@@ -236,7 +236,7 @@ class Keeping:
 
     def _do(self, session: Session | None, action: Callable[[Session, str], None], reviewer: str) -> dict:
         if session is None:
-            return {}
+            return gr.skip()  # of an empty answer Gradio says that outputs are missing
         user = session.user
         try:
             self.roles.check_sign(user)

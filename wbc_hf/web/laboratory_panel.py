@@ -108,6 +108,7 @@ class LaboratoryPanel:
         shown, options = [*results, *self.outputs], ADAPTATIONS | {"show_progress_on": self.note}
         self.adapt.click(self.on_adapt_specimen, [session, leucocytes], shown, **options)
         self.cancel.click(self.on_cancel, session, self.cancel, **AT_ONCE)
+        self.menu.input(self.on_choosing, self.menu, [self.panel, self.note], **AT_ONCE)
         self.menu.input(self.on_choose, [session, self.menu, leucocytes], [session, *shown], **AT_ONCE)
         if self.laboratories is not None:
             self.keep.click(self.on_keep, [session, self.name, self.keep_cells], self.outputs, **AT_ONCE)
@@ -150,6 +151,13 @@ class LaboratoryPanel:
             session.cancelled = True
         return gr.Button(visible=False)
 
+    def on_choosing(self, name: str) -> dict:
+        """Say that a kept laboratory is being loaded: the first one of a page takes seconds."""
+        if name == NO_LABORATORY:
+            return gr.skip()  # of an empty answer Gradio says that outputs are missing
+        note = render("laboratory_note", text=f"{name} is being loaded.", tone="neutral")
+        return {self.panel: gr.Column(visible=True), self.note: note}
+
     def on_choose(self, session: Session | None, name: str, leucocytes: str, request: gr.Request) -> dict:
         """Use a kept laboratory, or none, for the cells that are there and for those to come."""
         session = session or self.sessions.of(request.session_hash)
@@ -168,7 +176,7 @@ class LaboratoryPanel:
     def on_keep(self, session: Session | None, name: str, keep_cells: bool) -> dict:
         """Keep the adapted model under a name, and the reviewed cells where the visitor asks for it."""
         if session is None or session.adapted is None or self.laboratories is None:
-            return {}
+            return gr.skip()
         try:
             laboratory = self.laboratories.keep(
                 name,
