@@ -10,16 +10,15 @@ as it is, all weights fine-tuned to the labels, the last layer fitted to the lab
 
 import argparse
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-from laboratory_fields import LEFT_OUT, calibrate_elsewhere, count, laboratories
+from laboratory_fields import LEFT_OUT, adapt_to, calibrate_elsewhere, count, laboratories
 
-from wbc_hf.adaptation import AdaptationCell, adapt, cells_to_learn
+from wbc_hf.adaptation import AdaptationCell, cells_to_learn
 from wbc_hf.inference import Predictor
 from wbc_hf.labels import CLASS_NAMES
 from wbc_hf.smear.cell_views import predict_crops
@@ -90,7 +89,7 @@ def without_labels(model: Path, cells: Sequence[AdaptationCell], labels: np.ndar
                 chosen = rng.choice(len(cells), min(size, len(cells)), replace=False, p=weights / weights.sum())
                 given = [cells[index] for index in chosen]
                 as_it_is.add(before, given, labels[chosen])
-                after, took = _adapted(model, given)
+                after, took = adapt_to(model, given)
                 adapted.add(after, given, labels[chosen])
                 seconds.append(took)
             print(
@@ -115,12 +114,12 @@ def with_few_labels(model: Path, cells: Sequence[AdaptationCell], labels: np.nda
             for place, index in enumerate(learned)
         ]
         with ALL_WEIGHTS:
-            all_weights, _ = _adapted(model, given[:LABELLED])
+            all_weights, _ = adapt_to(model, given[:LABELLED])
         models = (
             Predictor.from_pretrained(model, "torch"),
             all_weights,
-            _adapted(model, given[:LABELLED])[0],
-            _adapted(model, given)[0],
+            adapt_to(model, given[:LABELLED])[0],
+            adapt_to(model, given)[0],
         )
         for answers, predictor in zip(ways.values(), models, strict=True):
             answers.add(predictor, [cells[index] for index in others], labels[others])
@@ -130,14 +129,6 @@ def with_few_labels(model: Path, cells: Sequence[AdaptationCell], labels: np.nda
             f"of the surest 35 % right {np.mean(answers.surest):.2f}",
             flush=True,
         )
-
-
-def _adapted(model: Path, cells: Sequence[AdaptationCell]) -> tuple[Predictor, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        adapt(model, cells, Path(folder) / "adapted")
-        seconds = time.perf_counter() - started
-        return Predictor.from_pretrained(Path(folder) / "adapted", "torch"), seconds
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wbc_hf.adaptation import adapt, cells_to_learn
+from wbc_hf.adaptation import AdaptationCell, adapt, cells_to_learn
 from wbc_hf.data import Box, find_pictures
 from wbc_hf.data.layouts.boxed_cells import find_boxed_cells
 from wbc_hf.evaluation import match_boxes
@@ -143,14 +143,19 @@ def adapted(model: Path, counter: CellCounter, labels: dict[int, int]) -> tuple[
     """A model adapted to the cells of a specimen, some of which have labels; and its seconds."""
     for number, label in labels.items():
         counter.specimen.review(number, CLASS_NAMES[label])
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        adapt(model, cells_to_learn(counter.specimen.cells, "specimen"), Path(folder) / "adapted")
-        seconds = time.perf_counter() - started
-        predictor = Predictor.from_pretrained(Path(folder) / "adapted", "torch")
+    result = adapt_to(model, cells_to_learn(counter.specimen.cells, "specimen"))
     for number in labels:
         counter.specimen.withdraw(number)
-    return predictor, seconds
+    return result
+
+
+def adapt_to(model: Path, cells: Sequence[AdaptationCell]) -> tuple[Predictor, float]:
+    """A model adapted to cells, and its seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        adapt(model, cells, Path(folder) / "adapted")
+        seconds = time.perf_counter() - started
+        return Predictor.from_pretrained(Path(folder) / "adapted", "torch"), seconds
 
 
 def main() -> None:

@@ -201,11 +201,10 @@ def _remarks(labels: np.ndarray, held: np.ndarray) -> tuple[str, ...]:
     few = [f"{name} ({count})" for name, count in given.items() if 0 < count < _FEW_CELLS]
     missing = [name for name, count in given.items() if count == 0]
     not_evaluated = [name for name, count in given.items() if count and not evaluated[name]]
-    few_labels = []
-    if _last_layer_alone(labels):
-        alone = (labels < 0).sum() < MIN_UNLABELLED
-        few_labels = [_FEW_LABELS, _FEW_ALONE] if alone else [_FEW_LABELS]
-    return tuple(few_labels) + tuple(
+    few_labels: tuple[str, ...] = (_FEW_LABELS,) if _last_layer_alone(labels) else ()
+    if few_labels and (labels < 0).sum() < MIN_UNLABELLED:
+        few_labels += (_FEW_ALONE,)
+    return few_labels + tuple(
         f"{text}: {', '.join(names)}."
         for text, names in (
             (f"Fewer than {_FEW_CELLS} cells, too few to learn or evaluate a class", few),

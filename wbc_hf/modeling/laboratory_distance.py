@@ -78,10 +78,9 @@ class LaboratoryDistance:
             distances: To all references, (n, m), as `OutOfDistributionScore.distances` gives them.
         """
         # Of one laboratory alone nothing has to be picked out, which takes as long as the distances themselves.
-        of_each = [
-            mean_of_nearest(distances if (chosen := self.members == k).all() else distances[:, chosen]) / scale
-            for k, scale in enumerate(self.scales)
-        ]
+        if not self.members.any():
+            return mean_of_nearest(distances) / self.scales[0]
+        of_each = [mean_of_nearest(distances[:, self.members == k]) / scale for k, scale in enumerate(self.scales)]
         return np.min(of_each, axis=0)
 
 

@@ -14,7 +14,8 @@ from transformers import ResNetForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from wbc_hf.data import Leucocytes, read_image
-from wbc_hf.inference import Predictor, batches, evaluate_predictor
+from wbc_hf.evaluation import LeucocyteMetrics
+from wbc_hf.inference import Predictor, batches
 
 IMAGES, BATCH_SIZE = 1024, 64
 
@@ -58,4 +59,7 @@ def settle_batch_norm(
 
 
 def _macro_f1(predictor: Predictor, leucocytes: Leucocytes) -> float:
-    return evaluate_predictor(predictor, leucocytes["validation"]).metrics["macro_f1"]
+    """On validation; without the confidence intervals of `evaluate_predictor`, which nobody reads here."""
+    rows = leucocytes["validation"]
+    predictions = predictor.probabilities(read_image(row["image"]) for row in rows).argmax(1)
+    return LeucocyteMetrics().compute(predictions=predictions, references=rows["label"])["macro_f1"]
